@@ -1,0 +1,3 @@
+"""Reinforcement-learning post-training of LLM rerankers."""
+
+__version__ = "0.1.0"

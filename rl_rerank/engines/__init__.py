@@ -1,0 +1,1 @@
+"""Engines that answer prompts: scripted, transformers, vLLM."""

@@ -1,0 +1,1 @@
+"""Ways of asking a model to rank: one module each, found by name through `rl_rerank.paradigm` entry points."""

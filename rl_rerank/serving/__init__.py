@@ -1,0 +1,1 @@
+"""Export, and ranking with an exported model."""

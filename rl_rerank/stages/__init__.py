@@ -1,0 +1,1 @@
+"""Stages: one module each, with `run(config, name, stage)`."""
