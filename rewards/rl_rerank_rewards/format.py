@@ -1,0 +1,33 @@
+"""A gate ladder over how well formed a completion is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rl_rerank.types import RankingExample, Rollout
+
+
+@dataclass(frozen=True)
+class Format:
+    """The value of the rung that a completion reaches: tags < answer < ids < ok.
+
+    The defaults are ours; published systems use ladders of their own.
+
+    Paradigms: all.
+    """
+
+    ok: float = 0.0
+    ids: float = -0.1
+    answer: float = -0.3
+    tags: float = -0.5
+
+    def __post_init__(self) -> None:
+        if not self.tags <= self.answer <= self.ids <= self.ok:
+            raise ValueError(
+                "format: the ladder must not fall from worse to better: tags <= answer <= ids <= ok; got "
+                f"{self.tags}, {self.answer}, {self.ids}, {self.ok}"
+            )
+
+    def __call__(self, example: RankingExample, rollout: Rollout) -> float:
+        status = rollout.judgment.status.value
+        return getattr(self, "ids" if status == "repaired" else status)

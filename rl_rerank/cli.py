@@ -1,0 +1,306 @@
+"""The command line: `rl-rerank COMMAND KEY=VALUE ...`. The only place that prints."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rl_rerank import __version__, conductor, doctor, ledger, plan, registry
+from rl_rerank.compose import compose, options
+from rl_rerank.config import STAGES, Config, EvaluateFiles
+from rl_rerank.paths import conf_dir, write_text
+
+USAGE = """\
+usage: rl-rerank COMMAND [KEY=VALUE ...] [--config-dir DIR]
+
+Post-train a language model into a reranker: synthesis, SFT, GRPO, evaluation, export.
+
+commands
+  run        all stages of an experiment:   rl-rerank run experiment=quickstart
+{stages}
+  evaluate   or one run file:               rl-rerank evaluate run=run.trec qrels=qrels.txt 'measures=[nDCG@10,AP]'
+  rewards    list the installed rewards:    rl-rerank rewards list
+  init       copy an experiment to ./conf:  rl-rerank init
+  doctor     check the installation:        rl-rerank doctor
+
+settings
+  experiment=NAME                 an experiment from ./conf/experiment, --config-dir or ours: {experiments}
+  budget=smoke                    a smaller size of an experiment that has sizes
+  data=NAME model=NAME engine=NAME launcher=NAME
+                                  a file of the same folder of conf/, such as data=beir data.path=DIR
+  'reward=[ndcg,format]'          the rewards, by name or as path/to/file.py:Class
+  rewards.ndcg.params.k=5         a reward's parameter; rewards.ndcg.weight=0.5 its weight
+  stages.sft.max_steps=60         a setting of one stage; stages.sft.trl.KEY=VALUE any other setting of trl
+  run_dir=DIR seed=2              where everything is written, and the seed
+  dry_run=true                    show the configuration and the plan, and do nothing
+
+Quote lists for the shell. RL_RERANK_TRACEBACK=1 shows where an error came from.
+"""
+
+HELP = {
+    "run": """\
+usage: rl-rerank run experiment=NAME [KEY=VALUE ...]
+
+Runs the experiment's stages in order, each in its own process, in run_dir (default runs/NAME). What is done is skipped;
+after an interruption the same command goes on where it was. A changed configuration is refused with the difference.
+launcher=accelerate 'launcher.args=[--num_processes,4]' starts the sft and grpo stages with `accelerate launch`.
+""",
+    "rewards": "usage: rl-rerank rewards list\n\nThe installed rewards with their parameters and defaults.\n",
+    "init": """\
+usage: rl-rerank init
+
+Copies the quickstart experiment to ./conf/experiment/my_experiment.yaml, to be edited and run with
+`rl-rerank run experiment=my_experiment`. A file that is there already is left alone.
+""",
+    "doctor": """\
+usage: rl-rerank doctor [model=DIR]
+
+Checks versions, devices, imports, disk and memory, and the tokenizer of a model folder, and says what to install.
+""",
+    "evaluate": """\
+usage: rl-rerank evaluate run=RUN qrels=QRELS ['measures=[nDCG@10,AP(rel=2)]'] [output=FILE.json]
+       rl-rerank evaluate experiment=NAME [KEY=VALUE ...] [stage=NAME]
+
+The first form measures one TREC run file; without output= the JSON with the values of every query is printed.
+The second runs an experiment's evaluate stage: all its runs, with confidence intervals and paired tests.
+""",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit status: 0; 1 for a failed check; 2 for an error that is told in a sentence; 130 for an interrupt.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _log_to_stderr()
+    try:
+        return _dispatch(arguments)
+    except (KeyError, IndexError):
+        raise  # A bug of ours, not a name that does not exist.
+    except (ValueError, LookupError, ImportError, OSError) as e:
+        if os.environ.get("RL_RERANK_TRACEBACK") == "1":
+            raise
+        print(f"rl-rerank: {e}{_extra(e)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("rl-rerank: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    config_dir = _take_config_dir(arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage(config_dir), end="")
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"rl-rerank {__version__}")
+        return 0
+    command, *overrides = arguments
+    if command not in (known := _commands()):
+        close = difflib.get_close_matches(command, known, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise LookupError(f"there is no command {command!r}.{hint} The commands are: {', '.join(known)}.")
+    if any(o in ("-h", "--help") for o in overrides):
+        print(_command_help(command), end="")
+        return 0
+    return _commands()[command](command, overrides, config_dir)
+
+
+def _commands() -> dict[str, Callable[[str, list[str], str | None], int]]:
+    return {"run": _run, **dict.fromkeys(STAGES, _stage), "rewards": _rewards, "init": _init, "doctor": _doctor}
+
+
+def _run(command: str, overrides: list[str], config_dir: str | None) -> int:
+    config = _experiment(command, overrides, config_dir)
+    if config.dry_run:
+        return _dry_run(config, list(config.stages))
+    folder = [] if config_dir is None else [f"--config-dir={config_dir}"]
+    status = conductor.run(config, [*folder, *overrides])
+    if status == 0:
+        print("\n".join(conductor.results(config)))
+    return status
+
+
+def _stage(command: str, overrides: list[str], config_dir: str | None) -> int:
+    if command == "evaluate" and isinstance(files := compose(command, overrides, config_dir), EvaluateFiles):
+        return _evaluate_files(files)
+    config = _experiment(command, overrides, config_dir)
+    name = _chosen(config, command)
+    if config.dry_run:
+        return _dry_run(config, [name])
+    plan.validate(config)
+    if os.environ.get("RANK", "0") != "0":
+        _module(command).run(config, name, config.stages[name])
+        return 0
+    conductor.prepared(config)
+    ledger.begin(config, name)
+    started = time.monotonic()
+    with _logged(Path(config.run_dir) / name / conductor.LOG):
+        _module(command).run(config, name, config.stages[name])
+    ledger.finish(config, name, time.monotonic() - started)
+    return 0
+
+
+def _module(kind: str) -> Any:
+    """A stage's module, imported when it is needed: most of the commands run where torch is not installed."""
+    return importlib.import_module(f"rl_rerank.stages.{kind}")
+
+
+def _experiment(command: str, overrides: list[str], config_dir: str | None) -> Config:
+    config = compose(command, overrides, config_dir)
+    assert isinstance(config, Config)
+    if not config.stages:
+        known = ", ".join(options("experiment", config_dir))
+        files = "run=FILE qrels=FILE, or " if command == "evaluate" else ""
+        raise ValueError(f"{command}: there are no stages; give {files}experiment=NAME, one of: {known}")
+    return config
+
+
+def _chosen(config: Config, kind: str) -> str:
+    names = [name for name, stage in config.stages.items() if stage.kind == kind]
+    if config.stage is not None and config.stage not in names:
+        raise LookupError(f"stage={config.stage} is no {kind} stage; there are: {', '.join(names) or 'none'}")
+    if config.stage is None and len(names) != 1:
+        raise LookupError(f"the experiment has {len(names)} {kind} stages; give stage=NAME, one of: {', '.join(names)}")
+    return config.stage or names[0]
+
+
+def _dry_run(config: Config, names: list[str]) -> int:
+    plan.validate(config)
+    print(yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(config), default=str)), sort_keys=False), end="")
+    print("\n# The plan; nothing was started")
+    for line in plan.describe(config, names):
+        print(f"# {line}")
+    return 0
+
+
+def _evaluate_files(config: EvaluateFiles) -> int:
+    values = _module("evaluate").evaluate_files(config)
+    # Without a file the JSON has standard output to itself, so that it can be piped.
+    for measure, mean in values["mean"].items():
+        print(f"{measure}\t{mean:.4f}", file=sys.stderr if config.output is None else sys.stdout)
+    if config.output is None:
+        print(json.dumps(values, indent=2, ensure_ascii=False))
+    return 0
+
+
+def _rewards(command: str, overrides: list[str], config_dir: str | None) -> int:
+    if overrides not in ([], ["list"]):
+        raise LookupError(f"rewards knows only `rewards list`; got {' '.join(overrides)!r}")
+    broken = 0
+    for name in registry.names("reward"):
+        try:
+            reward = registry.find("reward", name)
+        except ImportError as e:
+            print(f"{name}  broken: {e}")
+            broken = 1
+            continue
+        signature = inspect.signature(reward).replace(return_annotation=inspect.Signature.empty)
+        print(f"{name}{signature}\n    {(inspect.getdoc(reward) or '').partition(chr(10))[0]}")
+    return broken
+
+
+def _init(command: str, overrides: list[str], config_dir: str | None) -> int:
+    target = Path("conf/experiment/my_experiment.yaml")
+    if target.exists():
+        raise ValueError(f"{target} is there already; it was left alone")
+    text = (conf_dir() / "experiment/quickstart.yaml").read_text(encoding="utf-8")
+    write_text(target, text.replace("experiment=quickstart", "experiment=my_experiment"))
+    print(f"{target} is yours to edit: rl-rerank run experiment=my_experiment")
+    return 0
+
+
+def _doctor(command: str, overrides: list[str], config_dir: str | None) -> int:
+    model = None
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key != "model" or not value:
+            raise ValueError(f"doctor takes model=DIR and nothing else; got {override!r}")
+        model = value
+    findings = doctor.examine(model)
+    for finding in findings:
+        print(finding)
+    return 1 if any(f.is_broken for f in findings) else 0
+
+
+def _take_config_dir(arguments: list[str]) -> str | None:
+    """Remove `--config-dir DIR` or `--config-dir=DIR` from `arguments` and return DIR."""
+    for i, argument in enumerate(arguments):
+        if argument.startswith("--config-dir="):
+            return arguments.pop(i).partition("=")[2]
+        if argument == "--config-dir":
+            if i + 1 == len(arguments):
+                raise ValueError("--config-dir needs a folder")
+            arguments.pop(i)
+            return arguments.pop(i)
+    return None
+
+
+def _usage(config_dir: str | None) -> str:
+    stages = "\n".join(f"  {kind:<10} one stage: {_first_line(cls)}" for kind, cls in STAGES.items())
+    return USAGE.format(stages=stages, experiments=", ".join(options("experiment", config_dir)))
+
+
+def _command_help(command: str) -> str:
+    text = HELP.get(command) or f"usage: rl-rerank {command} experiment=NAME [KEY=VALUE ...] [stage=NAME]\n\n"
+    if command not in STAGES:
+        return text
+    if command not in HELP:
+        text += f"{_first_line(STAGES[command])} stage=NAME chooses among several stages of this kind.\n"
+    fields = [f for f in dataclasses.fields(STAGES[command]) if f.name != "kind"]
+    settings = "".join(f"  stages.NAME.{f.name}={_default(f)}\n" for f in fields)
+    return f"{text}\nsettings of the stage, with their defaults\n{settings}"
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    value = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+    return json.dumps(value) if not isinstance(value, str) else value
+
+
+def _first_line(cls: type) -> str:
+    return (cls.__doc__ or "").partition("\n")[0]
+
+
+def _extra(error: Exception) -> str:
+    """What to install, where an import failed for want of an optional package."""
+    package = (getattr(error, "name", None) or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    extra = plan.EXTRAS.get(package)
+    return f". Install it with: pip install 'rl-rerank[{extra}]'" if extra and "pip install" not in str(error) else ""
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("bm25s", "httpx", "matplotlib", "filelock", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Log to a file as well, and leave the traceback of a failure there."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    except BaseException:
+        handler.stream.write(traceback.format_exc())
+        raise
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()

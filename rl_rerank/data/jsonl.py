@@ -1,0 +1,107 @@
+"""Ready-made ranking examples, one a line, with the texts in place."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rl_rerank.data.reading import digest, identifier, records, split_name, string
+from rl_rerank.data.records import Collection, Document, Omissions, Query
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """Reads `{qid, query, candidates: [{docid, text, title, score}], qrels: {docid: grade}, split}` a line.
+
+    Candidates stand in first-stage order. `title`, `score`, `qrels` and `split` may be absent.
+    """
+
+    path: str
+
+    def read(self) -> Collection:
+        """Read everything."""
+        reader = _Reader()
+        for place, row in records(Path(self.path)):
+            reader.add(place, row)
+        warnings = reader.omissions.sentences()
+        return Collection(reader.documents, reader.queries, reader.qrels, reader.runs, warnings=warnings)
+
+    def state(self) -> str:
+        """A digest of the file."""
+        return digest([Path(self.path)])
+
+
+class _Reader:
+    def __init__(self) -> None:
+        self.documents: dict[str, Document] = {}
+        self.queries: list[Query] = []
+        self.qrels: dict[str, dict[str, int]] = {}
+        self.runs: dict[str, list[tuple[str, float | None]]] = {}
+        self.omissions = Omissions()
+        self._first: dict[str, str] = {}
+        self._first_document: dict[str, str] = {}
+
+    def add(self, place: str, row: dict[str, Any]) -> None:
+        """Read one line."""
+        qid = identifier(row, ("qid",), place)
+        if qid in self._first:
+            raise ValueError(f"{place}: qid {qid!r} is already taken by {self._first[qid]}; a qid is one query")
+        self._first[qid] = place
+        text = string(row, ("query",), place)
+        split = split_name(string(row, ("split",), place, ""), place)
+        qrels = _qrels(row.get("qrels"), place)
+        run = self._candidates(row.get("candidates"), place)
+        if not text.strip():
+            self.omissions.add("empty queries skipped", f"{place}, qid {qid!r}")
+            return
+        self.queries.append(Query(qid, text, split))
+        self.qrels[qid] = qrels
+        self.runs[qid] = run
+
+    def _candidates(self, values: Any, place: str) -> list[tuple[str, float | None]]:
+        if not isinstance(values, list):
+            raise ValueError(f"{place}: candidates must be a list of objects; got {values!r:.80}")
+        run: dict[str, float | None] = {}
+        for number, value in enumerate(values, start=1):
+            spot = f"{place}: candidate {number}"
+            if not isinstance(value, dict):
+                raise ValueError(f"{spot} must be an object with docid and text; got {value!r:.80}")
+            docid = identifier(value, ("docid",), spot)
+            if docid in run:
+                raise ValueError(f"{spot}: docid {docid!r} appears more than once among the candidates")
+            document = Document(string(value, ("title",), spot, ""), string(value, ("text",), spot))
+            if document.is_empty:
+                self.omissions.add("empty documents left out", f"{spot}, docid {docid!r}")
+                continue
+            self._enter(docid, document, spot)
+            run[docid] = _score(value.get("score"), spot)
+        return list(run.items())
+
+    def _enter(self, docid: str, document: Document, spot: str) -> None:
+        if self.documents.setdefault(docid, document) != document:
+            raise ValueError(
+                f"{spot}: docid {docid!r} has another text than at {self._first_document[docid]}; make docids unique "
+                "over the file, for example by putting the qid before them"
+            )
+        self._first_document.setdefault(docid, spot)
+
+
+def _qrels(values: Any, place: str) -> dict[str, int]:
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{place}: qrels must be an object docid -> grade; got {values!r:.80}")
+    for docid, grade in values.items():
+        if not isinstance(grade, int) or isinstance(grade, bool):
+            raise ValueError(f"{place}: the grade of docid {docid!r} must be an integer; got {grade!r:.80}")
+    return values
+
+
+def _score(value: Any, spot: str) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{spot}: score must be a finite number; got {value!r:.80}")
+    return float(value)

@@ -1,0 +1,163 @@
+"""A read-only store of ranking examples: texts stand once, everything is found by byte offset."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+from rl_rerank import paths
+from rl_rerank.data.records import Document
+from rl_rerank.types import Candidate, RankingExample
+
+_DOCUMENTS = "documents.jsonl"
+_META = "store.json"
+"""Written last: a folder without it is no store."""
+
+
+class Row(NamedTuple):
+    """An example whose candidates are named by docid."""
+
+    qid: str
+    query: str
+    candidates: tuple[tuple[str, float | None], ...]
+    """(docid, first-stage score), best first."""
+    qrels: Mapping[str, int]
+
+
+class Store:
+    """The examples of one data configuration. Texts are read when they are asked for.
+
+    Raises:
+        FileNotFoundError: if `directory` holds no store.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        meta = directory / _META
+        if not meta.is_file():
+            raise FileNotFoundError(f"there is no data store in {str(directory)!r}")
+        self._directory = directory
+        self._meta: dict[str, Any] = json.loads(meta.read_text(encoding="utf-8"))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the data configuration and of what it was read from."""
+        return self._meta["fingerprint"]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was left out when the store was built."""
+        return tuple(self._meta["warnings"])
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that hold an example, in the order train, dev, test."""
+        return tuple(self._meta["offsets"])
+
+    def examples(self, split: str) -> list[RankingExample]:
+        """The examples of a split; LookupError for a split that holds none."""
+        rows, known = self._rows(split), dict[int, Document]()
+        with (self._directory / _DOCUMENTS).open("rb") as documents:
+            return [self._example(row, split, documents, known) for row in rows]
+
+    def example(self, qid: str) -> RankingExample:
+        """The example of one query; LookupError if there is none."""
+        for split, offsets in self._meta["offsets"].items():
+            if qid in offsets:
+                with (
+                    (self._directory / f"{split}.jsonl").open("rb") as rows,
+                    (self._directory / _DOCUMENTS).open("rb") as documents,
+                ):
+                    return self._example(_read_line(rows, offsets[qid]), split, documents, {})
+        raise LookupError(f"the data store {str(self._directory)!r} has no example with qid {qid!r}")
+
+    def qrels(self, split: str) -> dict[str, dict[str, int]]:
+        """qid -> docid -> grade, also for judged documents that are no candidates.
+
+        A held-out query for which no candidate was found has no example and stands here. Queries that nobody judged
+        are absent.
+        """
+        judged = {row["qid"]: row["qrels"] for row in self._rows(split)} | self._meta["unanswered"].get(split, {})
+        return {qid: grades for qid, grades in judged.items() if grades}
+
+    def _rows(self, split: str) -> list[dict[str, Any]]:
+        if split not in self.splits:
+            raise LookupError(f"the data have no split {split!r}; they have: {', '.join(self.splits) or 'none'}")
+        return paths.read_jsonl(self._directory / f"{split}.jsonl")
+
+    def _example(
+        self, row: dict[str, Any], split: str, documents: BinaryIO, known: dict[int, Document]
+    ) -> RankingExample:
+        candidates: list[Candidate] = []
+        for rank, (docid, score, offset) in enumerate(row["candidates"], start=1):
+            if offset not in known:
+                line = _read_line(documents, offset)
+                known[offset] = Document(line["title"], line["text"], tuple(line["images"]))
+            title, text, images = known[offset]
+            candidates.append(Candidate(docid, text, title, images, rank, score))
+        return RankingExample(
+            qid=row["qid"],
+            query=row["query"],
+            candidates=tuple(candidates),
+            qrels=row["qrels"],
+            split=split,
+            provenance={"source": self._meta["source"]},
+        )
+
+
+def write(
+    folder: Path,
+    *,
+    fingerprint: str,
+    source: str,
+    rows: Mapping[str, Sequence[Row]],
+    unanswered: Mapping[str, Mapping[str, Mapping[str, int]]],
+    documents: Mapping[str, Document],
+    warnings: Sequence[str],
+) -> None:
+    """Write a store into an empty folder.
+
+    Args:
+        rows: split -> examples. A split without any is left out.
+        unanswered: split -> qid -> judgments of the queries that have no example.
+    """
+    shown = dict.fromkeys(docid for part in rows.values() for row in part for docid, _ in row.candidates)
+    where = _write_lines(
+        folder / _DOCUMENTS, {docid: {"docid": docid, **documents[docid]._asdict()} for docid in shown}
+    )
+    offsets: dict[str, dict[str, int]] = {}
+    for split, part in rows.items():
+        if part:
+            lines = {row.qid: _line(row, where) for row in part}
+            offsets[split] = _write_lines(folder / f"{split}.jsonl", lines)
+    meta = {
+        "fingerprint": fingerprint,
+        "source": source,
+        "warnings": list(warnings),
+        "queries": {split: len(found) for split, found in offsets.items()},
+        "documents": len(where),
+        "unanswered": {split: dict(judged) for split, judged in unanswered.items() if judged},
+        "offsets": offsets,
+    }
+    paths.write_json(folder / _META, meta)
+
+
+def _line(row: Row, where: Mapping[str, int]) -> dict[str, Any]:
+    candidates = [(docid, score, where[docid]) for docid, score in row.candidates]
+    return {"qid": row.qid, "query": row.query, "candidates": candidates, "qrels": dict(row.qrels)}
+
+
+def _write_lines(path: Path, values: Mapping[str, Any]) -> dict[str, int]:
+    """One JSON value a line; returns each one's byte offset."""
+    offsets: dict[str, int] = {}
+    with path.open("wb") as file:
+        for name, value in values.items():
+            offsets[name] = file.tell()
+            file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
+    return offsets
+
+
+def _read_line(file: BinaryIO, offset: int) -> dict[str, Any]:
+    file.seek(offset)
+    return json.loads(file.readline())

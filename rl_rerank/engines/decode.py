@@ -1,0 +1,45 @@
+"""From generated token ids to a completion, the same for every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from rl_rerank.types import Completion
+
+
+class Decoder(Protocol):
+    """What is needed of a tokenizer."""
+
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> str: ...
+
+
+def stop_ids(end_id: int, *declared: int | Iterable[int] | None) -> frozenset[int]:
+    """The tokens that end an answer: the renderer's and those that the model's files declare (one, several or none)."""
+    found = {end_id}
+    for ids in declared:
+        if ids is not None:
+            found |= {ids} if isinstance(ids, int) else set(ids)
+    return frozenset(found)
+
+
+def completion(
+    token_ids: Sequence[int],
+    stop: frozenset[int],
+    tokenizer: Decoder,
+    logprobs: Sequence[float] | None = None,
+) -> Completion:
+    """Cut `token_ids` after the first stop token and decode them.
+
+    The stop token belongs to `token_ids` and `logprobs` but not to the text. Every other special token stays visible in
+    the text, so that a parser can refuse it.
+    """
+    end = next((i for i, token in enumerate(token_ids) if token in stop), None)
+    kept = tuple(token_ids if end is None else token_ids[: end + 1])
+    text_ids = list(kept if end is None else kept[:-1])
+    return Completion(
+        text=tokenizer.decode(text_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False),
+        token_ids=kept,
+        finish_reason="length" if end is None else "stop",
+        logprobs=None if logprobs is None else tuple(logprobs[: len(kept)]),
+    )

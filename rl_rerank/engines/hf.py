@@ -1,0 +1,227 @@
+"""The transformers engine: plain generate() and one forward a batch for scores.
+
+Shapes: B rows of a batch, L padded length, C continuations, K tokens of the longest continuation.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from rl_rerank.engines.base import Capability
+from rl_rerank.engines.checkpoint import load_model
+from rl_rerank.engines.decode import completion, stop_ids
+from rl_rerank.rendering import Renderer
+from rl_rerank.types import Completion, Prompt, Sampling
+
+
+class HFEngine:
+    """Answers prompts with a transformers model, on the GPU where there is one."""
+
+    capabilities = frozenset({Capability.score, Capability.logprobs})
+
+    def __init__(
+        self,
+        model: str | Path | PreTrainedModel,
+        renderer: Renderer,
+        *,
+        dtype: str = "float32",
+        batch_tokens: int = 16384,
+        trust_remote_code: bool = False,
+    ) -> None:
+        """
+        Args:
+            model: a model folder, or a model in memory, which stays where it is and keeps its type.
+            renderer: turns prompts into this model's token ids.
+            batch_tokens: at most so many padded tokens in one forward; a single longer row is its own batch.
+        """
+        if batch_tokens < 1:
+            raise ValueError(f"engine.batch_tokens must be at least 1; got {batch_tokens}")
+        if isinstance(model, PreTrainedModel):
+            self.model = model
+        else:
+            loaded = load_model(model, dtype, trust_remote_code)
+            self.model = loaded.to("cuda") if torch.cuda.is_available() else loaded  # pyright: ignore[reportArgumentType]
+        self.renderer = renderer
+        self.batch_tokens = batch_tokens
+        self.context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        generation = self.model.generation_config
+        declared = generation.eos_token_id if generation is not None else None
+        self.stop_ids = stop_ids(renderer.end_id, declared, renderer.tokenizer.eos_token_id)
+        pad = renderer.tokenizer.pad_token_id
+        self.pad_id: int = renderer.end_id if pad is None else pad
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+        """`sampling.num_generations` completions a prompt. What is drawn does not depend on how prompts are batched."""
+        rows = [
+            (index, copy, self.renderer(prompt).token_ids)
+            for index, prompt in enumerate(prompts)
+            for copy in range(sampling.num_generations)
+        ]
+        self._check_context([ids for _, _, ids in rows], sampling.max_tokens)
+        found: list[list[Completion | None]] = [[None] * sampling.num_generations for _ in prompts]
+        with torch.no_grad(), _Inference(self.model):
+            for batch in _batches([len(ids) + sampling.max_tokens for _, _, ids in rows], self.batch_tokens):
+                picked = [rows[i] for i in batch]
+                for (index, copy, _), answer in zip(picked, self._generate_batch(picked, sampling), strict=True):
+                    found[index][copy] = answer
+        return [[answer for answer in answers if answer is not None] for answers in found]
+
+    def score(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[Completion]:
+        """Log-probabilities of `continuations` right after each prompt, under the whole vocabulary."""
+        if not continuations:
+            raise ValueError("score() was given no continuations")
+        endings = [self.renderer.continuation_ids(text) for text in continuations]
+        asked = [self.renderer(prompt).token_ids for prompt in prompts]
+        self._check_context(asked, max(map(len, endings)))
+        # One-token continuations are all read off one position; longer ones need a row each.
+        shared = all(len(ending) == 1 for ending in endings)
+        groups = [tuple(endings)] if shared else [(ending,) for ending in endings]
+        rows = [(ids + group[0][:-1], group) for ids in asked for group in groups]
+        values: list[list[float]] = [[] for _ in rows]
+        with torch.no_grad(), _Inference(self.model):
+            for batch in _batches([len(ids) for ids, _ in rows], self.batch_tokens):
+                for i, logprobs in zip(batch, self._score_batch([rows[i] for i in batch]), strict=True):
+                    values[i] = logprobs
+        width = len(groups)
+        found = [itertools.chain(*values[i : i + width]) for i in range(0, len(values), width)]
+        return [
+            Completion("", finish_reason="score", continuations=dict(zip(continuations, row, strict=True)))
+            for row in found
+        ]
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        del self.model
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _generate_batch(self, rows: Sequence[tuple[int, int, tuple[int, ...]]], sampling: Sampling) -> list[Completion]:
+        input_ids, attention_mask, position_ids = self._pad([ids for _, _, ids in rows])
+        draw = None
+        if sampling.temperature > 0:
+            draw = _Draw(sampling, [(index, copy) for index, copy, _ in rows])
+        output = self.model.generate(  # pyright: ignore[reportCallIssue]
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            generation_config=GenerationConfig(
+                max_new_tokens=sampling.max_tokens,
+                do_sample=False,
+                eos_token_id=sorted(self.stop_ids),
+                pad_token_id=self.pad_id,
+            ),
+            logits_processor=LogitsProcessorList([draw] if draw else []),
+        )
+        answers = output[:, input_ids.shape[1] :].tolist()
+        logprobs = torch.stack(draw.logprobs, dim=1).tolist() if draw else [None] * len(rows)
+        return [
+            completion(ids, self.stop_ids, self.renderer.tokenizer, values)
+            for ids, values in zip(answers, logprobs, strict=True)
+        ]
+
+    def _score_batch(self, rows: Sequence[tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]]) -> list[list[float]]:
+        """Rows are (prompt and the continuation's first tokens, continuations that end right after them)."""
+        input_ids, attention_mask, position_ids = self._pad([ids for ids, _ in rows])
+        # With left padding the positions that predict the continuations are the last K of every row.
+        longest = max(len(group[0]) for _, group in rows)
+        logits: Tensor = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            use_cache=False,
+            logits_to_keep=longest,
+        ).logits.float()
+        device = logits.device
+        # (B, K, C): token t of each of the C continuations; what a shorter one lacks in front is masked.
+        missing = [longest - len(group[0]) for _, group in rows]
+        tokens = torch.tensor(
+            [list(zip(*([0] * n + list(e) for e in g), strict=True)) for n, (_, g) in zip(missing, rows, strict=True)],
+            device=device,
+        )
+        mask = torch.tensor([[0.0] * n + [1.0] * (longest - n) for n in missing], device=device).unsqueeze(2)
+        logprobs = logits.gather(2, tokens) - logits.logsumexp(dim=-1, keepdim=True)
+        return (logprobs * mask).sum(dim=1).tolist()
+
+    def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Left-padded (input_ids, attention_mask, position_ids), each (B, L). The pad id may occur inside a row."""
+        width = max(map(len, rows))
+        device = self.model.device
+        input_ids = torch.tensor([[self.pad_id] * (width - len(r)) + list(r) for r in rows], device=device)
+        attention_mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows], device=device)
+        return input_ids, attention_mask, (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+
+    def _check_context(self, rows: Sequence[Sequence[int]], extra: int) -> None:
+        longest = max(map(len, rows), default=0)
+        if self.context is not None and longest + extra > self.context:
+            raise ValueError(
+                f"a prompt of {longest} tokens and an answer of up to {extra} do not fit the model's context of "
+                f"{self.context}; lower model.max_prompt_tokens"
+            )
+
+
+class _Draw(LogitsProcessor):
+    """Draws each next token and leaves only it, so that greedy search returns the sample.
+
+    Every row has a generator of its own, seeded by its prompt's place in the call: what is drawn does not depend on how
+    rows are batched. `logprobs` collects the log-probabilities under the untempered model, one (B,) tensor a step.
+    """
+
+    def __init__(self, sampling: Sampling, rows: Sequence[tuple[int, int]]) -> None:
+        # Integers hash to themselves in a tuple, independently of PYTHONHASHSEED.
+        seeds = [hash((sampling.seed, index, copy)) % 2**63 for index, copy in rows]
+        uniform = [torch.rand(sampling.max_tokens, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        self.uniform = torch.stack(uniform, dim=1).double()
+        self.warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
+        if sampling.top_p < 1:
+            self.warpers.append(TopPLogitsWarper(sampling.top_p))
+        self.logprobs: list[Tensor] = []
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        raw = scores.float().log_softmax(dim=-1)
+        for warper in self.warpers:
+            scores = warper(input_ids, scores)  # pyright: ignore[reportAssignmentType]
+        # Inverse of the cumulative distribution, in float64: float32 sums over a vocabulary lose the tail.
+        cumulative = scores.double().softmax(dim=-1).cumsum(dim=-1)
+        point = self.uniform[len(self.logprobs)].to(scores.device).unsqueeze(1) * cumulative[:, -1:]
+        token = torch.searchsorted(cumulative, point, right=True).clamp(max=scores.shape[-1] - 1)
+        self.logprobs.append(raw.gather(1, token).squeeze(1))
+        return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)  # pyright: ignore[reportReturnType]
+
+
+class _Inference:
+    """Eval mode for a while, then the mode that the model was in."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.was_training = model.training
+
+    def __enter__(self) -> None:
+        self.model.eval()
+
+    def __exit__(self, *_: object) -> None:
+        self.model.train(self.was_training)
+
+
+def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices of rows of similar length, longest first, so that a batch's rows times its width stay within `budget`."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

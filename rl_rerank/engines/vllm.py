@@ -1,0 +1,167 @@
+"""The vLLM engine, in process. The same code on CUDA and on the CPU build."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig
+
+from rl_rerank.engines.base import Capability
+from rl_rerank.engines.decode import completion, stop_ids
+from rl_rerank.rendering import Renderer
+from rl_rerank.types import Completion, Prompt, Sampling
+
+# vLLM reads these when it is imported or when an engine starts.
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+if not torch.cuda.is_available():
+    # In process: a second process would bring a second thread pool to the same cores.
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+
+from vllm import LLM, SamplingParams  # noqa: E402
+from vllm.outputs import RequestOutput  # noqa: E402
+
+# Room for an answer in the default context; engine.args.max_model_len sets the context itself.
+_ANSWER_TOKENS = 4096
+
+
+class VLLMEngine:
+    """Answers prompts with vLLM. Prompts go in as token ids, so nothing is templated twice."""
+
+    capabilities = frozenset({Capability.score, Capability.logprobs})
+
+    def __init__(
+        self,
+        path: str | Path,
+        renderer: Renderer,
+        *,
+        dtype: str = "float32",
+        args: Mapping[str, Any] | None = None,
+        trust_remote_code: bool = False,
+    ) -> None:
+        """
+        Args:
+            path: a model folder.
+            renderer: turns prompts into this model's token ids.
+            args: any argument of vllm.LLM; they win over the defaults here.
+        """
+        self.renderer = renderer
+        config = AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+        wanted = renderer.max_prompt_tokens + _ANSWER_TOKENS
+        defaults: dict[str, Any] = {
+            "max_model_len": min(wanted, getattr(config.get_text_config(), "max_position_embeddings", wanted)),
+            "enforce_eager": not torch.cuda.is_available(),
+            "enable_prefix_caching": True,
+            "seed": 0,
+        }
+        fixed: dict[str, Any] = {
+            "model": str(path),
+            "dtype": dtype,
+            "trust_remote_code": trust_remote_code,
+            # Sampling defaults that ship with a model would be applied on top of ours.
+            "generation_config": "vllm",
+            # Log-probabilities before temperature and masks, under the whole vocabulary.
+            "logprobs_mode": "raw_logprobs",
+        }
+        given = dict(args or {})
+        if clash := sorted(given.keys() & fixed.keys()):
+            raise ValueError(f"engine.args.{clash[0]} cannot be set: the engine decides it from the model's settings")
+        self.llm = LLM(**fixed, **(defaults | given))
+        self.context: int = self.llm.llm_engine.model_config.max_model_len
+        self.stop_ids = stop_ids(
+            renderer.end_id, getattr(config, "eos_token_id", None), renderer.tokenizer.eos_token_id
+        )
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+        """`sampling.num_generations` completions a prompt; all of a prompt share its computation."""
+        is_random = sampling.temperature > 0
+        params = [
+            SamplingParams(
+                n=sampling.num_generations,
+                max_tokens=sampling.max_tokens,
+                temperature=sampling.temperature,
+                top_p=sampling.top_p,
+                # With one seed for all, two prompts would draw with the same random numbers.
+                seed=hash((sampling.seed, index)) % 2**31 if is_random else None,
+                stop_token_ids=sorted(self.stop_ids),
+                logprobs=0 if is_random else None,
+                detokenize=False,
+            )
+            for index in range(len(prompts))
+        ]
+        rows = [self.renderer(prompt).token_ids for prompt in prompts]
+        outputs = self._run(rows, params, sampling.max_tokens)
+        return [[self._completion(o) for o in output.outputs] for output in outputs]
+
+    def score(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[Completion]:
+        """Log-probabilities of `continuations` right after each prompt, under the whole vocabulary."""
+        if not continuations:
+            raise ValueError("score() was given no continuations")
+        endings = [self.renderer.continuation_ids(text) for text in continuations]
+        asked = [self.renderer(prompt).token_ids for prompt in prompts]
+        one_token = all(len(ending) == 1 for ending in endings)
+        values = self._score_tokens(asked, endings) if one_token else self._score_sequences(asked, endings)
+        return [
+            Completion("", finish_reason="score", continuations=dict(zip(continuations, row, strict=True)))
+            for row in values
+        ]
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        self.llm.llm_engine.engine_core.shutdown()
+        del self.llm
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _score_tokens(self, rows: Sequence[tuple[int, ...]], endings: Sequence[tuple[int, ...]]) -> list[list[float]]:
+        tokens = [token for (token,) in endings]
+        # Exactly these tokens, however unlikely: no top-k that a token could fall out of.
+        params = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=sorted(set(tokens)), detokenize=False)
+        found: list[list[float]] = []
+        for output in self._run(rows, params, 1):
+            logprobs = output.outputs[0].logprobs
+            assert logprobs is not None
+            found.append([logprobs[0][token].logprob for token in tokens])
+        return found
+
+    def _score_sequences(
+        self, rows: Sequence[tuple[int, ...]], endings: Sequence[tuple[int, ...]]
+    ) -> list[list[float]]:
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        outputs = self._run([row + ending for row in rows for ending in endings], params, 1)
+        values: list[float] = []
+        for i, output in enumerate(outputs):
+            ending = endings[i % len(endings)]
+            assert output.prompt_logprobs is not None
+            positions = output.prompt_logprobs[-len(ending) :]
+            total = 0.0
+            for position, token in zip(positions, ending, strict=True):
+                assert position is not None
+                total += position[token].logprob
+            values.append(total)
+        return [values[i : i + len(endings)] for i in range(0, len(values), len(endings))]
+
+    def _run(
+        self, rows: Sequence[tuple[int, ...]], params: SamplingParams | Sequence[SamplingParams], max_tokens: int
+    ) -> list[RequestOutput]:
+        longest = max(map(len, rows), default=0)
+        if longest + max_tokens > self.context:
+            raise ValueError(
+                f"a prompt of {longest} tokens and an answer of up to {max_tokens} do not fit vLLM's context of "
+                f"{self.context}; raise engine.args.max_model_len or lower model.max_prompt_tokens"
+            )
+        return self.llm.generate([{"prompt_token_ids": list(ids)} for ids in rows], params, use_tqdm=False)
+
+    def _completion(self, output: Any) -> Completion:
+        ids = list(output.token_ids)
+        logprobs = None
+        if output.logprobs is not None:
+            logprobs = [step[token].logprob for step, token in zip(output.logprobs, ids, strict=True)]
+        return completion(ids, self.stop_ids, self.renderer.tokenizer, logprobs)

@@ -1,0 +1,227 @@
+"""The report's plots. Each is drawn twice, for light and for dark pages; pyplot's global state is never touched."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+Points = Sequence[tuple[float, float]]
+"""(step, value) in step order."""
+
+DPI = 180
+SMALL = 8
+"""Points; the size of everything that is written into a plot."""
+MAX_LABEL_CHARS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Theme:
+    """Colours of one page scheme."""
+
+    paper: str
+    text: str
+    grid: str
+    series: tuple[str, ...]
+    gain: str
+    loss: str
+
+    def color(self, number: int) -> str:
+        """The colour of the series with this number."""
+        return self.series[number % len(self.series)]
+
+
+LIGHT = Theme(
+    paper="#ffffff",
+    text="#3b4046",
+    grid="#dfe2e6",
+    series=("#1f6fb2", "#c8591b", "#2a8a5b", "#8a4fa3", "#8a7a1f", "#5b6470"),
+    gain="#1f6fb2",
+    loss="#c8591b",
+)
+DARK = Theme(
+    paper="#16181b",
+    text="#c3c7cc",
+    grid="#363b42",
+    series=("#6aaee6", "#f0955a", "#6cc79a", "#c79add", "#d3c264", "#a3abb5"),
+    gain="#6aaee6",
+    loss="#f0955a",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """One plot of the page."""
+
+    name: str
+    """File name without its suffix."""
+    title: str
+    width: float
+    """Inches; what the page shows it at."""
+    light: bytes
+    """PNG."""
+    dark: bytes
+
+    @property
+    def light_uri(self) -> str:
+        """The light PNG as a data URI."""
+        return _uri(self.light)
+
+    @property
+    def dark_uri(self) -> str:
+        """The dark PNG as a data URI."""
+        return _uri(self.dark)
+
+    @property
+    def pixels(self) -> int:
+        """Width in CSS pixels."""
+        return round(self.width * 96)
+
+
+def intervals(name: str, title: str, rows: Sequence[tuple[str, float, tuple[float, float]]], reference: float) -> Plot:
+    """A forest plot: one row a system with its mean and interval, and a line at `reference`."""
+
+    def draw(axes: Axes, theme: Theme) -> None:
+        axes.axvline(reference, color=theme.text, linewidth=0.8, linestyle=(0, (3, 3)))
+        for place, (_, mean, (low, high)) in enumerate(rows):
+            axes.plot([low, high], [place, place], color=theme.color(0), linewidth=2, solid_capstyle="butt")
+            axes.plot(mean, place, "o", color=theme.color(0), markersize=5)
+            _note(axes, theme, f"{mean:.3f}", (mean, place), (0, 7), ha="center", va="bottom")
+        axes.set_yticks(range(len(rows)), [_plain(label) for label, _, _ in rows])
+        axes.set_ylim(len(rows) - 0.6, -0.8)
+        axes.grid(axis="x", color=theme.grid, linewidth=0.8)
+
+    return _plot(name, title, (4.0, 0.5 + 0.44 * len(rows)), draw)
+
+
+def curves(name: str, title: str, lines: Mapping[str, Points], window: int = 1) -> Plot:
+    """Values over steps. With `window` above 1 the values are pale, under their trailing mean over so many rows."""
+
+    def draw(axes: Axes, theme: Theme) -> None:
+        for number, points in enumerate(lines.values()):
+            color = theme.color(number)
+            steps, values = [step for step, _ in points], [value for _, value in points]
+            marker = "o" if len(points) == 1 else None
+            if window > 1:
+                axes.plot(steps, values, color=color, alpha=0.35, linewidth=0.9)
+                values = moving_average(values, window)
+            axes.plot(steps, values, color=color, linewidth=1.6, marker=marker, markersize=3)
+        axes.set_xlabel("step", color=theme.text, fontsize=SMALL)
+        axes.grid(color=theme.grid, linewidth=0.8)
+        if len(lines) > 1:
+            _legend(axes, theme, {label: {"color": theme.color(i)} for i, label in enumerate(lines)})
+
+    return _plot(name, title, (3.5, 2.3), draw)
+
+
+def bars(name: str, title: str, groups: Sequence[str], values: Mapping[str, Sequence[float | None]]) -> Plot:
+    """Shares in [0, 1]: one group of horizontal bars for each of `groups`, one bar in it for each of `values`."""
+
+    def draw(axes: Axes, theme: Theme) -> None:
+        height = 0.8 / len(values)
+        for number, shares in enumerate(values.values()):
+            for place, share in enumerate(shares):
+                if share is not None:
+                    at = place - 0.4 + height * (number + 0.5)
+                    axes.barh(at, share, height * 0.86, color=theme.color(number))
+                    _note(axes, theme, f"{100 * share:.0f}%", (share, at), (3, 0), ha="left", va="center")
+        axes.set_yticks(range(len(groups)), [_plain(group) for group in groups])
+        axes.set_ylim(len(groups) - 0.5, -0.5)
+        axes.set_xlim(0, 1.12)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
+        axes.set_axisbelow(True)
+        axes.grid(axis="x", color=theme.grid, linewidth=0.8)
+        _legend(axes, theme, {label: {"color": theme.color(i), "linewidth": 6} for i, label in enumerate(values)})
+
+    return _plot(name, title, (5.0, 0.8 + 0.22 * len(groups) * len(values)), draw)
+
+
+def changes(name: str, title: str, pairs: Sequence[tuple[float, float]], axis: str, before: str, after: str) -> Plot:
+    """One vertical dumbbell a query, from `before` to `after`, sorted by the change, the largest gain first."""
+    ordered = sorted(pairs, key=lambda pair: (pair[0] - pair[1], -pair[1]))
+    is_share = all(0 <= value <= 1 for pair in ordered for value in pair)
+
+    def draw(axes: Axes, theme: Theme) -> None:
+        size = max(1.5, min(4.5, 260 / max(len(ordered), 1)))
+        for place, (old, new) in enumerate(ordered):
+            color = theme.gain if new > old else theme.loss if new < old else theme.text
+            axes.plot([place, place], [old, new], color=color, linewidth=size / 2.5, alpha=0.75)
+            axes.plot(place, old, "o", markersize=size, markeredgecolor=color, markerfacecolor=theme.paper)
+            axes.plot(place, new, "o", markersize=size, color=color)
+        axes.set_xlim(-1, len(ordered))
+        if is_share:
+            axes.set_ylim(-0.04, 1.04)
+        axes.set_xticks([])
+        axes.set_xlabel("queries, by change", color=theme.text, fontsize=SMALL)
+        axes.set_ylabel(_plain(axis), color=theme.text, fontsize=SMALL)
+        axes.grid(axis="y", color=theme.grid, linewidth=0.8)
+        hollow = {
+            "marker": "o",
+            "linestyle": "",
+            "markersize": 4.5,
+            "color": theme.text,
+            "markerfacecolor": theme.paper,
+        }
+        _legend(axes, theme, {before: hollow, after: {**hollow, "markerfacecolor": theme.text}})
+
+    return _plot(name, title, (6.4, 3.0), draw)
+
+
+def moving_average(values: Sequence[float], window: int) -> list[float]:
+    """The mean of each value and the `window` - 1 before it (fewer at the start)."""
+    parts = (values[max(0, end - window) : end] for end in range(1, len(values) + 1))
+    return [sum(part) / len(part) for part in parts]
+
+
+def _plot(name: str, title: str, size: tuple[float, float], draw: Callable[[Axes, Theme], None]) -> Plot:
+    light, dark = (_png(size, theme, draw) for theme in (LIGHT, DARK))
+    return Plot(name, title, size[0], light, dark)
+
+
+def _png(size: tuple[float, float], theme: Theme, draw: Callable[[Axes, Theme], None]) -> bytes:
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    draw(axes, theme)
+    axes.tick_params(colors=theme.text, labelsize=SMALL, length=0)
+    axes.set_facecolor("none")
+    for side in axes.spines.values():
+        side.set_visible(False)
+    buffer = io.BytesIO()
+    # Without the metadata the file would change with matplotlib's version.
+    figure.savefig(buffer, format="png", facecolor=theme.paper, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _note(
+    axes: Axes, theme: Theme, text: str, at: tuple[float, float], offset: tuple[float, float], *, ha: str, va: str
+) -> None:
+    box = {"facecolor": theme.paper, "edgecolor": "none", "pad": 0.6}
+    place: dict[str, Any] = {"textcoords": "offset points", "ha": ha, "va": va}
+    axes.annotate(text, at, offset, color=theme.text, fontsize=SMALL, bbox=box, **place)
+
+
+def _legend(axes: Axes, theme: Theme, lines: Mapping[str, Mapping[str, Any]]) -> None:
+    handles = [Line2D([], [], label=_plain(label), **style) for label, style in lines.items()]
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    style = {"frameon": False, "labelcolor": theme.text, "fontsize": SMALL, "ncols": min(3, len(handles))}
+    figure.legend(handles=handles, loc="outside lower left", **style)
+
+
+def _uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _plain(label: str) -> str:
+    short = " ".join(label.split())
+    short = short if len(short) <= MAX_LABEL_CHARS else short[: MAX_LABEL_CHARS - 3] + "..."
+    # A dollar sign would start matplotlib's mathematics, and an underscore in front would keep it out of the legend.
+    return short.replace("$", r"\$").removeprefix("_")

@@ -1,0 +1,102 @@
+"""What the report shows of one training stage: its curves and some of its completions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rl_rerank.evaluation.report.figures import Plot, Points, curves
+
+NUM_SAMPLED_STEPS = 3
+MAX_COMPLETION_CHARS = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One completion that was sampled in training."""
+
+    step: int
+    qid: str
+    query: str
+    status: str
+    reward: float
+    rewards: Mapping[str, float]
+    advantage: float | None
+    completion: str
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """One training stage."""
+
+    name: str
+    kind: str
+    steps: int
+    summary: str
+    """What the reward did, in a sentence; empty for stages without rewards."""
+    plots: tuple[Plot, ...]
+    samples: tuple[Sample, ...]
+
+
+def training_plots(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Plot, ...]:
+    """Loss, reward, reward terms, gradient norm, completion length and dev measures, as far as they were logged."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    window = max(3, len(rows) // 10) if len(rows) >= 6 else 1
+    plots = [
+        curves(f"{name}-{key.replace('/', '-')}", title, {title: points}, window)
+        for key, title in (("loss", "loss"), ("reward", "reward"), ("grad_norm", "gradient norm"))
+        if (points := _points(rows, key))
+    ]
+    groups = {
+        "terms": ("reward terms", [k for k in keys if k.startswith("reward/")]),
+        "length": ("completion length", [k for k in keys if "length" in k][:3]),
+        "dev": ("dev set", [k for k in keys if k.startswith(("dev/", "eval/", "eval_"))][:4]),
+    }
+    for suffix, (title, members) in groups.items():
+        lines = {key: points for key in members if (points := _points(rows, key))}
+        if lines:
+            plots.append(curves(f"{name}-{suffix}", title, _short_keys(lines), window))
+    return tuple(plots)
+
+
+def choose_samples(rows: Sequence[Mapping[str, Any]], query_of: Callable[[str], str]) -> tuple[Sample, ...]:
+    """The best and the worst completion of the first, the middle and the last step.
+
+    Args:
+        rows: a training stage's `completions.jsonl`.
+        query_of: qid -> the query's text.
+    """
+    steps = sorted({row["step"] for row in rows})
+    places = (
+        {round(i * (len(steps) - 1) / (NUM_SAMPLED_STEPS - 1)) for i in range(NUM_SAMPLED_STEPS)} if steps else set()
+    )
+    chosen: list[Sample] = []
+    for place in sorted(places):
+        of_step = sorted((row for row in rows if row["step"] == steps[place]), key=lambda row: -row["reward"])
+        for row in of_step[:1] + (of_step[-1:] if len(of_step) > 1 else []):
+            chosen.append(_sample(row, query_of))
+    return tuple(chosen)
+
+
+def _sample(row: Mapping[str, Any], query_of: Callable[[str], str]) -> Sample:
+    return Sample(
+        step=row["step"],
+        qid=row["qid"],
+        query=query_of(row["qid"]),
+        status=row["status"],
+        reward=row["reward"],
+        rewards=row.get("rewards", {}),
+        advantage=row.get("advantage"),
+        completion=row["completion"][:MAX_COMPLETION_CHARS],
+    )
+
+
+def _points(rows: Sequence[Mapping[str, Any]], key: str) -> Points:
+    values = ((row.get("step", number), row.get(key)) for number, row in enumerate(rows, start=1))
+    return [(step, value) for step, value in values if isinstance(value, (int, float)) and math.isfinite(value)]
+
+
+def _short_keys(lines: Mapping[str, Points]) -> dict[str, Points]:
+    return {key.split("/", 1)[-1] if key.startswith("reward/") else key: points for key, points in lines.items()}

@@ -1,0 +1,134 @@
+"""How sure a difference is: bootstrap intervals, paired tests, and whether a training reward rises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+
+_CHUNK = 4_000_000
+"""Numbers that are drawn at a time, so that memory stays bounded for any number of queries."""
+
+
+class PairedTest(NamedTuple):
+    """A system against a baseline on the same queries."""
+
+    difference: float
+    """Mean of system minus baseline."""
+    interval: tuple[float, float]
+    """95% bootstrap interval of the difference, over queries."""
+    p_value: float
+    """Two-sided paired randomisation test."""
+    p_value_t: float
+    """Two-sided paired t-test."""
+
+
+class Rise(NamedTuple):
+    """The first third of a training against its last."""
+
+    first: float
+    last: float
+    p_value: float
+    """One-sided Welch t-test over steps of `last > first`; 1 where a third has fewer than two steps."""
+
+
+def bootstrap_interval(
+    values: Sequence[float], seed: int, level: float = 0.95, draws: int = 10_000
+) -> tuple[float, float]:
+    """The percentile bootstrap interval of the mean of `values`.
+
+    Source: Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 13.
+    """
+    sample = _sample(values, "values")
+    if not 0 < level < 1:
+        raise ValueError(f"level must lie between 0 and 1; got {level}")
+    rng = np.random.default_rng(seed)
+    n = len(sample)
+    means = np.concatenate([sample[rng.integers(0, n, (rows, n))].mean(axis=1) for rows in _chunks(draws, n)])
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def paired_test(system: Sequence[float], baseline: Sequence[float], seed: int, draws: int = 10_000) -> PairedTest:
+    """Test whether the mean of `system` differs from that of `baseline`, query by query.
+
+    The randomisation test flips the signs of the paired differences: over all 2^n sign patterns where these are no
+    more than `draws`, else over `draws` random ones, the observed pattern counted among them.
+
+    Source: Smucker, Allan & Carterette 2007, https://doi.org/10.1145/1321440.1321528
+    """
+    if len(system) != len(baseline):
+        raise ValueError(f"a paired test needs pairs; got {len(system)} and {len(baseline)} values")
+    difference = _sample(system, "system") - _sample(baseline, "baseline")
+    return PairedTest(
+        difference=float(difference.mean()),
+        interval=bootstrap_interval(difference.tolist(), seed, draws=draws),
+        p_value=_randomisation(difference, seed, draws),
+        p_value_t=_t_test(difference),
+    )
+
+
+def rise(rewards: Sequence[float]) -> Rise:
+    """Whether the mean reward of the last third of steps lies above that of the first third.
+
+    Args:
+        rewards: mean reward of every step, in step order. Steps are taken as independent.
+    """
+    sample = _sample(rewards, "rewards")
+    third = max(1, len(sample) // 3)
+    first, last = sample[:third], sample[-third:]
+    gap = float(last.mean() - first.mean())
+    if third < 2:
+        p = 1.0
+    elif np.ptp(first) == 0 and np.ptp(last) == 0:
+        p = 0.0 if gap > 0 else 1.0
+    else:
+        p = float(stats.ttest_ind(last, first, equal_var=False, alternative="greater")[1])
+    return Rise(float(first.mean()), float(last.mean()), p)
+
+
+def _randomisation(difference: Floats, seed: int, draws: int) -> float:
+    n = len(difference)
+    # A tie of sums must not depend on the order of summation.
+    observed = abs(float(difference.sum())) - 1e-12 * float(np.abs(difference).sum())
+    if n < 63 and 2**n <= draws:
+        bits = (np.arange(2**n)[:, None] >> np.arange(n)) & 1
+        return float(np.mean(np.abs((bits * 2 - 1) @ difference) >= observed))
+    rng = np.random.default_rng(seed)
+    extreme = 0
+    for rows in _chunks(draws, n):
+        signs = rng.integers(0, 2, (rows, n), dtype=np.int8) * 2 - 1
+        extreme += int(np.count_nonzero(np.abs(signs @ difference) >= observed))
+    return (1 + extreme) / (1 + draws)
+
+
+def _t_test(difference: Floats) -> float:
+    n = len(difference)
+    mean = float(difference.mean())
+    if n < 2 or mean == 0:
+        return 1.0
+    deviation = float(difference.std(ddof=1))
+    if deviation == 0:
+        return 0.0
+    return float(2 * stats.t.sf(abs(mean) / (deviation / math.sqrt(n)), n - 1))
+
+
+def _sample(values: Sequence[float], name: str) -> Floats:
+    sample = np.asarray(values, dtype=np.float64)
+    if sample.size == 0:
+        raise ValueError(f"{name} is empty, so there is nothing to test")
+    if not np.isfinite(sample).all():
+        raise ValueError(f"{name} must be finite numbers; got {sample[~np.isfinite(sample)][0]}")
+    return sample
+
+
+def _chunks(draws: int, n: int) -> Iterator[int]:
+    rows = max(1, _CHUNK // n)
+    for start in range(0, draws, rows):
+        yield min(rows, draws - start)

@@ -1,0 +1,86 @@
+"""The comparison table, and what the tests say in words. Markdown for terminals and notes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SIGNIFICANT = 0.05
+
+
+def table(metrics: Mapping[str, Any]) -> str:
+    """The Markdown table of an evaluate stage's `metrics.json`, followed by its tests, one a line."""
+    measures = metrics["measures"]
+    lines = [
+        _row(["system", *(f"{m} [95% interval]" for m in measures), "queries", "missing", "malformed", "fallback"]),
+        _row(["---", *("---:" for _ in range(len(measures) + 4))]),
+    ]
+    for row in metrics["rows"]:
+        values = [_value(row, m) for m in measures]
+        missing = len(metrics["missing"][row["run"]])
+        shares = [share(row["malformed"]), share(row["fallback"])]
+        lines.append(_row([row["label"], *values, str(row["num_queries"]), str(missing), *shares]))
+    sentences = [*(verdict(c, labels(metrics), queries(metrics, c)) for c in metrics["comparisons"])]
+    sentences += [learned(stage, training) for stage, training in metrics["training"].items()]
+    if sentences:
+        lines += ["", *(f"- {sentence}" for sentence in sentences)]
+    return "\n".join(lines) + "\n"
+
+
+def verdict(comparison: Mapping[str, Any], labels: Mapping[str, str], num_queries: int) -> str:
+    """One paired test as a sentence."""
+    system, baseline = labels[comparison["system"]], labels[comparison["baseline"]]
+    difference, (low, high) = comparison["difference"], comparison["interval"]
+    evidence = (
+        f"{difference:+.4f} {comparison['measure']}, 95% interval {low:+.4f} to {high:+.4f}, "
+        f"{p_value(comparison['p_value'])} (randomisation), {p_value(comparison['p_value_t'])} (t), "
+        f"{num_queries} queries"
+    )
+    if not is_significant(comparison):
+        return f"{system} against {baseline}: no significant difference ({evidence})."
+    return f"{system} is {'better' if difference > 0 else 'worse'} than {baseline} ({evidence})."
+
+
+def is_significant(comparison: Mapping[str, Any]) -> bool:
+    """Whether the paired randomisation test rejects "no difference" at the 5% level."""
+    return comparison["p_value"] < SIGNIFICANT
+
+
+def learned(stage: str, training: Mapping[str, Any]) -> str:
+    """One training's reward as a sentence."""
+    control = " (control: rewards permuted within groups)" if training["control"] else ""
+    first, last, p = training["reward_first_third"], training["reward_last_third"], training["p_value"]
+    change = "rises" if p < SIGNIFICANT else "does not rise"
+    return (
+        f"{stage}{control}: the mean training reward {change}, {first:.4f} in the first third of "
+        f"{training['steps']} steps, {last:.4f} in the last (one-sided {p_value(p)})."
+    )
+
+
+def labels(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """run -> the name of its row."""
+    return {row["run"]: row["label"] for row in metrics["rows"]}
+
+
+def queries(metrics: Mapping[str, Any], comparison: Mapping[str, Any]) -> int:
+    """How many queries a comparison rests on."""
+    return len(metrics["per_query"][comparison["system"]])
+
+
+def share(value: float | None) -> str:
+    """A share as a percentage; a dash where nothing was asked."""
+    return "-" if value is None else f"{100 * value:.1f}%"
+
+
+def p_value(p: float) -> str:
+    """A p-value as it is printed in papers."""
+    return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def _value(row: Mapping[str, Any], measure: str) -> str:
+    mean, interval = row["mean"][measure], row["interval"].get(measure)
+    return f"{mean:.4f} [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else f"{mean:.4f}"
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"

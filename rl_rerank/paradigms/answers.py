@@ -1,0 +1,89 @@
+"""The grammar that all generating paradigms share: where in a completion the answer stands.
+
+Without reasoning the whole completion is the answer. With reasoning it is the text of the `<answer>` block after the last
+`</think>`: exactly one in strict mode, the last one in lenient mode.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rl_rerank.types import Completion, Issue, Judgment, RankingExample, Status
+
+THINK_END = "</think>"
+BLOCK = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer's text, or why there is none."""
+
+    text: str | None
+    issues: tuple[Issue, ...] = ()
+
+
+def issue(kind: str, place: str) -> Issue:
+    """An issue with its place cut to 80 characters."""
+    return Issue(kind, place[:80])
+
+
+def find_answer(completion: Completion, *, reasoning: bool, strict: bool) -> Answer:
+    """The answer's text. In strict mode any issue means that the completion is malformed."""
+    issues: list[Issue] = []
+    if completion.finish_reason == "length":
+        issues.append(issue("truncated", completion.text[-80:]))
+    text = completion.text
+    if not reasoning:
+        return Answer(None if strict and issues else text, tuple(issues))
+    if THINK_END in text:
+        text = text.rsplit(THINK_END, 1)[1]
+    else:
+        issues.append(issue("no_think_end", text))
+    blocks = BLOCK.findall(text)
+    if not blocks:
+        issues.append(issue("no_answer_block", text))
+        return Answer(None, tuple(issues))
+    if len(blocks) > 1:
+        issues.append(issue("several_answer_blocks", text))
+    if BLOCK.sub("", text).strip():
+        issues.append(issue("text_outside_answer", BLOCK.sub("", text).strip()))
+    return Answer(None if strict and issues else blocks[-1], tuple(issues))
+
+
+def no_answer(answer: Answer) -> Judgment:
+    """The judgment of a completion in which no answer was found."""
+    return Judgment(Status.tags, issues=answer.issues)
+
+
+def wrong_ids(ids: Sequence[int], n: int) -> list[Issue]:
+    """One issue for every identifier that is repeated, missing or outside 1..n."""
+    counts = Counter(ids)
+    found = [issue("id_out_of_range", f"[{i}]") for i in counts if not 1 <= i <= n]
+    found += [issue("repeated_id", f"[{i}]") for i, count in counts.items() if count > 1]
+    found += [issue("missing_id", f"[{i}]") for i in range(1, n + 1) if i not in counts]
+    return found
+
+
+def written(answer: str, *, reasoning: bool, thought: str = "") -> str:
+    """A completion with this answer, in the form that `find_answer` reads."""
+    return f"<think>{thought}</think><answer>{answer}</answer>" if reasoning else answer
+
+
+def thought(example: RankingExample, docids: Sequence[str]) -> str:
+    """A short line of reasoning from the words that the query shares with its relevant passages; at most 60 words."""
+    query = _words(example.query)
+    lines = [f"The query is about {' '.join(list(query)[:8])}."]
+    relevant = [i for i, d in enumerate(docids, start=1) if example.qrels.get(d, 0) > 0]
+    for identifier in relevant[:4]:
+        candidate = example.candidate(docids[identifier - 1])
+        shared = [word for word in query if word in _words(f"{candidate.title} {candidate.text}")][:5]
+        lines.append(f"Passage {identifier} {'mentions ' + ', '.join(shared) if shared else 'answers it in other words'}.")
+    return " ".join(" ".join(lines).split()[:60])
+
+
+def _words(text: str) -> dict[str, None]:
+    """Lower-case words of at least three letters, in order, each once."""
+    return dict.fromkeys(re.findall(r"[a-z0-9]{3,}", text.lower()))

@@ -1,0 +1,131 @@
+"""Groupwise: a small group of documents a prompt, answered by one integer score each as JSON.
+
+    system  Score each passage's relevance to the query from 0 to 10.
+    user    Query: how are glacier caves formed?
+            [1] The ice facade is approximately 60 m high.
+            [2] A glacier cave is a cave formed within the ice of a glacier.
+            Answer in JSON, like {"[1]": 3, "[2]": 7}.
+    answer  {"[1]": 0, "[2]": 10}
+
+Groups are disjoint and asked in one round; all documents are then ordered by score. After GroupRank,
+https://arxiv.org/abs/2511.11653.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rl_rerank.paradigms.answers import find_answer, issue, no_answer, thought, written, wrong_ids
+from rl_rerank.paradigms.base import Strategy
+from rl_rerank.paradigms.messages import numbered, ours, query, question
+from rl_rerank.paradigms.ordering import rank_by_scores
+from rl_rerank.paradigms.windows import training_window
+from rl_rerank.types import Completion, Issue, Judgment, Prompt, RankingExample, Status
+
+KEY = re.compile(r"\[(\d{1,9})\]")
+PAIR = re.compile(r"\[(\d{1,9})\]\"?\s*:\s*\"?(-?\d{1,9}(?:\.\d{1,9})?)")
+
+
+@dataclass(frozen=True)
+class Groupwise:
+    size: int = 5
+    max_score: int = 10
+    reasoning: bool = False
+    think_tokens: int = 256
+    """With reasoning: tokens that the reasoning may take."""
+
+    name = "groupwise"
+    continuations = ()
+
+    def __post_init__(self) -> None:
+        if self.size < 2:
+            raise ValueError(f"groupwise: size must be at least 2; one document is a pointwise question; got {self.size}")
+        if self.max_score < 1:
+            raise ValueError(f"groupwise: max_score must be at least 1; got {self.max_score}")
+
+    @property
+    def max_completion_tokens(self) -> int:
+        # '"[12]": 10, ' takes up to eleven tokens where every character is one
+        return 11 * self.size + 4 + (self.think_tokens if self.reasoning else 0)
+
+    def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
+        contract = 'Answer in JSON, like {"[1]": 3, "[2]": 7}.'
+        if self.reasoning:
+            contract = f"Think in <think></think>, then answer in <answer></answer>. {contract}"
+        user = [*query(example), *numbered(example, docids), ours(f"\n{contract}")]
+        system = f"Score each passage's relevance to the query from 0 to {self.max_score}."
+        return question(example, docids, self.name, system, user)
+
+    def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
+        docids = training_window(example, self.size, rng)
+        return [self.prompt(example, docids)] if docids else []
+
+    def target(self, example: RankingExample, prompt: Prompt) -> str:
+        highest = max([1, *example.qrels.values()])
+        scores = {
+            f"[{i}]": round(max(example.qrels.get(docid, 0), 0) / highest * self.max_score)
+            for i, docid in enumerate(prompt.docids, start=1)
+        }
+        return written(json.dumps(scores), reasoning=self.reasoning, thought=thought(example, prompt.docids))
+
+    def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
+        answer = find_answer(completion, reasoning=self.reasoning, strict=strict)
+        if answer.text is None:
+            return no_answer(answer)
+        text, n = answer.text.strip(), len(prompt.docids)
+        pairs = _strict_pairs(text, self.max_score)
+        issues: tuple[Issue, ...] = answer.issues
+        if pairs is None:
+            issues = (*issues, issue("not_json_scores", text))
+            if strict:
+                return Judgment(Status.answer, issues=issues)
+            pairs = [(int(i), min(max(float(v), 0.0), float(self.max_score))) for i, v in PAIR.findall(text)]
+        ids = tuple(i for i, _ in pairs)
+        issues = (*issues, *wrong_ids(ids, n))
+        if not issues:
+            return Judgment(Status.ok, {prompt.docids[i - 1]: score for i, score in pairs}, ids)
+        if strict:
+            return Judgment(Status.ids, ids=ids, issues=issues)
+        given = {i: score for i, score in pairs if 1 <= i <= n}
+        if not given:
+            return Judgment(Status.answer, ids=ids, issues=issues)
+        # A document that the answer leaves out goes behind those that it names.
+        below = min(given.values()) - 1.0
+        scores = {docid: given.get(i, below) for i, docid in enumerate(prompt.docids, start=1)}
+        return Judgment(Status.repaired, scores, ids, issues)
+
+    def strategy(self, example: RankingExample) -> Strategy:
+        groups = [example.docids[i : i + self.size] for i in range(0, len(example.docids), self.size)]
+        judgments = yield [self.prompt(example, group) for group in groups]
+        scores: dict[str, float] = {}
+        for judgment in judgments:
+            scores.update(judgment.scores)
+        return rank_by_scores(
+            example,
+            scores,
+            num_prompts=len(groups),
+            num_malformed=sum(not judgment.is_ok for judgment in judgments),
+            num_fallbacks=sum(not judgment.scores for judgment in judgments),
+        )
+
+
+def _strict_pairs(text: str, max_score: int) -> list[tuple[int, float]] | None:
+    """The (identifier, score) pairs of a JSON object in the asked form, repeats kept; None if it is not one."""
+    try:
+        pairs: Any = json.loads(text, object_pairs_hook=list)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(pairs, list) or not text.startswith("{"):
+        return None
+    found: list[tuple[int, float]] = []
+    for key, value in pairs:
+        match = KEY.fullmatch(key)
+        if match is None or type(value) is not int or not 0 <= value <= max_score:
+            return None
+        found.append((int(match[1]), float(value)))
+    return found

@@ -1,0 +1,50 @@
+"""Building blocks of prompts: our text and theirs, kept apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rl_rerank.types import Candidate, Message, Prompt, RankingExample, Segment
+
+
+def ours(text: str) -> Segment:
+    """Template text."""
+    return Segment(text)
+
+
+def query(example: RankingExample) -> list[Segment]:
+    """The query, and the instruction where there is one."""
+    segments = [ours("Query: "), Segment(example.query, field="query")]
+    if example.instruction:
+        segments += [ours("\nInstruction: "), Segment(example.instruction, field="instruction")]
+    return segments
+
+
+def passage(candidate: Candidate, label: str) -> list[Segment]:
+    """One document under a label."""
+    segments = [ours(f"\n{label} ")]
+    if candidate.title:
+        segments += [Segment(candidate.title, candidate.docid, "title"), ours(". ")]
+    segments.append(Segment(candidate.text, candidate.docid, "text"))
+    return segments
+
+
+def question(
+    example: RankingExample, docids: Sequence[str], paradigm: str, system: str, user: Sequence[Segment]
+) -> Prompt:
+    """A prompt of a system and a user message."""
+    return Prompt(
+        example.qid,
+        tuple(docids),
+        (Message("system", (ours(system),)), Message("user", tuple(user))),
+        paradigm,
+    )
+
+
+def numbered(example: RankingExample, docids: Sequence[str]) -> list[Segment]:
+    """The documents under the identifiers [1], [2], ..."""
+    return [
+        segment
+        for identifier, docid in enumerate(docids, start=1)
+        for segment in passage(example.candidate(docid), f"[{identifier}]")
+    ]

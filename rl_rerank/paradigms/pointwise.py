@@ -1,0 +1,103 @@
+"""Pointwise: one document a prompt, answered yes or no; the score is log p(yes) - log p(no).
+
+    system  Is the passage relevant to the query?
+    user    Query: how are glacier caves formed?
+            Passage: A glacier cave is a cave formed within the ice of a glacier.
+            Answer yes or no.
+    answer  yes
+
+Scores follow Nogueira et al. 2020 (monoT5), https://arxiv.org/abs/2003.06713, with log-probabilities in float32.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rl_rerank.paradigms.answers import find_answer, issue
+from rl_rerank.paradigms.base import Strategy
+from rl_rerank.paradigms.messages import ours, passage, query, question
+from rl_rerank.paradigms.ordering import rank_by_scores
+from rl_rerank.types import Completion, Judgment, Prompt, RankingExample, Status
+
+
+@dataclass(frozen=True)
+class Pointwise:
+    positive: str = "yes"
+    negative: str = "no"
+    relevant: int = 1
+    """The lowest grade whose gold answer is positive."""
+    pairs: int = 1
+    """Training: prompts with a positive answer for each query, and as many with a negative one."""
+    max_completion_tokens: int = 4
+
+    name = "pointwise"
+
+    def __post_init__(self) -> None:
+        if self.pairs < 1:
+            raise ValueError(f"pointwise: pairs must be at least 1; got {self.pairs}")
+        if not self.positive or self.positive == self.negative:
+            raise ValueError(
+                f"pointwise: positive and negative must be two different answers; got {self.positive!r} and {self.negative!r}"
+            )
+
+    @property
+    def continuations(self) -> tuple[str, ...]:
+        return (self.positive, self.negative)
+
+    def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
+        [docid] = docids
+        user = [
+            *query(example),
+            *passage(example.candidate(docid), "Passage:"),
+            ours(f"\nAnswer {self.positive} or {self.negative}."),
+        ]
+        return question(example, docids, self.name, "Is the passage relevant to the query?", user)
+
+    def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
+        positive = [d for d in example.docids if self._is_relevant(example, d)]
+        negative = [d for d in example.docids if not self._is_relevant(example, d)]
+        count = min(self.pairs, len(positive), len(negative))
+        chosen = rng.sample(positive, count) + rng.sample(negative, count)
+        rng.shuffle(chosen)
+        return [self.prompt(example, [docid]) for docid in chosen]
+
+    def target(self, example: RankingExample, prompt: Prompt) -> str:
+        return self.positive if self._is_relevant(example, prompt.docids[0]) else self.negative
+
+    def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
+        [docid] = prompt.docids
+        if completion.continuations is not None:
+            score = completion.continuations[self.positive] - completion.continuations[self.negative]
+            return Judgment(Status.ok, {docid: score})
+        answer = find_answer(completion, reasoning=False, strict=strict)
+        if answer.text is None:
+            return Judgment(Status.answer, issues=answer.issues)
+        values = {self.positive: 1.0, self.negative: 0.0}
+        text = answer.text.strip()
+        if text in values and not answer.issues:
+            return Judgment(Status.ok, {docid: values[text]})
+        word = text.split(maxsplit=1)[0].strip(".,;:!\"'*`").lower() if text else ""
+        loose = {name.lower(): value for name, value in values.items()}
+        issues = (*answer.issues, issue("not_the_exact_answer", text))
+        if not strict and word in loose:
+            return Judgment(Status.repaired, {docid: loose[word]}, issues=issues)
+        return Judgment(Status.answer, issues=issues)
+
+    def strategy(self, example: RankingExample) -> Strategy:
+        judgments = yield [self.prompt(example, [docid]) for docid in example.docids]
+        scores: dict[str, float] = {}
+        malformed = 0
+        for docid, judgment in zip(example.docids, judgments, strict=True):
+            malformed += not judgment.is_ok
+            if judgment.scores:
+                scores[docid] = judgment.scores[docid]
+        failed = len(example.docids) - len(scores)
+        return rank_by_scores(
+            example, scores, num_prompts=len(judgments), num_malformed=malformed, num_fallbacks=failed
+        )
+
+    def _is_relevant(self, example: RankingExample, docid: str) -> bool:
+        return example.qrels.get(docid, 0) >= self.relevant
+

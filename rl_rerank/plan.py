@@ -1,0 +1,243 @@
+"""What an experiment will do: which stage reads which, whether everything it names exists, and its arithmetic."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from rl_rerank import registry
+from rl_rerank.config import (
+    Config,
+    EvaluateStage,
+    ExportStage,
+    GRPOStage,
+    ReportStage,
+    RerankStage,
+    SFTStage,
+    StageConfig,
+    SynthStage,
+    TrainingStage,
+)
+from rl_rerank.data.prepare import build_source
+from rl_rerank.evaluation.measures import parse as parse_measure
+from rl_rerank.rerank import build_paradigm
+
+TRAINING = ("sft", "grpo")
+RESERVED = ("data", "model", "superseded")
+SPLITS = ("train", "dev", "test")
+TRAIN = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "datasets",
+    "accelerate",
+    "gguf",
+    "safetensors",
+    "wandb",
+    "tensorboard",
+)
+EXTRAS = {**dict.fromkeys(TRAIN, "train"), "deepspeed": "deepspeed", "vllm": "vllm"}
+"""Package -> the extra of rl-rerank that installs it."""
+
+
+def upstream(config: Config, name: str) -> list[str]:
+    """The stages whose output stage `name` reads, in order."""
+    stage = config.stages[name]
+    earlier = list(config.stages)[: list(config.stages).index(name)]
+    if isinstance(stage, ReportStage):
+        return earlier
+    if isinstance(stage, EvaluateStage):
+        # It tells from the training records whether the reward rose.
+        return [n for n in earlier if n in _runs(config, stage) or isinstance(config.stages[n], GRPOStage)]
+    read = {target for _, target, _ in _references(config, stage)}
+    return [n for n in earlier if n in read]
+
+
+def paradigms(config: Config, name: str) -> list[str]:
+    """The paradigms that stage `name` asks with."""
+    stage = config.stages[name]
+    found: list[str] = []
+    if isinstance(stage, SynthStage):
+        found = list(stage.mixture)
+    elif isinstance(stage, SFTStage):
+        teacher = config.stages.get(stage.data)
+        found = [config.paradigm, *(teacher.mixture if isinstance(teacher, SynthStage) else ())]
+    elif isinstance(stage, RerankStage):
+        found = ([] if stage.model == "first_stage" else [config.paradigm]) + list(stage.format_prompts)
+    elif isinstance(stage, (GRPOStage, ExportStage)):
+        found = [config.paradigm]
+    return sorted(set(found))
+
+
+def validate(config: Config) -> None:
+    """Refuse, before any work, an experiment that names something that does not exist.
+
+    Raises:
+        ValueError, LookupError, FileNotFoundError, ImportError: with the place, the value and the reason.
+    """
+    for name, stage in config.stages.items():
+        _check_name(name)
+        _check_references(config, name, stage)
+        if isinstance(stage, RerankStage) and stage.split not in SPLITS:
+            raise ValueError(f"stages.{name}.split must be one of {', '.join(SPLITS)}; got {stage.split!r}")
+        if isinstance(stage, TrainingStage):
+            _check_batches(config, name, stage)
+        for measure in stage.measures if isinstance(stage, EvaluateStage) else ():
+            parse_measure(measure)
+        if isinstance(stage, GRPOStage) and not config.rewards:
+            raise ValueError(f"stages.{name} has no reward to train on; choose some with 'reward=[ndcg,format]'")
+    _check_data(config)
+    for name in sorted({config.paradigm, *config.paradigms, *(p for n in config.stages for p in paradigms(config, n))}):
+        build_paradigm(config, name)
+    for name, reward in config.rewards.items():
+        registry.build("reward", name, reward.params, target=reward.target)
+
+
+def check_installed(config: Config, names: list[str]) -> None:
+    """Refuse stages whose extras are not installed.
+
+    Raises:
+        ImportError: naming the stage, the package and what to install.
+    """
+    for name in names:
+        for package in _needs(config, config.stages[name]):
+            if importlib.util.find_spec(package) is None:
+                install = f"pip install 'rl-rerank[{EXTRAS[package]}]'"
+                raise ImportError(f"stage {name!r} needs {package}, which is not installed: {install}")
+
+
+def num_processes(config: Config) -> int:
+    """How many processes a training stage gets from the launcher's arguments; 1 where they do not say."""
+    match = re.search(r"--num[_-]processes[ =](\d+)", " ".join(config.launcher.args))
+    return int(match[1]) if match and config.launcher.kind == "accelerate" else 1
+
+
+def describe(config: Config, names: list[str]) -> list[str]:
+    """One line a stage: what it reads, and for a training stage the arithmetic of its batches."""
+    width = max(map(len, names), default=0)
+    return [f"{name:<{width}}  {_line(config, name, config.stages[name])}" for name in names]
+
+
+def _line(config: Config, name: str, stage: StageConfig) -> str:
+    if isinstance(stage, SynthStage):
+        rows = ", ".join(f"{count} {paradigm}" for paradigm, count in stage.mixture.items())
+        return f"synth: {sum(stage.mixture.values())} rows ({rows}) from teacher {stage.teacher}"
+    if isinstance(stage, SFTStage):
+        what = "lists" if stage.loss == "softmax" else "rows"
+        rows = stage.batch_size * stage.max_steps
+        return (
+            f"sft from {stage.model}: {stage.max_steps} steps x {stage.batch_size} {what} = {rows} {what}"
+            f"{_passes(config, stage)}; {_micro_batches(config, stage, stage.batch_size)}"
+        )
+    if isinstance(stage, GRPOStage):
+        completions = stage.prompts_per_step * stage.num_generations
+        batches = -(-stage.max_steps // stage.num_iterations)
+        return (
+            f"grpo from {stage.model}: {stage.max_steps} steps; {stage.prompts_per_step} prompts x "
+            f"{stage.num_generations} generations = {completions} completions a step, {batches * completions} in all; "
+            f"{_micro_batches(config, stage, completions)}"
+        )
+    if isinstance(stage, RerankStage):
+        return f"rerank: {stage.split} queries with {stage.model}, {config.data.depth} candidates each"
+    reads = ", ".join(upstream(config, name))
+    return f"{stage.kind}: reads {reads or 'nothing'}"
+
+
+def _passes(config: Config, stage: SFTStage) -> str:
+    teacher = config.stages.get(stage.data)
+    if stage.loss == "softmax" or not isinstance(teacher, SynthStage) or not sum(teacher.mixture.values()):
+        return ""
+    rows = sum(teacher.mixture.values())
+    return f" ({stage.batch_size * stage.max_steps / rows:.1f} passes over {rows})"
+
+
+def _micro_batches(config: Config, stage: TrainingStage, rows: int) -> str:
+    processes = num_processes(config)
+    count = rows // (stage.micro_batch * processes)
+    where = f" on each of {processes} processes" if processes > 1 else ""
+    return f"{count} micro-batches of {stage.micro_batch} a step{where}"
+
+
+def _references(config: Config, stage: StageConfig) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """(setting, the stage it names, the kinds that will do) for every stage that `stage` names."""
+    if isinstance(stage, SFTStage) and stage.loss == "completion":
+        yield "data", stage.data, ("synth",)
+    if isinstance(stage, (TrainingStage, RerankStage)) and stage.model not in _given(stage):
+        yield "model", stage.model, TRAINING
+    if isinstance(stage, ExportStage):
+        yield "model", stage.model, TRAINING
+    if isinstance(stage, EvaluateStage):
+        for run in _runs(config, stage):
+            yield "runs", run, ("rerank",)
+        for run in (run for pair in stage.comparisons for run in pair):
+            yield "comparisons", run, ("rerank",)
+
+
+def _given(stage: StageConfig) -> tuple[str, ...]:
+    return ("model", "first_stage") if isinstance(stage, RerankStage) else ("model",)
+
+
+def _runs(config: Config, stage: EvaluateStage) -> list[str]:
+    return stage.runs or [n for n, s in config.stages.items() if isinstance(s, RerankStage)]
+
+
+def _check_name(name: str) -> None:
+    if name in RESERVED or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ValueError(
+            f"stages.{name}: a stage's name is its folder's in the run, so it is made of letters, digits, '_', '-' and "
+            f"'.', and is none of {', '.join(RESERVED)}"
+        )
+
+
+def _check_references(config: Config, name: str, stage: StageConfig) -> None:
+    order = list(config.stages)
+    for setting, target, kinds in _references(config, stage):
+        place = f"stages.{name}.{setting} names {target!r}"
+        if target not in config.stages:
+            fitting = [n for n in order[: order.index(name)] if config.stages[n].kind in kinds]
+            given = _given(stage) if setting == "model" and not isinstance(stage, ExportStage) else ()
+            known = ", ".join([*given, *fitting]) or "nothing yet"
+            raise LookupError(f"{place}, which is no stage; it can be: {known}")
+        if config.stages[target].kind not in kinds:
+            raise ValueError(f"{place}, a {config.stages[target].kind} stage; it must be a {' or '.join(kinds)} stage")
+        if order.index(target) >= order.index(name):
+            raise ValueError(f"{place}, which does not come before it; the order is: {', '.join(order)}")
+    for pair in stage.comparisons if isinstance(stage, EvaluateStage) else ():
+        if len(pair) != 2:
+            raise ValueError(f"stages.{name}.comparisons: a comparison is a pair [system, baseline]; got {pair}")
+
+
+def _check_batches(config: Config, name: str, stage: TrainingStage) -> None:
+    rows, what = 0, ""
+    if isinstance(stage, SFTStage):
+        rows, what = stage.batch_size, f"batch_size={stage.batch_size} rows"
+    elif isinstance(stage, GRPOStage):
+        rows = stage.prompts_per_step * stage.num_generations
+        what = f"{stage.prompts_per_step} prompts x {stage.num_generations} generations = {rows} completions"
+    processes = num_processes(config)
+    if rows % (stage.micro_batch * processes):
+        raise ValueError(
+            f"stages.{name}: a step of {what} is not a multiple of micro_batch={stage.micro_batch} x {processes} "
+            f"processes = {stage.micro_batch * processes}; change one of them"
+        )
+
+
+def _check_data(config: Config) -> None:
+    build_source(config.data)
+    if config.data.path is not None and not Path(config.data.path).exists():
+        looked = str(Path(config.data.path).absolute())
+        raise FileNotFoundError(f"data.path={config.data.path!r}: there is no such file or folder ({looked!r})")
+
+
+def _needs(config: Config, stage: StageConfig) -> list[str]:
+    asks = isinstance(stage, RerankStage) and stage.model != "first_stage"
+    asks = asks or (isinstance(stage, SynthStage) and stage.teacher == "model")
+    if isinstance(stage, TrainingStage):
+        rollout = stage.rollout if isinstance(stage, GRPOStage) else ""
+        return ["torch", "transformers", "trl", *(["vllm"] if rollout == "vllm" else [])]
+    if asks:
+        return ["torch", "transformers", *(["vllm"] if config.engine.kind == "vllm" else [])]
+    return ["torch", "transformers"] if isinstance(stage, ExportStage) else []

@@ -1,0 +1,154 @@
+"""`reranker.json`: what has to stand beside a model's weights for it to rank as it did when it was exported.
+
+The weights alone do not say how to ask. The contract holds the paradigm with all its parameters, the token budget, and
+evidence: a fingerprint of fixed prompts as token ids, and the scores of fixed pairs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rl_rerank import __version__, paths, registry
+from rl_rerank.config import build
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.rendering import Renderer
+from rl_rerank.types import Candidate, RankingExample
+
+FILE = "reranker.json"
+VERSION = 1
+
+GOLDEN = (
+    (
+        "how to sort an array in place",
+        (
+            "Sort an array in place. The sort is stable when kind='stable'.",
+            "Return the number of elements along a given axis.",
+            "The capital of France is Paris [1], a city of two million people.",
+        ),
+    ),
+    (
+        "what causes tides?",
+        (
+            "Bread is baked from a dough of flour and water.",
+            "Tides are caused by the gravity of the Moon and of the Sun: <answer> the Moon's share is larger.",
+        ),
+    ),
+)
+"""Fixed queries with fixed documents. Never change them: exported models are compared on them."""
+
+
+@dataclass(kw_only=True)
+class GoldenScores:
+    """The scores that the exported model gave to one entry of `GOLDEN`."""
+
+    query: str
+    documents: list[str]
+    scores: list[float]
+
+
+@dataclass(kw_only=True)
+class Contract:
+    """The content of `reranker.json`."""
+
+    version: int = VERSION
+    framework: str = f"rl-rerank {__version__}"
+    paradigm: str
+    paradigm_target: str | None = None
+    """Where the paradigm's code is, if it is not registered under its name."""
+    paradigm_params: dict[str, Any]
+    """Every parameter, defaults too, so that a later default changes nothing."""
+    max_prompt_tokens: int
+    max_passage_tokens: int | None = None
+    template_kwargs: dict[str, Any] = field(default_factory=dict)
+    dtype: str
+    prompt_fingerprint: str
+    """sha256 of the token ids of the golden prompts."""
+    continuation_ids: dict[str, list[int]] = field(default_factory=dict)
+    """Continuation -> its token ids, for paradigms that score continuations."""
+    base_model: str
+    provenance: dict[str, str] = field(default_factory=dict)
+    golden: list[GoldenScores] = field(default_factory=list)
+
+    def build_paradigm(self) -> Paradigm:
+        """The paradigm that the model was trained with."""
+        return registry.build("paradigm", self.paradigm, self.paradigm_params, target=self.paradigm_target)
+
+
+def parameters(paradigm: Paradigm) -> dict[str, Any]:
+    """Every parameter of a paradigm."""
+    assert dataclasses.is_dataclass(paradigm)
+    return {f.name: getattr(paradigm, f.name) for f in dataclasses.fields(paradigm) if f.init}
+
+
+def golden_example(query: str, documents: tuple[str, ...] | list[str]) -> RankingExample:
+    """One entry of `GOLDEN` as an example; a document's id is its index."""
+    candidates = tuple(Candidate(docid=str(i), text=text, rank=i + 1) for i, text in enumerate(documents))
+    return RankingExample(qid="golden", query=query, candidates=candidates)
+
+
+def fingerprint(paradigm: Paradigm, renderer: Renderer) -> str:
+    """sha256 of the token ids of the first prompts that the paradigm asks about each golden entry."""
+    rounds = [next(paradigm.strategy(golden_example(query, documents))) for query, documents in GOLDEN]
+    ids = [[list(renderer(prompt).token_ids) for prompt in prompts] for prompts in rounds]
+    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+
+
+def write(folder: Path, contract: Contract) -> None:
+    """Write `reranker.json` into a model folder."""
+    paths.write_json(folder / FILE, dataclasses.asdict(contract))
+
+
+def read(folder: Path) -> Contract:
+    """Read `reranker.json` of a model folder.
+
+    Raises:
+        FileNotFoundError: if the folder has none.
+        ValueError: if it is damaged, or was written by a later version.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{str(folder)!r} has no {FILE}, so it is not known how to ask its model; make a folder that has one with "
+            "`rl-rerank export`"
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise ValueError(f"{path} is damaged: it is not JSON ({e})") from None
+    if not isinstance(values, Mapping) or not isinstance(values.get("version"), int):
+        raise ValueError(f"{path} is damaged: it has no version number")
+    if values["version"] != VERSION:
+        raise ValueError(
+            f"{path} has version {values['version']}, and rl-rerank {__version__} reads version {VERSION}; it was written "
+            f"by {values.get('framework', 'an unknown program')}"
+        )
+    try:
+        return build(Contract, values)
+    except ValueError as e:
+        raise ValueError(f"{path} is damaged: {e}") from None
+
+
+def check(contract: Contract, paradigm: Paradigm, renderer: Renderer, folder: Path) -> None:
+    """Refuse a tokenizer, template or paradigm that no longer makes the prompts that the model was trained on.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    for text, ids in contract.continuation_ids.items():
+        if list(renderer.continuation_ids(text)) != ids:
+            raise ValueError(
+                f"{str(folder)!r}: the tokenizer turns {text!r} into {list(renderer.continuation_ids(text))}, and the "
+                f"model was exported with {ids}: its tokenizer files have changed"
+            )
+    if (found := fingerprint(paradigm, renderer)) != contract.prompt_fingerprint:
+        raise ValueError(
+            f"{str(folder)!r}: its prompts are no longer those that the model was exported with (fingerprint "
+            f"{found[:12]}, expected {contract.prompt_fingerprint[:12]}): the tokenizer, the chat template or the "
+            f"paradigm's code has changed since {contract.framework}"
+        )

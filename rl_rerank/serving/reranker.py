@@ -1,0 +1,164 @@
+"""Ranking documents with an exported model, in three lines of the caller's code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from rl_rerank.config import EngineConfig, ModelConfig
+from rl_rerank.engines import build
+from rl_rerank.engines.base import Engine
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.rerank import rerank
+from rl_rerank.serving import contract
+from rl_rerank.types import Candidate, RankingExample
+
+Document: TypeAlias = str | Mapping[str, Any]
+"""A text, or a mapping with `text` and perhaps `title`; other keys are ignored."""
+
+
+class Reranker:
+    """Ranks documents the way the model was trained to.
+
+    reranker = Reranker.load("runs/quickstart/export/model")
+    best = reranker.rank("how to sort an array", documents, top_n=5)
+    """
+
+    def __init__(self, paradigm: Paradigm, engine: Engine, terms: contract.Contract) -> None:
+        self.paradigm = paradigm
+        self.engine = engine
+        self.contract = terms
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        engine: str = "hf",
+        dtype: str | None = None,
+        trust_remote_code: bool = False,
+        **engine_args: Any,
+    ) -> Reranker:
+        """Load an exported model.
+
+        Args:
+            path: a folder that `rl-rerank export` wrote, or the hub id of one.
+            engine: hf or vllm.
+            dtype: float32, bfloat16 or float16; None takes the one the model was exported in.
+            engine_args: `batch_tokens` for hf; any argument of vllm.LLM for vllm.
+
+        Raises:
+            FileNotFoundError: if the folder is no exported model.
+            ValueError: if its prompts are no longer those that the model was exported with.
+        """
+        source = ModelConfig(path=str(path), trust_remote_code=trust_remote_code)
+        folder = build.checkpoint(engine).base_model_dir(source)
+        terms = contract.read(folder)
+        paradigm = terms.build_paradigm()
+        model = ModelConfig(
+            path=str(folder),
+            dtype=dtype or terms.dtype,
+            trust_remote_code=trust_remote_code,
+            max_prompt_tokens=terms.max_prompt_tokens,
+            max_passage_tokens=terms.max_passage_tokens,
+            template_kwargs=terms.template_kwargs,
+        )
+        # Before the weights are read: a stale tokenizer is found in a moment.
+        contract.check(terms, paradigm, build.checkpoint(engine).renderer(model, folder), folder)
+        settings = EngineConfig(kind=engine)
+        if engine == "hf":
+            settings.batch_tokens = engine_args.pop("batch_tokens", settings.batch_tokens)
+        settings.args = engine_args
+        return cls(paradigm, build.build_engine(settings, model, folder), terms)
+
+    def rank(
+        self, query: str, documents: Sequence[Document], top_n: int | None = None, instruction: str = ""
+    ) -> list[tuple[int, float]]:
+        """Order `documents` for `query`.
+
+        Args:
+            documents: in the order of whatever retrieved them, which a listwise model sees. Equal ones are told apart by
+                index. One that is too long for the model is cut.
+            top_n: keep the best so many; None keeps all.
+            instruction: what counts as relevant, where the query does not say.
+
+        Returns:
+            (index into `documents`, score) best first. Scores are comparable within one call only, unless the paradigm
+            says otherwise.
+        """
+        _check_top_n(top_n)
+        return self._rank([_example("0", query, documents, instruction)], top_n)[0]
+
+    def rank_many(
+        self,
+        requests: Sequence[tuple[str, Sequence[Document]]],
+        top_n: int | None = None,
+        instruction: str = "",
+    ) -> list[list[tuple[int, float]]]:
+        """`rank` for many (query, documents) at once, which is faster than one after the other."""
+        _check_top_n(top_n)
+        examples: list[RankingExample] = []
+        for i, (query, documents) in enumerate(requests):
+            try:
+                examples.append(_example(str(i), query, documents, instruction))
+            except ValueError as e:
+                raise ValueError(f"request {i}: {e}") from None
+        return self._rank(examples, top_n)
+
+    def verify(self, tolerance: float = 1e-3) -> None:
+        """Score the golden pairs again.
+
+        Raises:
+            ValueError: if a score differs from the exported one by more than `tolerance`.
+        """
+        for golden in self.contract.golden:
+            found = golden_scores(self.paradigm, self.engine, golden.query, golden.documents)
+            for i, (now, then) in enumerate(zip(found, golden.scores, strict=True)):
+                if abs(now - then) > tolerance:
+                    raise ValueError(
+                        f"the golden query {golden.query!r}, document {i}: this engine scores {now:.6f} and the model "
+                        f"was exported with {then:.6f}, a difference above {tolerance}"
+                    )
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        self.engine.close()
+
+    def _rank(self, examples: Sequence[RankingExample], top_n: int | None) -> list[list[tuple[int, float]]]:
+        rankings, _ = rerank(examples, self.paradigm, self.engine)
+        return [[(int(docid), ranking.scores[docid]) for docid in ranking.docids[:top_n]] for ranking in rankings]
+
+
+def golden_scores(paradigm: Paradigm, engine: Engine, query: str, documents: Sequence[str]) -> list[float]:
+    """The score of each document of a golden entry, in the entry's order."""
+    [ranking], _ = rerank([contract.golden_example(query, tuple(documents))], paradigm, engine)
+    return [ranking.scores[str(i)] for i in range(len(documents))]
+
+
+def _check_top_n(top_n: int | None) -> None:
+    if top_n is not None and top_n < 1:
+        raise ValueError(f"top_n must be at least 1, or None for all documents; got {top_n}")
+
+
+def _example(qid: str, query: str, documents: Sequence[Document], instruction: str) -> RankingExample:
+    if not query.strip():
+        raise ValueError("the query is empty, so there is nothing to rank for")
+    if isinstance(documents, (str, Mapping)):
+        raise ValueError("documents must be a list of texts or mappings; got a single one")
+    if len(documents) == 0:
+        raise ValueError("documents is empty: give at least one document to rank")
+    candidates = tuple(_candidate(i, document) for i, document in enumerate(documents))
+    return RankingExample(qid=qid, query=query, candidates=candidates, instruction=instruction)
+
+
+def _candidate(index: int, document: Document) -> Candidate:
+    if isinstance(document, str):
+        document = {"text": document}
+    if not isinstance(document, Mapping):
+        raise ValueError(f"document {index} must be a text or a mapping with 'text'; got {type(document).__name__}")
+    text, title = document.get("text"), document.get("title") or ""
+    if not isinstance(text, str) or not isinstance(title, str):
+        raise ValueError(f"document {index} must have its 'text' and its 'title', if any, as strings")
+    if not text.strip() and not title.strip():
+        raise ValueError(f"document {index} is empty: leave it out, or give it a text")
+    return Candidate(docid=str(index), text=text, title=title, rank=index + 1)

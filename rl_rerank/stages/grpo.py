@@ -1,0 +1,71 @@
+"""Reinforcement learning with group-relative advantages on ranking rewards."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from datasets import Dataset
+
+from rl_rerank import data, registry
+from rl_rerank.config import Config, GRPOStage
+from rl_rerank.engines import checkpoint
+from rl_rerank.rerank import build_paradigm
+from rl_rerank.reward import Term
+from rl_rerank.training import tracking
+from rl_rerank.training.arguments import grpo_arguments, peft_config
+from rl_rerank.training.grpo import RankingGRPOTrainer, Task
+from rl_rerank.training.models import save_merged
+from rl_rerank.training.questions import questions
+from rl_rerank.training.records import Records, resumable_checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: Config, name: str, stage: GRPOStage) -> None:
+    """Train on sampled completions and leave run_dir/<name>/model."""
+    output = Path(config.run_dir) / name
+    tracking.prepare(config, output)
+    paradigm = build_paradigm(config, config.paradigm)
+    terms = reward_terms(config)
+    arguments = grpo_arguments(config, stage, output, max_completion_tokens=paradigm.max_completion_tokens)
+    start = checkpoint.locate(config, stage.model)
+    store = data.prepare(config.data, Path(config.run_dir) / "data")
+    asked = questions(
+        store.examples("train"),
+        paradigm,
+        checkpoint.renderer(config.model, start),
+        count=-(-stage.max_steps // stage.num_iterations) * stage.prompts_per_step,
+        seed=stage.seed,
+    )
+    tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
+    trainer = RankingGRPOTrainer(
+        task=Task(asked, paradigm, terms, permute_rewards=stage.permute_rewards),
+        model=checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code),
+        args=arguments,
+        shared_prefix=stage.shared_prefix,
+        train_dataset=Dataset.from_dict({"prompt": [str(index) for index in range(len(asked))]}),
+        processing_class=tokenizer,
+        peft_config=peft_config(stage.lora),
+    )
+    if stage.shared_prefix and trainer.prefix_refusal:
+        logger.warning("prompts are computed once a completion, not once a group: %s", trainer.prefix_refusal)
+    trainer.add_callback(Records(output, completions=lambda: trainer.completions))
+    trainer.add_callback(tracking.ConfigRecord(config))
+    trainer.train(resume_from_checkpoint=resumable_checkpoint(output / "checkpoints"))
+    if trainer.accelerator.is_main_process:
+        save_merged(trainer.accelerator.unwrap_model(trainer.model), tokenizer, output / "model")
+
+
+def reward_terms(config: Config) -> list[Term]:
+    """The configured rewards, built.
+
+    Raises:
+        ValueError: if none is configured.
+    """
+    if not config.rewards:
+        raise ValueError("no reward is configured; choose some with 'reward=[ndcg,format]'")
+    return [
+        Term(name, registry.build("reward", name, reward.params, target=reward.target), reward.weight)
+        for name, reward in config.rewards.items()
+    ]

@@ -1,0 +1,130 @@
+"""Rank the held-out queries with a model, or as the first stage did, and write a run file."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rl_rerank import paths, trec
+from rl_rerank.config import Config, RerankStage
+from rl_rerank.data import prepare
+from rl_rerank.engines.base import Engine
+from rl_rerank.engines.build import build_stage_engine
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.rerank import answer, build_paradigm, rerank
+from rl_rerank.types import Prompt, Ranking, RankingExample, Rollout
+
+logger = logging.getLogger(__name__)
+
+FIRST_STAGE = "first_stage"
+NUM_SAMPLES = 3
+
+
+def run(config: Config, name: str, stage: RerankStage) -> None:
+    """Write `run.trec`, `rollouts.jsonl`, `format.json` and `summary.json`."""
+    folder = Path(config.run_dir) / name
+    examples = prepare(config.data, Path(config.run_dir) / "data").examples(stage.split)
+    label = stage.label or name
+    rollouts: list[Rollout] = []
+    formats: dict[str, Any] = {}
+    started = time.monotonic()
+    if stage.model == FIRST_STAGE:
+        rankings = [_as_retrieved(example) for example in examples]
+        seconds = time.monotonic() - started
+    else:
+        engine = build_stage_engine(config, stage.model)
+        try:
+            started = time.monotonic()
+            seed = stage.seed if stage.shuffle else None
+            paradigm = build_paradigm(config, config.paradigm)
+            rankings, rollouts = rerank(examples, paradigm, engine, shuffle_seed=seed, progress=label)
+            seconds = time.monotonic() - started
+            formats = _formats(config, stage, examples, engine)
+        finally:
+            engine.close()
+    summary = _summary(label, stage, rankings, seconds)
+    trec.write_run(folder / "run.trec", rankings, tag="-".join(label.split()))
+    paths.write_jsonl(folder / "rollouts.jsonl", map(_row, rollouts))
+    paths.write_json(folder / "format.json", formats)
+    paths.write_json(folder / "summary.json", summary)
+    logger.info(
+        "%s: ranked %d documents of %d queries with %d prompts in %.0f s; malformed answers: %d, orders kept as shown: %d",
+        name,
+        *(
+            summary[k]
+            for k in ("num_documents", "num_queries", "num_prompts", "seconds", "num_malformed", "num_fallbacks")
+        ),
+    )
+
+
+def _as_retrieved(example: RankingExample) -> Ranking:
+    # Ranks rather than the retriever's scores, in which several documents may be equal.
+    scores = {docid: float(len(example.candidates) - i) for i, docid in enumerate(example.docids)}
+    return Ranking(qid=example.qid, docids=example.docids, scores=scores)
+
+
+def _formats(
+    config: Config, stage: RerankStage, examples: Sequence[RankingExample], engine: Engine
+) -> dict[str, dict[str, Any]]:
+    """How many of a paradigm's answers are in the asked form, read strictly."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, count in stage.format_prompts.items():
+        paradigm = build_paradigm(config, name)
+        asked = _format_prompts(paradigm, examples, count, stage.seed)
+        if len(asked) < count:
+            logger.warning("only %d of %d %s prompts can be made from split %r", len(asked), count, name, stage.split)
+        rollouts = answer(asked, paradigm, engine, strict=True)
+        statuses = Counter(rollout.judgment.status.value for rollout in rollouts)
+        well_formed = sum(rollout.judgment.is_ok for rollout in rollouts)
+        found[name] = {
+            "prompts": len(rollouts),
+            "well_formed": well_formed,
+            "statuses": dict(statuses),
+            "samples": [rollout.completion.text for rollout in rollouts[:NUM_SAMPLES]],
+        }
+        logger.info("%s: %d of %d answers are well formed", name, well_formed, len(rollouts))
+    return found
+
+
+def _format_prompts(
+    paradigm: Paradigm, examples: Sequence[RankingExample], count: int, seed: int
+) -> list[tuple[RankingExample, Prompt]]:
+    """The first prompt of every example that qualifies, then the second ones, and so on, up to `count`."""
+    made = [
+        [(example, prompt) for prompt in paradigm.prompts(example, random.Random(f"{seed}:{example.qid}"))]
+        for example in examples
+    ]
+    by_turn = (pair for turn in itertools.zip_longest(*made) for pair in turn if pair is not None)
+    return list(itertools.islice(by_turn, count))
+
+
+def _summary(label: str, stage: RerankStage, rankings: Sequence[Ranking], seconds: float) -> dict[str, Any]:
+    return {
+        "label": label,
+        "model": stage.model,
+        "split": stage.split,
+        "num_queries": len(rankings),
+        "num_prompts": sum(r.num_prompts for r in rankings),
+        "num_malformed": sum(r.num_malformed for r in rankings),
+        "num_fallbacks": sum(r.num_fallbacks for r in rankings),
+        "num_documents": sum(len(r.docids) for r in rankings),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _row(rollout: Rollout) -> dict[str, Any]:
+    continuations = rollout.completion.continuations
+    return {
+        "qid": rollout.prompt.qid,
+        "docids": list(rollout.prompt.docids),
+        "text": rollout.completion.text,
+        "status": rollout.judgment.status.value,
+        "issues": [{"kind": issue.kind, "place": issue.place} for issue in rollout.judgment.issues],
+        "continuations": None if continuations is None else dict(continuations),
+    }

@@ -1,0 +1,106 @@
+"""From our stage configuration to the arguments of trl's trainers."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from trl import GRPOConfig, SFTConfig
+
+from rl_rerank.config import Config, GRPOStage, LoraConfig, SFTStage, TrainingStage, unknown_key
+
+
+def sft_arguments(config: Config, stage: SFTStage, output: Path) -> SFTConfig:
+    """SFTConfig for a stage whose rows are tokenised already."""
+    return _build(SFTConfig, config, stage, output, per_device_train_batch_size=stage.micro_batch,
+                  gradient_accumulation_steps=accumulation(stage.batch_size, stage.micro_batch, "batch_size"),
+                  max_length=None, completion_only_loss=False)  # fmt: skip
+
+
+def grpo_arguments(config: Config, stage: GRPOStage, output: Path, *, max_completion_tokens: int) -> GRPOConfig:
+    """GRPOConfig for a stage: one generation batch is one optimizer step's prompts."""
+    completions = stage.prompts_per_step * stage.num_generations
+    steps = accumulation(completions, stage.micro_batch, "prompts_per_step x num_generations")
+    return _build(
+        GRPOConfig,
+        config,
+        stage,
+        output,
+        per_device_train_batch_size=stage.micro_batch,
+        gradient_accumulation_steps=steps,
+        steps_per_generation=steps,
+        num_generations=stage.num_generations,
+        num_iterations=stage.num_iterations,
+        max_completion_length=max_completion_tokens,
+        temperature=stage.temperature,
+        beta=stage.beta,
+        loss_type=stage.loss_type,
+        scale_rewards=stage.scale_rewards,
+        use_vllm=stage.rollout == "vllm",
+        vllm_mode="colocate",
+        # trl masks whole sequences by default where the engine and the trainer disagree; truncation keeps learning.
+        vllm_importance_sampling_mode="token_truncate",
+        shuffle_dataset=False,
+        reward_weights=[reward.weight for reward in config.rewards.values()],
+    )
+
+
+def accumulation(rows: int, micro_batch: int, what: str) -> int:
+    """Micro-batches of one process for one optimizer step.
+
+    Raises:
+        ValueError: if the rows do not divide evenly; the arithmetic stands in the message.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if rows % (micro_batch * world):
+        raise ValueError(
+            f"{what} is {rows}, which is not a multiple of micro_batch={micro_batch} x {world} processes = "
+            f"{micro_batch * world}; change one of them"
+        )
+    return rows // (micro_batch * world)
+
+
+def peft_config(lora: LoraConfig | None) -> PeftLoraConfig | None:
+    """The adapter's configuration, or None for full training."""
+    if lora is None:
+        return None
+    return PeftLoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _build(cls: Any, config: Config, stage: TrainingStage, output: Path, **special: Any) -> Any:
+    values: dict[str, Any] = {
+        "output_dir": str(output / "checkpoints"),
+        "run_name": f"{config.experiment or 'rl-rerank'}-{output.name}",
+        "learning_rate": stage.learning_rate,
+        "max_steps": stage.max_steps,
+        "warmup_steps": round(stage.warmup_ratio * stage.max_steps),
+        "bf16": stage.bf16,
+        "gradient_checkpointing": stage.gradient_checkpointing,
+        "save_steps": stage.save_steps,
+        "save_total_limit": 2,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": config.report_to,
+        "seed": stage.seed,
+        "use_cpu": not torch.cuda.is_available(),
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        **special,
+    }
+    fields = {field.name for field in dataclasses.fields(cls)}
+    for key in stage.trl:
+        if key not in fields:
+            raise ValueError(unknown_key(f"trl.{key}", key, fields))
+        if key in values and key not in ("run_name", "save_total_limit", "logging_steps"):
+            raise ValueError(f"trl.{key} is derived from the {stage.kind} stage's own settings; set those instead")
+    return cls(**{**values, **stage.trl})

@@ -1,0 +1,237 @@
+"""The one subclass of trl's GRPOTrainer, for trl 1.16.
+
+It replaces what ranking needs to be different and leaves the algorithm to trl: prompts arrive as token ids made by
+`rendering`, each prompt is computed once for its group, groups stay together, and rewards see parsed rankings. A test
+compares the overridden methods of the installed trl with those that this file was written against.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate.utils import gather, gather_object
+from torch import Tensor
+from trl import GRPOConfig, GRPOTrainer
+from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
+from trl.trainer.utils import split_tensor_dict
+
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.reward import Term, score, total
+from rl_rerank.training import prefix
+from rl_rerank.training.questions import Question
+from rl_rerank.training.sampling import sample_groups
+from rl_rerank.training.vllm_sync import sync_on_cpu
+from rl_rerank.types import Completion, Rollout, Status
+
+OVERRIDES = (
+    "_tokenize_prompts",
+    "_generate_single_turn",
+    "_get_per_token_logps_and_entropies",
+    "_prepare_inputs",
+    "_calculate_rewards",
+    "_generate_and_score_completions",
+)
+"""The methods of trl.GRPOTrainer that `RankingGRPOTrainer` replaces or wraps."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is being learned: questions, how their answers are read, and what they are worth."""
+
+    questions: Sequence[Question]
+    paradigm: Paradigm
+    terms: Sequence[Term]
+    permute_rewards: bool = False
+    """Train on rewards permuted within groups: a control that must not learn."""
+
+
+class RankingGRPOTrainer(GRPOTrainer):
+    """GRPO on ranking questions.
+
+    The dataset's only column, `prompt`, holds the index of a question as text.
+
+    Attributes:
+        completions: rows for the completions table of the last generation batch of all processes.
+    """
+
+    def __init__(self, *, task: Task, args: GRPOConfig, shared_prefix: bool = True, **kwargs: Any) -> None:
+        names = [term.name for term in task.terms]
+        super().__init__(
+            args=args,
+            reward_funcs=[_Named(name) for name in names],
+            **kwargs,
+        )
+        self.task = task
+        self.completions: list[dict[str, Any]] = []
+        self._rows: list[dict[str, Any]] = []
+        unwrapped = self.accelerator.unwrap_model(self.model)
+        self.prefix_refusal = "the configuration says so" if not shared_prefix else prefix.refusal(unwrapped.config)
+
+    def _question(self, key: str) -> Question:
+        return self.task.questions[int(key)]
+
+    def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        return [list(self._question(key).token_ids) for key in prompts], None, {}
+
+    def _generate_single_turn(
+        self,
+        prompt_ids: list[list[int]],
+        images: Any,
+        multimodal_fields: dict[str, Any],
+        num_generations: int,
+        has_tool_images: bool = False,
+    ) -> tuple[list[list[int]], Any]:
+        if self.use_vllm:
+            if self.accelerator.device.type == "cpu" and self.state.global_step != self._last_loaded_step:
+                sync_on_cpu(self.vllm_generation)
+                self._last_loaded_step = self.state.global_step
+            return super()._generate_single_turn(
+                prompt_ids, images, multimodal_fields, num_generations, has_tool_images=has_tool_images
+            )
+        with unwrap_model_for_generation(
+            self.model_wrapped,
+            self.accelerator,
+            gather_deepspeed3_params=self.args.ds3_gather_for_generation,
+            generation_kwargs=self.generation_kwargs,
+            gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
+        ) as model:
+            was_training = model.training
+            model.eval()
+            with disable_gradient_checkpointing(model, self.args.gradient_checkpointing_kwargs):
+                completions = sample_groups(
+                    model,  # pyright: ignore[reportArgumentType]
+                    prompt_ids[::num_generations],
+                    num_generations=num_generations,
+                    generation_config=self.generation_config,
+                    pad_id=self._tokenizer.pad_token_id,
+                    end_ids=self.eos_token_ids,
+                )
+            model.train(was_training)
+        return completions, None
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **multimodal: Any,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        if self.prefix_refusal or compute_aux_loss or any(value is not None for value in multimodal.values()):
+            return super()._get_per_token_logps_and_entropies(
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                batch_size,
+                compute_entropy,
+                compute_aux_loss,
+                **multimodal,
+            )
+        split = input_ids.size(1) - logits_to_keep
+        log_probs, entropies = [], []
+        for ids, mask in zip(
+            input_ids.split(batch_size or input_ids.size(0)),
+            attention_mask.split(batch_size or input_ids.size(0)),
+            strict=True,
+        ):
+            with self.accelerator.autocast():
+                log_prob, entropy = prefix.shared_log_probs(
+                    model,
+                    ids[:, :split],
+                    mask[:, :split],
+                    ids[:, split:],
+                    mask[:, split:],
+                    num_generations=self.num_generations,
+                    temperature=self.temperature,
+                    with_entropy=compute_entropy,
+                )
+            log_probs.append(log_prob)
+            entropies.append(entropy)
+        return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        # As trl's, less the shuffling of rows, which would tear groups apart. A generation batch is one optimizer
+        # step's, so the order of its rows changes nothing.
+        if not self.model.training:
+            return self._generate_and_score_completions(generation_batch)
+        steps = self.args.steps_per_generation
+        if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
+            self._buffered_inputs = split_tensor_dict(self._generate_and_score_completions(generation_batch), steps)
+        return self._buffered_inputs[self._step % steps]
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        output = super()._generate_and_score_completions(inputs)
+        for row, advantage in zip(self._rows, output["advantages"].tolist(), strict=True):
+            row["advantage"] = advantage
+        self.completions = gather_object(self._rows)
+        return output
+
+    def _calculate_rewards(
+        self,
+        inputs: list[dict[str, Any]],
+        prompts: list[str],
+        completions: list[str],
+        completion_ids_list: list[list[int]],
+    ) -> Tensor:
+        rollouts = [
+            self._rollout(key, ids) for key, ids in zip(prompts, completion_ids_list, strict=True)
+        ]
+        terms = self.task.terms
+        values = [
+            score(terms, self._question(key).example, rollout) for key, rollout in zip(prompts, rollouts, strict=True)
+        ]
+        self._rows = [
+            {
+                "step": self.state.global_step + 1,
+                "qid": rollout.prompt.qid,
+                "docids": list(rollout.prompt.docids),
+                "completion": rollout.completion.text,
+                "status": rollout.judgment.status.value,
+                "rewards": value,
+                "reward": total(terms, value),
+            }
+            for rollout, value in zip(rollouts, values, strict=True)
+        ]
+        well_formed = [float(rollout.judgment.status is Status.ok) for rollout in rollouts]
+        self._log_metric("well_formed", sum(well_formed) / len(well_formed))
+        rewards = gather(
+            torch.tensor([[v[term.name] for term in terms] for v in values], device=self.accelerator.device)
+        )
+        assert isinstance(rewards, Tensor)
+        return self._permuted(rewards) if self.task.permute_rewards else rewards
+
+    def _rollout(self, key: str, ids: list[int]) -> Rollout:
+        prompt = self._question(key).prompt
+        ended = bool(ids) and ids[-1] in self.eos_token_ids
+        # Special tokens inside the answer stay visible, so that the parser refuses them as it would at inference.
+        text = self._tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
+        completion = Completion(text, tuple(ids), finish_reason="stop" if ended else "length")
+        return Rollout(prompt, completion, self.task.paradigm.parse(prompt, completion, strict=True))
+
+    def _permuted(self, rewards: Tensor) -> Tensor:
+        """Rewards [B, terms] in a random order within each group, the same on every process."""
+        rng = random.Random(f"{self.args.seed}:{self.state.global_step}")
+        order: list[int] = []
+        for start in range(0, rewards.size(0), self.num_generations):
+            group = list(range(start, start + self.num_generations))
+            rng.shuffle(group)
+            order += group
+        return rewards[torch.tensor(order, device=rewards.device)]
+
+
+class _Named:
+    """Gives a term its name in trl's logs; the values come from `_calculate_rewards`."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __call__(self, **_: Any) -> list[float]:
+        raise AssertionError("rewards are computed by RankingGRPOTrainer._calculate_rewards")

@@ -1,0 +1,105 @@
+"""What a training run leaves behind: metrics per step, completions, checkpoints that are known to be whole."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import wandb
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rl_rerank.paths import read_jsonl, write_jsonl
+
+COMPLETE = "complete"
+"""The file that marks a checkpoint as whole; a checkpoint that a kill cut short has none."""
+
+
+def resumable_checkpoint(checkpoints: Path) -> Path | None:
+    """The newest whole checkpoint; checkpoints that were cut short are deleted."""
+    whole: list[tuple[int, Path]] = []
+    for folder in checkpoints.glob("checkpoint-*"):
+        if (folder / COMPLETE).exists():
+            whole.append((int(folder.name.rsplit("-", 1)[1]), folder))
+        else:
+            shutil.rmtree(folder)
+    return max(whole)[1] if whole else None
+
+
+class Records(TrainerCallback):
+    """Appends a row a step to metrics.jsonl, rows of completions to completions.jsonl, and marks whole checkpoints."""
+
+    def __init__(self, folder: Path, completions: Callable[[], list[dict[str, Any]]] | None = None) -> None:
+        self.metrics = folder / "metrics.jsonl"
+        self.completions_file = folder / "completions.jsonl"
+        self.completions = completions
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.is_world_process_zero:
+            for path in (self.metrics, self.completions_file):
+                _keep_until(path, state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not state.is_world_process_zero or not logs or "train_runtime" in logs:
+            return
+        row = {"step": state.global_step, **{_name(k): v for k, v in logs.items() if isinstance(v, (int, float))}}
+        _append(self.metrics, [row])
+        if self.completions is not None and (rows := self.completions()):
+            _append(self.completions_file, rows)
+            _log_table(rows, state.global_step)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            assert args.output_dir is not None
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+
+
+def _name(key: str) -> str:
+    """trl's `rewards/ndcg/mean` is our `reward/ndcg`; everything else keeps its name."""
+    if key.startswith("rewards/") and key.endswith("/mean"):
+        return "reward/" + key.removeprefix("rewards/").removesuffix("/mean")
+    return key
+
+
+def _append(path: Path, rows: list[dict[str, Any]]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Drop rows after `step`, and a last line that a kill cut short."""
+    if not path.exists():
+        return
+    text = path.read_text(encoding="utf-8")
+    if text and not text.endswith("\n"):
+        path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
+    write_jsonl(path, [row for row in read_jsonl(path) if row["step"] <= step])
+
+
+def _log_table(rows: list[dict[str, Any]], step: int) -> None:
+    if wandb.run is None:
+        return
+    rewards = list(rows[0]["rewards"])
+    table = wandb.Table(columns=["step", "qid", "completion", "status", *rewards, "reward", "advantage"])
+    for row in rows:
+        table.add_data(
+            row["step"],
+            row["qid"],
+            row["completion"],
+            row["status"],
+            *(row["rewards"][name] for name in rewards),
+            row["reward"],
+            row["advantage"],
+        )
+    wandb.log({f"completions/step_{step:05d}": table})

@@ -1,0 +1,32 @@
+"""Synthesised rows as token ids and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datasets import Dataset
+
+from rl_rerank.data import Store
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.rendering import Renderer
+
+IGNORED = -100
+"""The label of a token that is not learned."""
+
+
+def tokenised(
+    rows: Sequence[Mapping[str, Any]], store: Store, paradigms: Mapping[str, Paradigm], renderer: Renderer
+) -> Dataset:
+    """One `input_ids` and `labels` a row: only the answer and its end token are learned.
+
+    The end token is labelled by position, never by id: in some tokenizers padding and the end token are the same.
+    """
+    input_ids, labels = [], []
+    for row in rows:
+        prompt = paradigms[row["paradigm"]].prompt(store.example(row["qid"]), row["docids"])
+        question = renderer(prompt).token_ids
+        answer = [*renderer.continuation_ids(row["target"]), renderer.end_id]
+        input_ids.append([*question, *answer])
+        labels.append([IGNORED] * len(question) + answer)
+    return Dataset.from_dict({"input_ids": input_ids, "labels": labels})

@@ -1,0 +1,45 @@
+"""Fixtures: small tokenizers and a tiny random model, made on the spot."""
+
+from pathlib import Path
+
+import pytest
+
+import tokenizers_for_tests as small
+
+
+@pytest.fixture(scope="session")
+def chatml_tokenizer():
+    return small.chatml()
+
+
+@pytest.fixture(scope="session", params=["chatml", "llama3", "mistral"])
+def any_tokenizer(request):
+    return getattr(small, request.param)()
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory, chatml_tokenizer) -> Path:
+    """A random Llama of 2 layers with a ChatML tokenizer, in float32, context 2,048."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(chatml_tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=2048,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=chatml_tokenizer.eos_token_id,
+            pad_token_id=chatml_tokenizer.pad_token_id,
+        )
+    )
+    model.save_pretrained(folder)
+    chatml_tokenizer.save_pretrained(folder)
+    return folder

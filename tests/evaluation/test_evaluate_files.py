@@ -1,0 +1,71 @@
+"""`evaluate run=RUN qrels=QRELS`: one run file, without torch."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from rl_rerank.config import EvaluateFiles
+from rl_rerank.stages.evaluate import evaluate_files
+
+RUN = "1 Q0 a 1 2.0 tag\n1 Q0 b 2 1.0 tag\n9 Q0 a 1 2.0 tag\n"
+QRELS = "1 0 b 1\n2 0 a 1\n"
+PROGRAM = """
+import sys
+from rl_rerank.config import EvaluateFiles
+from rl_rerank.stages.evaluate import evaluate_files
+print(evaluate_files(EvaluateFiles(run=sys.argv[1], qrels=sys.argv[2], measures=["RR@10"]))["mean"]["RR@10"])
+"""
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "run.trec").write_text(RUN)
+    (tmp_path / "qrels.tsv").write_text(QRELS)
+    return {"run": str(tmp_path / "run.trec"), "qrels": str(tmp_path / "qrels.tsv")}
+
+
+def test_the_result_holds_provider_means_queries_and_what_is_missing(files):
+    result = evaluate_files(EvaluateFiles(**files, measures=["RR@10", "P(rel=1)@2"]))
+    # Query 1: b at rank 2. Query 2 is not in the run.
+    assert result["mean"] == {"RR@10": 0.25, "P(rel=1)@2": 0.25}
+    assert result["per_query"] == {"1": {"RR@10": 0.5, "P(rel=1)@2": 0.5}, "2": {"RR@10": 0.0, "P(rel=1)@2": 0.0}}
+    assert result["missing"] == ["2"]
+    assert set(result) == {"provider", "mean", "per_query", "missing"}
+
+
+def test_the_output_file_holds_the_same(files, tmp_path):
+    output = tmp_path / "new" / "result.json"
+    result = evaluate_files(EvaluateFiles(**files, output=str(output)))
+    assert json.loads(output.read_text()) == result
+
+
+@pytest.mark.parametrize("field", ["run", "qrels"])
+def test_a_missing_file_is_named(files, field):
+    files[field] += ".missing"
+    with pytest.raises(FileNotFoundError, match=rf"{field}='.*\.missing': there is no such file"):
+        evaluate_files(EvaluateFiles(**files))
+
+
+def test_a_broken_line_is_named(files, tmp_path):
+    (tmp_path / "run.trec").write_text("1 Q0 a 1 2.0 tag\n1 Q0 b 2 high tag\n")
+    with pytest.raises(ValueError, match=r"run\.trec:2: "):
+        evaluate_files(EvaluateFiles(**files))
+
+
+def test_nothing_is_written_where_a_measure_is_wrong(files, tmp_path):
+    with pytest.raises(ValueError, match="Examples: nDCG@10"):
+        evaluate_files(EvaluateFiles(**files, measures=["best"], output=str(tmp_path / "result.json")))
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_it_runs_where_torch_and_transformers_cannot_be_imported(files, tmp_path):
+    for name in ("torch", "transformers"):
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} is not installed here')\n")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-c", PROGRAM, files["run"], files["qrels"]]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "0.25"

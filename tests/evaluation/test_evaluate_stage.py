@@ -1,0 +1,123 @@
+"""The evaluate stage on a small finished experiment."""
+
+import math
+from pathlib import Path
+
+import pytest
+
+from rl_rerank.config import Config, EvaluateStage
+from rl_rerank.stages import evaluate
+
+# The relevant document stands third in the first stage's order, fourth in the untrained model's, first in the trained
+# one's, which lacks one query of eight.
+FIRST, UNTRAINED = 1 / math.log2(4), 1 / math.log2(5)
+
+
+def rows(metrics):
+    return {row["run"]: row for row in metrics["rows"]}
+
+
+def test_rows_stand_in_the_order_of_the_stages_with_their_labels(metrics):
+    assert [(row["run"], row["label"]) for row in metrics["rows"]][::2] == [
+        ("first", "BM25"),
+        ("trained", "trained | GRPO"),
+    ]
+
+
+def test_means_are_over_all_judged_queries(metrics):
+    assert rows(metrics)["first"]["mean"]["nDCG@10"] == pytest.approx(FIRST)
+    assert rows(metrics)["untrained"]["mean"]["nDCG@10"] == pytest.approx(UNTRAINED)
+    assert rows(metrics)["trained"]["mean"]["nDCG@10"] == pytest.approx(7 / 8)
+    assert metrics["missing"] == {"first": [], "untrained": [], "trained": ["q7"]}
+    assert rows(metrics)["trained"]["num_queries"] == 8
+
+
+def test_intervals_hold_the_mean(metrics):
+    low, high = rows(metrics)["trained"]["interval"]["nDCG@10"]
+    assert 0.5 <= low < 7 / 8 <= high <= 1
+    assert rows(metrics)["first"]["interval"]["nDCG@10"] == pytest.approx([FIRST, FIRST])
+
+
+def test_malformed_and_fallback_are_shares_of_prompts(metrics):
+    assert (rows(metrics)["untrained"]["malformed"], rows(metrics)["untrained"]["fallback"]) == (10 / 40, 5 / 40)
+    # The first stage asks no model.
+    assert rows(metrics)["first"]["malformed"] is None
+
+
+def test_comparisons_are_paired_by_query(metrics):
+    trained, untrained = metrics["comparisons"]
+    assert (trained["system"], trained["baseline"], trained["measure"]) == ("trained", "first", "nDCG@10")
+    # Seven gains of 1/2 and one loss of 1/2: 3/8 in the mean. Of the 2^8 sign patterns those with at least 7 equal
+    # signs have a sum as large: 2 + 16 of 256.
+    assert trained["difference"] == pytest.approx(3 / 8)
+    assert trained["p_value"] == pytest.approx(18 / 256)
+    assert untrained["p_value"] == pytest.approx(2 / 256)
+    assert trained["interval"][0] < 3 / 8 < trained["interval"][1]
+    assert set(trained) == {"system", "baseline", "measure", "difference", "interval", "p_value", "p_value_t"}
+
+
+def test_training_rewards_are_tested_and_the_control_is_named(metrics):
+    grpo, control = metrics["training"]["grpo"], metrics["training"]["control"]
+    # Slope 0.03: steps 0..3 against 8..11 differ by 8 * 0.03, and the wobbles by (-0.01 + 0 + 0.01 - 0.01 - 0) / 4
+    assert grpo["reward_last_third"] - grpo["reward_first_third"] == pytest.approx(0.24 - 0.0025)
+    assert grpo["p_value"] < 0.001
+    assert (grpo["steps"], grpo["control"], control["control"]) == (12, False, True)
+    assert control["p_value"] > 0.05
+
+
+def test_formats_are_carried_over(metrics):
+    assert metrics["format"]["trained"]["listwise"]["well_formed"] == 9
+    assert "first" not in metrics["format"]
+
+
+def test_the_table_has_every_row_and_every_test(experiment, metrics):
+    text = (Path(experiment.run_dir) / "evaluate" / "table.md").read_text()
+    assert text == evaluate.table(metrics)
+    lines = text.splitlines()
+    assert lines[0].startswith("| system | nDCG@10 [95% interval] |")
+    assert lines[2].startswith("| BM25 | 0.5000 [0.5000, 0.5000] |") and lines[2].endswith("| 8 | 0 | - | - |")
+    assert lines[4].startswith(r"| trained \| GRPO | 0.8750 [") and lines[4].endswith("| 8 | 1 | 2.5% | 0.0% |")
+    assert "- trained | GRPO against BM25: no significant difference (+0.3750 nDCG@10" in text
+    assert "is worse than BM25" in text
+    assert "control (control: rewards permuted within groups): the mean training reward does not rise" in text
+
+
+def test_chosen_runs_stand_in_the_asked_order(experiment):
+    evaluate.run(experiment, "evaluate", EvaluateStage(kind="evaluate", runs=["trained", "first"], measures=["AP"]))
+    text = (Path(experiment.run_dir) / "evaluate" / "table.md").read_text()
+    assert [line.split(" | ")[0] for line in text.splitlines()[2:4]] == [r"| trained \| GRPO", "| BM25"]
+
+
+def test_an_experiment_without_training_has_no_training_part(experiment):
+    for name in ("grpo", "control"):
+        (Path(experiment.run_dir) / name / "metrics.jsonl").unlink()
+    evaluate.run(experiment, "evaluate", EvaluateStage(kind="evaluate"))
+    assert "training reward" not in (Path(experiment.run_dir) / "evaluate" / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "reason"),
+    [
+        ({"runs": ["grpo"]}, LookupError, "'grpo', which is no rerank stage; there are: first, untrained, trained"),
+        ({"comparisons": [["trained"]]}, ValueError, "a comparison is a pair"),
+        ({"comparisons": [["trained", "bm25"]]}, LookupError, "'bm25', which is not among the runs"),
+        ({"measures": ["ndcg@10"]}, ValueError, "Did you mean 'nDCG'"),
+        ({"measures": []}, ValueError, "list of measures is empty"),
+    ],
+)
+def test_settings_that_cannot_be_met_are_refused(experiment: Config, settings, error, reason):
+    with pytest.raises(error) as caught:
+        evaluate.run(experiment, "evaluate", EvaluateStage(kind="evaluate", **settings))
+    assert reason in str(caught.value)
+
+
+def test_a_run_that_is_not_there_yet_is_named(experiment):
+    (Path(experiment.run_dir) / "trained" / "run.trec").unlink()
+    with pytest.raises(FileNotFoundError, match="run the rerank stage 'trained' first"):
+        evaluate.run(experiment, "evaluate", EvaluateStage(kind="evaluate"))
+
+
+def test_runs_of_different_splits_are_not_compared(experiment):
+    experiment.stages["first"].split = "dev"
+    with pytest.raises(ValueError, match="different splits, 'test' and 'dev'"):
+        evaluate.run(experiment, "evaluate", experiment.stages["evaluate"])

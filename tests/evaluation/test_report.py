@@ -1,0 +1,165 @@
+"""The report of a small finished experiment whose every text is hostile."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from rl_rerank.evaluation.report.figures import changes, moving_average
+from rl_rerank.evaluation.report.queries import MAX_QUERIES, choose_queries, query_card
+from rl_rerank.evaluation.report.training import choose_samples, training_plots
+from rl_rerank.stages import evaluate, report
+from rl_rerank.types import Candidate, RankingExample
+
+VOID = {"meta", "img", "source", "br", "link", "input"}
+
+
+class Reader(HTMLParser):
+    """Collects what a browser would build, and fails where tags do not nest."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.tags, self.sources, self.texts, self.handlers = [], [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.sources += [value for name, value in attrs if name in ("src", "srcset", "href", "action", "data")]
+        self.handlers += [name for name, _ in attrs if name.startswith("on")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def read(html):
+    reader = Reader()
+    reader.feed(html)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+@pytest.fixture
+def html(experiment, metrics):
+    report.run(experiment, "report", experiment.stages["report"])
+    return (Path(experiment.run_dir) / "report" / "index.html").read_text()
+
+
+def test_what_comes_from_data_cannot_run(html):
+    reader = read(html)
+    assert {"script", "iframe", "object", "form", "link", "base"}.isdisjoint(reader.tags)
+    assert reader.handlers == []
+    # Only the plots are images: the titles' <img> are text.
+    assert all(source.startswith("data:image/png;base64,") for source in reader.sources)
+    text = " ".join(reader.texts)
+    assert "query 0 <script>alert('q')</script> & $\\frac{" in text
+    assert "Title 2 <img src=x onerror=alert(1)>" in text
+
+
+def test_the_page_needs_nothing_from_outside(html):
+    assert "http://" not in html and "https://" not in html
+    assert "@import" not in html and "url(" not in html
+
+
+def test_the_first_screen_says_what_is_better_by_how_much_and_how_sure(html):
+    before_table = html[: html.index("<table")]
+    assert "trained | GRPO against BM25: no significant difference" in before_table
+    assert "+0.375" in before_table
+    assert "nDCG@10 on 8 queries, 95% interval" in before_table
+    assert "is worse than BM25" in before_table
+
+
+def test_every_part_is_on_the_page(html):
+    reader = read(html)
+    text = " ".join(" ".join(reader.texts).split())
+    for part in ("Systems", "Training", "Form of the answers", "Queries", "Provenance", "Resolved configuration"):
+        assert part in text
+    assert "1 missing" in text
+    assert "9 / 10" in text and "90.0%" in text
+    assert "trained | GRPO beats BM25 on 7, ties on 0 and loses on 1." in text
+    assert "control: rewards permuted within groups" in text
+    assert reader.tags.count("details") >= 8
+
+
+def test_plots_lie_beside_the_page_as_png(experiment, html):
+    directory = Path(experiment.run_dir) / "report"
+    names = {path.stem for path in directory.glob("*.png")}
+    assert {"intervals", "changes", "well-formed", "grpo-loss", "grpo-reward", "grpo-terms", "grpo-length"} <= names
+    assert all((directory / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in names)
+    # Twice each: for light and for dark pages
+    assert len(re.findall("data:image/png;base64,", html)) == 2 * len(names)
+
+
+def test_parts_that_are_not_there_are_left_out(experiment):
+    stages = experiment.stages
+    experiment.stages = {name: stages[name] for name in ("first", "evaluate", "report")}
+    stages["evaluate"].comparisons = []
+    evaluate.run(experiment, "evaluate", stages["evaluate"])
+    report.run(experiment, "report", stages["report"])
+    html = (Path(experiment.run_dir) / "report" / "index.html").read_text()
+    read(html)
+    for part in ("Training", "Form of the answers", 'class="verdicts"', "<img"):
+        assert part not in html
+    assert "query 3" in html
+
+
+def test_a_report_without_its_evaluation_names_what_is_missing(experiment):
+    with pytest.raises(FileNotFoundError, match="run the stage 'evaluate' first"):
+        report.run(experiment, "report", experiment.stages["report"])
+    del experiment.stages["evaluate"]
+    with pytest.raises(ValueError, match="has no evaluate stage"):
+        report.run(experiment, "report", experiment.stages["report"])
+
+
+def test_many_queries_are_cut_to_either_end_of_the_change():
+    values = {f"q{i:03}": 0.5 for i in range(100)}
+    chosen = choose_queries(values, {qid: i / 100 for i, qid in enumerate(values)})
+    assert len(chosen) == MAX_QUERIES
+    assert (chosen[0], chosen[29], chosen[30], chosen[-1]) == ("q099", "q070", "q029", "q000")
+
+
+def test_a_query_card_shows_ranks_grades_and_what_is_not_among_the_candidates():
+    candidates = tuple(Candidate(docid, text="word " * 200) for docid in "abc")
+    example = RankingExample("q", "what", candidates, qrels={"a": 0, "c": 2, "z": 1})
+    card = query_card(example, [["a", "b", "c"], ["c", "a"]], [0.1, 0.9], 0.8, decisive=1)
+    assert [(d.docid, d.grade, d.ranks) for d in card.documents] == [
+        ("c", 2, (3, 1)),
+        ("a", 0, (1, 2)),
+        ("b", None, (2, None)),
+    ]
+    assert card.num_absent == 1
+    assert len(card.documents[0].snippet) < 300
+
+
+def test_samples_are_the_best_and_the_worst_of_three_steps():
+    rows = [
+        {"step": step, "qid": "q", "completion": "x", "status": "ok", "reward": reward}
+        for step in range(1, 6)
+        for reward in (0.2, 0.9, 0.1)
+    ]
+    samples = choose_samples(rows, lambda qid: f"text of {qid}")
+    assert [(s.step, s.reward) for s in samples] == [(1, 0.9), (1, 0.1), (3, 0.9), (3, 0.1), (5, 0.9), (5, 0.1)]
+    assert samples[0].query == "text of q"
+    assert choose_samples([], str) == ()
+
+
+def test_a_training_shows_the_curves_that_were_logged():
+    rows = [{"step": 1, "loss": 0.5, "reward": None}, {"step": 2, "loss": float("nan"), "dev/nDCG@10": 0.4}]
+    assert [plot.name for plot in training_plots("sft", rows)] == ["sft-loss", "sft-dev"]
+    assert training_plots("sft", []) == ()
+
+
+def test_a_moving_average_by_hand():
+    assert moving_average([1.0, 2.0, 6.0, 1.0], 3) == [1.0, 1.5, 3.0, 3.0]
+
+
+def test_the_same_values_make_the_same_file():
+    pairs = [(0.1, 0.4), (0.9, 0.3), (0.5, 0.5)]
+    one, other = (changes("x", "x", pairs, "nDCG@10", "before $\\frac{", "after") for _ in range(2))
+    assert (one.light, one.dark) == (other.light, other.dark)
+    assert one.light != one.dark
