@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -29,6 +30,8 @@ stages:
   evaluate: {kind: evaluate, comparisons: [[shown, first_stage]]}
   report: {kind: report}
 """
+OVERRIDES = ["experiment=tiny", "data=jsonl", "data.path=data.jsonl", "run_dir=run"]
+COMMAND = [sys.executable, "-m", "rl_rerank", "run", *OVERRIDES]
 STAGES = ["first_stage", "shown", "evaluate", "report"]
 
 
@@ -46,29 +49,49 @@ def row(number: int) -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small experiment and its data."""
+    folder = tmp_path_factory.mktemp("pristine")
+    (folder / "conf/experiment").mkdir(parents=True)
+    (folder / "conf/experiment/tiny.yaml").write_text(EXPERIMENT)
+    (folder / "data.jsonl").write_text("".join(json.dumps(row(i)) + "\n" for i in range(12)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same folder after a run, made by the command as a user calls it."""
+    folder = tmp_path_factory.mktemp("finished") / "copy"
+    shutil.copytree(pristine, folder)
+    environment = {**os.environ, "WANDB_API_KEY": "a-secret-of-mine"}
+    with (folder / "output.txt").open("w") as output:
+        subprocess.run(COMMAND, cwd=folder, env=environment, stdout=output, check=True)
+    return folder
+
+
 @pytest.fixture
-def overrides(tmp_path: Path) -> list[str]:
-    """The command line of a small experiment; its run goes to tmp_path/run."""
-    (tmp_path / "conf/experiment").mkdir(parents=True)
-    (tmp_path / "conf/experiment/tiny.yaml").write_text(EXPERIMENT)
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row(i)) + "\n" for i in range(12)))
-    return [
-        f"--config-dir={tmp_path / 'conf'}",
-        "experiment=tiny",
-        "data=jsonl",
-        f"data.path={tmp_path / 'data.jsonl'}",
-        f"run_dir={tmp_path / 'run'}",
-    ]
+def fresh_folder(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return enter(pristine, tmp_path / "copy", monkeypatch)
 
 
-def composed(overrides: list[str]) -> Config:
-    config = compose("run", overrides[1:], overrides[0].partition("=")[2])
-    assert isinstance(config, Config)
-    return config
+@pytest.fixture
+def finished_folder(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return enter(finished, tmp_path / "copy", monkeypatch)
 
 
-def finished(tmp_path: Path) -> dict[str, dict[str, Any]]:
-    return {entry["stage"]: entry for entry in read_jsonl(tmp_path / "run/ledger.jsonl")}
+def enter(source: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(source, copy)
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def entries(folder: Path) -> dict[str, dict[str, Any]]:
+    return {entry["stage"]: entry for entry in read_jsonl(folder / "run/ledger.jsonl")}
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -78,123 +101,126 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_a_run_goes_through_its_stages_and_the_next_one_skips_them(
-    tmp_path: Path,
-    overrides: list[str],
-    capsys: pytest.CaptureFixture[str],
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-):
-    monkeypatch.setenv("WANDB_API_KEY", "a-secret-of-mine")
-    assert main(["run", *overrides]) == 0
-    assert list(finished(tmp_path)) == STAGES
-    shown = capsys.readouterr().out
-    assert "BM25" in shown
-    assert str(tmp_path / "run/report") in shown
-    assert json.loads((tmp_path / "run/config.json").read_text())["experiment"] == "tiny"
-    for file in (tmp_path / "run").rglob("*"):
-        assert not file.is_file() or b"a-secret-of-mine" not in file.read_bytes()
+def test_a_run_goes_through_its_stages_and_shows_what_came_out(finished_folder: Path):
+    assert list(entries(finished_folder)) == STAGES
+    shown = (finished_folder / "output.txt").read_text()
+    assert "| BM25 |" in shown
+    assert "report: run/report/" in shown
+    assert json.loads((finished_folder / "run/config.json").read_text())["experiment"] == "tiny"
 
-    before = (tmp_path / "run/ledger.jsonl").read_bytes()
-    caplog.clear()
+
+def test_a_run_keeps_no_secret_of_the_environment(finished_folder: Path):
+    assert not [path for path, content in contents(finished_folder).items() if b"a-secret-of-mine" in content]
+
+
+def test_the_same_command_again_skips_what_is_done(
+    finished_folder: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
     caplog.set_level("INFO")
-    assert main(["run", *overrides]) == 0
-    assert (tmp_path / "run/ledger.jsonl").read_bytes() == before
-    assert [r.getMessage().split(":")[0] for r in caplog.records if "skipped" in r.getMessage()] == STAGES
-    assert "BM25" in capsys.readouterr().out
+    before = contents(finished_folder)
+    assert main(["run", *OVERRIDES]) == 0
+    skipped = [r.getMessage() for r in caplog.records if r.getMessage().endswith(" s), skipped")]
+    assert [line.split(":")[0] for line in skipped] == STAGES
+    assert "| BM25 |" in capsys.readouterr().out
+    after = contents(finished_folder)
+    assert [path for path in after if after[path] != before.get(path)] == [finished_folder / "run/.lock"]
 
 
 def test_a_changed_configuration_is_refused_with_the_difference(
-    tmp_path: Path, overrides: list[str], capsys: pytest.CaptureFixture[str]
+    finished_folder: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert main(["run", *overrides]) == 0
-    files = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
-    assert main(["run", *overrides, "data.depth=3", "stages.report.title=New"]) == 2
+    before = contents(finished_folder)
+    assert main(["run", *OVERRIDES, "data.depth=3", "stages.report.title=New"]) == 2
     error = capsys.readouterr().err
     assert "data.depth: 10 -> 3; stages.report.title:  -> New. Give another run_dir=" in error
-    assert f"remove {tmp_path / 'run/first_stage'}, {tmp_path / 'run/shown'}," in error
-    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == files
+    assert "remove run/first_stage, run/shown, run/evaluate, run/report to redo them" in error
+    assert contents(finished_folder) == before
 
 
 def test_a_half_finished_stage_is_done_again_and_keeps_its_configuration(
-    tmp_path: Path, overrides: list[str], capsys: pytest.CaptureFixture[str]
+    finished_folder: Path, capsys: pytest.CaptureFixture[str]
 ):
-    ledger.begin(composed(overrides), "first_stage")
-    (tmp_path / "run/first_stage/run.trec").write_text("cut sho")
-    assert main(["run", *overrides, "stages.first_stage.seed=5"]) == 2
-    assert "stages.first_stage.seed: 1 -> 5" in capsys.readouterr().err
-    assert main(["run", *overrides]) == 0
-    assert list(finished(tmp_path)) == STAGES
+    ledger_file = finished_folder / "run/ledger.jsonl"
+    ledger_file.write_text(
+        "".join(f"{json.dumps(e)}\n" for name, e in entries(finished_folder).items() if name != "report")
+    )
+    (finished_folder / "run/report/index.html").write_text("cut sho")
+    assert main(["run", *OVERRIDES, "stages.report.title=New"]) == 2
+    assert "stages.report.title:  -> New" in capsys.readouterr().err
+    assert main(["run", *OVERRIDES]) == 0
+    assert list(entries(finished_folder)) == STAGES
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, overrides: list[str]):
-    process = subprocess.Popen([sys.executable, "-m", "rl_rerank", "run", *overrides])
-    path = tmp_path / "run/ledger.jsonl"
+def test_a_killed_run_goes_on_where_it_was(fresh_folder: Path):
+    process = subprocess.Popen(COMMAND)
+    path = fresh_folder / "run/ledger.jsonl"
     wait_until(lambda: path.is_file() and "first_stage" in path.read_text())
     process.send_signal(signal.SIGKILL)
     process.wait()
-    first = finished(tmp_path)["first_stage"]
-    assert main(["run", *overrides]) == 0
-    assert list(finished(tmp_path)) == STAGES
-    assert finished(tmp_path)["first_stage"] == first
+    first = entries(fresh_folder)["first_stage"]
+    assert main(["run", *OVERRIDES]) == 0
+    assert sorted(entries(fresh_folder)) == sorted(STAGES)
+    assert entries(fresh_folder)["first_stage"] == first
 
 
-def test_a_stage_that_is_removed_is_redone_with_all_that_followed_from_it(tmp_path: Path, overrides: list[str]):
-    assert main(["run", *overrides]) == 0
-    before = finished(tmp_path)
-    shutil.rmtree(tmp_path / "run/shown")
-    assert main(["run", *overrides]) == 0
-    after = finished(tmp_path)
-    assert [name for name in STAGES if after[name] != before[name]] == ["shown", "evaluate", "report"]
+def test_an_interrupt_ends_the_stage_and_the_run(fresh_folder: Path):
+    process = subprocess.Popen(COMMAND, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_until((fresh_folder / "run/first_stage/stage.json").is_file)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; the same command goes on from here" in error
+
+
+def test_a_stage_that_is_removed_is_redone_with_all_that_followed_from_it(finished_folder: Path):
+    before = entries(finished_folder)
+    shutil.rmtree(finished_folder / "run/evaluate")
+    assert main(["run", *OVERRIDES]) == 0
+    after = entries(finished_folder)
+    assert [name for name in STAGES if after[name] != before[name]] == ["evaluate", "report"]
     # A trainer would find the old checkpoints and go on from them: old output does not stay in its place.
-    assert (tmp_path / "run/superseded/evaluate-1/metrics.json").is_file()
+    assert (finished_folder / "run/superseded/report-1/stage.json").is_file()
 
 
-def test_new_data_under_the_same_name_redo_the_run(tmp_path: Path, overrides: list[str]):
-    assert main(["run", *overrides]) == 0
-    before = finished(tmp_path)
-    with (tmp_path / "data.jsonl").open("a") as file:
+def test_new_data_under_the_same_name_redo_what_was_made_from_the_old(finished_folder: Path):
+    before = entries(finished_folder)
+    with (finished_folder / "data.jsonl").open("a") as file:
         file.write(json.dumps(row(14)) + "\n")
-    assert main(["run", *overrides]) == 0
-    assert finished(tmp_path)["first_stage"] != before["first_stage"]
-    assert (
-        len((tmp_path / "run/first_stage/run.trec").read_text().splitlines()) == 5 * 4
-    )  # test queries 2, 5, 8, 11, 14
+    assert main(["rerank", *OVERRIDES, "stage=shown"]) == 0
+    assert entries(finished_folder)["shown"] != before["shown"]
+    # test queries 2, 5, 8, 11 and now 14, each with 4 candidates
+    assert len((finished_folder / "run/shown/run.trec").read_text().splitlines()) == 5 * 4
 
 
-def test_a_stage_that_fails_names_its_log(tmp_path: Path, overrides: list[str], caplog: pytest.LogCaptureFixture):
-    assert main(["run", *overrides]) == 0
-    shutil.rmtree(tmp_path / "run/evaluate")
-    (tmp_path / "run/shown/run.trec").write_text("one two three\n")
-    assert main(["run", *overrides]) == 2
-    assert f"stage 'evaluate' failed with exit status 2; its log is {tmp_path / 'run/evaluate/log.txt'}" in caplog.text
-    assert "Traceback" in (tmp_path / "run/evaluate/log.txt").read_text()
-    assert "evaluate" not in finished(tmp_path)
+def test_a_stage_that_fails_names_its_log(finished_folder: Path, caplog: pytest.LogCaptureFixture):
+    shutil.rmtree(finished_folder / "run/evaluate")
+    (finished_folder / "run/shown/run.trec").write_text("one two three\n")
+    assert main(["run", *OVERRIDES]) == 2
+    assert "stage 'evaluate' failed with exit status 2; its log is run/evaluate/log.txt" in caplog.text
+    assert "Traceback" in (finished_folder / "run/evaluate/log.txt").read_text()
+    assert "evaluate" not in entries(finished_folder)
 
 
-def test_a_run_folder_has_one_conductor_at_a_time(
-    tmp_path: Path, overrides: list[str], capsys: pytest.CaptureFixture[str]
-):
-    (tmp_path / "run").mkdir()
-    with (tmp_path / "run/.lock").open("w") as lock:
+def test_a_run_folder_has_one_conductor_at_a_time(fresh_folder: Path, capsys: pytest.CaptureFixture[str]):
+    (fresh_folder / "run").mkdir()
+    with (fresh_folder / "run/.lock").open("w") as lock:
         lock.write("4711")
         lock.flush()
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert main(["run", *overrides]) == 2
-    assert f"another process (4711) is working in {tmp_path / 'run'}" in capsys.readouterr().err
+        assert main(["run", *OVERRIDES]) == 2
+    assert "another process (4711) is working in run;" in capsys.readouterr().err
 
 
-def test_a_single_stage_runs_here_and_the_conductor_takes_it_over(
-    tmp_path: Path, overrides: list[str], capsys: pytest.CaptureFixture[str]
-):
-    assert main(["rerank", *overrides]) == 2
+def test_a_single_stage_runs_in_this_process(fresh_folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["rerank", *OVERRIDES]) == 2
     assert "the experiment has 2 rerank stages; give stage=NAME, one of: first_stage, shown" in capsys.readouterr().err
-    assert main(["rerank", *overrides, "stage=shown"]) == 0
-    assert list(finished(tmp_path)) == ["shown"]
-    assert main(["evaluate", *overrides]) == 2
+    assert main(["rerank", *OVERRIDES, "stage=shown"]) == 0
+    assert list(entries(fresh_folder)) == ["shown"]
+    assert main(["evaluate", *OVERRIDES]) == 2
     assert "first_stage" in capsys.readouterr().err
-    assert main(["run", *overrides]) == 0
-    assert sorted(finished(tmp_path)) == sorted(STAGES)
+    assert list(entries(fresh_folder)) == ["shown"]
+    assert main(["rerank", *OVERRIDES, "stage=shown", "stages.shown.seed=5"]) == 2
+    assert "stages.shown.seed: 1 -> 5" in capsys.readouterr().err
 
 
 def test_a_dry_run_shows_the_arithmetic_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -247,14 +273,14 @@ def test_accelerate_launches_the_training_stages_alone():
         (["paradigms.listwise.params.windw=3"], "has no parameter 'windw'"),
         (["stages.synth.mixture.setwize=3"], "no paradigm is named 'setwize'"),
         (["data=jsonl", "data.path=nowhere.jsonl"], "data.path='nowhere.jsonl': there is no such file or folder"),
-        (["data.source=jsonl"], "data.path is required for data.source=jsonl"),
+        (["data.source=jsonl"], "data.source=jsonl needs data.path; give data.path=VALUE"),
         (["data.source=jsnl"], "no source is named 'jsnl'"),
         (
             ["stages.sft.batch_size=10"],
             "a step of batch_size=10 rows is not a multiple of micro_batch=4 x 1 processes = 4",
         ),
         (
-            ["launcher=accelerate", "launcher.args=[--num_processes=3]", "budget.prompts_per_step=8"],
+            ["launcher=accelerate", "launcher.args=[--num_processes,3]", "budget.prompts_per_step=8"],
             "is not a multiple of micro_batch=",
         ),
     ],

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,15 @@ stages:
   evaluate: {kind: evaluate}
   report: {kind: report}
 """
+
+
+def row(number: int) -> dict[str, Any]:
+    candidates = [{"docid": f"{number}{letter}", "text": f"text {number} {letter}"} for letter in "abc"]
+    ranked = {"qid": f"q{number}", "query": f"question {number}", "candidates": candidates}
+    return {**ranked, "qrels": {f"{number}b": 1}, "split": ("train", "test")[number % 2]}
+
+
+DATA = "".join(json.dumps(row(i)) + "\n" for i in range(6))
 
 
 @pytest.fixture
@@ -72,11 +82,7 @@ def test_a_run_file_is_measured_without_torch(no_torch: Path, tmp_path: Path):
 def test_a_first_stage_is_run_measured_and_reported_without_torch(no_torch: Path, tmp_path: Path):
     (tmp_path / "conf/experiment").mkdir(parents=True)
     (tmp_path / "conf/experiment/tiny.yaml").write_text(EXPERIMENT)
-    with (tmp_path / "data.jsonl").open("w") as file:
-        for i in range(6):
-            candidates = [{"docid": f"{i}{c}", "text": f"text {i} {c}"} for c in "abc"]
-            row = {"qid": f"q{i}", "query": f"question {i}", "candidates": candidates, "qrels": {f"{i}b": 1}}
-            file.write(json.dumps({**row, "split": ("train", "test")[i % 2]}) + "\n")
+    (tmp_path / "data.jsonl").write_text(DATA)
     ended = command(
         *("run", f"--config-dir={tmp_path / 'conf'}", "experiment=tiny", "data=jsonl"),
         *(f"data.path={tmp_path / 'data.jsonl'}", f"run_dir={tmp_path / 'run'}"),
@@ -87,10 +93,13 @@ def test_a_first_stage_is_run_measured_and_reported_without_torch(no_torch: Path
 
 
 def test_a_stage_that_needs_torch_says_what_to_install(no_torch: Path, tmp_path: Path):
-    (no_torch / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')\n")
-    ended = command("sft", "experiment=quickstart", f"run_dir={tmp_path / 'run'}", path=no_torch)
+    for file in no_torch.iterdir():
+        file.write_text(f"raise ModuleNotFoundError({file.stem!r}, name={file.stem!r})\n")
+    (tmp_path / "data.jsonl").write_text(DATA)
+    arguments = ["experiment=quickstart", "data=jsonl", f"data.path={tmp_path / 'data.jsonl'}"]
+    ended = command("sft", *arguments, f"run_dir={tmp_path / 'run'}", path=no_torch)
     assert ended.returncode == 2
-    assert "No module named 'torch'. Install it with: pip install 'rl-rerank[train]'" in ended.stderr
+    assert "Install it with: pip install 'rl-rerank[train]'" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 

@@ -11,9 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rl_rerank.config import Config
-from rl_rerank.engines.base import Engine
-from rl_rerank.engines.build import build_engine, load
+from rl_rerank.engines.build import build_stage_engine
 from rl_rerank.metrics import expected_ndcg
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.stages.synth import StepContext
@@ -31,8 +29,9 @@ class ModelTeacher:
     """Lets the configured model answer, greedily or with the stage's temperature.
 
     A row is kept if the strict parser accepts the answer and its nDCG@10 over the prompt's documents is at least
-    `min_ndcg`. Where all of them have one grade nDCG says nothing: with `min_ndcg` above 0 the scores must then be those
-    of the answer that the labels call for. Answers are journalled in rows.partial.jsonl and never asked for twice.
+    `min_ndcg`. Where all of them have one grade nDCG says nothing: with `min_ndcg` above 0 the scores must then be
+    those of the answer that the labels call for. Answers are journalled in rows.partial.jsonl, so that a stage that
+    was killed does not ask for them again.
     """
 
     def __call__(
@@ -84,18 +83,13 @@ def _answers(
     new = [n for n, key in enumerate(keys) if key not in journal.answers]
     if new:
         if context.engine is None:
-            context.engine = _build(context.config)
+            context.engine = build_stage_engine(context.config, "model")
         sampling = Sampling(
             paradigm.max_completion_tokens, temperature=context.stage.temperature, seed=context.stage.seed
         )
         answered = context.engine.generate([prompts[n] for n in new], sampling)
         journal.add({keys[n]: completions[0] for n, completions in zip(new, answered, strict=True)})
     return [journal.answers[key] for key in keys]
-
-
-def _build(config: Config) -> Engine:
-    checkpoint = load(config.engine.kind, "checkpoint")
-    return build_engine(config.engine, config.model, checkpoint.base_model_dir(config.model))
 
 
 def _key(prompt: Prompt, context: StepContext) -> str:

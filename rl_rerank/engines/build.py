@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
-
 from types import ModuleType
 
 from rl_rerank.config import Config, EngineConfig, ModelConfig

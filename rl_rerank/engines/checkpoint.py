@@ -139,6 +139,12 @@ def renderer(model: ModelConfig, path: str | Path) -> Renderer:
     )
 
 
+def copy(source: str | Path, target: Path, dtype: str, trust_remote_code: bool = False) -> None:
+    """Write the model and the tokenizer of one folder into another, weights in `dtype`."""
+    load_model(source, dtype, trust_remote_code).save_pretrained(target)
+    load_tokenizer(source, trust_remote_code).save_pretrained(target)
+
+
 def _embedded_dir() -> Path:
     source = _embedded_file()
     with source.open("rb") as file:
@@ -186,7 +192,7 @@ def _convert(source: Path, digest: str, target: Path) -> None:
     # A saved quantization_config would ask every reader to de-quantise weights that are plain already.
     for unwanted in ("quantization_config", "_name_or_path", "_model_name_or_path"):
         settings.pop(unwanted, None)
-    model = LlamaForCausalLM(LlamaConfig.from_dict(settings)).to(torch.float32)
+    model = LlamaForCausalLM(LlamaConfig.from_dict(settings))
     model.load_state_dict(read.state_dict())
     model.tie_weights()
     model.save_pretrained(target)

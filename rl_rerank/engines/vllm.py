@@ -24,8 +24,8 @@ if not torch.cuda.is_available():
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
 
-from vllm import LLM, SamplingParams  # noqa: E402
-from vllm.outputs import RequestOutput  # noqa: E402
+from vllm import LLM, SamplingParams
+from vllm.outputs import RequestOutput
 
 # Room for an answer in the default context; engine.args.max_model_len sets the context itself.
 _ANSWER_TOKENS = 4096

@@ -125,8 +125,8 @@ def read(folder: Path) -> Contract:
         raise ValueError(f"{path} is damaged: it has no version number")
     if values["version"] != VERSION:
         raise ValueError(
-            f"{path} has version {values['version']}, and rl-rerank {__version__} reads version {VERSION}; it was written "
-            f"by {values.get('framework', 'an unknown program')}"
+            f"{path} has version {values['version']}, and rl-rerank {__version__} reads version {VERSION}; it was "
+            f"written by {values.get('framework', 'an unknown program')}"
         )
     try:
         return build(Contract, values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,11 @@ def run(config: Config, name: str, stage: EvaluateStage) -> None:
         if missing := evaluations[run_name].missing:
             logger.warning("run %s lacks %d judged queries, which count 0", run_name, len(missing))
     any_evaluation = next(iter(evaluations.values()))
+    labels = _labels(chosen)
     metrics = {
         "provider": any_evaluation.provider,
         "measures": list(any_evaluation.mean),
-        "rows": [_row(config, name, run_name, chosen[run_name], e) for run_name, e in evaluations.items()],
+        "rows": [_row(config, name, run_name, labels[run_name], e) for run_name, e in evaluations.items()],
         "per_query": {run_name: e.per_query for run_name, e in evaluations.items()},
         "missing": {run_name: list(e.missing) for run_name, e in evaluations.items()},
         "comparisons": [_compare(config, stage, pair, evaluations) for pair in stage.comparisons],
@@ -118,13 +120,19 @@ def _existing(path: Path, name: str, run_name: str) -> Path:
     return path
 
 
-def _row(config: Config, name: str, run_name: str, stage: RerankStage, result: Evaluation) -> dict[str, Any]:
+def _labels(chosen: Mapping[str, RerankStage]) -> dict[str, str]:
+    labels = {run_name: stage.label or run_name for run_name, stage in chosen.items()}
+    shared = [label for label, count in Counter(labels.values()).items() if count > 1]
+    return {run_name: f"{label} ({run_name})" if label in shared else label for run_name, label in labels.items()}
+
+
+def _row(config: Config, name: str, run_name: str, label: str, result: Evaluation) -> dict[str, Any]:
     path = _existing(Path(config.run_dir) / run_name / "summary.json", name, run_name)
     summary = json.loads(path.read_text(encoding="utf-8"))
     num_prompts = summary["num_prompts"]
     return {
         "run": run_name,
-        "label": stage.label or run_name,
+        "label": label,
         "mean": result.mean,
         "interval": {
             m: bootstrap_interval([row[m] for row in result.per_query.values()], config.seed)

@@ -54,12 +54,14 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
     paths.write_json(folder / "format.json", formats)
     paths.write_json(folder / "summary.json", summary)
     logger.info(
-        "%s: ranked %d documents of %d queries with %d prompts in %.0f s; malformed answers: %d, orders kept as shown: %d",
+        "%s: ranked %d documents of %d queries with %d prompts in %.0f s; %d answers malformed, %d unusable",
         name,
-        *(
-            summary[k]
-            for k in ("num_documents", "num_queries", "num_prompts", "seconds", "num_malformed", "num_fallbacks")
-        ),
+        summary["num_documents"],
+        summary["num_queries"],
+        summary["num_prompts"],
+        seconds,
+        summary["num_malformed"],
+        summary["num_fallbacks"],
     )
 
 
@@ -92,15 +94,10 @@ def _formats(
     return found
 
 
-def _format_prompts(
-    paradigm: Paradigm, examples: Sequence[RankingExample], count: int, seed: int
-) -> list[tuple[RankingExample, Prompt]]:
+def _format_prompts(paradigm: Paradigm, examples: Sequence[RankingExample], count: int, seed: int) -> list[Prompt]:
     """The first prompt of every example that qualifies, then the second ones, and so on, up to `count`."""
-    made = [
-        [(example, prompt) for prompt in paradigm.prompts(example, random.Random(f"{seed}:{example.qid}"))]
-        for example in examples
-    ]
-    by_turn = (pair for turn in itertools.zip_longest(*made) for pair in turn if pair is not None)
+    made = [paradigm.prompts(example, random.Random(f"{seed}:{example.qid}")) for example in examples]
+    by_turn = (prompt for turn in itertools.zip_longest(*made) for prompt in turn if prompt is not None)
     return list(itertools.islice(by_turn, count))
 
 

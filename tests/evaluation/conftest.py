@@ -7,7 +7,7 @@ import pytest
 
 from rl_rerank.config import Config, build
 from rl_rerank.paths import write_json, write_jsonl, write_text
-from rl_rerank.stages import evaluate
+from rl_rerank.stages import evaluate, report
 from rl_rerank.trec import write_run
 from rl_rerank.types import Ranking
 
@@ -99,11 +99,9 @@ def _training(folder: Path, slope: float) -> None:
     write_jsonl(folder / "completions.jsonl", completions)
 
 
-@pytest.fixture
-def experiment(tmp_path: Path) -> Config:
-    """The configuration of an experiment whose rerank and training stages have run."""
-    _collection(tmp_path / "collection")
-    run_dir = tmp_path / "run"
+def _experiment(folder: Path) -> Config:
+    _collection(folder / "collection")
+    run_dir = folder / "run"
     every = range(NUM_QUERIES)
     _rerank(run_dir / "first", [_ranking(q, (0, 1, 2, 3)) for q in every], 0, 0)
     _rerank(run_dir / "untrained", [_ranking(q, (3, 0, 1, 2)) for q in every], 40, 10)
@@ -122,12 +120,26 @@ def experiment(tmp_path: Path) -> Config:
         "evaluate": {"kind": "evaluate", "comparisons": [["trained", "first"], ["untrained", "first"]]},
         "report": {"kind": "report"},
     }
-    data = {"source": "collection", "path": str(tmp_path / "collection"), "depth": 4}
+    data = {"source": "collection", "path": str(folder / "collection"), "depth": 4}
     return build(Config, {"run_dir": str(run_dir), "experiment": HOSTILE, "data": data, "stages": stages})
 
 
 @pytest.fixture
-def metrics(experiment: Config) -> dict:
+def experiment(tmp_path: Path) -> Config:
+    """The configuration of an experiment whose rerank and training stages have run."""
+    return _experiment(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """The same experiment with its evaluate and report stages run; only to be read."""
+    config = _experiment(tmp_path_factory.mktemp("finished"))
+    for name, module in (("evaluate", evaluate), ("report", report)):
+        module.run(config, name, config.stages[name])
+    return config
+
+
+@pytest.fixture(scope="session")
+def metrics(finished: Config) -> dict:
     """What the evaluate stage writes."""
-    evaluate.run(experiment, "evaluate", experiment.stages["evaluate"])
-    return json.loads((Path(experiment.run_dir) / "evaluate" / "metrics.json").read_text())
+    return json.loads((Path(finished.run_dir) / "evaluate" / "metrics.json").read_text())

@@ -70,8 +70,8 @@ def test_formats_are_carried_over(metrics):
     assert "first" not in metrics["format"]
 
 
-def test_the_table_has_every_row_and_every_test(experiment, metrics):
-    text = (Path(experiment.run_dir) / "evaluate" / "table.md").read_text()
+def test_the_table_has_every_row_and_every_test(finished, metrics):
+    text = (Path(finished.run_dir) / "evaluate" / "table.md").read_text()
     assert text == evaluate.table(metrics)
     lines = text.splitlines()
     assert lines[0].startswith("| system | nDCG@10 [95% interval] |")
@@ -86,6 +86,13 @@ def test_chosen_runs_stand_in_the_asked_order(experiment):
     evaluate.run(experiment, "evaluate", EvaluateStage(kind="evaluate", runs=["trained", "first"], measures=["AP"]))
     text = (Path(experiment.run_dir) / "evaluate" / "table.md").read_text()
     assert [line.split(" | ")[0] for line in text.splitlines()[2:4]] == [r"| trained \| GRPO", "| BM25"]
+
+
+def test_rows_with_the_same_label_are_told_apart(experiment):
+    experiment.stages["first"].label = "trained | GRPO"
+    evaluate.run(experiment, "evaluate", EvaluateStage(kind="evaluate", runs=["trained", "first"]))
+    text = (Path(experiment.run_dir) / "evaluate" / "table.md").read_text()
+    assert r"trained \| GRPO (trained)" in text and r"trained \| GRPO (first)" in text
 
 
 def test_an_experiment_without_training_has_no_training_part(experiment):

@@ -98,7 +98,7 @@ def intervals(name: str, title: str, rows: Sequence[tuple[str, float, tuple[floa
         axes.set_ylim(len(rows) - 0.6, -0.8)
         axes.grid(axis="x", color=theme.grid, linewidth=0.8)
 
-    return _plot(name, title, (4.0, 0.5 + 0.44 * len(rows)), draw)
+    return _plot(name, title, (3.7, 0.5 + 0.44 * len(rows)), draw)
 
 
 def curves(name: str, title: str, lines: Mapping[str, Points], window: int = 1) -> Plot:
@@ -171,7 +171,7 @@ def changes(name: str, title: str, pairs: Sequence[tuple[float, float]], axis: s
         }
         _legend(axes, theme, {before: hollow, after: {**hollow, "markerfacecolor": theme.text}})
 
-    return _plot(name, title, (6.4, 3.0), draw)
+    return _plot(name, title, (5.0, 2.8), draw)
 
 
 def moving_average(values: Sequence[float], window: int) -> list[float]:

@@ -10,7 +10,7 @@ from rl_rerank.types import RankingExample
 MAX_QUERIES = 60
 MAX_DOCUMENTS = 10
 MAX_FURTHER_RELEVANT = 5
-MAX_SNIPPET_CHARS = 280
+MAX_SNIPPET_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,157 @@
+"""The transformers engine against the model itself, one unpadded row at a time."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from rl_rerank.engines.decode import completion, stop_ids
+from rl_rerank.engines.hf import HFEngine, _batches, _Draw
+from rl_rerank.rendering import Renderer
+from rl_rerank.types import Message, Prompt, Sampling, Segment
+
+QUESTIONS = ["Is the passage relevant?", "Answer yes or no.", "Rank the passages by relevance to the query. " * 4, "no"]
+
+
+def ask(text: str) -> Prompt:
+    return Prompt("q", ("d",), (Message("system", (Segment("Rank."),)), Message("user", (Segment(text),))))
+
+
+PROMPTS = [ask(text) for text in QUESTIONS]
+
+
+@pytest.fixture(scope="module")
+def renderer(chatml_tokenizer) -> Renderer:
+    return Renderer(chatml_tokenizer, max_prompt_tokens=1024)
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model_dir, renderer) -> HFEngine:
+    return HFEngine(tiny_model_dir, renderer)
+
+
+@pytest.fixture(scope="module")
+def one_by_one(engine, renderer) -> HFEngine:
+    return HFEngine(engine.model, renderer, batch_tokens=1)
+
+
+def logprobs(engine: HFEngine, prompt: Prompt, answer: tuple[int, ...]) -> list[float]:
+    """Log-probabilities of the answer's tokens from one plain forward."""
+    ids = engine.renderer(prompt).token_ids
+    with torch.no_grad():
+        logits = engine.model(torch.tensor([ids + answer])).logits[0].float().log_softmax(-1)
+    return [logits[len(ids) - 1 + i, token].item() for i, token in enumerate(answer)]
+
+
+def test_a_one_token_score_is_the_log_probability_under_the_whole_vocabulary(engine):
+    for prompt, scored in zip(PROMPTS, engine.score(PROMPTS, ["yes", "no"]), strict=True):
+        assert scored.finish_reason == "score" and scored.text == ""
+        assert list(scored.continuations) == ["yes", "no"]
+        for text, value in scored.continuations.items():
+            assert value == pytest.approx(logprobs(engine, prompt, engine.renderer.continuation_ids(text))[0], abs=1e-5)
+
+
+def test_a_longer_continuation_scores_the_sum_of_its_tokens(engine):
+    texts = ["no", "yes [2] > [1]"]
+    assert len(engine.renderer.continuation_ids(texts[1])) > 1
+    for prompt, scored in zip(PROMPTS, engine.score(PROMPTS, texts), strict=True):
+        for text in texts:
+            expected = sum(logprobs(engine, prompt, engine.renderer.continuation_ids(text)))
+            assert scored.continuations[text] == pytest.approx(expected, abs=1e-4)
+
+
+def test_scores_do_not_depend_on_the_batch(engine, one_by_one):
+    for a, b in zip(engine.score(PROMPTS, ["yes", "no"]), one_by_one.score(PROMPTS, ["yes", "no"]), strict=True):
+        assert a.continuations == pytest.approx(b.continuations, abs=1e-5)
+
+
+def test_scoring_no_continuations_is_refused(engine):
+    with pytest.raises(ValueError, match="no continuations"):
+        engine.score(PROMPTS, [])
+
+
+def test_no_prompts_give_no_answers(engine):
+    assert engine.score([], ["yes"]) == []
+    assert engine.generate([], Sampling(4)) == []
+
+
+def test_greedy_answers_are_the_likeliest_tokens_whatever_the_batch(engine, one_by_one):
+    batched = engine.generate(PROMPTS, Sampling(6))
+    assert [[c.token_ids for c in row] for row in batched] == [
+        [c.token_ids for c in row] for row in one_by_one.generate(PROMPTS, Sampling(6))
+    ]
+    ids = list(engine.renderer(PROMPTS[0]).token_ids)
+    start = len(ids)
+    with torch.no_grad():
+        while len(ids) < start + 6 and (len(ids) == start or ids[-1] not in engine.stop_ids):
+            ids.append(int(engine.model(torch.tensor([ids])).logits[0, -1].argmax()))
+    assert batched[0][0].token_ids == tuple(ids[start:])
+
+
+def test_samples_carry_their_log_probabilities_and_do_not_depend_on_the_batch(engine, one_by_one):
+    sampling = Sampling(5, temperature=0.7, num_generations=3, seed=3)
+    batched = engine.generate(PROMPTS, sampling)
+    alone = one_by_one.generate(PROMPTS, sampling)
+    for prompt, row, other in zip(PROMPTS, batched, alone, strict=True):
+        assert len({c.token_ids for c in row}) == 3
+        for a, b in zip(row, other, strict=True):
+            assert a.token_ids == b.token_ids
+            # The model's own log-probabilities, not those after the temperature.
+            assert a.logprobs == pytest.approx(logprobs(engine, prompt, a.token_ids), abs=1e-4)
+
+
+def test_another_seed_draws_other_samples(engine):
+    texts = [engine.generate(PROMPTS, Sampling(8, temperature=1.0, seed=s))[0][0].text for s in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_tokens_are_drawn_in_proportion_to_their_probability():
+    rows = [(i, 0) for i in range(4000)]
+    # p = (.5, .3, .2); the standard error of a share is at most sqrt(.25 / 4000) = .008.
+    scores = torch.tensor([[math.log(0.5), math.log(0.3), math.log(0.2)]]).repeat(len(rows), 1)
+    drawn = _Draw(Sampling(1, temperature=1.0), rows)(torch.zeros(len(rows), 0, dtype=torch.long), scores).argmax(-1)
+    assert [(drawn == i).float().mean().item() for i in range(3)] == pytest.approx([0.5, 0.3, 0.2], abs=0.03)
+
+
+def test_top_p_draws_from_the_nucleus_only():
+    scores = torch.tensor([[math.log(0.5), math.log(0.3), math.log(0.2)]]).repeat(200, 1)
+    draw = _Draw(Sampling(1, temperature=1.0, top_p=0.7), [(i, 0) for i in range(200)])
+    # .5 alone is below .7, .5 + .3 is not: the third token is outside.
+    assert set(draw(torch.zeros(200, 0, dtype=torch.long), scores).argmax(-1).tolist()) == {0, 1}
+
+
+def test_a_prompt_that_does_not_fit_the_context_is_refused_before_the_model_runs(tiny_model_dir, chatml_tokenizer):
+    engine = HFEngine(tiny_model_dir, Renderer(chatml_tokenizer, max_prompt_tokens=4096))
+    with pytest.raises(ValueError, match="do not fit the model's context of 2048"):
+        engine.generate([ask("yes " * 10)], Sampling(2040))
+
+
+def test_a_model_in_training_mode_is_left_in_training_mode(engine):
+    engine.model.train()
+    engine.score(PROMPTS, ["yes"])
+    assert engine.model.training
+    engine.model.eval()
+
+
+def test_batches_keep_rows_times_width_within_the_budget_and_lose_no_row():
+    lengths = [3, 10, 4, 9, 50]
+    # 50 alone exceeds the budget and stands alone; 10 + 9 make 2 x 10 = 20; 4 + 3 make 2 x 4 = 8.
+    assert list(_batches(lengths, 20)) == [[4], [1, 3], [2, 0]]
+
+
+def test_the_end_token_is_kept_in_the_ids_and_not_in_the_text(chatml_tokenizer):
+    stop = stop_ids(chatml_tokenizer.eos_token_id, None, [0])
+    yes = chatml_tokenizer.encode("yes")
+    ended = completion([*yes, chatml_tokenizer.eos_token_id, *yes], stop, chatml_tokenizer, [-1.0] * 9)
+    assert (ended.text, ended.finish_reason) == ("yes", "stop")
+    assert ended.token_ids == (*yes, chatml_tokenizer.eos_token_id)
+    assert ended.logprobs == (-1.0,) * (len(yes) + 1)
+    cut = completion(yes, stop, chatml_tokenizer)
+    assert (cut.text, cut.finish_reason, cut.logprobs) == ("yes", "length", None)
+
+
+def test_other_special_tokens_stay_visible_in_the_text(chatml_tokenizer):
+    ids = chatml_tokenizer.encode("yes<|im_start|>no")
+    assert completion(ids, frozenset({2}), chatml_tokenizer).text == "yes<|im_start|>no"
