@@ -211,8 +211,9 @@ def _rewards(command: str, overrides: list[str], config_dir: str | None) -> int:
             print(f"{name}  broken: {e}")
             broken = 1
             continue
-        signature = inspect.signature(reward).replace(return_annotation=inspect.Signature.empty)
-        print(f"{name}{signature}\n    {(inspect.getdoc(reward) or '').partition(chr(10))[0]}")
+        parameters = inspect.signature(reward).parameters.values()
+        shown = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters)
+        print(f"{name}({shown})\n    {_first_line(reward)}")
     return broken
 
 
@@ -273,8 +274,8 @@ def _default(field: dataclasses.Field[Any]) -> str:
     return json.dumps(value) if not isinstance(value, str) else value
 
 
-def _first_line(cls: type) -> str:
-    return (cls.__doc__ or "").partition("\n")[0]
+def _first_line(documented: Any) -> str:
+    return (inspect.getdoc(documented) or "").partition("\n")[0]
 
 
 def _extra(error: Exception) -> str:

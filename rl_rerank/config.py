@@ -203,6 +203,7 @@ class SFTStage(TrainingStage):
 class GRPOStage(TrainingStage):
     """Reinforcement learning with group-relative advantages."""
 
+    micro_batch: int = 8
     num_generations: int = 8
     """Completions sampled for each prompt (G)."""
     prompts_per_step: int = 8

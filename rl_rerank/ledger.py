@@ -29,13 +29,13 @@ def record(config: Config, name: str) -> dict[str, Any]:
     """The part of the configuration that the output of stage `name` depends on, laid out like the configuration."""
     stage, whole = config.stages[name], dataclasses.asdict(config)
     kept: dict[str, Any] = {"stages": {name: whole["stages"][name]}}
-    if not isinstance(stage, (ReportStage, ExportStage)):
+    if not isinstance(stage, ReportStage):
         kept |= {"seed": config.seed, "data": whole["data"]}
     asks = isinstance(stage, RerankStage) and stage.model != "first_stage"
     asks = asks or (isinstance(stage, SynthStage) and stage.teacher == "model")
     if asks or isinstance(stage, (TrainingStage, ExportStage)):
         kept["model"] = whole["model"]
-    if asks or (isinstance(stage, GRPOStage) and stage.rollout == "vllm"):
+    if asks or isinstance(stage, ExportStage) or (isinstance(stage, GRPOStage) and stage.rollout == "vllm"):
         kept["engine"] = whole["engine"]
     if used := plan.paradigms(config, name):
         kept["paradigm"] = config.paradigm

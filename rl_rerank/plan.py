@@ -53,6 +53,8 @@ def upstream(config: Config, name: str) -> list[str]:
         # It tells from the training records whether the reward rose.
         return [n for n in earlier if n in _runs(config, stage) or isinstance(config.stages[n], GRPOStage)]
     read = {target for _, target, _ in _references(config, stage)}
+    if isinstance(stage, ExportStage):
+        read |= {n for n in earlier if isinstance(config.stages[n], EvaluateStage)}  # for the model card
     return [n for n in earlier if n in read]
 
 

@@ -33,6 +33,7 @@ def tiny_model_dir(tmp_path_factory, chatml_tokenizer) -> Path:
             num_hidden_layers=2,
             num_attention_heads=4,
             num_key_value_heads=2,
+            head_dim=32,  # the least that vLLM's CPU attention takes
             max_position_embeddings=2048,
             tie_word_embeddings=True,
             bos_token_id=None,

@@ -103,8 +103,7 @@ def test_a_dry_run_of_one_stage_shows_that_stage(capsys: pytest.CaptureFixture[s
 def test_rewards_are_listed_with_parameters_and_meaning(capsys: pytest.CaptureFixture[str]):
     assert main(["rewards", "list"]) == 0
     shown = capsys.readouterr().out
-    assert "ndcg(k: " in shown
-    assert "10" in shown
+    assert "ndcg(k=10, malformed=0.0)\n    nDCG@k of the prompt's window" in shown
     assert all(f"\n{name}(" in f"\n{shown}" for name in ("exact_match", "format", "ndcg", "recall"))
 
 

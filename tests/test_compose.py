@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from rl_rerank import plan
 from rl_rerank.compose import compose
@@ -56,8 +57,8 @@ def test_every_experiment_composes_and_names_only_what_exists(name: str):
 @pytest.mark.parametrize("group", ["data", "model", "engine", "launcher", "budget"])
 def test_every_file_of_a_group_composes(group: str):
     for file in (conf_dir() / group).glob("*.yaml"):
-        path = [f"{group}.path=somewhere"] if "path: ???" in file.read_text() else []
-        quickstart(f"{group}={file.stem}", *path)
+        required = OmegaConf.missing_keys(OmegaConf.load(file))
+        quickstart(f"{group}={file.stem}", *(f"{group}.{key}=somewhere" for key in required))
 
 
 @pytest.mark.parametrize(

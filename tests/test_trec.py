@@ -1,6 +1,7 @@
 """TREC files: broken lines are named, and every reader sees the order that was written."""
 
 import gzip
+import itertools
 
 import ir_measures
 import numpy as np
@@ -74,14 +75,14 @@ def test_a_broken_run_line_is_named_with_its_reason(tmp_path, line, reason):
 
 
 def test_a_missing_file_and_a_broken_gzip_stream_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no file '.*absent.tsv'"):
+    with pytest.raises(FileNotFoundError, match=r"there is no file '.*absent.tsv'"):
         read_qrels(tmp_path / "absent.tsv")
     cut = tmp_path / "cut.gz"
     cut.write_bytes(gzip.compress(b"q1 0 d1 1\n" * 1000)[:-20])
-    with pytest.raises(ValueError, match="cut.gz: a broken gzip file, after line"):
+    with pytest.raises(ValueError, match=r"cut.gz: a broken gzip file, after line"):
         read_qrels(cut)
     (tmp_path / "plain.gz").write_text("q1 0 d1 1\n")
-    with pytest.raises(ValueError, match="plain.gz: a broken gzip file, after line 0"):
+    with pytest.raises(ValueError, match=r"plain.gz: a broken gzip file, after line 0"):
         read_qrels(tmp_path / "plain.gz")
 
 
@@ -96,7 +97,7 @@ def test_written_scores_fall_strictly_even_where_32_bit_floats_cannot_tell_them_
     read = read_run(tmp_path / "run")["q"]
     assert order(read) == list("abcdef")
     values = [np.float32(v) for v in read.values()]
-    assert all(a > b for a, b in zip(values, values[1:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(values))
     assert (read["e"], read["f"]) == pytest.approx((0.1234567, 0.1234566), rel=1e-7)
 
 

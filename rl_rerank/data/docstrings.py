@@ -10,7 +10,7 @@ from dataclasses import dataclass
 _FIRST = ("", "Notes", "Warnings", "Parameters", "Returns", "Yields", "Attributes", "Raises", "Warns")
 _LAST = ("Methods", "References", "Examples")
 
-_SIGNATURE = re.compile(r"[A-Za-z_][\w.]*\s?\(.*\)(\s*->.*)?", re.DOTALL)
+_SIGNATURE = re.compile(r"[A-Za-z_][\w.]*\(.*\)(\s*->.*)?", re.DOTALL)
 _UNDERLINE = re.compile(r"\s*(-{3,}|={3,})\s*")
 _ARRAY_API_TABLE = re.compile(r"\*\*Array API Standard Support\*\*.*?for more information\.", re.DOTALL)
 _PRINTED_SET = re.compile(r"(?<=argument\(s\)) (?:``)?\{[^}]*\}(?:``)?")
@@ -106,9 +106,7 @@ def _names(text: str) -> tuple[str, ...]:
         if not line.strip() or line[0].isspace():
             continue
         line = _ROLE.sub("", line)
-        if quoted := _QUOTED.findall(line.split(" : ")[0]):
-            found.extend(quoted)
-        else:
-            parts = re.split(r"\s*,\s*", re.split(r"\s*:(?:\s|$)", line, maxsplit=1)[0].strip())
-            found.extend(part.rstrip(".") for part in parts if _NAME.fullmatch(part.rstrip(".")))
+        before_colon = re.split(r"\s*:(?:\s|$)", line, maxsplit=1)[0]
+        parts = [part.strip(" `~.") for part in before_colon.split(",")]
+        found.extend([part for part in parts if _NAME.fullmatch(part)] or _QUOTED.findall(before_colon))
     return tuple(dict.fromkeys(found))

@@ -32,7 +32,8 @@ CHAIN = re.compile(r"\[?\b\d{1,9}\b\]?(?:\s*>\s*\[?\b\d{1,9}\b\]?)+|\[\d{1,9}\]"
 @dataclass(frozen=True)
 class Listwise:
     window: int = 10
-    stride: int = 5
+    stride: int | None = None
+    """How far the window moves; None: half of it."""
     reasoning: bool = False
     think_tokens: int = 256
     """With reasoning: tokens that the reasoning may take."""
@@ -42,8 +43,10 @@ class Listwise:
 
     def __post_init__(self) -> None:
         if self.window < 2:
-            raise ValueError(f"listwise: window must be at least 2, because one document has only one order; got {self.window}")
-        if not 1 <= self.stride <= self.window:
+            raise ValueError(
+                f"listwise: window must be at least 2, because one document has only one order; got {self.window}"
+            )
+        if self.stride is not None and not 1 <= self.stride <= self.window:
             raise ValueError(f"listwise: stride must be from 1 to window={self.window}; got {self.stride}")
 
     @property
@@ -95,7 +98,7 @@ class Listwise:
     def strategy(self, example: RankingExample) -> Strategy:
         docids = list(example.docids)
         prompts = malformed = fallbacks = 0
-        for start, end in windows(len(docids), self.window, self.stride):
+        for start, end in windows(len(docids), self.window, self.stride or self.window // 2):
             [judgment] = yield [self.prompt(example, docids[start:end])]
             prompts += 1
             malformed += not judgment.is_ok

@@ -157,7 +157,8 @@ def _compare(
 
 def _formats(run_dir: Path, chosen: Mapping[str, RerankStage]) -> dict[str, Any]:
     paths = {run_name: run_dir / run_name / "format.json" for run_name in chosen}
-    return {n: json.loads(path.read_text(encoding="utf-8")) for n, path in paths.items() if path.is_file()}
+    found = {n: json.loads(path.read_text(encoding="utf-8")) for n, path in paths.items() if path.is_file()}
+    return {n: content for n, content in found.items() if content}
 
 
 def _training(config: Config) -> dict[str, Any]:

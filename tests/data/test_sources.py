@@ -70,10 +70,10 @@ def test_runs_other_than_bm25_are_chosen_by_name_and_a_choice_is_demanded_betwee
     (tmp_path / "run.dense.trec").write_text("q1 Q0 d1 1 1 x\n")
     assert CollectionFolder(path).read().runs == {"q1": [("d1", 1.0)]}
     (tmp_path / "run.sparse.trec").write_text("q2 Q0 d1 1 1 x\n")
-    with pytest.raises(ValueError, match="has the runs dense, sparse; choose one with data.params.run"):
+    with pytest.raises(ValueError, match=r"has the runs dense, sparse; choose one with data.params.run"):
         CollectionFolder(path).read()
     assert CollectionFolder(path, run="sparse").read().runs == {"q2": [("d1", 1.0)]}
-    with pytest.raises(LookupError, match="no file run.none.trec; the runs in it: dense, sparse"):
+    with pytest.raises(LookupError, match=r"no file run.none.trec; the runs in it: dense, sparse"):
         CollectionFolder(path, run="none").read()
 
 
@@ -117,12 +117,12 @@ def test_a_broken_line_is_named_with_file_line_and_reason(tmp_path, file, line, 
 
 
 def test_missing_files_and_folders_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no folder '.*/nowhere'"):
+    with pytest.raises(FileNotFoundError, match=r"there is no folder '.*/nowhere'"):
         CollectionFolder(str(tmp_path / "nowhere")).read()
     (tmp_path / "corpus.jsonl").touch()
     with pytest.raises(FileNotFoundError, match=r"has no file queries.jsonl or queries.jsonl.gz"):
         CollectionFolder(str(tmp_path)).read()
-    with pytest.raises(FileNotFoundError, match="there is no file '.*/none.jsonl'"):
+    with pytest.raises(FileNotFoundError, match=r"there is no file '.*/none.jsonl'"):
         JsonLines(str(tmp_path / "none.jsonl")).read()
 
 
@@ -181,7 +181,7 @@ def test_a_beir_folder_without_qrels_is_named(tmp_path):
 
 def test_trec_files_may_be_tables_or_jsonl_and_one_split_may_take_all(tmp_path):
     (tmp_path / "topics.tsv").write_text("q1\tice cave\nq2\t \n")
-    (tmp_path / "docs.tsv").write_text("d1\tIce\tice cave\nd2\trock wall\n".replace("Ice\t", ""))
+    (tmp_path / "docs.tsv").write_text("d1\tice cave\nd2\trock wall\n")
     (tmp_path / "titled.tsv").write_text("d1\tIce\tice cave\n")
     (tmp_path / "qrels").write_text("q1 0 d1 3\n")
     (tmp_path / "run").write_text("q1 Q0 d2 1 3.5 x\n")
@@ -244,14 +244,20 @@ D1 = {"docid": "d1", "text": "ice"}
         ({"qid": "q2", "query": "x"}, "candidates must be a list of objects; got None"),
         ({"qid": "q2", "candidates": [D1]}, "query is missing; the line has: qid, candidates"),
         ({"qid": "q1", "query": "x", "candidates": [D1]}, "qid 'q1' is already taken by {path}:1"),
-        ({"qid": "q2", "query": "x", "candidates": ["d1"]}, "candidate 1 must be an object with docid and text; got 'd1'"),
+        (
+            {"qid": "q2", "query": "x", "candidates": ["d1"]},
+            "candidate 1 must be an object with docid and text; got 'd1'",
+        ),
         ({"qid": "q2", "query": "x", "candidates": [D1, {"docid": "d2"}]}, "candidate 2: text is missing"),
         ({"qid": "q2", "query": "x", "candidates": [D1, D1]}, "candidate 2: docid 'd1' appears more than once"),
         (
             {"qid": "q2", "query": "x", "candidates": [{"docid": "d1", "text": "fire"}]},
             "candidate 1: docid 'd1' has another text than at {path}:1: candidate 1",
         ),
-        ({"qid": "q2", "query": "x", "candidates": [D1 | {"score": "1"}]}, "candidate 1: score must be a finite number"),
+        (
+            {"qid": "q2", "query": "x", "candidates": [D1 | {"score": "1"}]},
+            "candidate 1: score must be a finite number",
+        ),
         ({"qid": "q2", "query": "x", "candidates": [D1], "qrels": ["d1"]}, "qrels must be an object docid -> grade"),
         ({"qid": "q2", "query": "x", "candidates": [D1], "qrels": {"d1": True}}, "the grade of docid 'd1' must be"),
         ({"qid": "q2", "query": "x", "candidates": [D1], "qrels": {"d1": 0.5}}, "must be an integer; got 0.5"),

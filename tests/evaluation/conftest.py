@@ -107,6 +107,7 @@ def _experiment(folder: Path) -> Config:
     _rerank(run_dir / "untrained", [_ranking(q, (3, 0, 1, 2)) for q in every], 40, 10)
     # It has nothing to say on the last query.
     _rerank(run_dir / "trained", [_ranking(q, (2, 0, 1, 3)) for q in every if q < NUM_QUERIES - 1], 40, 1)
+    write_json(run_dir / "first" / "format.json", {})
     _answers(run_dir / "untrained", 2)
     _answers(run_dir / "trained", 9)
     _training(run_dir / "grpo", 0.03)

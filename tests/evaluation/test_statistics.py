@@ -123,6 +123,13 @@ def test_a_rising_reward_by_hand():
     assert result.p_value == pytest.approx(0.5 - 0.75 * (u - u**3 / 3), rel=1e-6)
 
 
+def test_the_rise_agrees_with_scipy_for_unequal_variances():
+    rng = np.random.default_rng(6)
+    rewards = [*rng.normal(0.4, 0.02, 20), *rng.normal(0.5, 0.1, 20), *rng.normal(0.43, 0.1, 20)]
+    theirs = stats.ttest_ind(rewards[-20:], rewards[:20], equal_var=False, alternative="greater")
+    assert rise(rewards).p_value == pytest.approx(theirs[1])
+
+
 def test_a_falling_a_flat_and_a_short_reward_do_not_rise():
     assert rise([12.0, 11.0, 10.0, 5.0, 5.0, 5.0, 2.0, 1.0, 0.0]).p_value > 0.99
     assert rise([0.5] * 9).p_value == 1.0

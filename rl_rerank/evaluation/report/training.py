@@ -51,7 +51,10 @@ def training_plots(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Plot, 
     ]
     groups = {
         "terms": ("reward terms", [k for k in keys if k.startswith("reward/")]),
-        "length": ("completion length", [k for k in keys if "length" in k][:3]),
+        "length": (
+            "completion length",
+            [k for k in keys if "length" in k and ("mean" in k or k == "completion_length")][:2],
+        ),
         "dev": ("dev set", [k for k in keys if k.startswith(("dev/", "eval/", "eval_"))][:4]),
     }
     for suffix, (title, members) in groups.items():

@@ -1,0 +1,78 @@
+"""The vLLM engine agrees with the transformers engine.
+
+vLLM runs in a process of its own, because it takes hold of torch's threads and of the random seeds.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from rl_rerank.config import EngineConfig, ModelConfig
+from rl_rerank.engines.build import build_engine
+from rl_rerank.types import Message, Prompt, Sampling, Segment
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vllm")
+
+TEXTS = ["Is the passage relevant?", "Answer yes or no.", "Rank the passages by relevance to the query. " * 4, "no"]
+ONE_TOKEN = ["yes", "no"]
+LONGER = ["no", "yes [2] > [1]"]
+
+SCRIPT = """
+import json, sys
+sys.path.insert(0, sys.argv[2])
+from test_vllm import answers
+print(json.dumps(answers("vllm", sys.argv[1])))
+"""
+
+
+def ask(text: str) -> Prompt:
+    return Prompt("q", ("d",), (Message("system", (Segment("Rank."),)), Message("user", (Segment(text),))))
+
+
+def answers(kind: str, folder: str) -> dict:
+    model = ModelConfig(path=folder, max_prompt_tokens=512)
+    engine = build_engine(EngineConfig(kind=kind), model, Path(folder))
+    prompts = [ask(text) for text in TEXTS]
+    found = {
+        "one_token": [c.continuations for c in engine.score(prompts, ONE_TOKEN)],
+        "longer": [c.continuations for c in engine.score(prompts, LONGER)],
+        "greedy": [asdict(c) for [c] in engine.generate(prompts, Sampling(8))],
+        "sampled": [
+            [asdict(c) for c in row]
+            for row in engine.generate(prompts[:1] * 2, Sampling(6, temperature=1.0, num_generations=3, seed=5))
+        ],
+    }
+    with pytest.raises(ValueError, match="do not fit"):
+        engine.generate(prompts, Sampling(10**6))
+    engine.close()
+    return json.loads(json.dumps(found))
+
+
+def answers_of_vllm(folder: Path) -> dict:
+    environment = {"VLLM_CPU_KVCACHE_SPACE": "1", **os.environ, "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", SCRIPT, str(folder), str(Path(__file__).parent)]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-3000:]
+    return json.loads(ended.stdout.splitlines()[-1])
+
+
+def test_vllm_agrees_with_transformers(tiny_model_dir):
+    vllm, hf = answers_of_vllm(tiny_model_dir), answers("hf", str(tiny_model_dir))
+    for name in ("one_token", "longer"):
+        for a, b in zip(vllm[name], hf[name], strict=True):
+            # The same log-probabilities under the whole vocabulary, not only the same differences.
+            assert a == pytest.approx(b, abs=1e-3)
+    assert vllm["greedy"] == hf["greedy"]
+    for row in vllm["sampled"]:
+        assert len({tuple(c["token_ids"]) for c in row}) == 3
+        assert all(len(c["logprobs"]) == len(c["token_ids"]) and max(c["logprobs"]) <= 0 for c in row)
+    # One prompt asked twice is drawn twice.
+    assert vllm["sampled"][0] != vllm["sampled"][1]

@@ -1,0 +1,187 @@
+"""Ranking with an exported folder, and refusing one that has changed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from rl_rerank.config import ModelConfig
+from rl_rerank.engines.checkpoint import renderer
+from rl_rerank.engines.hf import HFEngine
+from rl_rerank.engines.scripted import Scripted
+from rl_rerank.paradigms.listwise import Listwise
+from rl_rerank.paradigms.pointwise import Pointwise
+from rl_rerank.serving import Reranker, contract
+from rl_rerank.serving.reranker import golden_scores
+
+DOCUMENTS = ["ice caves", "yes no yes", "a glacier cave forms in the ice of a glacier", "bread"]
+MODEL = ModelConfig(max_prompt_tokens=256)
+
+
+def export(paradigm, folder) -> None:
+    rendering = renderer(MODEL, folder)
+    engine = HFEngine(folder, rendering)
+    golden = [
+        contract.GoldenScores(query=q, documents=list(d), scores=golden_scores(paradigm, engine, q, d))
+        for q, d in contract.GOLDEN
+    ]
+    contract.write(
+        folder,
+        contract.Contract(
+            paradigm=paradigm.name,
+            paradigm_params=contract.parameters(paradigm),
+            max_prompt_tokens=MODEL.max_prompt_tokens,
+            dtype="float32",
+            prompt_fingerprint=contract.fingerprint(paradigm, rendering),
+            continuation_ids={text: list(rendering.continuation_ids(text)) for text in paradigm.continuations},
+            base_model="tiny",
+            golden=golden,
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_model_dir, tmp_path_factory):
+    folder = shutil.copytree(tiny_model_dir, tmp_path_factory.mktemp("exported") / "model")
+    export(Pointwise(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reranker(exported) -> Reranker:
+    return Reranker.load(exported)
+
+
+def scripted(score) -> Reranker:
+    terms = contract.Contract(
+        paradigm="pointwise", paradigm_params={}, max_prompt_tokens=256, dtype="", prompt_fingerprint="", base_model=""
+    )
+    engine = Scripted(lambda prompt: "", lambda prompt, text: score(prompt) if text == "yes" else 0.0)
+    return Reranker(Pointwise(), engine, terms)
+
+
+def by_length() -> Reranker:
+    """The longer a document, the better."""
+    return scripted(lambda prompt: float(sum(len(s.text) for m in prompt.messages for s in m.segments if s.docid)))
+
+
+def test_documents_come_back_best_first_by_index():
+    assert [i for i, _ in by_length().rank("caves", ["bb", "a", "cccc", "ddd"])] == [2, 3, 0, 1]
+
+
+def test_top_n_keeps_the_best():
+    assert [i for i, _ in by_length().rank("caves", ["bb", "a", "cccc", "ddd"], top_n=2)] == [2, 3]
+    assert len(by_length().rank("caves", ["bb", "a"], top_n=5)) == 2
+
+
+def test_equal_documents_are_told_apart_by_index():
+    assert sorted(i for i, _ in by_length().rank("caves", ["ice", "ice", "ice"])) == [0, 1, 2]
+
+
+def test_a_mapping_brings_a_title():
+    ranked = by_length().rank(
+        "caves", ["four", {"title": "a long title", "text": "x", "url": "ignored"}, {"text": "ab"}]
+    )
+    assert [i for i, _ in ranked] == [1, 0, 2]
+
+
+def test_scores_are_the_log_odds_of_the_answer(reranker):
+    # The scripted engine knows nothing of the model; the loaded one must give log p(yes) - log p(no).
+    ranked = dict(reranker.rank("how are glacier caves formed?", DOCUMENTS))
+    example = contract.golden_example("how are glacier caves formed?", DOCUMENTS)
+    prompts = [reranker.paradigm.prompt(example, [docid]) for docid in example.docids]
+    for i, scored in enumerate(reranker.engine.score(prompts, ["yes", "no"])):
+        assert ranked[i] == pytest.approx(scored.continuations["yes"] - scored.continuations["no"], abs=1e-5)
+    assert list(ranked.values()) == sorted(ranked.values(), reverse=True)
+
+
+def test_many_requests_rank_as_one_by_one(reranker):
+    requests = [("caves", DOCUMENTS), ("bread", DOCUMENTS[::-1])]
+    together = reranker.rank_many(requests, top_n=3)
+    for (query, documents), ranked in zip(requests, together, strict=True):
+        alone = reranker.rank(query, documents, top_n=3)
+        assert [i for i, _ in ranked] == [i for i, _ in alone]
+        assert [s for _, s in ranked] == pytest.approx([s for _, s in alone], abs=1e-5)
+
+
+def test_a_document_longer_than_the_context_is_cut(reranker):
+    assert sorted(i for i, _ in reranker.rank("caves", ["ice " * 5000, "bread"])) == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("query", "documents", "top_n", "message"),
+    [
+        ("  ", ["a"], None, "the query is empty"),
+        ("q", [], None, "documents is empty"),
+        ("q", "text", None, "must be a list"),
+        ("q", ["a", " \n"], None, "document 1 is empty"),
+        ("q", [{"text": ""}], None, "document 0 is empty"),
+        ("q", [{"body": "a"}], None, "document 0 must have its 'text'"),
+        ("q", ["a", 3], None, "document 1 must be a text or a mapping"),
+        ("q", ["a"], 0, "top_n must be at least 1"),
+    ],
+)
+def test_what_cannot_be_ranked_is_refused_in_a_sentence(query, documents, top_n, message):
+    with pytest.raises(ValueError, match=message):
+        by_length().rank(query, documents, top_n=top_n)
+
+
+def test_a_bad_request_among_many_is_named():
+    with pytest.raises(ValueError, match="request 1: document 0 is empty"):
+        by_length().rank_many([("q", ["a"]), ("q", [""])])
+
+
+def test_a_folder_without_a_contract_says_how_to_get_one(tiny_model_dir):
+    with pytest.raises(FileNotFoundError, match=r"has no reranker\.json.*rl-rerank export"):
+        Reranker.load(tiny_model_dir)
+
+
+def test_the_golden_pairs_score_as_they_did_at_export(reranker):
+    reranker.verify()
+    golden = reranker.contract.golden[0]
+    kept = list(golden.scores)
+    golden.scores[1] += 0.1
+    with pytest.raises(ValueError, match="document 1"):
+        reranker.verify()
+    golden.scores[:] = kept
+
+
+def test_a_changed_template_is_refused(exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "model")
+    template = folder / "chat_template.jinja"
+    template.write_text(template.read_text().replace("Default", "Default").replace("<|im_end|>\n", "<|im_end|>"))
+    with pytest.raises(ValueError, match="its prompts are no longer those that the model was exported with"):
+        Reranker.load(folder)
+
+
+def test_a_changed_tokenizer_is_refused(exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "model")
+    terms = contract.read(folder)
+    terms.continuation_ids["yes"] = [7]
+    contract.write(folder, terms)
+    with pytest.raises(ValueError, match=r"turns 'yes' into \[\d+\], and the model was exported with \[7\]"):
+        Reranker.load(folder)
+
+
+def test_a_damaged_contract_names_its_file(exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "model")
+    values = json.loads((folder / contract.FILE).read_text())
+    for text, message in (
+        ("{", "is not JSON"),
+        ("[]", "has no version number"),
+        (json.dumps({**values, "version": 99}), "has version 99"),
+        (json.dumps({**values, "max_prompt_tokens": "many"}), "must be of type int"),
+    ):
+        (folder / contract.FILE).write_text(text)
+        with pytest.raises(ValueError, match=message):
+            contract.read(folder)
+
+
+def test_a_listwise_model_keeps_its_parameters(tiny_model_dir, tmp_path):
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    export(Listwise(window=3, stride=1), folder)
+    loaded = Reranker.load(folder, dtype="float32", batch_tokens=512)
+    assert loaded.paradigm == Listwise(window=3, stride=1)
+    assert sorted(i for i, _ in loaded.rank("caves", DOCUMENTS)) == [0, 1, 2, 3]

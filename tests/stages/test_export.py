@@ -1,0 +1,85 @@
+"""The export stage: a folder that ranks as the trained model does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from safetensors import safe_open
+
+from rl_rerank.config import Config, DataConfig, EvaluateStage, ExportStage, GRPOStage, ModelConfig, RerankStage
+from rl_rerank.serving import Reranker
+from rl_rerank.stages import export
+
+DOCUMENTS = ["ice caves", "yes no yes", "bread"]
+
+
+@pytest.fixture
+def config(tmp_path, tiny_model_dir) -> Config:
+    with (tmp_path / "data.jsonl").open("w") as file:
+        for i in range(8):
+            candidates = [{"docid": f"{i}{c}", "text": f"the text {c} {i}", "title": c} for c in "abc"]
+            row = {"qid": f"q{i}", "query": f"query {i}", "candidates": candidates, "qrels": {f"{i}b": 1}}
+            file.write(json.dumps({**row, "split": ("test", "train")[i % 2]}) + "\n")
+    shutil.copytree(tiny_model_dir, tmp_path / "run/rl/model")
+    return Config(
+        run_dir=str(tmp_path / "run"),
+        experiment="tiny",
+        data=DataConfig(source="jsonl", path=str(tmp_path / "data.jsonl")),
+        model=ModelConfig(path=str(tiny_model_dir), max_prompt_tokens=512),
+        stages={
+            "rl": GRPOStage(kind="grpo", micro_batch=8),
+            "trained": RerankStage(kind="rerank", model="rl"),
+            "evaluate": EvaluateStage(kind="evaluate"),
+            "export": ExportStage(kind="export", model="rl"),
+        },
+    )
+
+
+def test_the_exported_folder_ranks_as_the_trained_model(config, tmp_path, tiny_model_dir):
+    export.run(config, "export", ExportStage(kind="export", model="rl"))
+    folder = tmp_path / "run/export/model"
+    assert {p.name for p in folder.iterdir()} >= {"reranker.json", "model.safetensors", "tokenizer.json", "README.md"}
+    assert [p.name for p in folder.parent.iterdir()] == ["model"]
+    reranker = Reranker.load(folder)
+    reranker.verify()
+    assert reranker.contract.paradigm_params["positive"] == "yes"
+    assert reranker.contract.provenance["stage"] == "rl"
+    assert len(reranker.contract.provenance["config_sha256"]) == 64
+    assert [i for i, _ in reranker.rank("caves", DOCUMENTS, top_n=1)] != []
+    assert "Not measured." in (folder / "README.md").read_text()
+
+
+def test_weights_are_stored_in_the_configured_type(config, tmp_path):
+    config.model.dtype = "bfloat16"
+    export.run(config, "export", ExportStage(kind="export", model="rl"))
+    with safe_open(tmp_path / "run/export/model/model.safetensors", "pt") as file:
+        assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"BF16"}  # noqa: SIM118
+
+
+def test_exporting_again_replaces_the_folder_and_shows_what_was_measured(config, tmp_path):
+    (tmp_path / "run/export/model").mkdir(parents=True)
+    (tmp_path / "run/export/model/stale.txt").write_text("old")
+    metrics = {"measures": ["nDCG@10"], "rows": [{"run": "trained", "label": "GRPO", "mean": {"nDCG@10": 0.51234}}]}
+    (tmp_path / "run/evaluate").mkdir()
+    (tmp_path / "run/evaluate/metrics.json").write_text(json.dumps(metrics))
+    export.run(config, "export", ExportStage(kind="export", model="rl"))
+    folder = tmp_path / "run/export/model"
+    assert not (folder / "stale.txt").exists()
+    card = (folder / "README.md").read_text()
+    assert "| GRPO (this model) | 0.5123 |" in card
+    assert str(tmp_path) not in card
+
+
+def test_a_folder_that_ranks_otherwise_is_refused(config, tmp_path):
+    [example, *_] = export._checked_examples(config)
+    export.run(config, "export", ExportStage(kind="export", model="rl"))
+    with pytest.raises(ValueError, match="does not rank as its source"):
+        export._verify(config, tmp_path / "run/export/model", [example], [[(0, 9.0), (1, 8.0), (2, 7.0)]])
+
+
+def test_a_stage_that_has_not_run_cannot_be_exported(config, tmp_path):
+    shutil.rmtree(tmp_path / "run/rl")
+    with pytest.raises(FileNotFoundError, match="stage 'rl' has left no model"):
+        export.run(config, "export", ExportStage(kind="export", model="rl"))
