@@ -1,8 +1,8 @@
 """The one place where a prompt becomes tokens.
 
-Text from outside is hostile: it is neutralised before it meets the template, so that no document can open a message, end
-one, imitate an identifier or write an answer. To fit a budget only documents shrink; the query, the instructions and the
-answer format never do.
+Text from outside is hostile: it is neutralised before it meets the template, so that no document can open a message,
+end one, imitate an identifier or write an answer. To fit a budget only documents shrink; the query, the instructions
+and the answer format never do.
 """
 
 from __future__ import annotations
@@ -10,26 +10,32 @@ from __future__ import annotations
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateError
 
-from rl_rerank.types import Prompt, Rendered
+from rl_rerank.types import Prompt, Rendered, Segment
 
-TAG = re.compile(r"<(\s*/?\s*(?:think|answer)\b)", re.IGNORECASE)
-IDENTIFIER = re.compile(r"\[(\s*(?:\d+|[A-Za-z])\s*)\]")
+# Full-width brackets too: some tokenizers normalise them to the plain ones.
+TAG = re.compile(r"[<\uff1c](\s*/?\s*(?:think|answer)\b)", re.IGNORECASE)
+IDENTIFIER = re.compile(r"[\[\uff3b](\s*(?:\d+|[A-Za-z])\s*)[\]\uff3d]")
+SHOWN_AS = {"Cc": " ", "Cs": " ", "Cf": ""}
+"""Unicode category -> replacement: control characters and lone surrogates; bidi marks, zero-width and soft hyphens."""
 CHARACTERS_PER_TOKEN = 16
 """Texts longer than so many characters a token of the budget are cut before they are tokenised."""
+CACHED_TEXTS = 4096
+"""Neutralised texts kept: a document is a candidate of many queries, and a query is shown with many documents."""
 
 
 class Renderer:
     """Renders prompts for one tokenizer within a token budget.
 
     Args:
-        tokenizer: a transformers fast tokenizer. Without a chat template, messages are joined by blank lines.
+        tokenizer: a transformers fast tokenizer. Without a chat template, messages are joined by blank lines, behind
+            the begin-of-sequence token where the tokenizer puts one, and "Answer:" asks for the answer.
         max_prompt_tokens: budget of a whole prompt.
         max_passage_tokens: cap of one document's title and text together; None: only the budget counts.
         template_kwargs: passed to the chat template, such as enable_thinking.
@@ -48,6 +54,8 @@ class Renderer:
         self.max_passage_tokens = max_passage_tokens
         self.template_kwargs = dict(template_kwargs or {})
         self._controls = _controls(tokenizer)
+        self._pattern = _any_of(self._controls.values())
+        self._known: dict[str, str] = {}
         self.end_id = self._end_id()
 
     def __call__(self, prompt: Prompt) -> Rendered:
@@ -65,30 +73,67 @@ class Renderer:
         empty = self._render(prompt, ends, 0)
         if len(empty.token_ids) > self.max_prompt_tokens:
             raise ValueError(
-                f"qid {prompt.qid!r}: the {prompt.paradigm} prompt takes {len(empty.token_ids)} tokens before any document "
-                f"is shown, more than max_prompt_tokens={self.max_prompt_tokens}; raise the budget or shorten the query"
+                f"qid {prompt.qid!r}: the {prompt.paradigm} prompt takes {len(empty.token_ids)} tokens before any "
+                f"document is shown, more than max_prompt_tokens={self.max_prompt_tokens}; raise the budget or shorten "
+                "the query"
             )
-        # The largest cap that fits: low fits, high does not.
-        low, high, fitted = 0, cap, empty
+        return self._fit(prompt, ends, cap, empty)
+
+    def _fit(self, prompt: Prompt, ends: Mapping[str, list[int]], cap: int, empty: Rendered) -> Rendered:
+        """The prompt with the largest common cap of its documents that fits; `cap` does not, and 0 gives `empty`.
+
+        Starts from the cap that would fit if pieces of text had as many tokens together as apart, which they nearly do.
+        """
+        sizes: dict[str, int] = dict.fromkeys(prompt.docids, 0)
+        for segment in (s for m in prompt.messages for s in m.segments):
+            if segment.docid is not None:
+                sizes[segment.docid] += len(ends[segment.text])
+        guess = _water_level(list(sizes.values()), self.max_prompt_tokens - len(empty.token_ids))
+        low, high, fitted, step = 0, cap, empty, 1
         while high - low > 1:
-            middle = (low + high) // 2
+            middle = guess if low < guess < high else (low + high) // 2
             trial = self._render(prompt, ends, middle)
             if len(trial.token_ids) <= self.max_prompt_tokens:
-                low, fitted = middle, trial
+                low, fitted, guess = middle, trial, middle + step
             else:
-                high = middle
+                high, guess = middle, middle - step
+            step *= 2
         return fitted
 
     def neutralise(self, text: str) -> str:
-        """Text from outside with nothing left in it that could pass for structure."""
-        text = "".join(c if unicodedata.category(c)[0] != "C" else " " for c in text)
-        text = " ".join(text.split())
-        text = IDENTIFIER.sub(r"(\1)", text)
+        """Text from outside with nothing left in it that could pass for structure, on one line."""
+        known = self._known.get(text)
+        if known is not None:
+            return known
+        neutral = self._broken(text)
+        # A normaliser can turn harmless-looking characters into a control token, which only the tokenizer can tell.
+        while not neutral.isascii() and (hidden := self._hidden_controls(neutral)):
+            for start, end in reversed(hidden):
+                neutral = f"{neutral[:start]} {neutral[end:]}"
+            neutral = self._broken(neutral)
+        if len(text) <= CHARACTERS_PER_TOKEN * self.max_prompt_tokens:
+            if len(self._known) >= CACHED_TEXTS:
+                self._known.clear()
+            self._known[text] = neutral
+        return neutral
+
+    def _broken(self, text: str) -> str:
+        """The text on one line, with identifiers, tags and the strings of control tokens broken up."""
+        text = IDENTIFIER.sub(r"(\1)", _visible(text))
         text = TAG.sub(r"(\1", text)
         # Breaking one token string can complete another around it, so this runs until nothing is left to break.
-        while self._controls is not None and self._controls.search(text):
-            text = self._controls.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
+        while self._pattern is not None and self._pattern.search(text):
+            text = self._pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
         return text
+
+    def _hidden_controls(self, text: str) -> list[tuple[int, int]]:
+        """[start, end) of the characters of `text` that the tokenizer reads as control tokens."""
+        encoded = self._encode(text)
+        pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
+        return [span for token, span in pairs if token in self._controls and span[0] < span[1]]
+
+    def _encode(self, text: str) -> Any:
+        return self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
 
     def continuation_ids(self, text: str) -> tuple[int, ...]:
         """Token ids of an answer, or of its beginning, right after the prompt."""
@@ -107,35 +152,34 @@ class Renderer:
     def _token_ends(self, text: str) -> list[int]:
         """Where each token of `text` ends, in characters; at most max_prompt_tokens tokens."""
         text = text[: self.max_prompt_tokens * CHARACTERS_PER_TOKEN]
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return [end for _, end in encoded["offset_mapping"][: self.max_prompt_tokens]]
+        return [end for _, end in self._encode(text)["offset_mapping"][: self.max_prompt_tokens]]
 
     def _render(self, prompt: Prompt, ends: Mapping[str, list[int]], cap: int) -> Rendered:
         """The prompt with every document cut to `cap` tokens."""
         left: dict[str, int] = dict.fromkeys(prompt.docids, cap)
         shrunk: dict[str, None] = {}
-        messages, pieces = [], []
+        messages: list[dict[str, str]] = []
+        pieces: list[list[Segment]] = []
         for message in prompt.messages:
-            texts = []
+            kept = []
             for segment in message.segments:
-                text = segment.text
                 if segment.docid is not None:
-                    text, used = _cut(text, ends[segment.text], left[segment.docid])
+                    text, used = _cut(segment.text, ends[segment.text], left[segment.docid])
                     left[segment.docid] -= used
                     if len(text) < len(segment.text):
                         shrunk[segment.docid] = None
-                    if text:
-                        pieces.append((segment.docid, text))
-                texts.append(text)
-            messages.append({"role": message.role, "content": "".join(texts)})
+                    segment = replace(segment, text=text)
+                kept.append(segment)
+            messages.append({"role": message.role, "content": "".join(s.text for s in kept)})
+            pieces.append(kept)
         text = self._template(messages)
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        encoded = self._encode(text)
         spans = _spans(text, pieces, encoded["offset_mapping"])
         return Rendered(text, tuple(encoded["input_ids"]), spans, tuple(shrunk))
 
     def _template(self, messages: list[dict[str, str]], *, ask: bool = True) -> str:
         if getattr(self.tokenizer, "chat_template", None) is None:
-            return "\n\n".join(m["content"] for m in messages) + ("\n\nAnswer: " if ask else "")
+            return self._begin + "\n\n".join(m["content"] for m in messages) + ("\n\nAnswer:\n" if ask else "")
         if messages[0]["role"] == "system" and not self._takes_system:
             first = messages[0]["content"] + "\n\n" + messages[1]["content"]
             messages = [{"role": messages[1]["role"], "content": first}, *messages[2:]]
@@ -144,8 +188,14 @@ class Renderer:
         )
 
     @cached_property
+    def _begin(self) -> str:
+        """The begin-of-sequence token's text, if the tokenizer puts it before plain text."""
+        begin = self.tokenizer.bos_token_id
+        return self.tokenizer.bos_token if begin is not None and self.tokenizer("")["input_ids"][:1] == [begin] else ""
+
+    @cached_property
     def _takes_system(self) -> bool:
-        """Whether the template shows a system message; some refuse or drop it, and it is then put before the question."""
+        """Whether the template shows a system message; some refuse or drop it, and it then precedes the question."""
         messages = [{"role": "system", "content": "sysmark"}, {"role": "user", "content": "usermark"}]
         try:
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, **self.template_kwargs)
@@ -159,22 +209,44 @@ class Renderer:
             messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "answermark"}]
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, **self.template_kwargs)
             behind = text[text.rindex("answermark") + len("answermark") :]
-            controls = set(self.tokenizer.added_tokens_encoder.values())
             for token in self.tokenizer.encode(behind, add_special_tokens=False):
-                if token in controls:
+                if token in self._controls:
                     return token
         if self.tokenizer.eos_token_id is None:
             raise ValueError("the tokenizer has neither a chat template with an end token nor an eos token")
         return self.tokenizer.eos_token_id
 
 
-def _controls(tokenizer: Any) -> re.Pattern[str] | None:
-    """Matches every special or added token's string; runs of spaces and single characters are text."""
-    strings = {*tokenizer.added_tokens_encoder, *tokenizer.all_special_tokens}
-    strings = {s for s in strings if len(s) > 1 and not any(c.isspace() for c in s)}
-    if not strings:
-        return None
-    return re.compile("|".join(re.escape(s) for s in sorted(strings, key=len, reverse=True)))
+def _visible(text: str) -> str:
+    """The text on one line, without the characters that cannot be seen."""
+    text = " ".join(text.split())
+    if text.isprintable():
+        return text
+    kept = (SHOWN_AS.get(unicodedata.category(c), c) for c in text)
+    return " ".join("".join(kept).split())
+
+
+def _controls(tokenizer: Any) -> dict[int, str]:
+    """Id -> string of every special or added token; white space and single characters are text."""
+    found = {i: token for token, i in tokenizer.added_tokens_encoder.items()}
+    found |= {tokenizer.convert_tokens_to_ids(token): token for token in tokenizer.all_special_tokens}
+    return {i: token.strip() for i, token in found.items() if len(token.strip()) > 1}
+
+
+def _any_of(strings: Iterable[str]) -> re.Pattern[str] | None:
+    """Matches any of the strings, the longest first; None where there are none."""
+    ordered = sorted(set(strings), key=lambda s: (-len(s), s))
+    return re.compile("|".join(map(re.escape, ordered))) if ordered else None
+
+
+def _water_level(sizes: Sequence[int], room: int) -> int:
+    """The largest level whose sum of min(size, level) is at most `room`."""
+    left = len(sizes)
+    for size in sorted(sizes):
+        if size * left > room:
+            return room // left
+        room, left = room - size, left - 1
+    return max(sizes, default=0)
 
 
 def _cut(text: str, ends: list[int], tokens: int) -> tuple[str, int]:
@@ -185,16 +257,23 @@ def _cut(text: str, ends: list[int], tokens: int) -> tuple[str, int]:
     return text[: ends[used - 1]].rstrip(), used
 
 
-def _spans(text: str, pieces: list[tuple[str, str]], offsets: list[tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    """docid -> [first, last + 1) token of its pieces, which stand in `text` in this order."""
-    starts = [start for start, _ in offsets]
+def _spans(
+    text: str, messages: Sequence[Sequence[Segment]], offsets: Sequence[tuple[int, int]]
+) -> dict[str, tuple[int, int]]:
+    """docid -> [start, end) of the tokens of its texts.
+
+    Every segment is sought behind the one before it: a short text can also stand in the template or in the query.
+    """
+    starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
     found: dict[str, tuple[int, int]] = {}
     cursor = 0
-    for docid, piece in pieces:
+    for segment in (segment for message in messages for segment in message):
+        piece = segment.text if segment.docid is not None else segment.text.strip()  # templates trim messages
         begin = text.find(piece, cursor)
-        assert begin >= 0, "the chat template changed a document's text"
+        if begin < 0:
+            raise ValueError(f"the chat template changed the text {piece[:80]!r}, so that its tokens cannot be found")
         cursor = begin + len(piece)
-        first = max(bisect_right(starts, begin) - 1, 0)
-        last = bisect_left(starts, cursor)
-        found[docid] = (found[docid][0] if docid in found else first, last)
+        if segment.docid is not None and piece:
+            first, last = bisect_right(ends, begin), bisect_left(starts, cursor)
+            found[segment.docid] = (found[segment.docid][0] if segment.docid in found else first, last)
     return found

@@ -20,7 +20,7 @@ from rl_rerank_synth.questions import questions
 
 logger = logging.getLogger(__name__)
 
-BATCH = 32
+SMALLEST_BATCH, LARGEST_BATCH = 4, 32
 """Prompts asked in one call and journalled together: what a kill can lose."""
 
 
@@ -45,7 +45,10 @@ class ModelTeacher:
         """Rows in a seeded order until there are `count`, or no more prompts."""
         journal = _Journal(context.directory / "rows.partial.jsonl")
         walk = questions(examples, paradigm, context.stage.seed)
-        while context.counts["kept"] < count and (batch := list(islice(walk, BATCH))):
+        while (missing := count - context.counts["kept"]) > 0:
+            batch = list(islice(walk, min(max(missing, SMALLEST_BATCH), LARGEST_BATCH)))
+            if not batch:
+                return
             completions = _answers([prompt for _, prompt in batch], paradigm, context, journal)
             for (example, prompt), completion in zip(batch, completions, strict=True):
                 judgment = paradigm.parse(prompt, completion, strict=True)

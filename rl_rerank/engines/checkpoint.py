@@ -63,7 +63,7 @@ def base_model_dir(model: ModelConfig) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled) as e:
         raise LookupError(
             f"model.path={model.path!r} is neither a folder here nor a model that the hub gives "
-            f"(revision {model.revision or 'main'}): {e}"
+            f"(revision {model.revision or 'main'}): {' '.join(str(e).split())}"
         ) from e
     return check_model_dir(Path(found))
 

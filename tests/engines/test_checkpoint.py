@@ -18,7 +18,7 @@ def test_a_local_folder_is_its_own_base_model(tiny_model_dir):
 
 
 def test_a_folder_that_does_not_exist_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there is no model folder '.*nowhere'"):
+    with pytest.raises(FileNotFoundError, match=r"there is no model folder '.*nowhere'"):
         checkpoint.base_model_dir(ModelConfig(path=str(tmp_path / "nowhere")))
 
 

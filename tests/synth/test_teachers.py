@@ -4,9 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from rl_rerank_synth.labels import Labels
-from rl_rerank_synth.model import BATCH, ModelTeacher
-from rl_rerank_synth.questions import questions
 
 from rl_rerank.config import Config, SynthStage
 from rl_rerank.engines.scripted import Scripted
@@ -15,6 +12,9 @@ from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.stages.synth import StepContext
 from rl_rerank.types import Candidate, Completion, Prompt, RankingExample
+from rl_rerank_synth.labels import Labels
+from rl_rerank_synth.model import LARGEST_BATCH, ModelTeacher
+from rl_rerank_synth.questions import questions
 
 
 def example(qid: str, grades: dict[str, int]) -> RankingExample:
@@ -103,19 +103,19 @@ def test_a_killed_teacher_goes_on_where_it_stopped_and_ends_with_the_same_rows(t
         return list(ModelTeacher()(EXAMPLES, "listwise", Listwise(), count, made)), sum(engine.batch_sizes)
 
     whole, asked = run(tmp_path / "whole", 60)
-    assert (len(whole), asked) == (60, 2 * BATCH)
-    partial, asked = run(tmp_path / "killed", 10)
-    assert (partial, asked) == (whole[:10], BATCH)
+    assert (len(whole), asked) == (60, 60)
+    partial, asked = run(tmp_path / "killed", LARGEST_BATCH + 1)
+    assert (partial, asked) == (whole[: LARGEST_BATCH + 1], LARGEST_BATCH + 4)
     journal = tmp_path / "killed/rows.partial.jsonl"
     # The kill hit while the last line was written: its answer is asked for once more.
     journal.write_bytes(journal.read_bytes()[:-7])
     resumed, asked = run(tmp_path / "killed", 60)
-    assert (resumed, asked) == (whole, BATCH + 1)
-    assert len(journal.read_text().splitlines()) == 2 * BATCH
+    assert (resumed, asked) == (whole, 60 - (LARGEST_BATCH + 3))
+    assert len(journal.read_text().splitlines()) == 60
 
 
 def test_answers_of_another_model_or_temperature_are_not_taken_from_the_journal(tmp_path):
-    for temperature, expected in [(0.0, BATCH), (0.0, 0), (0.7, BATCH)]:
+    for temperature, expected in [(0.0, 5), (0.0, 0), (0.7, 5)]:
         made = context(tmp_path, temperature=temperature)
         made.engine = engine = Scripted(best_first)
         assert len(list(ModelTeacher()(EXAMPLES, "listwise", Listwise(), 5, made))) == 5
@@ -124,7 +124,6 @@ def test_answers_of_another_model_or_temperature_are_not_taken_from_the_journal(
     other.config.model.path = "another"
     other.engine = engine = Scripted(best_first)
     list(ModelTeacher()(EXAMPLES, "listwise", Listwise(), 5, other))
-    assert sum(engine.batch_sizes) == BATCH
-    assert all(
-        set(json.loads(line)) == {"key", "text", "finish_reason"} for line in open(tmp_path / "rows.partial.jsonl")
-    )
+    assert sum(engine.batch_sizes) == 5
+    lines = (tmp_path / "rows.partial.jsonl").read_text().splitlines()
+    assert all(set(json.loads(line)) == {"key", "text", "finish_reason"} for line in lines)
