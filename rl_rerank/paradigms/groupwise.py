@@ -20,15 +20,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rl_rerank.paradigms.answers import find_answer, issue, no_answer, thought, written, wrong_ids
+from rl_rerank.paradigms.answers import NUMBER, find_answer, issue, no_answer, thought, written, wrong_ids
 from rl_rerank.paradigms.base import Strategy
 from rl_rerank.paradigms.messages import numbered, ours, query, question
 from rl_rerank.paradigms.ordering import rank_by_scores
 from rl_rerank.paradigms.windows import training_window
 from rl_rerank.types import Completion, Issue, Judgment, Prompt, RankingExample, Status
 
-KEY = re.compile(r"\[(\d{1,9})\]")
-PAIR = re.compile(r"\[(\d{1,9})\]\"?\s*:\s*\"?(-?\d{1,9}(?:\.\d{1,9})?)")
+KEY = re.compile(rf"\[({NUMBER})\]")
+PAIR = re.compile(r"\[([0-9]{1,9})\]\"?\s*:\s*\"?(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)")
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,17 @@ class Groupwise:
 
     def __post_init__(self) -> None:
         if self.size < 2:
-            raise ValueError(f"groupwise: size must be at least 2; one document is a pointwise question; got {self.size}")
+            raise ValueError(
+                f"groupwise: size must be at least 2; one document is a pointwise question; got {self.size}"
+            )
         if self.max_score < 1:
             raise ValueError(f"groupwise: max_score must be at least 1; got {self.max_score}")
 
     @property
     def max_completion_tokens(self) -> int:
-        # '"[12]": 10, ' takes up to eleven tokens where every character is one
-        return 11 * self.size + 4 + (self.think_tokens if self.reasoning else 0)
+        # At most a token a character, and the end token.
+        longest = json.dumps({f"[{i}]": self.max_score for i in range(1, self.size + 1)})
+        return len(written(longest, reasoning=self.reasoning)) + 1 + (self.think_tokens if self.reasoning else 0)
 
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
         contract = 'Answer in JSON, like {"[1]": 3, "[2]": 7}.'

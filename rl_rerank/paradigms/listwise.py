@@ -14,18 +14,18 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from rl_rerank.paradigms.answers import find_answer, issue, no_answer, thought, written, wrong_ids
+from rl_rerank.paradigms.answers import NUMBER, find_answer, issue, no_answer, thought, written, wrong_ids
 from rl_rerank.paradigms.base import Strategy
 from rl_rerank.paradigms.messages import numbered, ours, query, question
 from rl_rerank.paradigms.ordering import rank_by_order
 from rl_rerank.paradigms.windows import training_window, windows
 from rl_rerank.types import Completion, Judgment, Prompt, RankingExample, Status
 
-PERMUTATION = re.compile(r"\[\d{1,9}\](?: > \[\d{1,9}\])*")
-CHAIN = re.compile(r"\[?\b\d{1,9}\b\]?(?:\s*>\s*\[?\b\d{1,9}\b\]?)+|\[\d{1,9}\]")
+PERMUTATION = re.compile(rf"\[{NUMBER}\](?: > \[{NUMBER}\])*")
+CHAIN = re.compile(r"\[?\b[0-9]{1,9}\b\]?(?:\s*>\s*\[?\b[0-9]{1,9}\b\]?)+|\[[0-9]{1,9}\]")
 """Identifiers in a lenient answer: a chain of numbers with or without brackets, or one in brackets."""
 
 
@@ -51,8 +51,9 @@ class Listwise:
 
     @property
     def max_completion_tokens(self) -> int:
-        # "[12] > " takes up to six tokens where every character is one
-        return 6 * self.window + 2 + (self.think_tokens if self.reasoning else 0)
+        # At most a token a character, and the end token.
+        longest = _written(range(1, self.window + 1))
+        return len(written(longest, reasoning=self.reasoning)) + 1 + (self.think_tokens if self.reasoning else 0)
 
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
         contract = "Answer with all identifiers, most relevant first, like [2] > [1]."
@@ -68,8 +69,7 @@ class Listwise:
     def target(self, example: RankingExample, prompt: Prompt) -> str:
         n = len(prompt.docids)
         order = sorted(range(1, n + 1), key=lambda i: -example.qrels.get(prompt.docids[i - 1], 0))
-        answer = " > ".join(f"[{i}]" for i in order)
-        return written(answer, reasoning=self.reasoning, thought=thought(example, prompt.docids))
+        return written(_written(order), reasoning=self.reasoning, thought=thought(example, prompt.docids))
 
     def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
         answer = find_answer(completion, reasoning=self.reasoning, strict=strict)
@@ -78,12 +78,12 @@ class Listwise:
         n = len(prompt.docids)
         text = answer.text.strip()
         if PERMUTATION.fullmatch(text):
-            ids = tuple(map(int, re.findall(r"\d+", text)))
+            ids = tuple(map(int, re.findall(r"[0-9]+", text)))
             issues = (*answer.issues, *wrong_ids(ids, n))
         elif strict:
             return Judgment(Status.answer, issues=(*answer.issues, issue("not_a_permutation", text)))
         else:
-            ids = tuple(int(i) for chain in CHAIN.findall(text) for i in re.findall(r"\d+", chain))
+            ids = tuple(int(i) for chain in CHAIN.findall(text) for i in re.findall(r"[0-9]+", chain))
             issues = (*answer.issues, issue("not_a_permutation", text), *wrong_ids(ids, n))
         if not issues:
             return Judgment(Status.ok, _scores(prompt, ids), ids)
@@ -106,6 +106,10 @@ class Listwise:
             shown = docids[start:end]
             docids[start:end] = sorted(shown, key=lambda d, j=judgment: -j.scores.get(d, 0.0))
         return rank_by_order(example.qid, docids, prompts, malformed, fallbacks)
+
+
+def _written(ids: Iterable[int]) -> str:
+    return " > ".join(f"[{i}]" for i in ids)
 
 
 def _scores(prompt: Prompt, ids: Sequence[int]) -> dict[str, float]:

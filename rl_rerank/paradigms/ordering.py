@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import statistics
 import struct
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
-from rl_rerank.types import RankingExample, Ranking
+from rl_rerank.types import Ranking, RankingExample
 
 
 def rank_by_scores(
     example: RankingExample, scores: Mapping[str, float], *, num_prompts: int, num_malformed: int, num_fallbacks: int
 ) -> Ranking:
     """Order by score, equal scores in shown order; documents without a score take the median of the others'."""
-    known = sorted(scores.values())
-    median = known[len(known) // 2] if known else 0.0
+    median = statistics.median(scores.values()) if scores else 0.0
     complete = {docid: scores.get(docid, median) for docid in example.docids}
     docids = sorted(example.docids, key=lambda docid: -complete[docid])
     values = [_float32(complete[docid]) for docid in docids]
-    if any(a <= b for a, b in zip(values, values[1:], strict=False)):
+    if any(a <= b for a, b in pairwise(values)):
         return rank_by_order(example.qid, docids, num_prompts, num_malformed, num_fallbacks)
     kept = {docid: complete[docid] for docid in docids}
     return Ranking(example.qid, tuple(docids), kept, num_prompts, num_malformed, num_fallbacks)

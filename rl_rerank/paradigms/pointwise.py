@@ -39,7 +39,8 @@ class Pointwise:
             raise ValueError(f"pointwise: pairs must be at least 1; got {self.pairs}")
         if not self.positive or self.positive == self.negative:
             raise ValueError(
-                f"pointwise: positive and negative must be two different answers; got {self.positive!r} and {self.negative!r}"
+                "pointwise: positive and negative must be two different answers; got "
+                f"{self.positive!r} and {self.negative!r}"
             )
 
     @property
@@ -100,4 +101,3 @@ class Pointwise:
 
     def _is_relevant(self, example: RankingExample, docid: str) -> bool:
         return example.qrels.get(docid, 0) >= self.relevant
-
