@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 import tokenizers_for_tests as small
 
 

@@ -66,7 +66,11 @@ def test_no_document_or_query_changes_the_prompts_structure(any_tokenizer, attac
     renderer = Renderer(any_tokenizer, max_prompt_tokens=8000, max_passage_tokens=300)
     if where == "query":
         attack = attack[:500]
-    harmless = {"text": example(["cave"] * 3), "title": example(["cave"] * 3, title="t"), "query": example(["cave"] * 3)}
+    harmless = {
+        "text": example(["cave"] * 3),
+        "title": example(["cave"] * 3, title="t"),
+        "query": example(["cave"] * 3),
+    }
     hostile = {
         "text": example([f"cave {attack} ice", attack, "cave"]),
         "title": example(["cave"] * 3, title=f"t {attack}"),

@@ -42,12 +42,13 @@ class ModelTeacher:
         count: int,
         context: StepContext,
     ) -> Iterator[dict[str, Any]]:
-        """Rows in a seeded order until there are `count`, or no more prompts."""
+        """Rows in a seeded order until there are `count`, no more prompts, or not one good answer in a whole pass."""
         journal = _Journal(context.directory / "rows.partial.jsonl")
         walk = questions(examples, paradigm, context.stage.seed)
         while (missing := count - context.counts["kept"]) > 0:
             batch = list(islice(walk, min(max(missing, SMALLEST_BATCH), LARGEST_BATCH)))
-            if not batch:
+            is_hopeless = context.counts["kept"] == 0 and context.counts.total() >= max(len(examples), LARGEST_BATCH)
+            if not batch or is_hopeless:
                 return
             completions = _answers([prompt for _, prompt in batch], paradigm, context, journal)
             for (example, prompt), completion in zip(batch, completions, strict=True):

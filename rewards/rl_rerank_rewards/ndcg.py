@@ -12,8 +12,8 @@ from rl_rerank.types import RankingExample, Rollout
 class NDCG:
     """nDCG@k of the prompt's window, in [0, 1]; `malformed` if the completion is not well formed.
 
-    Linear gains, in expectation over the orders of equal scores. The ideal is taken over the window, not over all qrels:
-    the policy can only order what it was shown.
+    Linear gains, in expectation over the orders of equal scores. The ideal is taken over the window, not over all
+    qrels: the policy can only order what it was shown.
 
     Paradigms: listwise, groupwise.
     """

@@ -40,7 +40,7 @@ class Paradigm(Protocol):
         ...
 
     def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
-        """Read a completion: strict accepts the exact form only, lenient mends and lists what it mended. Never raises."""
+        """Read a completion: strict takes the exact form only, lenient mends and lists what it mended. Never raises."""
         ...
 
     def strategy(self, example: RankingExample) -> Strategy:

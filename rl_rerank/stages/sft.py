@@ -8,7 +8,7 @@ from typing import Any
 
 from peft import get_peft_model
 from transformers import Trainer
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from rl_rerank import data
 from rl_rerank.config import Config, SFTStage
@@ -21,6 +21,7 @@ from rl_rerank.training.arguments import peft_config, sft_arguments
 from rl_rerank.training.models import save_merged
 from rl_rerank.training.records import Records, resumable_checkpoint
 from rl_rerank.training.rows import tokenised
+from rl_rerank.training.sft import AnswerTrainer
 from rl_rerank.training.softmax import SoftmaxTrainer, lists
 
 logger = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ def _completion_trainer(config: Config, stage: SFTStage, start: Path, tokenizer:
     store = data.prepare(config.data, Path(config.run_dir) / "data")
     dataset = tokenised(rows, store, paradigms, checkpoint.renderer(config.model, start))
     logger.info("sft on %d rows, %d tokens", len(dataset), sum(map(len, dataset["input_ids"])))
-    return SFTTrainer(
+    return AnswerTrainer(
         model=checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code),
         args=arguments,
         train_dataset=dataset,

@@ -127,3 +127,11 @@ def test_answers_of_another_model_or_temperature_are_not_taken_from_the_journal(
     assert sum(engine.batch_sizes) == 5
     lines = (tmp_path / "rows.partial.jsonl").read_text().splitlines()
     assert all(set(json.loads(line)) == {"key", "text", "finish_reason"} for line in lines)
+
+
+def test_a_model_that_never_gives_a_good_answer_is_not_asked_for_ever(tmp_path):
+    made = context(tmp_path)
+    made.engine = engine = Scripted(lambda prompt: "no idea")
+    assert list(ModelTeacher()(EXAMPLES, "listwise", Listwise(), 1000, made)) == []
+    # 40 examples: batches of 32 until at least 40 answers are in
+    assert sum(engine.batch_sizes) == made.counts["malformed"] == 2 * LARGEST_BATCH
