@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import dataclasses
 import fcntl
@@ -12,9 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import IO
 
 from rl_rerank import ledger, plan
@@ -29,6 +28,9 @@ LOG = "log.txt"
 
 GRACE_SECONDS = 30.0
 """How long an interrupted stage may take to close its files."""
+
+POLL_SECONDS = 1.0
+"""How soon an interrupt is seen."""
 
 PR_SET_PDEATHSIG = 1
 
@@ -110,33 +112,32 @@ def _stage(config: Config, name: str, overrides: Sequence[str], lock: IO[str]) -
 
 def _wait(arguments: list[str], lock: IO[str]) -> int:
     """Run a process to its end; an interrupt is passed on, and the process may close its files first."""
-    # The child keeps the lock too: a run whose conductor was killed stays locked until its stage is gone.
-    # PYTHONSAFEPATH: a folder of the working directory must not shadow a package that the stage imports.
-    process = subprocess.Popen(
-        arguments,
-        env={**os.environ, "PYTHONSAFEPATH": "1"},
-        pass_fds=[lock.fileno()],
-        preexec_fn=_end_with_parent(),
-    )
-
-    def pass_on(signum: int, frame: FrameType | None) -> None:
-        process.send_signal(signum)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, pass_on)
+    # Handlers that note instead of raise: Python loses an exception that is raised while it forks.
+    noted: list[int] = []
+    before = {s: signal.signal(s, lambda signum, _: noted.append(signum)) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return process.wait()
-    except KeyboardInterrupt:
-        _end(process)
-        raise
+        # The child keeps the lock too: a run whose conductor was killed stays locked until its stage is gone.
+        # PYTHONSAFEPATH: a folder of the working directory must not shadow a package that the stage imports.
+        process = subprocess.Popen(
+            arguments,
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
+            pass_fds=[lock.fileno()],
+            preexec_fn=_end_with_parent(),
+        )
+        while not noted:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(POLL_SECONDS)
+        _end(process, noted[0])
+        raise KeyboardInterrupt
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
+def _end(process: subprocess.Popen[bytes], signum: int) -> None:
     """A terminal's Ctrl-C reached the stage as well; any other interrupt is passed on. Give it time, then insist."""
-    if not os.isatty(0):
-        process.send_signal(signal.SIGINT)
+    if signum != signal.SIGINT or not os.isatty(0):
+        process.send_signal(signum)
     for insist in (process.terminate, process.kill):
         try:
             process.wait(GRACE_SECONDS)
@@ -154,7 +155,7 @@ def _end_with_parent() -> Callable[[], None] | None:
     return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-@contextmanager
+@contextlib.contextmanager
 def _locked(run_dir: Path, patience: float = 3.0) -> Iterator[IO[str]]:
     """Hold the run's lock; `patience` is for the stage of a killed conductor, which takes a moment to end."""
     run_dir.mkdir(parents=True, exist_ok=True)

@@ -39,7 +39,9 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         if self.depth < 2:
-            raise ValueError(f"data.depth must be at least 2, because one document has only one order; got {self.depth}")
+            raise ValueError(
+                f"data.depth must be at least 2, because one document has only one order; got {self.depth}"
+            )
         for name in ("train_queries", "dev_queries", "test_queries"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -190,7 +192,7 @@ class SFTStage(TrainingStage):
     data: str = "synth"
     """The synth stage whose rows are used."""
     loss: str = "completion"
-    """`completion`: cross-entropy on the answer's tokens; `softmax`: a listwise softmax loss on the paradigm's logits."""
+    """`completion`: cross-entropy on the answer's tokens; `softmax`: a listwise loss on the paradigm's logits."""
     batch_size: int = 16
     """Rows (softmax: lists) per optimizer step, over all processes."""
 
@@ -219,7 +221,7 @@ class GRPOStage(TrainingStage):
     rollout: str = "hf"
     """What samples: hf or vllm."""
     shared_prefix: bool = True
-    """Compute each prompt once for its group. Equal to the plain path; models that it cannot serve take the plain path."""
+    """Compute each prompt once for its group. Equal to the plain path, which models that it cannot serve take."""
     permute_rewards: bool = False
     """A control: train on rewards permuted within groups. The logged rewards stay the true ones."""
 
@@ -232,16 +234,16 @@ class GRPOStage(TrainingStage):
             )
         if self.micro_batch % self.num_generations:
             raise ValueError(
-                f"grpo stage: micro_batch={self.micro_batch} is not a multiple of num_generations={self.num_generations}, "
-                "so a group would be split; choose a multiple"
+                f"grpo stage: micro_batch={self.micro_batch} is not a multiple of "
+                f"num_generations={self.num_generations}, so a group would be split; choose a multiple"
             )
         if self.prompts_per_step < 1:
             raise ValueError(f"grpo stage: prompts_per_step must be at least 1; got {self.prompts_per_step}")
         if (self.prompts_per_step * self.num_generations) % self.micro_batch:
             raise ValueError(
-                f"grpo stage: a step of prompts_per_step={self.prompts_per_step} x num_generations={self.num_generations} "
-                f"= {self.prompts_per_step * self.num_generations} completions is not a multiple of "
-                f"micro_batch={self.micro_batch}"
+                f"grpo stage: a step of prompts_per_step={self.prompts_per_step} x "
+                f"num_generations={self.num_generations} = {self.prompts_per_step * self.num_generations} completions "
+                f"is not a multiple of micro_batch={self.micro_batch}"
             )
         if self.temperature <= 0:
             raise ValueError(

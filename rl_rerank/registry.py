@@ -41,8 +41,9 @@ def find(kind: str, name: str) -> Any:
             close = difflib.get_close_matches(name, declared, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             raise LookupError(
-                f"no {kind} is named {name!r}; installed: {', '.join(sorted(declared)) or 'none'}.{hint} Declare it under "
-                f'[project.entry-points."{group}"], or give "package.module:Attribute" or "path/to/file.py:Attribute".'
+                f"no {kind} is named {name!r}; installed: {', '.join(sorted(declared)) or 'none'}.{hint} Declare it "
+                f'under [project.entry-points."{group}"], or give "package.module:Attribute" or '
+                '"path/to/file.py:Attribute".'
             )
         plugin = declared[name]
     try:

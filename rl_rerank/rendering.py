@@ -208,8 +208,8 @@ class Renderer:
         if getattr(self.tokenizer, "chat_template", None) is not None:
             messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "answermark"}]
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, **self.template_kwargs)
-            behind = text[text.rindex("answermark") + len("answermark") :]
-            for token in self.tokenizer.encode(behind, add_special_tokens=False):
+            _, shown, behind = text.rpartition("answermark")
+            for token in self.tokenizer.encode(behind if shown else "", add_special_tokens=False):
                 if token in self._controls:
                     return token
         if self.tokenizer.eos_token_id is None:

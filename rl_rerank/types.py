@@ -60,7 +60,9 @@ class RankingExample:
         seen: set[str] = set()
         for candidate in self.candidates:
             if candidate.docid in seen:
-                raise ValueError(f"qid {self.qid!r}: docid {candidate.docid!r} appears more than once among the candidates")
+                raise ValueError(
+                    f"qid {self.qid!r}: docid {candidate.docid!r} appears more than once among the candidates"
+                )
             seen.add(candidate.docid)
 
     @property

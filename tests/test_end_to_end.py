@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-WORDS = "cave ice glacier wave sound light speed matrix vector sum root norm mean scale shift fold bend".split()
+WORDS = "cave ice glacier wave sound light speed matrix vector sum root norm mean scale shift fold bend".split()  # noqa: SIM905
 
 
 @pytest.fixture(scope="module")

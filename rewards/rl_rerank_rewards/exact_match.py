@@ -25,5 +25,7 @@ class ExactMatch:
         if not rollout.judgment.is_ok:
             return self.malformed
         [docid] = rollout.prompt.docids
-        said_relevant = rollout.judgment.scores[docid] > 0.5
+        # A generated answer scores 1 or 0; a scored one log p(positive) - log p(negative), which 0 divides.
+        middle = 0.5 if rollout.completion.continuations is None else 0.0
+        said_relevant = rollout.judgment.scores[docid] > middle
         return float(said_relevant == (example.qrels.get(docid, 0) >= self.relevant))

@@ -181,9 +181,7 @@ class RankingGRPOTrainer(GRPOTrainer):
         completions: list[str],
         completion_ids_list: list[list[int]],
     ) -> Tensor:
-        rollouts = [
-            self._rollout(key, ids) for key, ids in zip(prompts, completion_ids_list, strict=True)
-        ]
+        rollouts = [self._rollout(key, ids) for key, ids in zip(prompts, completion_ids_list, strict=True)]
         terms = self.task.terms
         values = [
             score(terms, self._question(key).example, rollout) for key, rollout in zip(prompts, rollouts, strict=True)

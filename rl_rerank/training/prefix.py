@@ -82,7 +82,9 @@ def shared_log_probs(
     return _pad(log_probs * completion_mask, total), entropy
 
 
-def _trim(prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, completion_mask: Tensor) -> tuple[Tensor, ...]:
+def _trim(
+    prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, completion_mask: Tensor
+) -> tuple[Tensor, ...]:
     """Cut the columns that are padding in every row."""
     start = int(prompt_mask.size(1) - prompt_mask.sum(1).max())
     end = max(int(completion_mask.sum(1).max()), 1)

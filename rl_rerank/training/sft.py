@@ -40,7 +40,9 @@ class AnswerTrainer(SFTTrainer):
         total = nn.functional.cross_entropy(
             outputs.logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
         )
-        loss = total / torch.as_tensor(is_label.sum() if num_items_in_batch is None else num_items_in_batch).clamp(min=1)
+        loss = total / torch.as_tensor(is_label.sum() if num_items_in_batch is None else num_items_in_batch).clamp(
+            min=1
+        )
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
             # The count is of all processes, and gradients are averaged over them.
             loss = loss * self.accelerator.num_processes

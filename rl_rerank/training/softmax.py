@@ -33,7 +33,9 @@ def lists(examples: Sequence[RankingExample], paradigm: Paradigm, renderer: Rend
         input_ids.append([list(renderer(paradigm.prompt(example, [docid])).token_ids) for docid in example.docids])
         grades.append([float(gain) for gain in gains])
     if not input_ids:
-        raise ValueError("no training query has candidates of different grades, so the softmax loss has nothing to learn")
+        raise ValueError(
+            "no training query has candidates of different grades, so the softmax loss has nothing to learn"
+        )
     return Dataset.from_dict({"input_ids": input_ids, "grades": grades})
 
 
@@ -49,13 +51,17 @@ class SoftmaxTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         mask = inputs["attention_mask"]
-        logits = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-            logits_to_keep=1,  # the prompts are padded on the left, so the answer position is the last for all
-            use_cache=False,
-        ).logits[:, -1].float()  # [L*D, V]
+        logits = (
+            model(
+                input_ids=inputs["input_ids"],
+                attention_mask=mask,
+                position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+                logits_to_keep=1,  # the prompts are padded on the left, so the answer position is the last for all
+                use_cache=False,
+            )
+            .logits[:, -1]
+            .float()
+        )  # [L*D, V]
         scores = logits[:, self.positive_id] - logits[:, self.negative_id]
         loss = softmax_loss(scores, inputs["grades"], inputs["sizes"])
         return (loss, None) if return_outputs else loss

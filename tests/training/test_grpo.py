@@ -7,8 +7,6 @@ import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig
-from rl_rerank_rewards.format import Format
-from rl_rerank_rewards.ndcg import NDCG
 from transformers import AutoModelForCausalLM
 from trl import GRPOConfig, GRPOTrainer
 
@@ -18,6 +16,8 @@ from rl_rerank.reward import Term
 from rl_rerank.training.grpo import OVERRIDES, RankingGRPOTrainer, Task
 from rl_rerank.training.questions import questions
 from rl_rerank.types import Candidate, RankingExample
+from rl_rerank_rewards.format import Format
+from rl_rerank_rewards.ndcg import NDCG
 
 # sha256 of the methods' sources in trl 1.16.0. A difference means: read trl's change, adapt the override, then update.
 WRITTEN_AGAINST = {
@@ -159,6 +159,8 @@ def test_the_control_permutes_advantages_within_groups_and_logs_true_rewards(
 
 def test_a_reward_that_is_not_finite_stops_the_run_and_names_itself(tiny_model_dir, chatml_tokenizer, tmp_path):
     run = trainer(tiny_model_dir, chatml_tokenizer, tmp_path)
-    run.task = Task(run.task.questions, run.task.paradigm, [Term("broken", lambda e, r: float("nan")), Term("f", Format())])
+    run.task = Task(
+        run.task.questions, run.task.paradigm, [Term("broken", lambda e, r: float("nan")), Term("f", Format())]
+    )
     with pytest.raises(ValueError, match=r"reward 'broken' returned nan for qid 'q\d'"):
         run.train()

@@ -32,7 +32,12 @@ def test_samples_follow_the_models_distribution():
     model = tiny("llama").eval()
     torch.manual_seed(3)
     samples = sample_groups(
-        model, PROMPTS[:1], num_generations=2000, generation_config=config(do_sample=True, top_k=0), pad_id=0, end_ids=[96]
+        model,
+        PROMPTS[:1],
+        num_generations=2000,
+        generation_config=config(do_sample=True, top_k=0),
+        pad_id=0,
+        end_ids=[96],
     )
     first = torch.bincount(torch.tensor([ids[0] for ids in samples]), minlength=97) / 2000
     expected = torch.softmax(model(torch.tensor(PROMPTS[:1])).logits[0, -1], -1)

@@ -20,10 +20,21 @@ def test_the_head_on_answers_only_trains_to_the_same_weights_as_trl(tiny_model_d
         trainer = cls(
             model=AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32),
             args=SFTConfig(
-                output_dir=str(tmp_path), max_steps=3, per_device_train_batch_size=2, gradient_accumulation_steps=2,
-                learning_rate=0.1, optim="sgd", use_cpu=True, bf16=False, report_to=[], save_strategy="no",
-                logging_steps=1, max_length=None, gradient_checkpointing=False, train_sampling_strategy="sequential",
-            ),  # fmt: skip
+                output_dir=str(tmp_path),
+                max_steps=3,
+                per_device_train_batch_size=2,
+                gradient_accumulation_steps=2,
+                learning_rate=0.1,
+                optim="sgd",
+                use_cpu=True,
+                bf16=False,
+                report_to=[],
+                save_strategy="no",
+                logging_steps=1,
+                max_length=None,
+                gradient_checkpointing=False,
+                train_sampling_strategy="sequential",
+            ),
             train_dataset=Dataset.from_list(ROWS),
             processing_class=chatml_tokenizer,
         )

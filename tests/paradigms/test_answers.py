@@ -1,0 +1,121 @@
+import random
+import time
+
+import pytest
+
+from rl_rerank.paradigms.answers import find_answer, thought, written
+from rl_rerank.paradigms.groupwise import Groupwise
+from rl_rerank.paradigms.listwise import Listwise
+from rl_rerank.paradigms.pointwise import Pointwise
+from rl_rerank.types import Candidate, Completion, Prompt, RankingExample, Status
+
+PARADIGMS = [
+    Pointwise(),
+    Listwise(window=2),
+    Listwise(window=2, reasoning=True),
+    Groupwise(size=2),
+    Groupwise(size=2, reasoning=True),
+]
+PIECES = [
+    "<think>",
+    "</think>",
+    "<answer>",
+    "</answer>",
+    "[1]",
+    "[2]",
+    " > ",
+    "yes",
+    "no",
+    "{",
+    "}",
+    '"',
+    ": ",
+    "7",
+    "\x00",
+]
+
+
+def kinds(answer):
+    return [issue.kind for issue in answer.issues]
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "issues"),
+    [
+        ("<think>a</think><answer>x</answer>", "x", []),
+        ("a</think>\n<answer>\nx\n</answer>\n", "\nx\n", []),
+        ("<answer>quoted</answer></think><answer>x</answer>", "x", []),
+        ("</think><answer></answer>", "", []),
+        ("</think>a<answer>x</answer>b", "x", ["text_outside_answer"]),
+        ("</think><answer>x</answer><answer>y</answer>", "y", ["several_answer_blocks"]),
+        ("</think><answer>x</answer></answer>", "x", ["text_outside_answer"]),
+        ("</think><answer>x</answer><answer>", "x", ["text_outside_answer"]),
+        ("<answer>x</answer>", "x", ["no_think_end"]),
+        ("</think>x", None, ["no_answer_block"]),
+        ("", None, ["no_think_end", "no_answer_block"]),
+    ],
+)
+def test_the_answer_with_reasoning(text, found, issues):
+    lenient = find_answer(Completion(text), reasoning=True, strict=False)
+    assert (lenient.text, kinds(lenient)) == (found, issues)
+    assert find_answer(Completion(text), reasoning=True, strict=True).text == (None if issues else found)
+
+
+@pytest.mark.parametrize("paradigm", PARADIGMS, ids=str)
+def test_a_completion_that_was_cut_is_malformed_in_strict_mode(paradigm):
+    docids = ("a",) if paradigm.name == "pointwise" else ("a", "b")
+    example = RankingExample("q", "query", tuple(Candidate(d, "text") for d in docids), {"a": 1})
+    prompt = paradigm.prompt(example, docids)
+    cut = Completion(paradigm.target(example, prompt), finish_reason="length")
+    judgment = paradigm.parse(prompt, cut, strict=True)
+    assert judgment.status in (Status.tags, Status.answer) and not judgment.scores
+    assert "truncated" in {issue.kind for issue in judgment.issues}
+    assert paradigm.parse(prompt, cut, strict=False).status == Status.repaired
+
+
+@pytest.mark.parametrize("paradigm", PARADIGMS, ids=str)
+def test_no_text_is_too_odd_to_be_parsed(paradigm):
+    rng = random.Random(11)
+    docids = ("a",) if paradigm.name == "pointwise" else ("a", "b")
+    prompt = Prompt("q", docids, ())
+    for _ in range(3000):
+        completion = Completion("".join(rng.choices(PIECES, k=rng.randint(0, 12))))
+        strict = paradigm.parse(prompt, completion, strict=True)
+        lenient = paradigm.parse(prompt, completion, strict=False)
+        assert strict.status != Status.repaired
+        assert (strict.status == Status.ok) == (lenient.status == Status.ok)
+        assert set(strict.scores) == (set(docids) if strict.is_ok else set())
+        assert set(lenient.scores) in (set(), set(docids))
+        assert all(len(issue.place) <= 80 for issue in (*strict.issues, *lenient.issues))
+
+
+@pytest.mark.parametrize(
+    "text", ["</think>" + "<answer>" * 20_000, "</answer>" * 20_000, "[1] > " * 20_000, "1 " * 50_000]
+)
+@pytest.mark.parametrize("paradigm", PARADIGMS, ids=str)
+def test_long_texts_are_parsed_in_a_moment(paradigm, text):
+    docids = ("a",) if paradigm.name == "pointwise" else ("a", "b")
+    before = time.process_time()
+    paradigm.parse(Prompt("q", docids, ()), Completion(text), strict=False)
+    assert time.process_time() - before < 2  # a backtracking expression takes a minute
+
+
+def test_the_thought_names_shared_words_and_is_short():
+    candidates = (Candidate("a", "about ice"), Candidate("b", "glacier caves form in ice", "Caves"))
+    example = RankingExample("q", "how are glacier caves formed?", candidates, {"b": 1})
+    assert thought(example, ("a", "b")) == (
+        "The query is about how are glacier caves formed. Passage 2 mentions glacier, caves."
+    )
+    long = RankingExample("q", "word " * 50 + "a1b2 " * 9, candidates, {"a": 1, "b": 1})
+    assert len(thought(long, ("a", "b")).split()) <= 60
+
+
+def test_a_query_without_words_gives_no_broken_sentence():
+    example = RankingExample("q", "?!", (Candidate("a", "ice"), Candidate("b", "fire")), {"b": 1})
+    assert thought(example, ("a", "b")) == "Passage 2 answers it in other words."
+
+
+def test_the_written_form_is_read_back():
+    for reasoning in (False, True):
+        text = written("[1]", reasoning=reasoning, thought="because")
+        assert find_answer(Completion(text), reasoning=reasoning, strict=True).text == "[1]"

@@ -1,0 +1,82 @@
+import pytest
+
+from rl_rerank import registry
+from rl_rerank.paradigms.listwise import Listwise
+from rl_rerank_rewards.ndcg import NDCG
+
+PLUGIN = """\
+from dataclasses import dataclass, field
+
+@dataclass(frozen=True)
+class Mine:
+    needed: float
+    x: float = 1.0
+    names: list = field(default_factory=list)
+
+def plain(x):
+    return x
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(PLUGIN)
+    return path
+
+
+def test_the_first_party_plugins_are_found_by_name():
+    assert {"ndcg", "recall", "format", "exact_match"} <= set(registry.names("reward"))
+    assert {"pointwise", "listwise", "groupwise"} <= set(registry.names("paradigm"))
+    assert registry.find("reward", "ndcg") is NDCG
+
+
+def test_a_plugin_is_found_by_module_and_by_file(plugin):
+    assert registry.find("reward", "rl_rerank_rewards.ndcg:NDCG") is NDCG
+    mine = registry.build("reward", "mine", {"needed": 2.0}, target=f"{plugin}:Mine")
+    assert (mine.needed, mine.x) == (2.0, 1.0)
+    assert registry.find("reward", f"{plugin}:Mine") is type(mine)  # the file is run once
+
+
+def test_parameters_become_fields():
+    assert registry.build("paradigm", "listwise", {"window": 4, "stride": 2}) == Listwise(window=4, stride=2)
+    assert registry.build("reward", "mine", {"k": 3}, target="rl_rerank_rewards.ndcg:NDCG") == NDCG(k=3)
+
+
+def test_a_function_is_a_plugin_too(plugin):
+    assert registry.build("reward", "plain", {"x": 3}, target=f"{plugin}:plain") == 3
+
+
+def test_defaults_leave_out_what_is_required(plugin):
+    assert registry.defaults("reward", "ndcg") == {"k": 10, "malformed": 0.0}
+    assert registry.defaults("reward", f"{plugin}:Mine") == {"x": 1.0, "names": []}
+    assert registry.defaults("reward", f"{plugin}:plain") == {}
+
+
+def test_an_unknown_name_lists_what_is_installed_and_what_is_near():
+    with pytest.raises(LookupError, match=r"no reward is named 'ndgc'; installed: .*ndcg.* Did you mean 'ndcg'\?"):
+        registry.find("reward", "ndgc")
+
+
+def test_a_file_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(LookupError, match=r"there is no file '.*/absent\.py'"):
+        registry.find("reward", f"{tmp_path}/absent.py:Mine")
+
+
+def test_an_attribute_that_does_not_exist_is_named(plugin):
+    with pytest.raises(ImportError, match=r"mine\.py' defines no 'Nobody'"):
+        registry.find("reward", f"{plugin}:Nobody")
+    with pytest.raises(ImportError, match="does not import"):
+        registry.find("reward", "rl_rerank_rewards.ndcg:Nobody")
+    with pytest.raises(ImportError, match="does not import"):
+        registry.find("reward", "no_such_package_here:Mine")
+
+
+def test_a_parameter_that_does_not_exist_lists_the_fields():
+    with pytest.raises(ValueError, match="reward 'ndcg' has no parameter 'kk'; it has: k, malformed"):
+        registry.build("reward", "ndcg", {"kk": 3})
+
+
+def test_a_parameter_without_default_must_be_given(plugin):
+    with pytest.raises(ValueError, match="reward 'mine' needs its parameter 'needed', which has no default"):
+        registry.build("reward", "mine", {}, target=f"{plugin}:Mine")

@@ -1,0 +1,145 @@
+import logging
+import random
+import struct
+from itertools import pairwise
+
+import pytest
+
+from rl_rerank.config import Config, PluginConfig
+from rl_rerank.engines.scripted import Scripted
+from rl_rerank.paradigms.groupwise import Groupwise
+from rl_rerank.paradigms.listwise import Listwise
+from rl_rerank.paradigms.pointwise import Pointwise
+from rl_rerank.rerank import answer, build_paradigm, rerank, shuffled
+from rl_rerank.types import Candidate, RankingExample
+
+PARADIGMS = [Pointwise(), Listwise(window=4, stride=2), Groupwise(size=3)]
+GARBAGE = [
+    "",
+    "yes",
+    "[2] > [1]",
+    "[9]",
+    "[1] > [1] > [2]",
+    '{"[1]": 4}',
+    '{"[1]": 1, "[2]": 9, "[3]": 9}',
+    "no > idea",
+]
+
+
+def example(qid, grades):
+    candidates = tuple(Candidate(f"{qid}-{i}", f"grade {g}") for i, g in enumerate(grades))
+    return RankingExample(qid, "query", candidates, {f"{qid}-{i}": g for i, g in enumerate(grades)})
+
+
+def examples(*sizes):
+    return [example(f"q{i}", [(7 * i + 3 * j) % 4 for j in range(size)]) for i, size in enumerate(sizes)]
+
+
+def oracle(paradigm, shown):
+    by_qid = {ex.qid: ex for ex in shown}
+    return Scripted(
+        lambda p: paradigm.target(by_qid[p.qid], p),
+        lambda p, text: (1 if text == "yes" else -1) * float(by_qid[p.qid].qrels[p.docids[0]]),
+    )
+
+
+@pytest.mark.parametrize("paradigm", PARADIGMS, ids=lambda p: p.name)
+def test_rankings_are_permutations_in_the_order_of_the_examples(paradigm):
+    asked = examples(1, 2, 3, 4, 5, 6, 7, 12)
+    rankings, rollouts = rerank(asked, paradigm, oracle(paradigm, asked), shuffle_seed=3)
+    assert [r.qid for r in rankings] == [ex.qid for ex in asked]
+    for ex, ranking in zip(asked, rankings, strict=True):
+        assert sorted(ranking.docids) == sorted(ex.docids)
+        assert ex.qrels[ranking.docids[0]] == max(ex.qrels.values())
+        assert (ranking.num_malformed, ranking.num_fallbacks) == (0, 0)
+    assert sum(r.num_prompts for r in rankings) == len(rollouts)
+
+
+@pytest.mark.parametrize("paradigm", PARADIGMS, ids=lambda p: p.name)
+def test_whatever_a_model_says_every_document_is_ranked_with_decreasing_scores(paradigm):
+    rng = random.Random(5)
+    asked = examples(*range(1, 12))
+    engine = Scripted(lambda p: rng.choice(GARBAGE), lambda p, text: rng.choice([-1.0, -1.0000000001, -2.0]))
+    for seed in range(10):
+        rankings, _ = rerank(asked, paradigm, engine, shuffle_seed=seed)
+        for ex, ranking in zip(asked, rankings, strict=True):
+            assert sorted(ranking.docids) == sorted(ex.docids)
+            scores = [struct.unpack("f", struct.pack("f", ranking.scores[d]))[0] for d in ranking.docids]
+            assert all(a > b for a, b in pairwise(scores))
+
+
+def test_all_ready_prompts_of_all_queries_are_one_round():
+    # window 4, stride 2: 8 documents take 3 windows, 6 take 2, 4 take 1, 1 takes none
+    asked = examples(8, 6, 4, 1)
+    engine = oracle(paradigm := Listwise(window=4, stride=2), asked)
+    rankings, rollouts = rerank(asked, paradigm, engine)
+    assert engine.batch_sizes == [3, 2, 1]
+    assert [r.num_prompts for r in rankings] == [3, 2, 1, 0]
+    assert [r.prompt.qid for r in rollouts] == ["q0", "q1", "q2", "q0", "q1", "q0"]
+    engine = oracle(Pointwise(), asked := examples(*[20] * 10))
+    rerank(asked, Pointwise(), engine)
+    assert engine.batch_sizes == [200]
+
+
+def test_a_progress_bar_changes_no_ranking():
+    asked = examples(*[20] * 5)
+    plain, _ = rerank(asked, Pointwise(), oracle(Pointwise(), asked))
+    shown, _ = rerank(asked, Pointwise(), oracle(Pointwise(), asked), progress="test")
+    assert shown == plain
+
+
+def test_the_shown_order_depends_on_the_seed_and_the_query_alone():
+    first, second = examples(12, 12)
+    assert shuffled(first, 1) == shuffled(first, 1)
+    assert shuffled(first, 1).docids != shuffled(first, 2).docids
+    positions = [[int(d.split("-")[1]) for d in shuffled(ex, 1).docids] for ex in (first, second)]
+    assert positions[0] != positions[1]
+    assert sorted(shuffled(first, 1).docids) == sorted(first.docids)
+
+
+def test_without_a_seed_equal_scores_keep_the_first_stage_order():
+    [asked] = examples(9)
+    [ranking], _ = rerank([asked], Pointwise(), Scripted(lambda p: "", lambda p, text: -1.0))
+    assert ranking.docids == asked.docids
+    assert list(ranking.scores.values()) == [9, 8, 7, 6, 5, 4, 3, 2, 1]
+
+
+def test_scores_that_differ_only_beyond_float32_become_ranks():
+    asked = example("q", [0, 0])
+    close = {"q-0": 0.5, "q-1": 0.5 + 1e-12}
+    [ranking], _ = rerank(
+        [asked], Pointwise(), Scripted(lambda p: "", lambda p, text: close[p.docids[0]] if text == "yes" else 0.0)
+    )
+    assert dict(ranking.scores) == {"q-1": 2.0, "q-0": 1.0}
+
+
+@pytest.mark.parametrize("paradigm", PARADIGMS, ids=lambda p: p.name)
+def test_a_query_without_candidates_is_empty_and_loses_no_other(paradigm, caplog):
+    asked = [example("none", []), *examples(3)]
+    with caplog.at_level(logging.WARNING):
+        rankings, _ = rerank(asked, paradigm, oracle(paradigm, asked))
+    assert [len(r.docids) for r in rankings] == [0, 3]
+    assert "qid 'none' has no candidates" in caplog.text
+
+
+def test_answers_to_given_prompts_are_read_strictly():
+    asked = example("q", [1, 0])
+    paradigm = Listwise(window=2)
+    prompt = paradigm.prompt(asked, asked.docids)
+    engine = Scripted(lambda p: "Sure: [2] > [1]")
+    assert [r.judgment.status for r in answer([prompt], paradigm, engine)] == ["answer"]
+    assert [r.judgment.status for r in answer([prompt], paradigm, engine, strict=False)] == ["repaired"]
+
+
+def test_a_scoring_paradigm_can_be_asked_for_its_text():
+    asked = example("q", [1, 0])
+    prompts = [Pointwise().prompt(asked, [d]) for d in asked.docids]
+    rollouts = answer(prompts, Pointwise(), oracle(Pointwise(), [asked]))
+    assert [r.completion.text for r in rollouts] == ["yes", "no"]
+
+
+def test_a_paradigm_is_built_with_its_configured_parameters():
+    config = Config(paradigms={"listwise": PluginConfig(params={"window": 4}), "short": PluginConfig(name="listwise")})
+    assert build_paradigm(config, "listwise") == Listwise(window=4)
+    assert build_paradigm(config, "short") == Listwise()
+    assert build_paradigm(config, "pointwise") == Pointwise()
