@@ -124,11 +124,13 @@ def _wait(arguments: list[str], lock: IO[str]) -> int:
             pass_fds=[lock.fileno()],
             preexec_fn=_end_with_parent(),
         )
-        while not noted:
+        while not noted and process.poll() is None:
             with contextlib.suppress(subprocess.TimeoutExpired):
-                return process.wait(POLL_SECONDS)
-        _end(process, noted[0])
-        raise KeyboardInterrupt
+                process.wait(POLL_SECONDS)
+        if noted:  # Also where the stage has ended: a terminal's interrupt reaches both.
+            _end(process, noted[0])
+            raise KeyboardInterrupt
+        return process.returncode
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)

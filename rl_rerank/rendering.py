@@ -65,8 +65,9 @@ class Renderer:
             ValueError: if it does not fit the budget even with empty documents.
         """
         prompt = self._neutralised(prompt)
-        ends = {s.text: self._token_ends(s.text) for m in prompt.messages for s in m.segments if s.docid is not None}
         cap = min(self.max_passage_tokens or self.max_prompt_tokens, self.max_prompt_tokens)
+        theirs = [s.text for m in prompt.messages for s in m.segments if s.docid is not None]
+        ends = {text: self._token_ends(text, cap) for text in theirs}
         rendered = self._render(prompt, ends, cap)
         if len(rendered.token_ids) <= self.max_prompt_tokens:
             return rendered
@@ -149,10 +150,9 @@ class Renderer:
         )
         return replace(prompt, messages=messages)
 
-    def _token_ends(self, text: str) -> list[int]:
-        """Where each token of `text` ends, in characters; at most max_prompt_tokens tokens."""
-        text = text[: self.max_prompt_tokens * CHARACTERS_PER_TOKEN]
-        return [end for _, end in self._encode(text)["offset_mapping"][: self.max_prompt_tokens]]
+    def _token_ends(self, text: str, cap: int) -> list[int]:
+        """Where each of the first `cap` tokens of `text` ends, in characters."""
+        return [end for _, end in self._encode(text[: cap * CHARACTERS_PER_TOKEN])["offset_mapping"][:cap]]
 
     def _render(self, prompt: Prompt, ends: Mapping[str, list[int]], cap: int) -> Rendered:
         """The prompt with every document cut to `cap` tokens."""

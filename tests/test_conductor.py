@@ -163,10 +163,13 @@ def test_a_killed_run_goes_on_where_it_was(fresh_folder: Path):
     assert entries(fresh_folder)["first_stage"] == first
 
 
-def test_an_interrupt_ends_the_stage_and_the_run(fresh_folder: Path):
-    process = subprocess.Popen(COMMAND, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_an_interrupt_ends_the_stage_and_the_run(fresh_folder: Path, send: Callable[[int, int], None]):
+    process = subprocess.Popen(
+        COMMAND, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     wait_until((fresh_folder / "run/first_stage/stage.json").is_file)
-    process.send_signal(signal.SIGINT)
+    send(process.pid, signal.SIGINT)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "interrupted; the same command goes on from here" in error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,21 +10,16 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from rl_rerank.engines import vllm_environment
 from rl_rerank.engines.base import Capability
 from rl_rerank.engines.decode import completion, stop_ids
 from rl_rerank.rendering import Renderer
 from rl_rerank.types import Completion, Prompt, Sampling
 
-# vLLM reads these when it is imported or when an engine starts.
-os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
-if not torch.cuda.is_available():
-    # In process: a second process would bring a second thread pool to the same cores.
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+vllm_environment.apply()
 
-from vllm import LLM, SamplingParams
-from vllm.outputs import RequestOutput
+from vllm import LLM, SamplingParams  # noqa: E402
+from vllm.outputs import RequestOutput  # noqa: E402
 
 # Room for an answer in the default context; engine.args.max_model_len sets the context itself.
 _ANSWER_TOKENS = 4096

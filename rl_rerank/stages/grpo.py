@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from rl_rerank import data, registry
 from rl_rerank.config import Config, GRPOStage
-from rl_rerank.engines import checkpoint
+from rl_rerank.engines import checkpoint, vllm_environment
 from rl_rerank.rerank import build_paradigm
 from rl_rerank.reward import Term
 from rl_rerank.training import tracking
@@ -26,6 +26,8 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
     """Train on sampled completions and leave run_dir/<name>/model."""
     output = Path(config.run_dir) / name
     tracking.prepare(config, output)
+    if stage.rollout == "vllm":
+        vllm_environment.apply()
     paradigm = build_paradigm(config, config.paradigm)
     terms = reward_terms(config)
     arguments = grpo_arguments(config, stage, output, max_completion_tokens=paradigm.max_completion_tokens)

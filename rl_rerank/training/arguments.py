@@ -45,6 +45,7 @@ def grpo_arguments(config: Config, stage: GRPOStage, output: Path, *, max_comple
         scale_rewards=stage.scale_rewards,
         use_vllm=stage.rollout == "vllm",
         vllm_mode="colocate",
+        vllm_max_model_length=config.model.max_prompt_tokens + max_completion_tokens,
         # trl masks whole sequences by default where the engine and the trainer disagree; truncation keeps learning.
         vllm_importance_sampling_mode="token_truncate",
         shuffle_dataset=False,

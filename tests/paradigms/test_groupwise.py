@@ -67,6 +67,20 @@ def test_the_documents_of_a_failed_group_take_the_median_score_and_are_counted()
     assert list(ranking.scores.values()) == [5, 4, 3, 2, 1]
 
 
+def test_the_median_of_an_even_number_of_scores_lies_between_the_middle_ones():
+    # groups (d0 d1) (d2 d3) (d4), the last failed; scores 1 9 4 6: median 5, so d4 stands between d3 (6) and d2 (4)
+    answers = {"d0": '{"[1]": 1, "[2]": 9}', "d2": '{"[1]": 4, "[2]": 6}', "d4": "no idea"}
+    [ranking], _ = rerank([example()], Groupwise(size=2), Scripted(lambda p: answers[p.docids[0]]))
+    assert ranking.docids == ("d1", "d3", "d4", "d2", "d0")
+    assert dict(ranking.scores) == {"d1": 9, "d3": 6, "d4": 5, "d2": 4, "d0": 1}
+
+
+def test_where_every_group_failed_the_shown_order_stays():
+    ex = example()
+    [ranking], _ = rerank([ex], Groupwise(size=2), Scripted(lambda p: "no idea"))
+    assert (ranking.docids, ranking.num_fallbacks) == (ex.docids, 3)
+
+
 def test_the_target_scales_grades_to_the_highest_score():
     ex = example()
     paradigm = Groupwise(size=5)

@@ -134,6 +134,7 @@ def test_a_position_only_baseline_is_at_chance_on_training_prompts():
 
 def test_examples_with_one_grade_only_give_no_training_prompt():
     assert Listwise(window=5).prompts(example([0, 0, 0]), random.Random(1)) == []
+    assert Listwise(window=5).prompts(example([0, -1, 0]), random.Random(1)) == []  # below 0 gains no more than 0
 
 
 def test_a_window_of_one_is_refused():
