@@ -76,7 +76,7 @@ def test_every_file_of_a_group_composes(group: str):
         (["data=beir", "data.path=x", "data.params.k1=0.9"], "data.params", {"k1": 0.9}),
         (["paradigms.listwise.params.window=3"], "paradigms.listwise.params", {"window": 3}),
         (["launcher=accelerate", "launcher.args=[--num_processes,2]"], "launcher.args", ["--num_processes", "2"]),
-        (["budget=smoke"], "stages.sft.max_steps", 8),
+        (["budget=smoke"], "stages.sft.max_steps", OmegaConf.load(conf_dir() / "budget/smoke.yaml")["sft_steps"]),
         (["budget=smoke", "budget.sft_steps=5"], "stages.sft.max_steps", 5),
         (["seed=9"], "stages.grpo.seed", 9),
         (["seed=9", "stages.grpo.seed=3"], "stages.grpo.seed", 3),
@@ -175,8 +175,9 @@ def test_a_plugin_that_does_not_import_matters_only_where_it_is_chosen(tmp_path:
 def test_a_users_folders_are_searched_before_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for folder, steps in (("conf", 11), ("extra", 22)):
         (tmp_path / folder / "budget").mkdir(parents=True)
-        text = (conf_dir() / "budget/smoke.yaml").read_text().replace("sft_steps: 8", f"sft_steps: {steps}")
-        (tmp_path / folder / "budget/smoke.yaml").write_text(text)
+        ours = OmegaConf.load(conf_dir() / "budget/smoke.yaml")
+        text = OmegaConf.to_yaml(OmegaConf.merge(ours, {"sft_steps": steps}))
+        (tmp_path / folder / "budget/smoke.yaml").write_text(f"# @package budget\n{text}")
     monkeypatch.chdir(tmp_path)
     assert quickstart("budget=smoke").stages["sft"].max_steps == 11
     assert quickstart("budget=smoke", config_dir="extra").stages["sft"].max_steps == 22

@@ -281,7 +281,7 @@ def test_accelerate_launches_the_training_stages_alone():
         (["data.source=jsonl"], "data.source=jsonl needs data.path; give data.path=VALUE"),
         (["data.source=jsnl"], "no source is named 'jsnl'"),
         (
-            ["stages.sft.batch_size=10"],
+            ["stages.sft.batch_size=10", "stages.sft.micro_batch=4"],
             "a step of batch_size=10 rows is not a multiple of micro_batch=4 x 1 processes = 4",
         ),
         (

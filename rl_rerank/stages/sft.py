@@ -8,7 +8,7 @@ from typing import Any
 
 from peft import get_peft_model
 from transformers import Trainer
-from trl import SFTConfig
+from trl.trainer.sft_config import SFTConfig
 
 from rl_rerank import data
 from rl_rerank.config import Config, SFTStage

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
-from trl import GRPOConfig, SFTConfig
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.sft_config import SFTConfig
 
 from rl_rerank.config import Config, GRPOStage, LoraConfig, SFTStage, TrainingStage, unknown_key
 

@@ -5,6 +5,10 @@ It replaces what ranking needs to be different and leaves the algorithm to trl: 
 compares the overridden methods of the installed trl with those that this file was written against.
 """
 
+# trl and transformers declare most of what this file reads from them as optional, or not at all.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
+# pyright: reportOperatorIssue=false
+
 from __future__ import annotations
 
 import random
@@ -15,8 +19,9 @@ from typing import Any
 import torch
 from accelerate.utils import gather, gather_object
 from torch import Tensor
-from trl import GRPOConfig, GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
 from rl_rerank.paradigms.base import Paradigm
@@ -103,7 +108,7 @@ class RankingGRPOTrainer(GRPOTrainer):
             model.eval()
             with disable_gradient_checkpointing(model, self.args.gradient_checkpointing_kwargs):
                 completions = sample_groups(
-                    model,  # pyright: ignore[reportArgumentType]
+                    model,
                     prompt_ids[::num_generations],
                     num_generations=num_generations,
                     generation_config=self.generation_config,

@@ -17,7 +17,7 @@ COMPLETE = "complete"
 """The file that marks a checkpoint as whole; a checkpoint that a kill cut short has none."""
 
 
-def resumable_checkpoint(checkpoints: Path) -> Path | None:
+def resumable_checkpoint(checkpoints: Path) -> str | None:
     """The newest whole checkpoint; checkpoints that were cut short are deleted."""
     whole: list[tuple[int, Path]] = []
     for folder in checkpoints.glob("checkpoint-*"):
@@ -25,7 +25,7 @@ def resumable_checkpoint(checkpoints: Path) -> Path | None:
             whole.append((int(folder.name.rsplit("-", 1)[1]), folder))
         else:
             shutil.rmtree(folder)
-    return max(whole)[1] if whole else None
+    return str(max(whole)[1]) if whole else None
 
 
 class Records(TrainerCallback):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from trl import SFTTrainer
+from trl.trainer.sft_trainer import SFTTrainer
 
 from rl_rerank.training.rows import IGNORED
 

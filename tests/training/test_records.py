@@ -12,7 +12,7 @@ def test_the_newest_whole_checkpoint_is_resumed_and_cut_ones_are_deleted(tmp_pat
         (folder / "model.safetensors").touch()
         if whole:
             (folder / COMPLETE).touch()
-    assert resumable_checkpoint(tmp_path) == tmp_path / "checkpoint-100"
+    assert resumable_checkpoint(tmp_path) == str(tmp_path / "checkpoint-100")
     assert not (tmp_path / "checkpoint-120").exists()
     assert resumable_checkpoint(tmp_path / "nothing") is None
 
