@@ -102,7 +102,7 @@ def answer(prompts: Sequence[Prompt], paradigm: Paradigm, engine: Engine, *, str
     ]
 
 
-CHUNK = 64
+CHUNK = 256
 """Prompts between two moves of the progress bar, where there is one; without it a round is one call."""
 
 

@@ -230,6 +230,7 @@ def test_a_dry_run_shows_the_arithmetic_and_writes_nothing(tmp_path: Path, capsy
     arguments = ["stages.sft.max_steps=10", "stages.sft.batch_size=16", "stages.sft.micro_batch=4"]
     arguments += ["budget.pointwise_rows=60", "budget.listwise_rows=20", "budget.groupwise_rows=0"]
     arguments += ["budget.num_generations=8", "budget.prompts_per_step=6", "budget.grpo_steps=5"]
+    arguments += ["stages.grpo.micro_batch=8"]
     run_dir = f"run_dir={tmp_path / 'run'}"
     assert main(["run", "experiment=quickstart", run_dir, "dry_run=true", *arguments]) == 0
     shown = capsys.readouterr().out

@@ -12,8 +12,8 @@ from rl_rerank.types import RankingExample, Rollout
 class Recall:
     """Recall@k of the window's relevant documents (grade >= 1), in [0, 1]; `malformed` if not well formed.
 
-    In expectation over the orders of equal scores. A cutoff of at least the window's size is constant and teaches
-    nothing, so it is refused.
+    In expectation over the orders of equal scores. Where the cutoff is not below the window's size every order earns the
+    same, and the group teaches nothing: choose a `k` well below the window.
 
     Paradigms: listwise, groupwise.
     """
@@ -23,11 +23,6 @@ class Recall:
 
     def __call__(self, example: RankingExample, rollout: Rollout) -> float:
         docids = rollout.prompt.docids
-        if self.k >= len(docids):
-            raise ValueError(
-                f"recall: k={self.k} is not below the {len(docids)} documents of the prompt of qid {example.qid!r}, so "
-                "every order would earn the same; lower rewards.recall.params.k"
-            )
         if not rollout.judgment.is_ok:
             return self.malformed
         qrels = {docid: example.qrels.get(docid, 0) for docid in docids}

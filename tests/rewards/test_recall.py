@@ -31,9 +31,9 @@ def test_what_is_not_well_formed_earns_the_configured_value():
 
 
 @pytest.mark.parametrize("k", [4, 5])
-def test_a_cutoff_that_every_order_meets_is_refused(k):
-    with pytest.raises(ValueError, match=f"k={k} is not below the 4 documents of the prompt of qid 'q'"):
-        Recall(k=k)(EXAMPLE, rollout({}))
+def test_a_cutoff_that_every_order_meets_pays_every_order_the_same(k):
+    for scores in ({"b": 4.0, "c": 3.0, "a": 2.0, "d": 1.0}, {"a": 4.0, "d": 3.0, "c": 2.0, "b": 1.0}):
+        assert Recall(k=k)(EXAMPLE, rollout(scores)) == 1.0
 
 
 def test_it_survives_pickling():
