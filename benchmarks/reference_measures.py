@@ -77,15 +77,6 @@ def read_output(path: Path) -> dict[str, dict[str, float]]:
     return values
 
 
-def read_run(path: Path) -> Run:
-    """A run file whose lines may hold more than six fields, as trec_eval allows and its own test has."""
-    run: Run = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        qid, _, docid, _, score = line.split()[:5]
-        run.setdefault(qid, {})[docid] = float(score)
-    return run
-
-
 def check(title: str, run: Run, qrels: Qrels, expected: Values, *, level: int = 1, digits: int = 4) -> bool:
     """Compare every value that both sides know; print the row."""
     names = {n: o for values in expected.values() for n in values if (o := ours(n, level))}
@@ -128,7 +119,7 @@ def trec_eval_outputs(folder: Path) -> list[bool]:
         ("out.test.meas_params", "results.test", "qrels.test", 1),
     ):
         expected = read_output(folder / name)
-        loaded = read_run(folder / run), trec.read_qrels(folder / qrels)
+        loaded = trec.read_run(folder / run), trec.read_qrels(folder / qrels)
         checks.append(check(f"trec_eval {name}", *loaded, expected, level=level))
     return checks
 

@@ -74,16 +74,18 @@ def add_judgment(qrels: dict[str, dict[str, int]], qid: str, docid: str, grade: 
 
 
 def read_run(path: str | Path) -> dict[str, dict[str, float]]:
-    """qid -> docid -> score, in file order. As in trec_eval the score decides and the rank column is not read.
+    """qid -> docid -> score, in file order.
+
+    As in trec_eval the score decides, and neither the rank column nor text behind the tag is read.
 
     Raises:
         ValueError: naming file and line for a line that is not `qid Q0 docid rank score tag`, or a repeated docid.
     """
     run: dict[str, dict[str, float]] = {}
     for place, fields in _rows(Path(path)):
-        if len(fields) != 6:
+        if len(fields) < 6:
             raise ValueError(f"{place}: {_RUN_LINE}; got {len(fields)} fields: {' '.join(fields)[:80]!r}")
-        qid, _, docid, _, text, _ = fields
+        qid, _, docid, _, text = fields[:5]
         scores = run.setdefault(qid, {})
         if docid in scores:
             raise ValueError(f"{place}: expected each docid once for a qid; got {docid!r} again for qid {qid!r}")

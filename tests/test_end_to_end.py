@@ -41,7 +41,8 @@ def command(collection, model, run_dir, *more):
     return [
         sys.executable, "-m", "rl_rerank", "run", "experiment=quickstart", "data=jsonl", f"data.path={collection}",
         f"run_dir={run_dir}", f"model.path={model}", "budget=smoke", "budget.depth=6", "budget.format_prompts=2",
-        "budget.train_queries=30", "budget.test_queries=10", "budget.sft_steps=6", "budget.grpo_steps=6",
+        "budget.train_queries=30", "budget.test_queries=10", "budget.sft_steps=6",
+        "budget.format_steps=2", "budget.grpo_steps=6",
         "stages.sft.save_steps=2", "stages.grpo.save_steps=2", *more,
     ]  # fmt: skip
 
@@ -83,7 +84,7 @@ def finished(collection, tiny_model_dir, tmp_path_factory):
 def test_a_killed_run_resumes_skips_what_is_done_and_ends_with_the_table(finished):
     run_dir, done = finished
     output = done.stdout + done.stderr
-    for stage in ("first_stage", "synth", "untrained", "sft", "sft_eval"):
+    for stage in ("first_stage", "synth", "untrained", "format", "sft", "sft_eval"):
         assert f"{stage}: done" in output
     for label in ("BM25 (first stage)", "untrained", "SFT", "SFT+GRPO"):
         assert label in done.stdout

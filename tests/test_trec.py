@@ -58,7 +58,6 @@ def test_a_broken_qrels_line_is_named_with_its_reason(tmp_path, line, reason, su
     ("line", "reason"),
     [
         ("q1 Q0 d2 2 0.5", "expected 'qid Q0 docid rank score tag'; got 5 fields"),
-        ("q1 Q0 d2 2 0.5 my tag", "got 7 fields"),
         ("q1 Q0 d2 2 best tag", "got 'best' as the score, which is not a finite number"),
         ("q1 Q0 d2 2 nan tag", "got 'nan' as the score"),
         ("q1 Q0 d2 2 -inf tag", "got '-inf' as the score"),
@@ -127,3 +126,9 @@ def test_a_ranking_that_a_run_file_cannot_hold_is_refused_and_leaves_no_file(tmp
     with pytest.raises(ValueError, match=reason):
         write_run(tmp_path / "run", [ranking("p", {"a": 1.0}), bad], tag)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_text_behind_the_tag_is_ignored_as_trec_eval_ignores_it(tmp_path):
+    path = tmp_path / "run.trec"
+    path.write_text("q1 Q0 d1 1 2.5 my tag and more\n")
+    assert read_run(path) == {"q1": {"d1": 2.5}}
