@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -74,7 +74,21 @@ def compose(command: str, overrides: Sequence[str], config_dir: str | None = Non
     raw = _hydra([_force(text, o) for text, o in zip(texts, parsed, strict=True)])
     chosen = [str(o.value()) for o in parsed if o.key_or_group == "experiment" and o.value() is not None]
     raw["experiment"] = chosen[-1] if chosen else "default"
+    given = {o.key_or_group: o.value() for o in parsed}
+    if "run_dir" not in given:
+        raw["run_dir"] += _variant(given)
     return build(Config, _complete(_resolve(raw)))
+
+
+def _variant(given: Mapping[str, Any]) -> str:
+    """What a run folder's name says of the data, model, budget and seed, so that variants do not meet in one folder."""
+    named = [
+        Path(str(given["data.path"])).name if given.get("data.path") else given.get("data"),
+        Path(str(given["model.path"])).name if given.get("model.path") else given.get("model"),
+        given.get("budget"),
+        f"seed{given['seed']}" if "seed" in given else None,
+    ]
+    return "".join(f"-{name}" for name in named if name)
 
 
 def options(group: str, config_dir: str | None = None) -> list[str]:

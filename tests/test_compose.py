@@ -66,6 +66,8 @@ def test_every_file_of_a_group_composes(group: str):
     [
         ([], "run_dir", "runs/quickstart"),
         (["run_dir=/tmp/a folder"], "run_dir", "/tmp/a folder"),
+        (["data=collection", "data.path=x/scifact", "budget=smoke"], "run_dir", "runs/quickstart-scifact-smoke"),
+        (["seed=2"], "run_dir", "runs/quickstart-seed2"),
         (["stages.sft.max_steps=7"], "stages.sft.max_steps", 7),
         (["stages.sft.learning_rate=2e-5"], "stages.sft.learning_rate", 2e-5),
         (["stages.sft.trl.weight_decay=0.1"], "stages.sft.trl", {"weight_decay": 0.1}),
@@ -205,7 +207,7 @@ def test_an_experiment_can_extend_another(tmp_path: Path):
     (tmp_path / "experiment/longer.yaml").write_text(text)
     config = compose("run", ["experiment=longer", "budget=smoke"], str(tmp_path))
     assert isinstance(config, Config)
-    assert config.run_dir == "runs/longer"
+    assert config.run_dir == "runs/longer-smoke"
     assert getattr(config.stages["sft"], "max_steps") == 3  # noqa: B009
     assert list(config.stages) == list(quickstart().stages)
 

@@ -12,8 +12,8 @@ from rl_rerank.types import RankingExample, Rollout
 class Recall:
     """Recall@k of the window's relevant documents (grade >= 1), in [0, 1]; `malformed` if not well formed.
 
-    In expectation over the orders of equal scores. Where the cutoff is not below the window's size every order earns the
-    same, and the group teaches nothing: choose a `k` well below the window.
+    In expectation over the orders of equal scores. Where the cutoff is not below the window's size every order earns
+    the same, and the group teaches nothing: choose a `k` well below the window.
 
     Paradigms: listwise, groupwise.
     """
