@@ -95,7 +95,7 @@ def test_with_an_output_file_only_the_means_are_printed(
 
 
 def test_a_dry_run_of_one_stage_shows_that_stage(capsys: pytest.CaptureFixture[str]):
-    assert main(["sft", "experiment=quickstart", "dry_run=true"]) == 0
+    assert main(["sft", "experiment=quickstart", "stage=sft", "dry_run=true"]) == 0
     planned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("# sft")]
     assert len(planned) == 1
 

@@ -227,7 +227,7 @@ def test_a_single_stage_runs_in_this_process(fresh_folder: Path, capsys: pytest.
 
 
 def test_a_dry_run_shows_the_arithmetic_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    arguments = ["stages.sft.max_steps=10", "stages.sft.batch_size=16", "stages.sft.micro_batch=4"]
+    arguments = ["stages.format.max_steps=10", "stages.format.batch_size=16", "stages.format.micro_batch=4"]
     arguments += ["budget.pointwise_rows=60", "budget.listwise_rows=20", "budget.groupwise_rows=0"]
     arguments += ["budget.num_generations=8", "budget.prompts_per_step=6", "budget.grpo_steps=5"]
     arguments += ["stages.grpo.micro_batch=8"]
@@ -259,15 +259,18 @@ def test_accelerate_launches_the_training_stages_alone():
     [
         (
             ["stages.sft_eval.model=sftt"],
-            "stages.sft_eval.model names 'sftt', which is no stage; it can be: model, first_stage, sft",
+            "stages.sft_eval.model names 'sftt', which is no stage; it can be: model, first_stage, format, sft",
         ),
         (["stages.grpo.model=synth"], "stages.grpo.model names 'synth', a synth stage; it must be a sft or grpo stage"),
         (["stages.untrained.model=sft"], "stages.untrained.model names 'sft', which does not come before it"),
-        (["stages.sft.data=sft"], "stages.sft.data names 'sft', a sft stage"),
+        (["stages.format.data=sft"], "stages.format.data names 'sft'"),
         (["stages.evaluate.runs=[sft]"], "stages.evaluate.runs names 'sft', a sft stage"),
         (["stages.evaluate.comparisons=[[sft_eval]]"], "a comparison is a pair [system, baseline]; got ['sft_eval']"),
         (["stages.evaluate.measures=[nDGC@10]"], "nDGC@10"),
-        (["stages.export.model=model"], "stages.export.model names 'model', which is no stage; it can be: sft, grpo"),
+        (
+            ["stages.export.model=model"],
+            "stages.export.model names 'model', which is no stage; it can be: format, sft, grpo",
+        ),
         (["stages.untrained.split=tests"], "stages.untrained.split must be one of train, dev, test; got 'tests'"),
         (["stages.data.kind=report"], "stages.data: a stage's name is its folder's"),
         (["reward=[]"], "stages.grpo has no reward to train on"),
