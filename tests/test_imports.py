@@ -97,7 +97,7 @@ def test_a_stage_that_needs_torch_says_what_to_install(no_torch: Path, tmp_path:
         file.write_text(f"raise ModuleNotFoundError({file.stem!r}, name={file.stem!r})\n")
     (tmp_path / "data.jsonl").write_text(DATA)
     arguments = ["experiment=quickstart", "data=jsonl", f"data.path={tmp_path / 'data.jsonl'}"]
-    ended = command("sft", *arguments, f"run_dir={tmp_path / 'run'}", path=no_torch)
+    ended = command("sft", *arguments, "stage=sft", f"run_dir={tmp_path / 'run'}", path=no_torch)
     assert ended.returncode == 2
     assert "Install it with: pip install 'rl-rerank[train]'" in ended.stderr
     assert "Traceback" not in ended.stderr

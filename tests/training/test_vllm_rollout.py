@@ -40,5 +40,6 @@ def test_sampled_log_probabilities_are_the_trainers_after_every_update(tiny_mode
     assert done.returncode == 0, done.stderr[-3000:]
     [line] = [line for line in done.stdout.splitlines() if line.startswith("RESULT")]
     gaps = json.loads(line.removeprefix("RESULT"))
-    # Three updates at a learning rate of 5e-3 move log-probabilities by far more than this.
-    assert len(gaps) == 3 and max(gaps) < 1e-3, gaps
+    # vLLM computes in bfloat16 here, which alone makes .0015 before the first update. An engine that keeps its first
+    # weights is .5 away after one update at this learning rate, and .8 after two.
+    assert len(gaps) == 3 and max(gaps) < 1e-2, gaps
