@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 Points = Sequence[tuple[float, float]]
 """(step, value) in step order."""
@@ -114,6 +115,7 @@ def curves(name: str, title: str, lines: Mapping[str, Points], window: int = 1) 
                 values = moving_average(values, window)
             axes.plot(steps, values, color=color, linewidth=1.6, marker=marker, markersize=3)
         axes.set_xlabel("step", color=theme.text, fontsize=SMALL)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(color=theme.grid, linewidth=0.8)
         if len(lines) > 1:
             _legend(axes, theme, {label: {"color": theme.color(i)} for i, label in enumerate(lines)})
