@@ -17,12 +17,19 @@ from rl_rerank.config import Config, GRPOStage, LoraConfig, SFTStage, TrainingSt
 
 def sft_arguments(config: Config, stage: SFTStage, output: Path) -> SFTConfig:
     """SFTConfig for a stage whose rows are tokenised already."""
-    return _build(SFTConfig, config, stage, output, per_device_train_batch_size=stage.micro_batch,
-                  gradient_accumulation_steps=accumulation(stage.batch_size, stage.micro_batch, "batch_size"),
-                  max_length=None, completion_only_loss=False,
-                  # Rows of one length are mostly of one paradigm: less padding, and because the loss is a mean over a
-                  # step's tokens, long answers would otherwise drown the one-word ones.
-                  train_sampling_strategy="group_by_length")  # fmt: skip
+    return _build(
+        SFTConfig,
+        config,
+        stage,
+        output,
+        per_device_train_batch_size=stage.micro_batch,
+        gradient_accumulation_steps=accumulation(stage.batch_size, stage.micro_batch, "batch_size"),
+        max_length=None,
+        completion_only_loss=False,
+        # Rows of one length are mostly of one paradigm: less padding, and because the loss is a mean over a
+        # step's tokens, long answers would otherwise drown the one-word ones.
+        train_sampling_strategy="group_by_length",
+    )
 
 
 def grpo_arguments(config: Config, stage: GRPOStage, output: Path, *, max_completion_tokens: int) -> GRPOConfig:

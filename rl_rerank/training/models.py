@@ -1,4 +1,4 @@
-"""Loading the model that a stage starts from and saving the one that it leaves."""
+"""Saving the model that a training stage leaves."""
 
 from __future__ import annotations
 
