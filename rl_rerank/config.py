@@ -195,10 +195,18 @@ class SFTStage(TrainingStage):
     """`completion`: cross-entropy on the answer's tokens; `softmax`: a listwise loss on the paradigm's logits."""
     batch_size: int = 16
     """Rows (softmax: lists) per optimizer step, over all processes."""
+    list_size: int | None = None
+    """softmax: documents of a list, one of the highest grade and the others of lower ones; null: all candidates."""
+    answer_weight: float = 0.1
+    """softmax: weight of -log(p(positive) + p(negative)), without which generated answers lose their form."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _one_of("sft stage: loss", self.loss, ("completion", "softmax"))
+        if self.list_size is not None and self.list_size < 2:
+            raise ValueError(f"sft stage: list_size must be at least 2, or null for all; got {self.list_size}")
+        if self.answer_weight < 0:
+            raise ValueError(f"sft stage: answer_weight must be 0 or more; got {self.answer_weight}")
 
 
 @dataclass(kw_only=True)

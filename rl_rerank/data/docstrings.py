@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-# Most telling first, because a reader with a small budget sees only the beginning.
-_FIRST = ("", "Notes", "Warnings", "Parameters", "Returns", "Yields", "Attributes", "Raises", "Warns")
+# Most telling first, because a reader with a small budget sees only the beginning: what is returned says most about
+# what a function does.
+_FIRST = ("", "Returns", "Yields", "Notes", "Warnings", "Parameters", "Attributes", "Raises", "Warns")
 _LAST = ("Methods", "References", "Examples")
 
 _SIGNATURE = re.compile(r"[A-Za-z_][\w.]*\(.*\)(\s*->.*)?", re.DOTALL)

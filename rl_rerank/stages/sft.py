@@ -67,7 +67,14 @@ def _softmax_trainer(config: Config, stage: SFTStage, start: Path, tokenizer: An
     renderer = checkpoint.renderer(config.model, start)
     positive, negative = (_single(renderer, text) for text in paradigm.continuations)
     store = data.prepare(config.data, Path(config.run_dir) / "data")
-    dataset = lists(store.examples("train"), paradigm, renderer)
+    dataset = lists(
+        store.examples("train"),
+        paradigm,
+        renderer,
+        count=stage.max_steps * stage.batch_size,
+        size=stage.list_size,
+        seed=stage.seed,
+    )
     model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
     if (adapter := peft_config(stage.lora)) is not None:
         model = get_peft_model(model, adapter)
@@ -77,6 +84,7 @@ def _softmax_trainer(config: Config, stage: SFTStage, start: Path, tokenizer: An
         train_dataset=dataset,
         positive_id=positive,
         negative_id=negative,
+        answer_weight=stage.answer_weight,
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
     )
 

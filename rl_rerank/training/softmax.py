@@ -3,13 +3,17 @@
 The loss of a list is the cross-entropy between the softmax of its scores and its grades as a distribution:
 -sum_i g_i / (sum_j g_j) * log softmax(s)_i, with s = log p(positive) - log p(negative).
 
-Source: ListNet's top-one loss, Cao et al. 2007, https://doi.org/10.1145/1273496.1273513
+It sees only the difference of two logits, so alone it lets the model forget that one of the two is the answer. The term
+answer_weight * mean of -log(p(positive) + p(negative)) keeps what a policy that samples its answers starts from.
+
+Source: ListNet's top-one loss, Cao et al. 2007, https://doi.org/10.1145/1273496.1273513; the second term is ours.
 """
 
 # Shape legend: L lists, D documents of a list, T tokens.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,29 +27,56 @@ from rl_rerank.rendering import Renderer
 from rl_rerank.types import RankingExample
 
 
-def lists(examples: Sequence[RankingExample], paradigm: Paradigm, renderer: Renderer) -> Dataset:
-    """One row a query with candidates of different grades: `input_ids` of every document's prompt, and `grades`."""
-    input_ids, grades = [], []
-    for example in examples:
-        gains = [max(example.qrels.get(docid, 0), 0) for docid in example.docids]
-        if len(set(gains)) < 2:
-            continue
-        input_ids.append([list(renderer(paradigm.prompt(example, [docid])).token_ids) for docid in example.docids])
-        grades.append([float(gain) for gain in gains])
-    if not input_ids:
+def lists(
+    examples: Sequence[RankingExample],
+    paradigm: Paradigm,
+    renderer: Renderer,
+    *,
+    count: int,
+    size: int | None,
+    seed: int,
+) -> Dataset:
+    """`count` rows of `input_ids`, a list of token ids a document, and `grades`.
+
+    Passes over the examples in a fresh order. A list is one document of the query's highest grade and `size` - 1 of
+    lower grades, drawn anew in every pass; None takes all candidates.
+
+    Raises:
+        ValueError: if no query has candidates of different grades.
+    """
+    gains = {e.qid: {docid: max(e.qrels.get(docid, 0), 0) for docid in e.docids} for e in examples}
+    usable = [example for example in examples if len(set(gains[example.qid].values())) > 1]
+    if not usable:
         raise ValueError(
             "no training query has candidates of different grades, so the softmax loss has nothing to learn"
         )
+    input_ids, grades = [], []
+    for turn in range(-(-count // len(usable))):
+        rng = random.Random(f"{seed}:{turn}")
+        for example in rng.sample(usable, len(usable)):
+            gain = gains[example.qid]
+            docids = list(example.docids) if size is None else _drawn(gain, size, rng)
+            input_ids.append([list(renderer(paradigm.prompt(example, [docid])).token_ids) for docid in docids])
+            grades.append([float(gain[docid]) for docid in docids])
+            if len(grades) == count:
+                break
     return Dataset.from_dict({"input_ids": input_ids, "grades": grades})
+
+
+def _drawn(gain: dict[str, int], size: int, rng: random.Random) -> list[str]:
+    best = max(gain.values())
+    lower = [docid for docid in gain if gain[docid] < best]
+    chosen = rng.choice([docid for docid in gain if gain[docid] == best])
+    return [chosen, *rng.sample(lower, min(size - 1, len(lower)))]
 
 
 class SoftmaxTrainer(Trainer):
     """Trains scores, not text: one forward a document, the loss over each list."""
 
-    def __init__(self, *, positive_id: int, negative_id: int, pad_id: int, **kwargs: Any) -> None:
+    def __init__(self, *, positive_id: int, negative_id: int, pad_id: int, answer_weight: float, **kwargs: Any) -> None:
         super().__init__(data_collator=_Collator(pad_id), **kwargs)
-        self.positive_id = positive_id
-        self.negative_id = negative_id
+        self.answer_ids = [positive_id, negative_id]
+        self.answer_weight = answer_weight
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -62,8 +93,9 @@ class SoftmaxTrainer(Trainer):
             .logits[:, -1]
             .float()
         )  # [L*D, V]
-        scores = logits[:, self.positive_id] - logits[:, self.negative_id]
-        loss = softmax_loss(scores, inputs["grades"], inputs["sizes"])
+        answers = logits[:, self.answer_ids]  # [L*D, 2]
+        loss = softmax_loss(answers[:, 0] - answers[:, 1], inputs["grades"], inputs["sizes"])
+        loss = loss + self.answer_weight * (logits.logsumexp(dim=1) - answers.logsumexp(dim=1)).mean()
         return (loss, None) if return_outputs else loss
 
 

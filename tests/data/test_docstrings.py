@@ -51,8 +51,8 @@ def test_the_summary_is_the_first_paragraph_after_the_signature():
 
 def test_the_body_starts_with_description_and_notes_and_ends_with_examples():
     assert parse(TEXT).body == (
-        "Uses svd inside. Notes: Fast for small a. Parameters: a : (M, N) array_like Matrix to decompose. "
-        "Returns: s : (min(M, N),) ndarray Examples: >>> np.random.rand() >>> 1 + 1 2"
+        "Uses svd inside. Returns: s : (min(M, N),) ndarray Notes: Fast for small a. "
+        "Parameters: a : (M, N) array_like Matrix to decompose. Examples: >>> np.random.rand() >>> 1 + 1 2"
     )
 
 

@@ -2,8 +2,12 @@ import math
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, TrainingArguments
 
-from rl_rerank.training.softmax import softmax_loss
+from rl_rerank.paradigms.pointwise import Pointwise
+from rl_rerank.rendering import Renderer
+from rl_rerank.training.softmax import SoftmaxTrainer, lists, softmax_loss
+from rl_rerank.types import Candidate, RankingExample
 
 
 def test_softmax_loss_by_hand():
@@ -19,3 +23,55 @@ def test_the_gradient_raises_the_relevant_document():
     softmax_loss(scores, torch.tensor([0.0, 1.0, 0.0]), [3]).backward()
     # softmax - target = 1/3, 1/3 - 1, 1/3
     assert scores.grad.tolist() == pytest.approx([1 / 3, -2 / 3, 1 / 3])
+
+
+def example(qid, grades):
+    candidates = tuple(Candidate(f"{qid}d{i}", f"passage {i} of {qid}") for i in range(len(grades)))
+    return RankingExample(qid, f"question {qid}", candidates, {f"{qid}d{i}": g for i, g in enumerate(grades)})
+
+
+def test_a_list_is_one_best_document_and_some_of_lower_grades(chatml_tokenizer):
+    renderer = Renderer(chatml_tokenizer, max_prompt_tokens=200)
+    examples = [example("a", [0, 2, 0, 1, 2, 0]), example("b", [0, 0]), example("c", [0, 1])]
+    rows = lists(examples, Pointwise(), renderer, count=40, size=3, seed=1)
+    assert len(rows) == 40
+    long = [row for row in rows if len(row["grades"]) == 3]  # b has one grade only and c two documents
+    assert len(long) == 20
+    for row in long:
+        assert row["grades"][0] == 2 and max(row["grades"][1:]) < 2
+        assert len({tuple(ids) for ids in row["input_ids"]}) == 3
+    assert len({tuple(map(tuple, row["input_ids"])) for row in long}) > 10
+    assert rows[:] == lists(examples, Pointwise(), renderer, count=40, size=3, seed=1)[:]
+    whole = lists(examples[:1], Pointwise(), renderer, count=1, size=None, seed=1)
+    assert whole["grades"] == [[0, 2, 0, 1, 2, 0]]
+
+
+def test_lists_need_candidates_of_different_grades(chatml_tokenizer):
+    renderer = Renderer(chatml_tokenizer, max_prompt_tokens=200)
+    with pytest.raises(ValueError, match="no training query has candidates of different grades"):
+        lists([example("b", [1, 1])], Pointwise(), renderer, count=1, size=None, seed=1)
+
+
+def test_the_loss_keeps_the_answers_probability_up(tiny_model_dir, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+    inputs = {
+        "input_ids": torch.tensor([[5, 6, 7], [5, 8, 9]]),
+        "attention_mask": torch.ones(2, 3, dtype=torch.long),
+        "grades": torch.tensor([1.0, 0.0]),
+        "sizes": [2],
+    }
+    log_probs = torch.log_softmax(model(inputs["input_ids"]).logits[:, -1], dim=-1)
+    # list: scores s1, s2, grades 1, 0: log(1 + exp(s2 - s1)); answer: mean of -log(p(20) + p(21))
+    scores = log_probs[:, 20] - log_probs[:, 21]
+    ranking = torch.log1p((scores[1] - scores[0]).exp())
+    answer = -(log_probs[:, 20].exp() + log_probs[:, 21].exp()).log().mean()
+    for weight in (0.0, 0.5):
+        trainer = SoftmaxTrainer(
+            model=model,
+            args=TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True),
+            positive_id=20,
+            negative_id=21,
+            pad_id=0,
+            answer_weight=weight,
+        )
+        assert trainer.compute_loss(model, inputs).item() == pytest.approx((ranking + weight * answer).item(), abs=1e-5)
