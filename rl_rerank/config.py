@@ -197,8 +197,8 @@ class SFTStage(TrainingStage):
     """Rows (softmax: lists) per optimizer step, over all processes."""
     list_size: int | None = None
     """softmax: documents of a list, one of the highest grade and the others of lower ones; null: all candidates."""
-    answer_weight: float = 0.1
-    """softmax: weight of -log(p(positive) + p(negative)), without which generated answers lose their form."""
+    answer_weight: float = 0.3
+    """softmax: weight of the right answers' cross-entropy, without which sampled answers become all the same."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,7 +1,7 @@
 """The embedded collection: documentation search over the docstrings of the installed numpy and scipy.
 
-The query is a function's one-line summary. The document is the rest of its documentation without its name and its See
-Also section. Grade 2 is the same function, grade 1 a function that See Also names.
+The query is a function's one-line summary. The document is the rest of its documentation without its See Also section,
+under the function's name. Grade 2 is the same function, grade 1 a function that See Also names.
 """
 
 from __future__ import annotations
@@ -44,6 +44,9 @@ class PyDocs:
 
     packages: tuple[str, ...] = ("numpy", "scipy")
     """Importable packages or modules. They are imported, so name only what you trust."""
+    names: bool = True
+    """Whether documents have their function's name as a title. Without it the task is much harder: nothing but the
+    description tells similar functions apart. In the text itself the name never stands."""
 
     def __post_init__(self) -> None:
         if isinstance(self.packages, str):
@@ -62,7 +65,11 @@ class PyDocs:
         for entry in entries:
             if not entry.text:
                 omissions.add("docstrings left out, because they have a summary and nothing else", entry.names[0])
-        documents = {entry.names[0]: Document("", entry.text) for entry in entries if entry.text}
+        documents = {
+            entry.names[0]: Document(entry.names[0].rsplit(".", 1)[1] if self.names else "", entry.text)
+            for entry in entries
+            if entry.text
+        }
         return Collection(documents, _grouped(queries, qrels, documents), qrels, warnings=omissions.sentences())
 
     def state(self) -> str:

@@ -84,6 +84,7 @@ def _softmax_trainer(config: Config, stage: SFTStage, start: Path, tokenizer: An
         train_dataset=dataset,
         positive_id=positive,
         negative_id=negative,
+        end_id=renderer.end_id,
         answer_weight=stage.answer_weight,
         pad_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
     )

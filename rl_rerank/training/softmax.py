@@ -3,10 +3,12 @@
 The loss of a list is the cross-entropy between the softmax of its scores and its grades as a distribution:
 -sum_i g_i / (sum_j g_j) * log softmax(s)_i, with s = log p(positive) - log p(negative).
 
-It sees only the difference of two logits, so alone it lets the model forget that one of the two is the answer. The term
-answer_weight * mean of -log(p(positive) + p(negative)) keeps what a policy that samples its answers starts from.
+It sees differences between documents only. Alone, it lets p(positive) drift to 0 or 1 for all of them, and the model
+forgets how an answer ends: what a policy then samples is useless. Against both, `answer_weight` times the mean
+cross-entropy of the right answers and their end tokens is added.
 
-Source: ListNet's top-one loss, Cao et al. 2007, https://doi.org/10.1145/1273496.1273513; the second term is ours.
+Sources: ListNet's top-one loss, Cao et al. 2007, https://doi.org/10.1145/1273496.1273513; a ranking loss and a language
+model's together as in FIRST, Reddy et al. 2024, https://arxiv.org/abs/2406.15657
 """
 
 # Shape legend: L lists, D documents of a list, T tokens.
@@ -36,7 +38,7 @@ def lists(
     size: int | None,
     seed: int,
 ) -> Dataset:
-    """`count` rows of `input_ids`, a list of token ids a document, and `grades`.
+    """`count` rows of `input_ids`, every document's prompt with the token of the right answer, and `grades`.
 
     Passes over the examples in a fresh order. A list is one document of the query's highest grade and `size` - 1 of
     lower grades, drawn anew in every pass; None takes all candidates.
@@ -56,7 +58,11 @@ def lists(
         for example in rng.sample(usable, len(usable)):
             gain = gains[example.qid]
             docids = list(example.docids) if size is None else _drawn(gain, size, rng)
-            input_ids.append([list(renderer(paradigm.prompt(example, [docid])).token_ids) for docid in docids])
+            prompts = [paradigm.prompt(example, [docid]) for docid in docids]
+            answers = [renderer.continuation_ids(paradigm.target(example, prompt)) for prompt in prompts]
+            input_ids.append(
+                [[*renderer(prompt).token_ids, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
+            )
             grades.append([float(gain[docid]) for docid in docids])
             if len(grades) == count:
                 break
@@ -71,31 +77,34 @@ def _drawn(gain: dict[str, int], size: int, rng: random.Random) -> list[str]:
 
 
 class SoftmaxTrainer(Trainer):
-    """Trains scores, not text: one forward a document, the loss over each list."""
+    """Trains scores, and the answers that go with them: one forward a document, the ranking loss over each list."""
 
-    def __init__(self, *, positive_id: int, negative_id: int, pad_id: int, answer_weight: float, **kwargs: Any) -> None:
+    def __init__(
+        self, *, positive_id: int, negative_id: int, end_id: int, pad_id: int, answer_weight: float, **kwargs: Any
+    ) -> None:
         super().__init__(data_collator=_Collator(pad_id), **kwargs)
-        self.answer_ids = [positive_id, negative_id]
+        self.positive_id = positive_id
+        self.negative_id = negative_id
+        self.end_id = end_id
         self.answer_weight = answer_weight
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        mask = inputs["attention_mask"]
-        logits = (
-            model(
-                input_ids=inputs["input_ids"],
-                attention_mask=mask,
-                position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-                logits_to_keep=1,  # the prompts are padded on the left, so the answer position is the last for all
-                use_cache=False,
-            )
-            .logits[:, -1]
-            .float()
-        )  # [L*D, V]
-        answers = logits[:, self.answer_ids]  # [L*D, 2]
-        loss = softmax_loss(answers[:, 0] - answers[:, 1], inputs["grades"], inputs["sizes"])
-        loss = loss + self.answer_weight * (logits.logsumexp(dim=1) - answers.logsumexp(dim=1)).mean()
+        input_ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        logits = model(
+            input_ids=input_ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            logits_to_keep=2,  # rows are padded on the left: the last two predict the answer and its end for all
+            use_cache=False,
+        ).logits.float()  # [L*D, 2, V]
+        scores = logits[:, 0, self.positive_id] - logits[:, 0, self.negative_id]
+        ranking = softmax_loss(scores, inputs["grades"], inputs["sizes"])
+        answers = input_ids[:, -1]
+        targets = torch.stack([answers, torch.full_like(answers, self.end_id)], dim=1)  # [L*D, 2]
+        answering = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        loss = ranking + self.answer_weight * answering
         return (loss, None) if return_outputs else loss
 
 

@@ -87,7 +87,18 @@ def test_twins_have_grade_2_and_what_see_also_names_has_grade_1(made_up):
 def test_documents_say_neither_their_summary_nor_their_name_nor_see_also(made_up):
     assert made_up.documents["made_up.again"].text == "The function works on integers."
     assert made_up.documents["made_up.halve"].text == "Integers only, since drops the remainder."
-    assert all(document.title == "" for document in made_up.documents.values())
+    assert {docid: document.title for docid, document in made_up.documents.items()} == {
+        "made_up.again": "again",
+        "made_up.halve": "halve",
+        "made_up.shape": "shape",
+        "made_up.twice": "twice",
+    }
+
+
+@pytest.mark.usefixtures("made_up")
+def test_names_can_be_left_out():
+    documents = PyDocs(("made_up",), names=False).read().documents
+    assert {document.title for document in documents.values()} == {""}
 
 
 def test_docstrings_without_a_body_are_counted(made_up):

@@ -39,6 +39,8 @@ def test_a_list_is_one_best_document_and_some_of_lower_grades(chatml_tokenizer):
     assert len(long) == 20
     for row in long:
         assert row["grades"][0] == 2 and max(row["grades"][1:]) < 2
+        [yes], [no] = renderer.continuation_ids("yes"), renderer.continuation_ids("no")
+        assert [ids[-1] for ids in row["input_ids"]] == [yes if grade >= 1 else no for grade in row["grades"]]
         assert len({tuple(ids) for ids in row["input_ids"]}) == 3
     assert len({tuple(map(tuple, row["input_ids"])) for row in long}) > 10
     assert rows[:] == lists(examples, Pointwise(), renderer, count=40, size=3, seed=1)[:]
@@ -52,26 +54,30 @@ def test_lists_need_candidates_of_different_grades(chatml_tokenizer):
         lists([example("b", [1, 1])], Pointwise(), renderer, count=1, size=None, seed=1)
 
 
-def test_the_loss_keeps_the_answers_probability_up(tiny_model_dir, tmp_path):
+def test_the_loss_is_the_ranking_loss_and_the_weighted_cross_entropy_of_the_answers(tiny_model_dir, tmp_path):
     model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+    yes, no, end = 20, 21, 22
+    # The second row is padded on the left; its answer is "no".
     inputs = {
-        "input_ids": torch.tensor([[5, 6, 7], [5, 8, 9]]),
-        "attention_mask": torch.ones(2, 3, dtype=torch.long),
+        "input_ids": torch.tensor([[5, 6, 7, yes], [0, 8, 9, no]]),
+        "attention_mask": torch.tensor([[1, 1, 1, 1], [0, 1, 1, 1]]),
         "grades": torch.tensor([1.0, 0.0]),
         "sizes": [2],
     }
-    log_probs = torch.log_softmax(model(inputs["input_ids"]).logits[:, -1], dim=-1)
-    # list: scores s1, s2, grades 1, 0: log(1 + exp(s2 - s1)); answer: mean of -log(p(20) + p(21))
-    scores = log_probs[:, 20] - log_probs[:, 21]
+    rows = [torch.log_softmax(model(torch.tensor([ids])).logits[0], -1) for ids in ([5, 6, 7, yes], [8, 9, no])]
+    # scores s1, s2 with grades 1, 0: log(1 + exp(s2 - s1)); answers: the mean over "yes", "no" and two end tokens
+    scores = [row[-2, yes] - row[-2, no] for row in rows]
     ranking = torch.log1p((scores[1] - scores[0]).exp())
-    answer = -(log_probs[:, 20].exp() + log_probs[:, 21].exp()).log().mean()
+    answering = -(rows[0][-2, yes] + rows[0][-1, end] + rows[1][-2, no] + rows[1][-1, end]) / 4
     for weight in (0.0, 0.5):
         trainer = SoftmaxTrainer(
             model=model,
             args=TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True),
-            positive_id=20,
-            negative_id=21,
+            positive_id=yes,
+            negative_id=no,
+            end_id=end,
             pad_id=0,
             answer_weight=weight,
         )
-        assert trainer.compute_loss(model, inputs).item() == pytest.approx((ranking + weight * answer).item(), abs=1e-5)
+        expected = (ranking + weight * answering).item()
+        assert trainer.compute_loss(model, inputs).item() == pytest.approx(expected, abs=1e-5)
