@@ -78,9 +78,9 @@ def _answers(folder: Path, well_formed: int) -> None:
 def _training(folder: Path, slope: float) -> None:
     wobble = (0.0, 0.01, -0.01)
     rewards = [0.4 + slope * step + wobble[step % 3] for step in range(12)]
+    steady = {"loss": 0.1, "grad_norm": 1.0, "completions/mean_length": 20.0, "well_formed": 1.0, "kl": 0.0}
     rows = [
-        {"step": i + 1, "loss": 0.1, "reward": r, "reward/ndcg": r, "grad_norm": 1.0, "completions/mean_length": 20.0}
-        for i, r in enumerate(rewards)
+        {"step": i + 1, "reward": r, "reward/ndcg": r, "reward/format": 1.0, **steady} for i, r in enumerate(rewards)
     ]
     write_jsonl(folder / "metrics.jsonl", rows)
     completions = [

@@ -88,10 +88,16 @@ def test_every_part_is_on_the_page(html):
 def test_plots_lie_beside_the_page_as_png(finished, html):
     directory = Path(finished.run_dir) / "report"
     names = {path.stem for path in directory.glob("*.png")}
-    assert {"intervals", "changes", "well-formed", "grpo-loss", "grpo-reward", "grpo-terms", "grpo-length"} <= names
+    assert {"intervals", "changes", "well-formed", "grpo-loss", "grpo-reward", "grpo-terms"} <= names
+    assert {"grpo-grad_norm", "grpo-well_formed", "grpo-completions-mean_length", "grpo-kl"} <= names
     assert all((directory / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in names)
     # Twice each: for light and for dark pages
     assert len(re.findall("data:image/png;base64,", html)) == 2 * len(names)
+
+
+def test_a_single_term_is_not_drawn_beside_the_reward_that_it_is():
+    rows = [{"step": 1, "reward": 0.5, "reward/ndcg": 0.5}, {"step": 2, "reward": 0.6, "reward/ndcg": 0.6}]
+    assert [plot.name for plot in training_plots("grpo", rows)] == ["grpo-reward"]
 
 
 def test_parts_that_are_not_there_are_left_out(experiment):

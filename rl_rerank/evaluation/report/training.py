@@ -12,6 +12,15 @@ from rl_rerank.evaluation.report.figures import Plot, Points, curves
 NUM_SAMPLED_STEPS = 3
 MAX_COMPLETION_CHARS = 1500
 
+_CURVES = (
+    ("loss", "loss"),
+    ("reward", "reward"),
+    ("grad_norm", "gradient norm"),
+    ("well_formed", "share of well-formed answers"),
+    ("completions/mean_length", "tokens of an answer"),
+    ("kl", "KL to the reference"),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -41,20 +50,17 @@ class Training:
 
 
 def training_plots(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Plot, ...]:
-    """Loss, reward, reward terms, gradient norm, completion length and dev measures, as far as they were logged."""
+    """What was logged of `_CURVES`, the reward's terms where there are several, and dev measures."""
     keys = list(dict.fromkeys(key for row in rows for key in row))
     window = max(3, len(rows) // 10) if len(rows) >= 6 else 1
     plots = [
         curves(f"{name}-{key.replace('/', '-')}", title, {title: points}, window)
-        for key, title in (("loss", "loss"), ("reward", "reward"), ("grad_norm", "gradient norm"))
+        for key, title in _CURVES
         if (points := _points(rows, key))
     ]
+    terms = [key for key in keys if key.startswith("reward/")]
     groups = {
-        "terms": ("reward terms", [k for k in keys if k.startswith("reward/")]),
-        "length": (
-            "completion length",
-            [k for k in keys if "length" in k and ("mean" in k or k == "completion_length")][:2],
-        ),
+        "terms": ("reward terms", terms if len(terms) > 1 else []),
         "dev": ("dev set", [k for k in keys if k.startswith(("dev/", "eval/", "eval_"))][:4]),
     }
     for suffix, (title, members) in groups.items():
