@@ -55,7 +55,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]):
             ["run", "experiment=quickstart", "budget.num_generations=8", "stages.grpo.micro_batch=12"],
             "micro_batch=12 is not a multiple of num_generations=8, so a group would be split",
         ),
-        (["sft", "experiment=quickstart", "stage=grpo"], "stage=grpo is no sft stage; there are: format, sft"),
+        (["sft", "experiment=quickstart", "stage=grpo"], "stage=grpo is no sft stage; there are: sft, format"),
         (["evaluate", "run=nowhere.run", "qrels=nowhere.qrels"], "nowhere.run"),
         (["run", "--config-dir"], "--config-dir needs a folder"),
         (["run", "--config-dir=nowhere"], "--config-dir: there is no folder"),

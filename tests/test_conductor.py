@@ -259,7 +259,7 @@ def test_accelerate_launches_the_training_stages_alone():
     [
         (
             ["stages.sft_eval.model=sftt"],
-            "stages.sft_eval.model names 'sftt', which is no stage; it can be: model, first_stage, format, sft",
+            "stages.sft_eval.model names 'sftt', which is no stage; it can be: model, first_stage, sft, format",
         ),
         (["stages.grpo.model=synth"], "stages.grpo.model names 'synth', a synth stage; it must be a sft or grpo stage"),
         (["stages.untrained.model=sft"], "stages.untrained.model names 'sft', which does not come before it"),
@@ -269,7 +269,7 @@ def test_accelerate_launches_the_training_stages_alone():
         (["stages.evaluate.measures=[nDGC@10]"], "nDGC@10"),
         (
             ["stages.export.model=model"],
-            "stages.export.model names 'model', which is no stage; it can be: format, sft, grpo",
+            "stages.export.model names 'model', which is no stage; it can be: sft, format, grpo",
         ),
         (["stages.untrained.split=tests"], "stages.untrained.split must be one of train, dev, test; got 'tests'"),
         (["stages.data.kind=report"], "stages.data: a stage's name is its folder's"),
