@@ -11,7 +11,7 @@ Sources: ListNet's top-one loss, Cao et al. 2007, https://doi.org/10.1145/127349
 model's together as in FIRST, Reddy et al. 2024, https://arxiv.org/abs/2406.15657
 """
 
-# Shape legend: L lists, D documents of a list, T tokens.
+# Shape legend: L lists, D documents of a list, T tokens, V vocabulary.
 
 from __future__ import annotations
 
