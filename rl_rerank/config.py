@@ -105,17 +105,69 @@ class EngineConfig:
         _one_of("engine.kind", self.kind, ("hf", "vllm"))
 
 
+STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "zero3-offload")
+"""The files of conf/accelerate: how a model is spread over processes."""
+
+
 @dataclass(kw_only=True)
 class LauncherConfig:
     """How the conductor starts a stage."""
 
     kind: str = "local"
     """local: a plain subprocess; accelerate: `accelerate launch` for the sft and grpo stages."""
+    strategy: str = "ddp"
+    """ddp, zero1, zero2, zero3 or zero3-offload; or the path of an accelerate configuration file of your own."""
+    num_processes: int = 1
+    """Over all machines; one a GPU."""
+    num_machines: int = 1
+    machine_rank: int = 0
+    """This machine's number; 0 runs all stages, the others join the sft and grpo stages of the same run folder."""
+    main_process_ip: str | None = None
+    """Address of machine 0; needed with several machines."""
+    main_process_port: int | None = None
+    """A free port of machine 0; null lets accelerate choose on a single machine."""
     args: list[str] = field(default_factory=list)
-    """Passed to `accelerate launch`."""
+    """Further arguments of `accelerate launch`."""
 
     def __post_init__(self) -> None:
         _one_of("launcher.kind", self.kind, ("local", "accelerate"))
+        if self.strategy not in STRATEGIES and not self.strategy.endswith((".yaml", ".yml", ".json")):
+            raise ValueError(
+                f"launcher.strategy must be one of {', '.join(STRATEGIES)} or the path of an accelerate configuration "
+                f"file; got {self.strategy!r}"
+            )
+        if self.num_processes < 1 or self.num_machines < 1:
+            raise ValueError(
+                f"launcher.num_processes={self.num_processes} and launcher.num_machines={self.num_machines} must be at "
+                "least 1"
+            )
+        if self.num_processes % self.num_machines:
+            raise ValueError(
+                f"launcher.num_processes={self.num_processes} counts the processes of all machines, so it must be a "
+                f"multiple of launcher.num_machines={self.num_machines}"
+            )
+        if not 0 <= self.machine_rank < self.num_machines:
+            raise ValueError(
+                f"launcher.machine_rank must be between 0 and {self.num_machines - 1}; got {self.machine_rank}"
+            )
+        if self.num_machines > 1 and not (self.main_process_ip and self.main_process_port):
+            raise ValueError(
+                "several machines need launcher.main_process_ip and launcher.main_process_port, where they meet"
+            )
+        if self.kind == "local" and self.num_processes > 1:
+            raise ValueError(
+                f"launcher.num_processes={self.num_processes} needs launcher=accelerate; launcher=local starts one"
+            )
+
+
+@dataclass(kw_only=True)
+class HubConfig:
+    """How `push=user/name` uploads. The token comes from HF_TOKEN or `hf auth login`, never from here."""
+
+    private: bool = True
+    """Whether a repository that the upload creates is private."""
+    revision: str | None = None
+    """The branch, made where there is none, such as one for an intermediate checkpoint; null: main."""
 
 
 @dataclass(kw_only=True)
@@ -301,7 +353,7 @@ class ExportStage(StageConfig):
     """A model folder that ranks: merged weights, tokenizer, reranker.json."""
 
     model: str = "grpo"
-    """The name of a training stage."""
+    """The name of a training stage, or `NAME@STEP` for one of its checkpoints."""
 
 
 STAGES: dict[str, type[StageConfig]] = {
@@ -336,6 +388,9 @@ class Config:
     stage: str | None = None
     """The stage that a single-stage command runs; null: the only one of its kind."""
     report_to: list[str] = field(default_factory=lambda: ["tensorboard", "wandb"])
+    push: str | None = None
+    """user/name on the Hugging Face hub: where `export` uploads the model and `synth` its rows."""
+    hub: HubConfig = field(default_factory=HubConfig)
     dry_run: bool = False
 
 
