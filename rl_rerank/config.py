@@ -192,7 +192,8 @@ class TrainingStage(StageConfig):
     """What both trainers share."""
 
     model: str = "model"
-    """Where to start: `model` for the configured model, or the name of an earlier training stage."""
+    """Where to start: `model` for the configured model, the name of an earlier training stage, or NAME@STEP for one of
+    its checkpoints."""
     learning_rate: float = 1e-5
     max_steps: int = 100
     """Optimizer steps."""
@@ -279,7 +280,17 @@ class GRPOStage(TrainingStage):
     scale_rewards: str = "group"
     """group, batch or none."""
     rollout: str = "hf"
-    """What samples: hf or vllm."""
+    """What samples: hf; vllm, an engine in every training process; or vllm_server, one that runs elsewhere (CUDA)."""
+    rollout_args: dict[str, Any] = field(default_factory=dict)
+    """rollout=vllm: passed to vllm.LLM."""
+    rollout_server: str = "http://127.0.0.1:8000"
+    """rollout=vllm_server: where launch/vllm_server.sh listens."""
+    rollout_correction: str = "token_truncate"
+    """How a difference between vLLM and the trainer is corrected: token_truncate or sequence_truncate bound the
+    importance ratio, token_mask and sequence_mask leave out what is beyond the bound."""
+    max_logprob_gap: float = 0.1
+    """Stop where vLLM's log-probabilities of the sampled tokens are further than this from the trainer's, in nats and
+    on average: the run is off its policy."""
     shared_prefix: bool = True
     """Compute each prompt once for its group. Equal to the plain path, which models that it cannot serve take."""
     permute_rewards: bool = False
@@ -310,7 +321,15 @@ class GRPOStage(TrainingStage):
                 f"grpo stage: temperature must be above 0, because greedy completions of one prompt are all the same; "
                 f"got {self.temperature}"
             )
-        _one_of("grpo stage: rollout", self.rollout, ("hf", "vllm"))
+        _one_of("grpo stage: rollout", self.rollout, ("hf", "vllm", "vllm_server"))
+        corrections = ("token_truncate", "sequence_truncate", "token_mask", "sequence_mask")
+        _one_of("grpo stage: rollout_correction", self.rollout_correction, corrections)
+        if self.rollout_args and self.rollout != "vllm":
+            raise ValueError(
+                f"grpo stage: rollout_args.{min(self.rollout_args)} is for rollout=vllm; got rollout={self.rollout}"
+            )
+        if self.max_logprob_gap <= 0:
+            raise ValueError(f"grpo stage: max_logprob_gap must be above 0; got {self.max_logprob_gap}")
         _one_of("grpo stage: scale_rewards", self.scale_rewards, ("group", "batch", "none"))
 
 
@@ -319,7 +338,8 @@ class RerankStage(StageConfig):
     """Rank the held-out queries with a model and write a run file."""
 
     model: str = "model"
-    """`model`, the name of a training stage, or `first_stage` for the candidates as they came."""
+    """`model`, the name of a training stage, NAME@STEP for one of its checkpoints, or `first_stage` for the candidates
+    as they came."""
     label: str = ""
     """The row's name in tables; empty means the stage's name."""
     split: str = "test"
@@ -353,7 +373,7 @@ class ExportStage(StageConfig):
     """A model folder that ranks: merged weights, tokenizer, reranker.json."""
 
     model: str = "grpo"
-    """The name of a training stage, or `NAME@STEP` for one of its checkpoints."""
+    """The name of a training stage, or NAME@STEP for one of its checkpoints."""
 
 
 STAGES: dict[str, type[StageConfig]] = {
@@ -403,6 +423,19 @@ class EvaluateFiles:
     measures: list[str] = field(default_factory=lambda: ["nDCG@10"])
     output: str | None = None
     """Where the JSON goes; null prints it."""
+
+
+def trained(ref: str) -> tuple[str, int | None]:
+    """`grpo@40`, a reference to a training stage's checkpoint, as ("grpo", 40); `grpo`, to its final model, as
+    ("grpo", None).
+
+    Raises:
+        ValueError: if what follows the @ is no number.
+    """
+    name, at, step = ref.partition("@")
+    if at and not step.isdecimal():
+        raise ValueError(f"model={ref!r}: what follows the @ is the step of a checkpoint, such as {name}@40")
+    return name, int(step) if at else None
 
 
 def build(cls: type[T], values: Mapping[str, Any], place: str = "") -> T:

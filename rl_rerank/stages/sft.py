@@ -18,7 +18,7 @@ from rl_rerank.rendering import Renderer
 from rl_rerank.rerank import build_paradigm
 from rl_rerank.training import tracking
 from rl_rerank.training.arguments import peft_config, sft_arguments
-from rl_rerank.training.models import save_merged
+from rl_rerank.training.models import save_trained
 from rl_rerank.training.records import Records, resumable_checkpoint
 from rl_rerank.training.rows import tokenised
 from rl_rerank.training.sft import AnswerTrainer
@@ -35,11 +35,10 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
     tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
     build = _completion_trainer if stage.loss == "completion" else _softmax_trainer
     trainer = build(config, stage, start, tokenizer, sft_arguments(config, stage, output))
-    trainer.add_callback(Records(output))
+    trainer.add_callback(Records(output, trainer.accelerator))
     trainer.add_callback(tracking.ConfigRecord(config))
-    trainer.train(resume_from_checkpoint=resumable_checkpoint(output / "checkpoints"))
-    if trainer.accelerator.is_main_process:
-        save_merged(trainer.accelerator.unwrap_model(trainer.model), tokenizer, output / "model")
+    trainer.train(resume_from_checkpoint=resumable_checkpoint(output / "checkpoints", trainer.accelerator))
+    save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
 
 
 def _completion_trainer(config: Config, stage: SFTStage, start: Path, tokenizer: Any, arguments: SFTConfig) -> Trainer:

@@ -51,11 +51,12 @@ def grpo_arguments(config: Config, stage: GRPOStage, output: Path, *, max_comple
         beta=stage.beta,
         loss_type=stage.loss_type,
         scale_rewards=stage.scale_rewards,
-        use_vllm=stage.rollout == "vllm",
-        vllm_mode="colocate",
+        use_vllm=stage.rollout != "hf",
+        vllm_mode="server" if stage.rollout == "vllm_server" else "colocate",
+        vllm_server_base_url=stage.rollout_server if stage.rollout == "vllm_server" else None,
         vllm_max_model_length=config.model.max_prompt_tokens + max_completion_tokens,
-        # trl masks whole sequences by default where the engine and the trainer disagree; truncation keeps learning.
-        vllm_importance_sampling_mode="token_truncate",
+        vllm_importance_sampling_correction=True,
+        vllm_importance_sampling_mode=stage.rollout_correction,
         shuffle_dataset=False,
         reward_weights=[reward.weight for reward in config.rewards.values()],
     )

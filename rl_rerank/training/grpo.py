@@ -12,7 +12,8 @@ compares the overridden methods of the installed trl with those that this file w
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +27,9 @@ from trl.trainer.utils import split_tensor_dict
 
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.reward import Term, score, total
-from rl_rerank.training import prefix
+from rl_rerank.training import on_policy, prefix, vllm_rollout
 from rl_rerank.training.questions import Question
 from rl_rerank.training.sampling import sample_groups
-from rl_rerank.training.vllm_sync import sync_on_cpu
 from rl_rerank.types import Completion, Rollout, Status
 
 OVERRIDES = (
@@ -63,14 +63,29 @@ class RankingGRPOTrainer(GRPOTrainer):
         completions: rows for the completions table of the last generation batch of all processes.
     """
 
-    def __init__(self, *, task: Task, args: GRPOConfig, shared_prefix: bool = True, **kwargs: Any) -> None:
-        names = [term.name for term in task.terms]
-        super().__init__(
-            args=args,
-            reward_funcs=[_Named(name) for name in names],
-            **kwargs,
-        )
+    def __init__(
+        self,
+        *,
+        task: Task,
+        args: GRPOConfig,
+        shared_prefix: bool = True,
+        max_logprob_gap: float = 0.1,
+        rollout_args: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """
+        Args:
+            max_logprob_gap: the alarm threshold of `on_policy.require`.
+            rollout_args: arguments of a colocated vllm.LLM.
+        """
+        reward_funcs: Any = [_Named(term.name) for term in task.terms]
+        with vllm_rollout.installed(rollout_args or {}) if args.use_vllm else nullcontext():
+            super().__init__(args=args, reward_funcs=reward_funcs, **kwargs)
+        if self.use_vllm:
+            # An engine knows the end tokens of the model's folder; these are the ones that rollouts are read by.
+            self.vllm_generation.generation_kwargs["stop_token_ids"] = list(self.eos_token_ids)
         self.task = task
+        self.max_logprob_gap = max_logprob_gap
         self.completions: list[dict[str, Any]] = []
         self._rows: list[dict[str, Any]] = []
         unwrapped = self.accelerator.unwrap_model(self.model)
@@ -91,9 +106,6 @@ class RankingGRPOTrainer(GRPOTrainer):
         has_tool_images: bool = False,
     ) -> tuple[list[list[int]], Any]:
         if self.use_vllm:
-            if self.accelerator.device.type == "cpu" and self.state.global_step != self._last_loaded_step:
-                sync_on_cpu(self.vllm_generation)
-                self._last_loaded_step = self.state.global_step
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images=has_tool_images
             )
@@ -174,10 +186,30 @@ class RankingGRPOTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
+        if self.use_vllm:
+            self._check_on_policy(output)
         for row, advantage in zip(self._rows, output["advantages"].tolist(), strict=True):
             row["advantage"] = advantage
         self.completions = gather_object(self._rows)
         return output
+
+    def _check_on_policy(self, output: Mapping[str, Tensor]) -> None:
+        """Log how far vLLM and the trainer are apart, and refuse to train where they are too far.
+
+        Raises:
+            ValueError: on every process, if the mean over all sampled tokens is above `max_logprob_gap`.
+        """
+        here = on_policy.sums(
+            output["old_per_token_logps"],
+            output["sampling_per_token_logps"],
+            output["completion_mask"],
+            output["importance_sampling_ratio"],
+        )
+        gap, masked = on_policy.shares(self.accelerator.gather(here.unsqueeze(0)).sum(0))
+        mode = "train" if self.model.training else "eval"
+        self._metrics[mode]["rollout/logprob_gap"].append(gap)
+        self._metrics[mode]["rollout/masked_sequences"].append(masked)
+        on_policy.require(gap, self.max_logprob_gap, step=self.state.global_step + 1)
 
     def _calculate_rewards(
         self,

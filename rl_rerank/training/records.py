@@ -9,29 +9,55 @@ from pathlib import Path
 from typing import Any
 
 import wandb
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rl_rerank.paths import read_jsonl, write_jsonl
-
-COMPLETE = "complete"
-"""The file that marks a checkpoint as whole; a checkpoint that a kill cut short has none."""
+from rl_rerank.engines.checkpoint import COMPLETE
+from rl_rerank.paths import read_jsonl, write_jsonl, write_text
 
 
-def resumable_checkpoint(checkpoints: Path) -> str | None:
-    """The newest whole checkpoint; checkpoints that were cut short are deleted."""
+def layout(accelerator: Accelerator) -> str:
+    """How the states of a checkpoint are split: they can only be read back by the same sharding over as many processes.
+
+    Without sharding the number of processes may change between a kill and the resumption.
+    """
+    if accelerator.distributed_type != DistributedType.DEEPSPEED:
+        return "unsharded"
+    stage = accelerator.deepspeed_config["zero_optimization"]["stage"]
+    return f"zero{stage} over {accelerator.num_processes} processes"
+
+
+def resumable_checkpoint(checkpoints: Path, accelerator: Accelerator) -> str | None:
+    """The newest whole checkpoint; checkpoints that were cut short are deleted.
+
+    Raises:
+        ValueError: if its layout is not that of this run.
+    """
     whole: list[tuple[int, Path]] = []
     for folder in checkpoints.glob("checkpoint-*"):
         if (folder / COMPLETE).exists():
             whole.append((int(folder.name.rsplit("-", 1)[1]), folder))
-        else:
+        elif accelerator.is_main_process:
             shutil.rmtree(folder)
-    return str(max(whole)[1]) if whole else None
+    if not whole:
+        return None
+    newest = max(whole)[1]
+    if (found := (newest / COMPLETE).read_text(encoding="utf-8")) != layout(accelerator):
+        raise ValueError(
+            f"{newest} was written {found}, and this run is {layout(accelerator)}, which cannot read it; start it with "
+            f"the same launcher.strategy and launcher.num_processes, or remove {checkpoints.parent} to redo the stage"
+        )
+    return str(newest)
 
 
 class Records(TrainerCallback):
     """Appends a row a step to metrics.jsonl, rows of completions to completions.jsonl, and marks whole checkpoints."""
 
-    def __init__(self, folder: Path, completions: Callable[[], list[dict[str, Any]]] | None = None) -> None:
+    def __init__(
+        self, folder: Path, accelerator: Accelerator, completions: Callable[[], list[dict[str, Any]]] | None = None
+    ) -> None:
+        self.accelerator = accelerator
         self.metrics = folder / "metrics.jsonl"
         self.completions_file = folder / "completions.jsonl"
         self.completions = completions
@@ -60,9 +86,11 @@ class Records(TrainerCallback):
             _log_table(rows, state.global_step)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.accelerator.wait_for_everyone()  # every process writes its part
         if state.is_world_process_zero:
             assert args.output_dir is not None
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / COMPLETE).touch()
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            write_text(folder / COMPLETE, layout(self.accelerator))
 
 
 def _name(key: str) -> str:

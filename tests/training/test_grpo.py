@@ -50,11 +50,21 @@ def examples():
     ]
 
 
-def trainer(tiny_model_dir, tokenizer, tmp_path, *, shared_prefix=True, lora=False, permute=False, **arguments):
-    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
+def trainer(
+    tiny_model_dir,
+    tokenizer,
+    tmp_path,
+    *,
+    shared_prefix=True,
+    lora=False,
+    permute=False,
+    num_questions=8,
+    rollout_args=None,
+    **arguments,
+):
     paradigm = Listwise(window=3, stride=1)
     renderer = Renderer(tokenizer, max_prompt_tokens=400)
-    asked = questions(examples(), paradigm, renderer, count=8, seed=1)
+    asked = questions(examples(), paradigm, renderer, count=num_questions, seed=1)
     settings = {
         "output_dir": str(tmp_path),
         "per_device_train_batch_size": 4,
@@ -77,11 +87,13 @@ def trainer(tiny_model_dir, tokenizer, tmp_path, *, shared_prefix=True, lora=Fal
         "remove_unused_columns": False,
         "seed": 3,
     } | arguments
+    args = GRPOConfig(**settings)  # before the model, as in the grpo stage: under ZeRO-3 it is then read in shards
     return RankingGRPOTrainer(
         task=Task(asked, paradigm, [Term("ndcg", NDCG()), Term("length", Length())], permute_rewards=permute),
-        model=model,
-        args=GRPOConfig(**settings),
+        model=AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32),
+        args=args,
         shared_prefix=shared_prefix,
+        rollout_args=rollout_args,
         train_dataset=Dataset.from_dict({"prompt": [str(i) for i in range(len(asked))]}),
         processing_class=tokenizer,
         peft_config=LoraConfig(r=4, target_modules="all-linear") if lora else None,

@@ -1,0 +1,91 @@
+"""GRPO on stored completions, started alone or by `accelerate launch`; writes what test_sharded.py compares."""
+
+import json
+import os
+import random
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.state import AcceleratorState
+
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
+
+import tokenizers_for_tests  # noqa: E402
+from test_grpo import trainer  # noqa: E402
+
+NUM_STEPS, PROMPTS, GENERATIONS, COMPLETION_TOKENS, MICRO_BATCH = 10, 4, 4, 6, 4
+
+
+def stored(question: int, end_id: int) -> list[list[int]]:
+    """The completions of a question, the same in every run: 1 to 5 tokens and mostly an end token."""
+    rng = random.Random(question)
+    found = []
+    for _ in range(GENERATIONS):
+        tokens = [rng.randrange(10, 300) for _ in range(rng.randint(1, COMPLETION_TOKENS - 1))]
+        found.append([*tokens, end_id] if rng.random() < 0.8 else tokens)
+    return found
+
+
+VARIANTS = {
+    "full": {},
+    "lora": {"lora": True},
+    "full-kl": {"beta": 0.04, "num_iterations": 2},
+    "lora-kl": {"lora": True, "beta": 0.04, "num_iterations": 2},
+}
+"""With beta above 0 and two iterations the value of the loss depends on the model; else it is the same for any."""
+
+
+def train(model_dir: Path, output: Path, settings: dict[str, Any]) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    steps = PROMPTS * GENERATIONS // (MICRO_BATCH * world)
+    run = trainer(
+        model_dir,
+        tokenizers_for_tests.chatml(),
+        output,
+        num_questions=NUM_STEPS * PROMPTS,
+        max_steps=NUM_STEPS,
+        per_device_train_batch_size=MICRO_BATCH,
+        gradient_accumulation_steps=steps,
+        steps_per_generation=steps,
+        **settings,
+    )
+    seen = record(run)
+    run.train()
+    state = run.accelerator.get_state_dict(run.model_wrapped)
+    torch.save(seen, output / f"seen{run.accelerator.process_index}.pt")
+    if run.accelerator.is_main_process:
+        torch.save({k: v.clone() for k, v in state.items()}, output / "weights.pt")
+        rows = [row for row in run.state.log_history if "grad_norm" in row]
+        (output / "history.json").write_text(json.dumps({"world": run.accelerator.num_processes, "rows": rows}))
+
+
+def record(run: Any) -> dict[tuple[int, tuple[int, ...]], list[float]]:
+    """Have the trainer replay stored completions; returns what it fills: (step, token ids) -> log-probs in training."""
+    seen: dict[tuple[int, tuple[int, ...]], list[float]] = {}
+    known = {tuple(q.token_ids): i for i, q in enumerate(run.task.questions)}
+    inner = run._get_per_token_logps_and_entropies
+
+    def replay(prompt_ids, *_, **__):
+        keys = [known[tuple(ids)] for ids in prompt_ids[::GENERATIONS]]
+        return [completion for key in keys for completion in stored(key, run.eos_token_ids[0])], None
+
+    def recorded(model, input_ids, attention_mask, *args, **kwargs):
+        found = inner(model, input_ids, attention_mask, *args, **kwargs)
+        if torch.is_grad_enabled():
+            for ids, mask, values in zip(input_ids, attention_mask.bool(), found[0].tolist(), strict=True):
+                seen[run.state.global_step, tuple(ids[mask].tolist())] = [v for v in values if v]
+        return found
+
+    run._generate_single_turn = replay
+    run._get_per_token_logps_and_entropies = recorded
+    return seen
+
+
+if __name__ == "__main__":
+    for name, settings in VARIANTS.items():
+        # Everything that accelerate knows of this process is in singletons.
+        AcceleratorState._reset_state(reset_partial_state=False)
+        train(Path(sys.argv[1]), Path(sys.argv[2]) / name, settings)

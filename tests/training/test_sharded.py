@@ -1,0 +1,72 @@
+"""Two processes train as one does: ddp and ZeRO-1, 2 and 3, all weights and LoRA, with and without a KL term."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from launching import two_processes
+from safetensors.torch import load_file
+from sharded_grpo import NUM_STEPS, VARIANTS
+
+SCRIPT = str(Path(__file__).with_name("sharded_grpo.py"))
+
+
+def run(command, model_dir, output):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, SCRIPT, str(model_dir), str(output)], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return output
+
+
+@pytest.fixture(scope="module")
+def alone(tiny_model_dir, tmp_path_factory):
+    return run([sys.executable], tiny_model_dir, tmp_path_factory.mktemp("alone"))
+
+
+@pytest.fixture(scope="module", params=["ddp", "zero1", "zero2", "zero3"])
+def together(request, tiny_model_dir, tmp_path_factory):
+    return run(two_processes(request.param), tiny_model_dir, tmp_path_factory.mktemp(request.param))
+
+
+def history(folder):
+    return json.loads((folder / "history.json").read_text())
+
+
+def log_probs(folder):
+    found = {}
+    for part in folder.glob("seen*.pt"):
+        found |= torch.load(part)
+    return found
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_processes_train_as_one_does(alone, together, tiny_model_dir, variant):
+    one, two = alone / variant, together / variant
+    assert (history(one)["world"], history(two)["world"]) == (1, 2)
+    rows = list(zip(history(one)["rows"], history(two)["rows"], strict=True))
+    assert len(rows) == NUM_STEPS
+    for a, b in rows:
+        assert b["grad_norm"] == pytest.approx(a["grad_norm"], rel=1e-4)
+        assert b["loss"] == pytest.approx(a["loss"], abs=1e-6)
+    if "kl" in variant:
+        assert rows[-1][0]["kl"] > 1e-4  # so the loss depends on the weights
+
+    before, after = log_probs(one), log_probs(two)
+    # 4 prompts x 4 completions in each of 10 steps
+    assert before.keys() == after.keys() and len(before) == NUM_STEPS * 16
+    assert max(abs(x - y) for key in before for x, y in zip(before[key], after[key], strict=True)) <= 1e-5
+
+    first, second = torch.load(one / "weights.pt"), torch.load(two / "weights.pt")
+    assert first.keys() == second.keys()
+    apart = max((first[name] - second[name]).abs().max() for name in first)
+    assert apart <= 1e-4 * max(weight.abs().max() for weight in first.values())
+    # And far less than training moved them.
+    start = load_file(tiny_model_dir / "model.safetensors")
+    moved = max((first[n] - start[n]).abs().max() for n in first if n in start) if "lora" not in variant else 1e-3
+    assert moved >= 1e-3 and apart <= 1e-2 * moved
