@@ -37,6 +37,7 @@ class Reranker:
         engine: str = "hf",
         dtype: str | None = None,
         trust_remote_code: bool = False,
+        revision: str | None = None,
         **engine_args: Any,
     ) -> Reranker:
         """Load an exported model.
@@ -45,14 +46,20 @@ class Reranker:
             path: a folder that `rl-rerank export` wrote, or the hub id of one.
             engine: hf or vllm.
             dtype: float32, bfloat16 or float16; None takes the one the model was exported in.
+            revision: a branch, tag or commit of the hub's repository; None takes main.
             engine_args: `batch_tokens` for hf; any argument of vllm.LLM for vllm.
 
         Raises:
             FileNotFoundError: if the folder is no exported model.
+            LookupError: if the hub does not give it.
             ValueError: if its prompts are no longer those that the model was exported with.
         """
-        source = ModelConfig(path=str(path), trust_remote_code=trust_remote_code)
+        source = ModelConfig(path=str(path), revision=revision, trust_remote_code=trust_remote_code)
         folder = build.checkpoint(engine).base_model_dir(source)
+        if revision is not None and folder == Path(path).expanduser():
+            raise ValueError(
+                f"{str(path)!r} is a folder here, and revision={revision!r} is for repositories of the hub"
+            )
         terms = contract.read(folder)
         paradigm = terms.build_paradigm()
         model = ModelConfig(

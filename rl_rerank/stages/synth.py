@@ -5,7 +5,9 @@ Left behind: rows.jsonl `{qid, paradigm, docids (prompt order), target, teacher}
 
 from __future__ import annotations
 
+import json
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +20,7 @@ from rl_rerank.config import Config, SynthStage
 from rl_rerank.engines.base import Engine
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.rerank import build_paradigm
+from rl_rerank.serving import card
 from rl_rerank.types import RankingExample
 
 logger = logging.getLogger(__name__)
@@ -93,3 +96,23 @@ def run(config: Config, name: str, stage: SynthStage) -> None:
         {"teacher": stage.teacher, "seed": stage.seed, "data": store.fingerprint, "paradigms": summary},
     )
     (context.directory / "rows.partial.jsonl").unlink(missing_ok=True)
+
+
+def hub_folder(config: Config, name: str, stage: SynthStage) -> Path:
+    """The rows and a card in run_dir/<name>/hub, written whole or not at all.
+
+    Raises:
+        FileNotFoundError: if the stage has left no rows.
+    """
+    folder = Path(config.run_dir) / name
+    target, partial = folder / "hub", folder / ".hub.partial"
+    if not (folder / "rows.jsonl").is_file():
+        raise FileNotFoundError(f"{str(folder)!r} has no rows.jsonl: remove it and run the stage again")
+    summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    shutil.copyfile(folder / "rows.jsonl", partial / "rows.jsonl")
+    paths.write_text(partial / "README.md", card.dataset(config, name, summary))
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    return target

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 
 import pytest
 from safetensors import safe_open
 
-from rl_rerank.config import Config, DataConfig, EvaluateStage, ExportStage, GRPOStage, ModelConfig, RerankStage
+from rl_rerank.config import (
+    Config,
+    DataConfig,
+    EvaluateStage,
+    ExportStage,
+    GRPOStage,
+    HubConfig,
+    ModelConfig,
+    RerankStage,
+)
 from rl_rerank.serving import Reranker
 from rl_rerank.stages import export
 
@@ -47,6 +57,7 @@ def test_the_exported_folder_ranks_as_the_trained_model(config, tmp_path, tiny_m
     assert reranker.contract.paradigm_params["positive"] == "yes"
     assert reranker.contract.provenance["stage"] == "rl"
     assert len(reranker.contract.provenance["config_sha256"]) == 64
+    assert reranker.contract.base_model == tiny_model_dir.name
     assert [i for i, _ in reranker.rank("caves", DOCUMENTS, top_n=1)] != []
     assert "Not measured." in (folder / "README.md").read_text()
 
@@ -70,6 +81,15 @@ def test_exporting_again_replaces_the_folder_and_shows_what_was_measured(config,
     card = (folder / "README.md").read_text()
     assert "| GRPO (this model) | 0.5123 |" in card
     assert str(tmp_path) not in card
+
+
+def test_what_belongs_to_one_command_is_no_part_of_the_provenance(config, tmp_path):
+    export.run(config, "export", ExportStage(kind="export", model="rl"))
+    written = (tmp_path / "run/export/model/reranker.json").read_bytes()
+    once = dataclasses.replace(config, push="ann/tiny", hub=HubConfig(private=False), stage="export")
+    export.run(once, "export", ExportStage(kind="export", model="rl"))
+    assert (tmp_path / "run/export/model/reranker.json").read_bytes() == written
+    assert 'Reranker.load("ann/tiny")' in (tmp_path / "run/export/model/README.md").read_text()
 
 
 def test_a_folder_that_ranks_otherwise_is_refused(config, tmp_path):

@@ -69,6 +69,22 @@ def test_an_unknown_teacher_or_paradigm_is_a_name_that_is_not_installed(tmp_path
     assert not (tmp_path / "run/synth").exists()
 
 
+def test_what_is_uploaded_is_written_whole_beside_the_rows(tmp_path):
+    settings = config(tmp_path)
+    run(settings, mixture={"pointwise": 3})
+    (tmp_path / "run/synth/hub").mkdir()
+    (tmp_path / "run/synth/hub/stale.txt").write_text("old")
+    folder = synth.hub_folder(settings, "synth", SynthStage(kind="synth"))
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "rows.jsonl"]
+    assert (folder / "rows.jsonl").read_bytes() == (tmp_path / "run/synth/rows.jsonl").read_bytes()
+    card = (folder / "README.md").read_text()
+    assert "| pointwise | 3 | 3 | kept 3 |" in card
+    assert str(tmp_path) not in card
+    (tmp_path / "run/synth/rows.jsonl").unlink()
+    with pytest.raises(FileNotFoundError, match=r"has no rows\.jsonl: remove it and run the stage again"):
+        synth.hub_folder(settings, "synth", SynthStage(kind="synth"))
+
+
 STEP = """\
 from dataclasses import dataclass
 

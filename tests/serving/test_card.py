@@ -1,0 +1,92 @@
+"""The cards: front matter that reads back as it was meant, and no place of this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rl_rerank.config import Config, DataConfig, ExportStage, GRPOStage, HubConfig, ModelConfig, SFTStage
+from rl_rerank.engines import checkpoint
+from rl_rerank.serving import card
+
+STAGES = {"sft": SFTStage(kind="sft"), "rl": GRPOStage(kind="grpo")}
+
+
+def front_matter(text: str) -> dict:
+    """As the hub finds it: from a first line of three dashes to the next one."""
+    assert text.startswith("---\n")
+    return yaml.safe_load(text[4:].partition("\n---\n")[0])
+
+
+def model_card(model: str = "Qwen/Qwen3-0.6B", trained: str = "rl", **settings) -> str:
+    config = Config(model=ModelConfig(path=model), stages=STAGES, **settings)
+    return card.model(config, ExportStage(kind="export", model=trained), "export")
+
+
+def test_a_base_model_of_the_hub_is_linked_and_its_license_is_not_guessed():
+    assert front_matter(model_card()) == {
+        "library_name": "transformers",
+        "pipeline_tag": "text-ranking",
+        "base_model": "Qwen/Qwen3-0.6B",
+        "tags": ["rl-rerank", "reranker", "pointwise", "grpo"],
+    }
+
+
+def test_the_embedded_model_brings_its_origin_and_its_license():
+    assert card.EMBEDDED == checkpoint.EMBEDDED
+    found = front_matter(model_card(card.EMBEDDED, trained="sft"))
+    assert found["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert found["license"] == "apache-2.0"
+    assert found["tags"][-1] == "sft"
+
+
+def test_a_checkpoint_of_a_stage_is_tagged_as_the_stage():
+    text = model_card(trained="rl@40")
+    assert front_matter(text)["tags"][-1] == "grpo"
+    assert "(stage `rl@40`)" in text
+
+
+def test_a_folder_is_no_base_model_and_goes_by_its_last_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "models/mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for path in ("models/mine", "./models/mine", str(tmp_path / "models/mine")):
+        text = model_card(path, data=DataConfig(source="jsonl", path=str(tmp_path / "data.jsonl")))
+        assert "base_model" not in front_matter(text)
+        assert "- Base model: mine; its license" in text
+        assert "- Data: source `jsonl` (data.jsonl), " in text
+        assert str(tmp_path) not in text
+
+
+@pytest.mark.parametrize("name", ["a: [b", "x\n---\nlicense: mit", "'\"{}%@", "- no", "null", "1e3", "# no"])
+def test_front_matter_keeps_a_hostile_name_a_name(name: str):
+    found = front_matter(model_card(paradigm=name))
+    assert found["tags"] == ["rl-rerank", "reranker", name, "grpo"]
+    assert "license" not in found
+
+
+def test_the_card_loads_from_where_it_is():
+    assert 'Reranker.load("path/to/this/folder")' in model_card(hub=HubConfig(revision="step-40"))
+    assert 'Reranker.load("ann/tiny")' in model_card(push="ann/tiny")
+    assert 'Reranker.load("ann/tiny", revision="step-40")' in model_card(
+        push="ann/tiny", hub=HubConfig(revision="step-40")
+    )
+
+
+def test_a_dataset_card_says_what_the_rows_are():
+    counts = {"pointwise": {"asked": 9, "rows": 7, "kept": 7, "malformed": 2}, "listwise": {"asked": 0, "rows": 0}}
+    summary = {"teacher": "model", "seed": 3, "data": "f" * 64, "paradigms": counts}
+    text = card.dataset(Config(experiment="tiny", model=ModelConfig(path="/home/me/qwen")), "synth", summary)
+    assert front_matter(text)["configs"] == [
+        {"config_name": "default", "data_files": [{"split": "train", "path": "rows.jsonl"}]}
+    ]
+    assert "| pointwise | 9 | 7 | kept 7, malformed 2 |\n| listwise | 0 | 0 |  |\n" in text
+    assert "- Teacher: `model` (qwen).\n- Seed: 3.\n" in text
+    assert f"- Data: source `pydocs`, 10 first-stage candidates a query, fingerprint `{'f' * 64}`." in text
+    assert "**The rows hold ids, not texts**" in text
+
+
+def test_a_teacher_of_ones_own_goes_by_its_file():
+    summary = {"teacher": "/home/me/mine.py:Silent", "seed": 1, "data": "", "paradigms": {}}
+    assert "- Teacher: `mine.py:Silent`.\n" in card.dataset(Config(), "synth", summary)
