@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from rl_rerank import __version__, conductor, doctor, ledger, plan, registry
+from rl_rerank import __version__, conductor, doctor, follower, ledger, lengths, plan, processes, registry
 from rl_rerank.compose import compose, options
 from rl_rerank.config import STAGES, Config, EvaluateFiles
 from rl_rerank.paths import conf_dir, write_text
@@ -45,11 +45,15 @@ settings
   'reward=[ndcg,format]'          the rewards, by name or as path/to/file.py:Class
   rewards.ndcg.params.k=5         a reward's parameter; rewards.ndcg.weight=0.5 its weight
   stages.sft.max_steps=60         a setting of one stage; stages.sft.trl.KEY=VALUE any other setting of trl
+  push=user/name                  export and synth: upload to the Hugging Face hub, hub.private=false for all to see
   run_dir=DIR seed=2              where everything is written, and the seed
-  dry_run=true                    show the configuration and the plan, and do nothing
+  dry_run=true                    show the configuration, the plan and the prompts' lengths, and do nothing
 
 Quote lists for the shell. RL_RERANK_TRACEBACK=1 shows where an error came from.
 """
+
+UPLOADS = {"export": "model", "synth": "dataset"}
+"""Command -> what `push=` makes of its stage's output on the hub."""
 
 HELP = {
     "run": """\
@@ -57,7 +61,10 @@ usage: rl-rerank run experiment=NAME [KEY=VALUE ...]
 
 Runs the experiment's stages in order, each in its own process, in run_dir (default runs/NAME). What is done is skipped;
 after an interruption the same command goes on where it was. A changed configuration is refused with the difference.
-launcher=accelerate 'launcher.args=[--num_processes,4]' starts the sft and grpo stages with `accelerate launch`.
+launcher=accelerate launcher.num_processes=4 launcher.strategy=zero3 starts the sft and grpo stages with
+`accelerate launch`; strategies are ddp, zero1, zero2, zero3, zero3-offload, or an accelerate configuration file. On
+several machines the same command runs on each, in a run_dir that they share, with launcher.num_machines,
+launcher.main_process_ip, launcher.main_process_port, and launcher.machine_rank=0 on the one that conducts.
 """,
     "rewards": "usage: rl-rerank rewards list\n\nThe installed rewards with their parameters and defaults.\n",
     "init": """\
@@ -130,8 +137,10 @@ def _run(command: str, overrides: list[str], config_dir: str | None) -> int:
     config = _experiment(command, overrides, config_dir)
     if config.dry_run:
         return _dry_run(config, list(config.stages))
-    folder = [] if config_dir is None else [f"--config-dir={config_dir}"]
-    status = conductor.run(config, [*folder, *overrides])
+    whole = [*([] if config_dir is None else [f"--config-dir={config_dir}"]), *overrides]
+    if config.launcher.machine_rank:
+        return follower.follow(config, whole)
+    status = conductor.run(config, whole)
     if status == 0:
         print("\n".join(conductor.results(config)))
     return status
@@ -142,19 +151,38 @@ def _stage(command: str, overrides: list[str], config_dir: str | None) -> int:
         return _evaluate_files(files)
     config = _experiment(command, overrides, config_dir)
     name = _chosen(config, command)
+    hub = None if config.push is None else _hub()
+    if hub is not None:
+        hub.check(config.push, config.hub)
     if config.dry_run:
         return _dry_run(config, [name])
+    if "LOCAL_RANK" in os.environ:  # torchrun gives its processes sessions of their own, where no signal finds them
+        processes.end_with_parent()
     plan.validate(config)
     if os.environ.get("RANK", "0") != "0":
         _module(command).run(config, name, config.stages[name])
         return 0
     conductor.prepared(config)
-    ledger.begin(config, name)
-    started = time.monotonic()
-    with _logged(Path(config.run_dir) / name / conductor.LOG):
-        _module(command).run(config, name, config.stages[name])
-    ledger.finish(config, name, time.monotonic() - started)
+    log = Path(config.run_dir) / name / conductor.LOG
+    if hub is None or ledger.done(config, name) is None:  # What is finished is uploaded as it is.
+        ledger.begin(config, name)
+        started = time.monotonic()
+        with _logged(log):
+            _module(command).run(config, name, config.stages[name])
+        ledger.finish(config, name, time.monotonic() - started)
+    if hub is not None:
+        with _logged(log):
+            folder = _module(command).hub_folder(config, name, config.stages[name])
+            hub.upload(folder, config.push, UPLOADS[command], config.hub)
     return 0
+
+
+def _hub() -> Any:
+    """The module that uploads, imported when it is needed: only the extra `train` brings the hub's client."""
+    try:
+        return importlib.import_module("rl_rerank.serving.hub")
+    except ModuleNotFoundError as e:
+        raise ImportError(f"push= needs {e.name!r}, which is not installed: pip install 'rl-rerank[train]'") from e
 
 
 def _module(kind: str) -> Any:
@@ -165,6 +193,10 @@ def _module(kind: str) -> Any:
 def _experiment(command: str, overrides: list[str], config_dir: str | None) -> Config:
     config = compose(command, overrides, config_dir)
     assert isinstance(config, Config)
+    if config.push is not None and command not in UPLOADS:
+        raise ValueError(
+            f"push={config.push} belongs to the commands {' and '.join(UPLOADS)}; {command} uploads nothing"
+        )
     if not config.stages:
         known = ", ".join(options("experiment", config_dir))
         files = "run=FILE qrels=FILE, or " if command == "evaluate" else ""
@@ -185,8 +217,9 @@ def _dry_run(config: Config, names: list[str]) -> int:
     plan.validate(config)
     print(yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(config), default=str)), sort_keys=False), end="")
     print("\n# The plan; nothing was started")
-    for line in plan.describe(config, names):
-        print(f"# {line}")
+    for describe in (plan.describe, lengths.describe):
+        for line in describe(config, names):
+            print(f"# {line}", flush=True)
     return 0
 
 
@@ -287,7 +320,7 @@ def _extra(error: Exception) -> str:
 
 def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    for noisy in ("bm25s", "httpx", "matplotlib", "filelock", "urllib3"):
+    for noisy in ("bm25s", "httpx", "httpx2", "matplotlib", "filelock", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import dataclasses
 import fcntl
 import logging
 import os
 import signal
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from rl_rerank import ledger, plan
-from rl_rerank.config import Config, EvaluateStage, ExportStage, ReportStage, TrainingStage
+from rl_rerank import ledger, plan, processes
+from rl_rerank.config import (
+    STRATEGIES,
+    Config,
+    EvaluateStage,
+    ExportStage,
+    HubConfig,
+    LauncherConfig,
+    ReportStage,
+    TrainingStage,
+)
 from rl_rerank.data import prepare
-from rl_rerank.paths import write_json
+from rl_rerank.paths import conf_dir, write_json
 
 logger = logging.getLogger(__name__)
 
 LOG = "log.txt"
 """In each stage's folder: its log records, and the traceback where it failed."""
-
-GRACE_SECONDS = 30.0
-"""How long an interrupted stage may take to close its files."""
-
-POLL_SECONDS = 1.0
-"""How soon an interrupt is seen."""
-
-PR_SET_PDEATHSIG = 1
 
 
 def run(config: Config, overrides: Sequence[str]) -> int:
@@ -63,7 +62,7 @@ def run(config: Config, overrides: Sequence[str]) -> int:
 def prepared(config: Config) -> None:
     """Write config.json and the data store, unless the run was made with another configuration."""
     ledger.refuse_changes(config, config.stages)
-    whole = dataclasses.replace(config, stage=None, dry_run=False)
+    whole = dataclasses.replace(config, stage=None, dry_run=False, push=None, hub=HubConfig())
     write_json(Path(config.run_dir) / "config.json", dataclasses.asdict(whole))
     prepare(config.data, Path(config.run_dir) / "data")
 
@@ -87,74 +86,46 @@ def command(config: Config, name: str, overrides: Sequence[str]) -> list[str]:
     stage = config.stages[name]
     launch = [sys.executable]
     if config.launcher.kind == "accelerate" and isinstance(stage, TrainingStage):
-        launch = [sys.executable, "-m", "accelerate.commands.launch", *config.launcher.args]
+        launch += ["-m", "accelerate.commands.launch", *_accelerate(config.launcher)]
     return [*launch, "-m", "rl_rerank", stage.kind, *overrides, f"stage={name}"]
+
+
+def explain(config: Config, name: str, status: int) -> int:
+    """Log why stage `name` ended, where it failed, and return its status as a shell would."""
+    if status:
+        how = f"exit status {status}" if status > 0 else f"signal {signal.Signals(-status).name}"
+        log = Path(config.run_dir) / name / LOG
+        logger.error(
+            "stage %r failed with %s; its log is %s. The same command starts again from there.", name, how, log
+        )
+    return status if status >= 0 else 128 - status
+
+
+def _accelerate(launcher: LauncherConfig) -> list[str]:
+    """What `accelerate launch` is told; its files hold the strategy alone."""
+    file = f"{conf_dir() / 'accelerate' / launcher.strategy}.yaml"
+    arguments = {
+        "config_file": file if launcher.strategy in STRATEGIES else launcher.strategy,
+        "num_processes": launcher.num_processes,
+        "num_machines": launcher.num_machines,
+        "machine_rank": launcher.machine_rank,
+        "main_process_ip": launcher.main_process_ip,
+        "main_process_port": launcher.main_process_port or 0,  # 0: a free one, so that two runs do not meet
+    }
+    given = [(f"--{key}", str(value)) for key, value in arguments.items() if value is not None]
+    return [*(text for pair in given for text in pair), *launcher.args]
 
 
 def _stage(config: Config, name: str, overrides: Sequence[str], lock: IO[str]) -> int:
     # Noted here, so that a configuration file which is edited meanwhile cannot slip in: the stage's own process
     # composes again and refuses what differs.
     ledger.begin(config, name)
-    status = _wait(command(config, name, overrides), lock)
+    # The stage keeps the lock too: a run whose conductor was killed stays locked until its stage is gone.
+    status = processes.run(command(config, name, overrides), keep_open=[lock.fileno()])
     if status == 0 and ledger.done(config, name) is None:
         logger.error("stage %r ended without finishing; its log is %s", name, Path(config.run_dir) / name / LOG)
         return 1
-    if status:
-        how = f"exit status {status}" if status > 0 else f"signal {signal.Signals(-status).name}"
-        logger.error(
-            "stage %r failed with %s; its log is %s. The same command starts again from there.",
-            name,
-            how,
-            Path(config.run_dir) / name / LOG,
-        )
-    return status if status >= 0 else 128 - status
-
-
-def _wait(arguments: list[str], lock: IO[str]) -> int:
-    """Run a process to its end; an interrupt is passed on, and the process may close its files first."""
-    # Handlers that note instead of raise: Python loses an exception that is raised while it forks.
-    noted: list[int] = []
-    before = {s: signal.signal(s, lambda signum, _: noted.append(signum)) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        # The child keeps the lock too: a run whose conductor was killed stays locked until its stage is gone.
-        # PYTHONSAFEPATH: a folder of the working directory must not shadow a package that the stage imports.
-        process = subprocess.Popen(
-            arguments,
-            env={**os.environ, "PYTHONSAFEPATH": "1"},
-            pass_fds=[lock.fileno()],
-            preexec_fn=_end_with_parent(),
-        )
-        while not noted and process.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(POLL_SECONDS)
-        if noted:  # Also where the stage has ended: a terminal's interrupt reaches both.
-            _end(process, noted[0])
-            raise KeyboardInterrupt
-        return process.returncode
-    finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
-
-
-def _end(process: subprocess.Popen[bytes], signum: int) -> None:
-    """A terminal's Ctrl-C reached the stage as well; any other interrupt is passed on. Give it time, then insist."""
-    if signum != signal.SIGINT or not os.isatty(0):
-        process.send_signal(signum)
-    for insist in (process.terminate, process.kill):
-        try:
-            process.wait(GRACE_SECONDS)
-            return
-        except subprocess.TimeoutExpired:
-            insist()
-    process.wait()
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """On Linux, has the kernel end the stage when the conductor is killed, so that nothing writes unseen."""
-    if sys.platform != "linux":
-        return None
-    libc = ctypes.CDLL(None)
-    return lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    return explain(config, name, status)
 
 
 @contextlib.contextmanager

@@ -198,7 +198,7 @@ class TrainingStage(StageConfig):
     max_steps: int = 100
     """Optimizer steps."""
     micro_batch: int = 4
-    """Rows in one forward and backward of one process."""
+    """Rows in one forward and backward of one process, which gets fewer where its share of a step is smaller."""
     warmup_ratio: float = 0.1
     lora: LoraConfig | None = None
     """null trains all weights."""
@@ -310,12 +310,6 @@ class GRPOStage(TrainingStage):
             )
         if self.prompts_per_step < 1:
             raise ValueError(f"grpo stage: prompts_per_step must be at least 1; got {self.prompts_per_step}")
-        if (self.prompts_per_step * self.num_generations) % self.micro_batch:
-            raise ValueError(
-                f"grpo stage: a step of prompts_per_step={self.prompts_per_step} x "
-                f"num_generations={self.num_generations} = {self.prompts_per_step * self.num_generations} completions "
-                f"is not a multiple of micro_batch={self.micro_batch}"
-            )
         if self.temperature <= 0:
             raise ValueError(
                 f"grpo stage: temperature must be above 0, because greedy completions of one prompt are all the same; "

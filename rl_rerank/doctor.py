@@ -88,6 +88,7 @@ def examine(model: str | None = None) -> list[Finding]:
         *cpu_torch_companions(),
         *imports(),
         *devices(),
+        *compilers(),
         *space(),
         *(tokenizer_traps(Path(model)) if model is not None else ()),
     ]
@@ -153,8 +154,18 @@ def devices() -> Iterator[Finding]:
     found = json.loads(ended.stdout.strip().splitlines()[-1])
     for name, gibibytes in found:
         yield Finding("ok", f"CUDA device {name}, {gibibytes:.0f} GiB")
-    if not found:
+    if not found and (listed := _listed_gpus()):
+        yield Finding("broken", f"nvidia-smi lists {listed} GPUs, torch finds none: its build does not fit the driver")
+    elif not found:
         yield Finding("ok", "no CUDA device: everything runs on the CPU")
+
+
+def compilers() -> Iterator[Finding]:
+    """DeepSpeed compiles parts of itself when they are first used."""
+    if _version("deepspeed") is None:
+        return
+    if missing := [tool for tool in ("c++", "ninja") if shutil.which(tool) is None]:
+        yield Finding("note", f"launcher.strategy=zero3-offload needs {' and '.join(missing)}, not found on the PATH")
 
 
 def space() -> Iterator[Finding]:
@@ -188,6 +199,13 @@ def tokenizer_traps(folder: Path) -> Iterator[Finding]:
         yield Finding("ok", f"{folder}: has a chat template")
     else:
         yield Finding("broken", f"{folder}: no chat template; take the instruction-tuned model, or add one")
+
+
+def _listed_gpus() -> int:
+    if shutil.which("nvidia-smi") is None or os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return 0
+    ended = subprocess.run(["nvidia-smi", "--list-gpus"], capture_output=True, text=True, check=False)
+    return sum(line.startswith("GPU") for line in ended.stdout.splitlines())
 
 
 def _token(values: dict[str, Any], name: str) -> str | None:

@@ -35,7 +35,7 @@ def record(config: Config, name: str) -> dict[str, Any]:
     asks = asks or (isinstance(stage, SynthStage) and stage.teacher == "model")
     if asks or isinstance(stage, (TrainingStage, ExportStage)):
         kept["model"] = whole["model"]
-    if asks or isinstance(stage, ExportStage) or (isinstance(stage, GRPOStage) and stage.rollout == "vllm"):
+    if asks or isinstance(stage, ExportStage):
         kept["engine"] = whole["engine"]
     if used := plan.paradigms(config, name):
         kept["paradigm"] = config.paradigm

@@ -7,18 +7,21 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from rl_rerank import registry
+from rl_rerank import batches, lengths, registry
 from rl_rerank.config import (
+    STRATEGIES,
     Config,
     EvaluateStage,
     ExportStage,
     GRPOStage,
+    LauncherConfig,
     ReportStage,
     RerankStage,
     SFTStage,
     StageConfig,
     SynthStage,
     TrainingStage,
+    trained,
 )
 from rl_rerank.data.prepare import build_source
 from rl_rerank.evaluation.measures import parse as parse_measure
@@ -39,6 +42,11 @@ TRAIN = (
     "wandb",
     "tensorboard",
 )
+LAUNCHED = {
+    "config_file": "strategy",
+    **{n: n for n in ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port")},
+}
+"""Argument of `accelerate launch` -> the setting of the launcher that gives it."""
 EXTRAS = {**dict.fromkeys(TRAIN, "train"), "deepspeed": "deepspeed", "vllm": "vllm"}
 """Package -> the extra of rl-rerank that installs it."""
 
@@ -86,16 +94,20 @@ def validate(config: Config) -> None:
         if isinstance(stage, RerankStage) and stage.split not in SPLITS:
             raise ValueError(f"stages.{name}.split must be one of {', '.join(SPLITS)}; got {stage.split!r}")
         if isinstance(stage, TrainingStage):
-            _check_batches(config, name, stage)
+            batches.batches(config, name, stage)
         for measure in stage.measures if isinstance(stage, EvaluateStage) else ():
             parse_measure(measure)
         if isinstance(stage, GRPOStage) and not config.rewards:
             raise ValueError(f"stages.{name} has no reward to train on; choose some with 'reward=[ndcg,format]'")
+    _check_launcher(config.launcher)
     _check_data(config)
     for name in sorted({config.paradigm, *config.paradigms, *(p for n in config.stages for p in paradigms(config, n))}):
         build_paradigm(config, name)
     for name, reward in config.rewards.items():
         registry.build("reward", name, reward.params, target=reward.target)
+    for name, stage in config.stages.items():
+        if isinstance(stage, TrainingStage):
+            lengths.check_context(config, name, stage)
 
 
 def check_installed(config: Config, names: list[str]) -> None:
@@ -111,16 +123,17 @@ def check_installed(config: Config, names: list[str]) -> None:
                 raise ImportError(f"stage {name!r} needs {package}, which is not installed: {install}")
 
 
-def num_processes(config: Config) -> int:
-    """How many processes a training stage gets from the launcher's arguments; 1 where they do not say."""
-    match = re.search(r"--num[_-]processes[ =](\d+)", " ".join(config.launcher.args))
-    return int(match[1]) if match and config.launcher.kind == "accelerate" else 1
-
-
 def describe(config: Config, names: list[str]) -> list[str]:
-    """One line a stage: what it reads, and for a training stage the arithmetic of its batches."""
+    """What each stage reads, and for a training stage the arithmetic of its batches in further, indented lines."""
     width = max(map(len, names), default=0)
-    return [f"{name:<{width}}  {_line(config, name, config.stages[name])}" for name in names]
+    lines: list[str] = []
+    for name in names:
+        stage = config.stages[name]
+        lines.append(f"{name:<{width}}  {_line(config, name, stage)}")
+        if isinstance(stage, TrainingStage):
+            longest = lengths.completion_tokens(config, stage)
+            lines += [f"  {line}" for line in batches.describe(config, name, stage, completion_tokens=longest)]
+    return lines
 
 
 def _line(config: Config, name: str, stage: StageConfig) -> str:
@@ -132,15 +145,14 @@ def _line(config: Config, name: str, stage: StageConfig) -> str:
         rows = stage.batch_size * stage.max_steps
         return (
             f"sft from {stage.model}: {stage.max_steps} steps x {stage.batch_size} {what} = {rows} {what}"
-            f"{_passes(config, stage)}; {_micro_batches(config, stage, stage.batch_size)}"
+            f"{_passes(config, stage)}"
         )
     if isinstance(stage, GRPOStage):
         completions = stage.prompts_per_step * stage.num_generations
-        batches = -(-stage.max_steps // stage.num_iterations)
+        in_all = -(-stage.max_steps // stage.num_iterations) * completions
         return (
             f"grpo from {stage.model}: {stage.max_steps} steps; {stage.prompts_per_step} prompts x "
-            f"{stage.num_generations} generations = {completions} completions a step, {batches * completions} in all; "
-            f"{_micro_batches(config, stage, completions)}"
+            f"{stage.num_generations} generations = {completions} completions a step, {in_all} in all"
         )
     if isinstance(stage, RerankStage):
         return f"rerank: {stage.split} queries with {stage.model}, {config.data.depth} candidates each"
@@ -156,21 +168,14 @@ def _passes(config: Config, stage: SFTStage) -> str:
     return f" ({stage.batch_size * stage.max_steps / rows:.1f} passes over {rows})"
 
 
-def _micro_batches(config: Config, stage: TrainingStage, rows: int) -> str:
-    processes = num_processes(config)
-    count = rows // (stage.micro_batch * processes)
-    where = f" on each of {processes} processes" if processes > 1 else ""
-    return f"{count} micro-batches of {stage.micro_batch} a step{where}"
-
-
 def _references(config: Config, stage: StageConfig) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """(setting, the stage it names, the kinds that will do) for every stage that `stage` names."""
     if isinstance(stage, SFTStage) and stage.loss == "completion":
         yield "data", stage.data, ("synth",)
     if isinstance(stage, (TrainingStage, RerankStage)) and stage.model not in _given(stage):
-        yield "model", stage.model, TRAINING
+        yield "model", trained(stage.model)[0], TRAINING
     if isinstance(stage, ExportStage):
-        yield "model", stage.model, TRAINING
+        yield "model", trained(stage.model)[0], TRAINING
     if isinstance(stage, EvaluateStage):
         for run in _runs(config, stage):
             yield "runs", run, ("rerank",)
@@ -212,19 +217,15 @@ def _check_references(config: Config, name: str, stage: StageConfig) -> None:
             raise ValueError(f"stages.{name}.comparisons: a comparison is a pair [system, baseline]; got {pair}")
 
 
-def _check_batches(config: Config, name: str, stage: TrainingStage) -> None:
-    rows, what = 0, ""
-    if isinstance(stage, SFTStage):
-        rows, what = stage.batch_size, f"batch_size={stage.batch_size} rows"
-    elif isinstance(stage, GRPOStage):
-        rows = stage.prompts_per_step * stage.num_generations
-        what = f"{stage.prompts_per_step} prompts x {stage.num_generations} generations = {rows} completions"
-    processes = num_processes(config)
-    if rows % (stage.micro_batch * processes):
-        raise ValueError(
-            f"stages.{name}: a step of {what} is not a multiple of micro_batch={stage.micro_batch} x {processes} "
-            f"processes = {stage.micro_batch * processes}; change one of them"
-        )
+def _check_launcher(launcher: LauncherConfig) -> None:
+    for argument in launcher.args:
+        name = argument.split("=")[0].removeprefix("--").replace("-", "_")
+        if argument.startswith("--") and name in LAUNCHED:
+            raise ValueError(
+                f"launcher.args holds {argument}, which the launcher sets itself; give launcher.{LAUNCHED[name]}=VALUE"
+            )
+    if launcher.strategy not in STRATEGIES and not Path(launcher.strategy).is_file():
+        raise FileNotFoundError(f"launcher.strategy={launcher.strategy!r}: there is no such accelerate configuration")
 
 
 def _check_data(config: Config) -> None:
@@ -239,7 +240,9 @@ def _needs(config: Config, stage: StageConfig) -> list[str]:
     asks = asks or (isinstance(stage, SynthStage) and stage.teacher == "model")
     if isinstance(stage, TrainingStage):
         rollout = stage.rollout if isinstance(stage, GRPOStage) else ""
-        return ["torch", "transformers", "trl", *(["vllm"] if rollout == "vllm" else [])]
+        launched = ["accelerate"] if config.launcher.kind == "accelerate" else []
+        sharded = ["deepspeed"] if launched and config.launcher.strategy.startswith("zero") else []
+        return ["torch", "transformers", "trl", *(["vllm"] if rollout == "vllm" else []), *launched, *sharded]
     if asks:
         return ["torch", "transformers", *(["vllm"] if config.engine.kind == "vllm" else [])]
     return ["torch", "transformers"] if isinstance(stage, ExportStage) else []

@@ -95,9 +95,10 @@ def test_with_an_output_file_only_the_means_are_printed(
 
 
 def test_a_dry_run_of_one_stage_shows_that_stage(capsys: pytest.CaptureFixture[str]):
-    assert main(["sft", "experiment=quickstart", "stage=sft", "dry_run=true"]) == 0
-    planned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("# sft")]
-    assert len(planned) == 1
+    assert main(["sft", "experiment=quickstart", "stage=sft", "model.path=nowhere", "dry_run=true"]) == 0
+    planned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("# ") and line[2] != " "]
+    assert [line.split()[1] for line in planned] == ["The", "sft", "prompt"]
+    assert planned[2] == "# prompt lengths are not known: model.path='nowhere' has no tokenizer on this machine"
 
 
 def test_rewards_are_listed_with_parameters_and_meaning(capsys: pytest.CaptureFixture[str]):

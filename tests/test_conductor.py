@@ -20,7 +20,7 @@ from rl_rerank import conductor, ledger, plan
 from rl_rerank.cli import main
 from rl_rerank.compose import compose
 from rl_rerank.config import Config
-from rl_rerank.paths import read_jsonl
+from rl_rerank.paths import conf_dir, read_jsonl
 
 EXPERIMENT = """\
 # @package _global_
@@ -231,24 +231,26 @@ def test_a_dry_run_shows_the_arithmetic_and_writes_nothing(tmp_path: Path, capsy
     arguments += ["budget.pointwise_rows=60", "budget.listwise_rows=20", "budget.groupwise_rows=0"]
     arguments += ["budget.num_generations=8", "budget.prompts_per_step=6", "budget.grpo_steps=5"]
     arguments += ["stages.grpo.micro_batch=8"]
-    run_dir = f"run_dir={tmp_path / 'run'}"
-    assert main(["run", "experiment=quickstart", run_dir, "dry_run=true", *arguments]) == 0
+    arguments += [f"run_dir={tmp_path / 'run'}", "model.path=nowhere"]
+    assert main(["run", "experiment=quickstart", "dry_run=true", *arguments]) == 0
     shown = capsys.readouterr().out
     # 10 steps x 16 rows = 160 rows, over 60 + 20 + 0 = 80 synthesised ones twice; 16 / 4 = 4 micro-batches
-    assert "10 steps x 16 rows = 160 rows (2.0 passes over 80); 4 micro-batches of 4 a step" in shown
+    assert "10 steps x 16 rows = 160 rows (2.0 passes over 80)\n" in shown
+    assert "1 process: 4 micro-batches of 4 rows a step\n" in shown
     # 6 x 8 = 48 completions a step, 5 x 48 = 240 in all; 48 / 8 = 6 micro-batches
-    assert (
-        "5 steps; 6 prompts x 8 generations = 48 completions a step, 240 in all; 6 micro-batches of 8 a step" in shown
-    )
+    assert "5 steps; 6 prompts x 8 generations = 48 completions a step, 240 in all\n" in shown
+    assert "1 process: 6 micro-batches of 8 completions a step, 1 whole group in each;" in shown
     assert "max_steps: 10" in shown
     assert not (tmp_path / "run").exists()
 
 
 def test_accelerate_launches_the_training_stages_alone():
-    config = compose("run", ["experiment=quickstart", "launcher=accelerate", "launcher.args=[--num_processes,2]"])
+    launcher = ["launcher=accelerate", "launcher.strategy=zero2", "launcher.num_processes=2", "launcher.args=[--debug]"]
+    config = compose("run", ["experiment=quickstart", *launcher])
     assert isinstance(config, Config)
     assert conductor.command(config, "sft", ["experiment=quickstart"])[1:] == [
-        *("-m", "accelerate.commands.launch", "--num_processes", "2"),
+        *("-m", "accelerate.commands.launch", "--config_file", str(conf_dir() / "accelerate/zero2.yaml")),
+        *("--num_processes", "2", "--num_machines", "1", "--machine_rank", "0", "--main_process_port", "0", "--debug"),
         *("-m", "rl_rerank", "sft", "experiment=quickstart", "stage=sft"),
     ]
     assert conductor.command(config, "evaluate", [])[1:] == ["-m", "rl_rerank", "evaluate", "stage=evaluate"]
@@ -286,11 +288,27 @@ def test_accelerate_launches_the_training_stages_alone():
         (["data.source=jsnl"], "no source is named 'jsnl'"),
         (
             ["stages.sft.batch_size=10", "stages.sft.micro_batch=4"],
-            "a step of batch_size=10 rows is not a multiple of micro_batch=4 x 1 processes = 4",
+            "a step of batch_size=10 gives each of 1 processes 10 rows, which is not a multiple of micro_batch=4",
         ),
         (
-            ["launcher=accelerate", "launcher.args=[--num_processes,3]", "budget.prompts_per_step=8"],
-            "is not a multiple of micro_batch=",
+            [
+                *("launcher=accelerate", "launcher.num_processes=3", "budget.prompts_per_step=8"),
+                *("stages.sft.batch_size=12", "stages.format.batch_size=12"),
+            ],
+            "does not give each of 3 processes the same number of whole groups of 8",
+        ),
+        (
+            ["launcher=accelerate", "launcher.args=[--num-processes,2]"],
+            "launcher.args holds --num-processes, which the launcher sets itself; give launcher.num_processes=VALUE",
+        ),
+        (
+            ["launcher=accelerate", "launcher.strategy=mine.yaml"],
+            "launcher.strategy='mine.yaml': there is no such accelerate configuration",
+        ),
+        (
+            ["model.max_prompt_tokens=8190"],
+            "stages.sft: model.max_prompt_tokens=8190 + 4 tokens of a completion = 8194, more than the model's context "
+            "of 8192; lower model.max_prompt_tokens to 8188 or less",
         ),
     ],
 )

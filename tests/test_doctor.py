@@ -78,3 +78,25 @@ def test_a_package_that_does_not_import_is_reported_and_not_raised(tmp_path: Pat
     assert "broken  `import torch` fails (exit status 1): RuntimeError: operator torchvision::nms" in ended.stdout
     assert "broken  `from vllm import LLM` fails (signal 6)" in ended.stdout
     assert "Traceback" not in ended.stderr
+
+
+def test_gpus_that_torch_does_not_find_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: one'\necho 'GPU 1: two'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    (tmp_path / "torch.py").write_text("class cuda:\n    device_count = staticmethod(int)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [f.text for f in doctor.devices() if f.is_broken] == [
+        "nvidia-smi lists 2 GPUs, torch finds none: its build does not fit the driver"
+    ]
+
+
+def test_what_deepspeed_compiles_with_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert [f.text for f in doctor.compilers()] == [
+        "launcher.strategy=zero3-offload needs c++ and ninja, not found on the PATH"
+    ]
+    for tool in ("c++", "ninja"):
+        (tmp_path / tool).touch(mode=0o755)
+    assert not list(doctor.compilers())

@@ -4,7 +4,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -33,6 +35,7 @@ class Letters:
 
 @pytest.fixture(scope="module")
 def run_dir(tiny_model_dir, tmp_path_factory):
+    """The folder of a run that was killed after the first of two steps and then finished by the same command."""
     folder = tmp_path_factory.mktemp("sharded")
     (folder / "conf/experiment").mkdir(parents=True)
     (folder / "conf/experiment/sharded.yaml").write_text(EXPERIMENT)
@@ -48,9 +51,22 @@ def run_dir(tiny_model_dir, tmp_path_factory):
         *("launcher=accelerate", "launcher.strategy=zero3", "launcher.num_processes=2"),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    kill_after(folder / "run/rl/checkpoints/checkpoint-1/complete", command, cwd=folder, env=environment)
+    assert not (folder / "run/rl/model").exists()
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
     return folder / "run"
+
+
+def kill_after(marker: Path, command: list[str], **settings: Any) -> None:
+    """Start a run and kill its conductor with SIGKILL as soon as `marker` exists."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **settings)
+    deadline = time.monotonic() + 240
+    while not marker.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
 
 
 def gathered(checkpoint: Path) -> dict[str, torch.Tensor]:

@@ -52,6 +52,12 @@ def prepare(config: DataConfig, directory: Path) -> Store:
     return store
 
 
+def reopened(config: DataConfig, directory: Path) -> Store | None:
+    """The store of this configuration, if `directory` holds it; nothing is built or changed."""
+    store = _open(directory)
+    return store if store is not None and store.fingerprint == _fingerprint(config, build_source(config)) else None
+
+
 def build_source(config: DataConfig) -> Source:
     """The source that the configuration names."""
     plugin = registry.find("source", config.source)

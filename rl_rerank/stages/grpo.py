@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 
-from rl_rerank import data, registry
+from rl_rerank import data, lengths, registry
 from rl_rerank.config import Config, GRPOStage
 from rl_rerank.engines import checkpoint, vllm_environment
 from rl_rerank.rerank import build_paradigm
@@ -38,6 +38,7 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
     terms = reward_terms(config)
     arguments = grpo_arguments(config, stage, output, max_completion_tokens=paradigm.max_completion_tokens)
     start = checkpoint.locate(config, stage.model)
+    lengths.check_context(config, name, stage, start)
     store = data.prepare(config.data, Path(config.run_dir) / "data")
     asked = questions(
         store.examples("train"),

@@ -10,7 +10,7 @@ from peft import get_peft_model
 from transformers import Trainer
 from trl.trainer.sft_config import SFTConfig
 
-from rl_rerank import data
+from rl_rerank import data, lengths
 from rl_rerank.config import Config, SFTStage
 from rl_rerank.engines import checkpoint
 from rl_rerank.paths import read_jsonl
@@ -32,6 +32,7 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
     output = Path(config.run_dir) / name
     tracking.prepare(config, output)
     start = checkpoint.locate(config, stage.model)
+    lengths.check_context(config, name, stage, start)
     tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
     build = _completion_trainer if stage.loss == "completion" else _softmax_trainer
     trainer = build(config, stage, start, tokenizer, sft_arguments(config, stage, output))

@@ -12,18 +12,20 @@ from peft import LoraConfig as PeftLoraConfig
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
+from rl_rerank.batches import Batches, batches
 from rl_rerank.config import Config, GRPOStage, LoraConfig, SFTStage, TrainingStage, unknown_key
 
 
 def sft_arguments(config: Config, stage: SFTStage, output: Path) -> SFTConfig:
     """SFTConfig for a stage whose rows are tokenised already."""
+    step = _step(config, stage, output)
     return _build(
         SFTConfig,
         config,
         stage,
         output,
-        per_device_train_batch_size=stage.micro_batch,
-        gradient_accumulation_steps=accumulation(stage.batch_size, stage.micro_batch, "batch_size"),
+        per_device_train_batch_size=step.micro_batch,
+        gradient_accumulation_steps=step.micro_batches,
         max_length=None,
         completion_only_loss=False,
         # Rows of one length are mostly of one paradigm: less padding, and because the loss is a mean over a
@@ -34,16 +36,15 @@ def sft_arguments(config: Config, stage: SFTStage, output: Path) -> SFTConfig:
 
 def grpo_arguments(config: Config, stage: GRPOStage, output: Path, *, max_completion_tokens: int) -> GRPOConfig:
     """GRPOConfig for a stage: one generation batch is one optimizer step's prompts."""
-    completions = stage.prompts_per_step * stage.num_generations
-    steps = accumulation(completions, stage.micro_batch, "prompts_per_step x num_generations")
+    step = _step(config, stage, output)
     return _build(
         GRPOConfig,
         config,
         stage,
         output,
-        per_device_train_batch_size=stage.micro_batch,
-        gradient_accumulation_steps=steps,
-        steps_per_generation=steps,
+        per_device_train_batch_size=step.micro_batch,
+        gradient_accumulation_steps=step.micro_batches,
+        steps_per_generation=step.micro_batches,
         num_generations=stage.num_generations,
         num_iterations=stage.num_iterations,
         max_completion_length=max_completion_tokens,
@@ -62,21 +63,6 @@ def grpo_arguments(config: Config, stage: GRPOStage, output: Path, *, max_comple
     )
 
 
-def accumulation(rows: int, micro_batch: int, what: str) -> int:
-    """Micro-batches of one process for one optimizer step.
-
-    Raises:
-        ValueError: if the rows do not divide evenly; the arithmetic stands in the message.
-    """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if rows % (micro_batch * world):
-        raise ValueError(
-            f"{what} is {rows}, which is not a multiple of micro_batch={micro_batch} x {world} processes = "
-            f"{micro_batch * world}; change one of them"
-        )
-    return rows // (micro_batch * world)
-
-
 def peft_config(lora: LoraConfig | None) -> PeftLoraConfig | None:
     """The adapter's configuration, or None for full training."""
     if lora is None:
@@ -88,6 +74,10 @@ def peft_config(lora: LoraConfig | None) -> PeftLoraConfig | None:
         target_modules=lora.target_modules,
         task_type="CAUSAL_LM",
     )
+
+
+def _step(config: Config, stage: TrainingStage, output: Path) -> Batches:
+    return batches(config, output.name, stage, processes=int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def _build(cls: Any, config: Config, stage: TrainingStage, output: Path, **special: Any) -> Any:

@@ -41,8 +41,8 @@ def require(gap: float, limit: float, *, step: int) -> None:
     """
     if not gap <= limit:
         raise ValueError(
-            f"step {step}: vLLM's log-probabilities of the tokens that it sampled are {gap:.3g} nats from the trainer's "
-            f"on average, more than max_logprob_gap={limit:g}: it does not hold the policy's weights, or computes very "
-            "differently. Nothing was learned from these samples. The checkpoints before this step are good; compare "
-            "the dtype and rollout_args, or sample with rollout=hf"
+            f"step {step}: vLLM's log-probabilities of the tokens that it sampled are {gap:.3g} nats from the "
+            f"trainer's on average, more than max_logprob_gap={limit:g}: it does not hold the policy's weights, or "
+            "computes very differently. Nothing was learned from these samples. The checkpoints before this step are "
+            "good; compare dtypes and rollout_args, or sample with rollout=hf"
         )

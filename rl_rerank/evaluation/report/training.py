@@ -19,6 +19,7 @@ _CURVES = (
     ("well_formed", "share of well-formed answers"),
     ("completions/mean_length", "tokens of an answer"),
     ("kl", "KL to the reference"),
+    ("rollout/logprob_gap", "nats between vLLM and the trainer"),
 )
 
 

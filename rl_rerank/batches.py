@@ -1,0 +1,98 @@
+"""How the rows of an optimizer step lie on processes and micro-batches: the arithmetic, and what it refuses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rl_rerank.config import Config, GRPOStage, SFTStage, TrainingStage
+
+
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """One optimizer step of a training stage."""
+
+    rows: int
+    """Completions (grpo), answers or lists (sft) of all processes."""
+    group: int
+    """Rows that answer one prompt and have to lie on one process; 1 for sft."""
+    micro_batch: int
+    """Rows of one forward and backward of a process: at most the stage's micro_batch."""
+    processes: int
+
+    @property
+    def micro_batches(self) -> int:
+        """Forward and backward passes of each process."""
+        return self.rows // (self.micro_batch * self.processes)
+
+
+def batches(config: Config, name: str, stage: TrainingStage, processes: int | None = None) -> Batches:
+    """The layout of a step of stage `name`.
+
+    Args:
+        processes: how many there are; None: as many as the launcher is told to start.
+
+    Raises:
+        ValueError: with the arithmetic, where rows do not divide evenly or a group would be split.
+    """
+    rows, group, what = stage.micro_batch, 1, ""
+    if isinstance(stage, SFTStage):
+        rows, what = stage.batch_size, f"batch_size={stage.batch_size}"
+    elif isinstance(stage, GRPOStage):
+        rows, group = stage.prompts_per_step * stage.num_generations, stage.num_generations
+        what = f"prompts_per_step={stage.prompts_per_step} x num_generations={group} = {rows}"
+    processes = processes or config.launcher.num_processes
+    share = rows // processes
+    if rows % processes or share % group:
+        units = f"groups of {group}" if group > 1 else "rows"
+        raise ValueError(
+            f"stages.{name}: a step of {what} does not give each of {processes} processes the same number of whole "
+            f"{units}; change it, or launcher.num_processes"
+        )
+    micro_batch = min(stage.micro_batch, share)
+    if share % micro_batch:
+        raise ValueError(
+            f"stages.{name}: a step of {what} gives each of {processes} processes {share} rows, which is not a "
+            f"multiple of micro_batch={stage.micro_batch}; change one of them"
+        )
+    return Batches(rows, group, micro_batch, processes)
+
+
+def describe(config: Config, name: str, stage: TrainingStage, *, completion_tokens: int) -> list[str]:
+    """What each process does in a step, a line each.
+
+    Args:
+        completion_tokens: the longest completion.
+    """
+    step = batches(config, name, stage)
+    what = "completions" if isinstance(stage, GRPOStage) else "rows"
+    if isinstance(stage, SFTStage) and stage.loss == "softmax":
+        what = "lists"
+    layout = f"{_count(step.micro_batches, 'micro-batch', 'micro-batches')} of {step.micro_batch} {what} a step"
+    if isinstance(stage, GRPOStage):
+        groups = _count(step.micro_batch // step.group, "whole group", "whole groups")
+        layout += f", {groups} in each; every group lies whole on one process"
+    where = f"each of {step.processes} processes" if step.processes > 1 else "1 process"
+    sharding = f" ({config.launcher.strategy})" if config.launcher.kind == "accelerate" else ""
+    return [f"{where}{sharding}: {layout}", _tokens(config, stage, step, completion_tokens)]
+
+
+def _tokens(config: Config, stage: TrainingStage, step: Batches, completion_tokens: int) -> str:
+    """An upper bound: every prompt at its budget, every completion at its limit."""
+    prompt = config.model.max_prompt_tokens
+    prompts = completions = step.micro_batch
+    how = ""
+    if isinstance(stage, GRPOStage):
+        prompts = step.micro_batch // step.group if stage.shared_prefix else step.micro_batch
+        how = f", a prompt computed once for its {'group' if stage.shared_prefix else 'completion'}"
+    elif isinstance(stage, SFTStage) and stage.loss == "softmax":
+        prompts = completions = step.micro_batch * (stage.list_size or config.data.depth)
+        how = f", {stage.list_size or config.data.depth} documents a list"
+    total = step.micro_batches * (prompts * prompt + completions * completion_tokens)
+    return (
+        f"at most {total:,} tokens a process a step = {step.micro_batches} x ({prompts} prompts x {prompt} + "
+        f"{completions} completions x {completion_tokens}){how}"
+    )
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
