@@ -12,6 +12,7 @@ import os
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -322,6 +323,8 @@ def _log_to_stderr() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("bm25s", "httpx", "httpx2", "matplotlib", "filelock", "urllib3"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # DeepSpeed's calls, told at every step.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
 
 
 @contextmanager
