@@ -86,7 +86,9 @@ def command(config: Config, name: str, overrides: Sequence[str]) -> list[str]:
     stage = config.stages[name]
     launch = [sys.executable]
     if config.launcher.kind == "accelerate" and isinstance(stage, TrainingStage):
-        launch += ["-m", "accelerate.commands.launch", *_accelerate(config.launcher)]
+        # accelerate puts the working directory on DeepSpeed's PYTHONPATH, where its folders would shadow packages.
+        python = ["--no_python", "env", f"PYTHONPATH={os.environ.get('PYTHONPATH', '')}", sys.executable]
+        launch += ["-m", "accelerate.commands.launch", *_accelerate(config.launcher), *python]
     return [*launch, "-m", "rl_rerank", stage.kind, *overrides, f"stage={name}"]
 
 

@@ -251,6 +251,7 @@ def test_accelerate_launches_the_training_stages_alone():
     assert conductor.command(config, "sft", ["experiment=quickstart"])[1:] == [
         *("-m", "accelerate.commands.launch", "--config_file", str(conf_dir() / "accelerate/zero2.yaml")),
         *("--num_processes", "2", "--num_machines", "1", "--machine_rank", "0", "--main_process_port", "0", "--debug"),
+        *("--no_python", "env", f"PYTHONPATH={os.environ.get('PYTHONPATH', '')}", sys.executable),
         *("-m", "rl_rerank", "sft", "experiment=quickstart", "stage=sft"),
     ]
     assert conductor.command(config, "evaluate", [])[1:] == ["-m", "rl_rerank", "evaluate", "stage=evaluate"]
