@@ -123,6 +123,11 @@ def _ask(prompts: Sequence[Prompt], paradigm: Paradigm, engine: Engine, *, stric
 
 
 def _check(paradigm: Paradigm, engine: Engine) -> None:
+    if getattr(paradigm, "constrained", False) and Capability.constraint not in engine.capabilities:
+        raise ValueError(
+            f"the paradigm {paradigm.name!r} has constrained=true, and the engine {type(engine).__name__} cannot hold "
+            "answers to a form; use hf or vllm, or constrained=false"
+        )
     if paradigm.continuations and Capability.score not in engine.capabilities:
         raise ValueError(
             f"the paradigm {paradigm.name!r} scores {' and '.join(map(repr, paradigm.continuations))} at the answer "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +102,23 @@ class Message:
     segments: tuple[Segment, ...]
 
 
+class Constraint(Protocol):
+    """The form that an answer is held to while it is generated. Hashable."""
+
+    @property
+    def alphabet(self) -> str:
+        """Every character of an answer in this form."""
+        ...
+
+    def continues(self, text: str) -> bool:
+        """Whether `text` is the beginning of an answer in this form, or a whole one."""
+        ...
+
+    def is_whole(self, text: str) -> bool:
+        """Whether `text` is an answer in this form."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """One question to a model. The only place where identifiers are tied to docids."""
@@ -110,6 +128,8 @@ class Prompt:
     """The docids behind identifiers 1..n, in prompt order."""
     messages: tuple[Message, ...]
     paradigm: str = ""
+    constraint: Constraint | None = None
+    """What engines hold a generated answer to; training samples freely."""
 
 
 @dataclass(frozen=True, slots=True)

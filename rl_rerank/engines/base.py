@@ -14,6 +14,8 @@ class Capability(StrEnum):
 
     score = "score"
     """Log-probabilities of given continuations at the answer position."""
+    constraint = "constraint"
+    """Answers held to the form that a prompt asks for."""
     logprobs = "logprobs"
     """Log-probabilities of the sampled tokens."""
 

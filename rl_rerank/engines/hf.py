@@ -23,14 +23,15 @@ from transformers import (
 from rl_rerank.engines.base import Capability
 from rl_rerank.engines.checkpoint import load_model
 from rl_rerank.engines.decode import completion, stop_ids
+from rl_rerank.engines.mask import TokenMask
 from rl_rerank.rendering import Renderer
-from rl_rerank.types import Completion, Prompt, Sampling
+from rl_rerank.types import Completion, Constraint, Prompt, Sampling
 
 
 class HFEngine:
     """Answers prompts with a transformers model, on the GPU where there is one."""
 
-    capabilities = frozenset({Capability.score, Capability.logprobs})
+    capabilities = frozenset({Capability.score, Capability.logprobs, Capability.constraint})
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class HFEngine:
         self.stop_ids = stop_ids(renderer.end_id, declared, renderer.tokenizer.eos_token_id)
         pad = renderer.tokenizer.pad_token_id
         self.pad_id: int = renderer.end_id if pad is None else pad
+        self.mask = TokenMask(renderer.tokenizer, renderer.end_id)
 
     def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
         """`sampling.num_generations` completions a prompt. What is drawn does not depend on how prompts are batched."""
@@ -75,7 +77,9 @@ class HFEngine:
         with torch.no_grad(), _Inference(self.model):
             for batch in _batches([len(ids) + sampling.max_tokens for _, _, ids in rows], self.batch_tokens):
                 picked = [rows[i] for i in batch]
-                for (index, copy, _), answer in zip(picked, self._generate_batch(picked, sampling), strict=True):
+                constraints = [prompts[index].constraint for index, _, _ in picked]
+                answers = self._generate_batch(picked, constraints, sampling)
+                for (index, copy, _), answer in zip(picked, answers, strict=True):
                     found[index][copy] = answer
         return [[answer for answer in answers if answer is not None] for answers in found]
 
@@ -108,11 +112,20 @@ class HFEngine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _generate_batch(self, rows: Sequence[tuple[int, int, tuple[int, ...]]], sampling: Sampling) -> list[Completion]:
+    def _generate_batch(
+        self,
+        rows: Sequence[tuple[int, int, tuple[int, ...]]],
+        constraints: Sequence[Constraint | None],
+        sampling: Sampling,
+    ) -> list[Completion]:
         input_ids, attention_mask, position_ids = self._pad([ids for _, _, ids in rows])
+        processors = LogitsProcessorList()
+        if any(constraints):
+            processors.append(_Hold(self.mask, constraints, input_ids.shape[1]))
         draw = None
         if sampling.temperature > 0:
             draw = _Draw(sampling, [(index, copy) for index, copy, _ in rows])
+            processors.append(draw)
         output = self.model.generate(  # pyright: ignore[reportCallIssue]
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -123,7 +136,7 @@ class HFEngine:
                 eos_token_id=sorted(self.stop_ids),
                 pad_token_id=self.pad_id,
             ),
-            logits_processor=LogitsProcessorList([draw] if draw else []),
+            logits_processor=processors,
         )
         answers = output[:, input_ids.shape[1] :].tolist()
         logprobs = torch.stack(draw.logprobs, dim=1).tolist() if draw else [None] * len(rows)
@@ -170,6 +183,26 @@ class HFEngine:
                 f"a prompt of {longest} tokens and an answer of up to {extra} do not fit the model's context of "
                 f"{self.context}; lower model.max_prompt_tokens"
             )
+
+
+class _Hold(LogitsProcessor):
+    """Leaves the tokens that a row's constraint allows next; `start` is where the answers begin."""
+
+    def __init__(self, mask: TokenMask, constraints: Sequence[Constraint | None], start: int) -> None:
+        self.mask = mask
+        self.constraints = constraints
+        self.start = start
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        held = scores.clone()
+        for row, (constraint, ids) in enumerate(
+            zip(self.constraints, input_ids[:, self.start :].tolist(), strict=True)
+        ):
+            if constraint is not None:
+                allowed = list(self.mask.allowed(self.mask.text(ids, constraint), constraint))
+                held[row] = -torch.inf
+                held[row, allowed] = scores[row, allowed]
+        return held  # pyright: ignore[reportReturnType]
 
 
 class _Draw(LogitsProcessor):

@@ -21,6 +21,8 @@ vllm_environment.apply()
 from vllm import LLM, SamplingParams  # noqa: E402
 from vllm.outputs import RequestOutput  # noqa: E402
 
+from rl_rerank.engines import vllm_mask  # noqa: E402
+
 # Room for an answer in the default context; engine.args.max_model_len sets the context itself.
 _ANSWER_TOKENS = 4096
 
@@ -28,7 +30,7 @@ _ANSWER_TOKENS = 4096
 class VLLMEngine:
     """Answers prompts with vLLM. Prompts go in as token ids, so nothing is templated twice."""
 
-    capabilities = frozenset({Capability.score, Capability.logprobs})
+    capabilities = frozenset({Capability.score, Capability.logprobs, Capability.constraint})
 
     def __init__(
         self,
@@ -60,6 +62,7 @@ class VLLMEngine:
             "trust_remote_code": trust_remote_code,
             # Sampling defaults that ship with a model would be applied on top of ours.
             "generation_config": "vllm",
+            "logits_processors": [f"{vllm_mask.__name__}:{vllm_mask.Hold.__name__}"],
             # Log-probabilities before temperature and masks, under the whole vocabulary.
             "logprobs_mode": "raw_logprobs",
         }
@@ -86,8 +89,9 @@ class VLLMEngine:
                 stop_token_ids=sorted(self.stop_ids),
                 logprobs=0 if is_random else None,
                 detokenize=False,
+                extra_args=vllm_mask.extra_args(prompt.constraint, self.renderer.end_id),
             )
-            for index in range(len(prompts))
+            for index, prompt in enumerate(prompts)
         ]
         rows = [self.renderer(prompt).token_ids for prompt in prompts]
         outputs = self._run(rows, params, sampling.max_tokens)

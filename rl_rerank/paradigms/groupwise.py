@@ -17,9 +17,10 @@ import json
 import random
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from rl_rerank.constraints import Scores
 from rl_rerank.paradigms.answers import NUMBER, find_answer, issue, no_answer, thought, written, wrong_ids
 from rl_rerank.paradigms.base import Strategy
 from rl_rerank.paradigms.messages import numbered, ours, query, question
@@ -38,6 +39,8 @@ class Groupwise:
     reasoning: bool = False
     think_tokens: int = 256
     """With reasoning: tokens that the reasoning may take."""
+    constrained: bool = False
+    """Engines hold answers to the JSON form with every identifier, token by token. Not with reasoning."""
 
     name = "groupwise"
     continuations = ()
@@ -49,6 +52,8 @@ class Groupwise:
             )
         if self.max_score < 1:
             raise ValueError(f"groupwise: max_score must be at least 1; got {self.max_score}")
+        if self.constrained and self.reasoning:
+            raise ValueError("groupwise: constrained=true holds the whole completion to JSON: no reasoning")
 
     @property
     def max_completion_tokens(self) -> int:
@@ -62,7 +67,8 @@ class Groupwise:
             contract = f"Think in <think></think>, then answer in <answer></answer>. {contract}"
         user = [*query(example), *numbered(example, docids), ours(f"\n{contract}")]
         system = f"Score each passage's relevance to the query from 0 to {self.max_score}."
-        return question(example, docids, self.name, system, user)
+        asked = question(example, docids, self.name, system, user)
+        return replace(asked, constraint=Scores(len(docids), self.max_score)) if self.constrained else asked
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
         docids = training_window(example, self.size, rng)

@@ -15,8 +15,9 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from rl_rerank.constraints import Permutation
 from rl_rerank.paradigms.answers import NUMBER, find_answer, issue, no_answer, thought, written, wrong_ids
 from rl_rerank.paradigms.base import Strategy
 from rl_rerank.paradigms.messages import numbered, ours, query, question
@@ -37,6 +38,8 @@ class Listwise:
     reasoning: bool = False
     think_tokens: int = 256
     """With reasoning: tokens that the reasoning may take."""
+    constrained: bool = False
+    """Engines hold answers to a permutation of the identifiers, token by token. Not with reasoning."""
 
     name = "listwise"
     continuations = ()
@@ -48,6 +51,8 @@ class Listwise:
             )
         if self.stride is not None and not 1 <= self.stride <= self.window:
             raise ValueError(f"listwise: stride must be from 1 to window={self.window}; got {self.stride}")
+        if self.constrained and self.reasoning:
+            raise ValueError("listwise: constrained=true holds the whole completion to a permutation: no reasoning")
 
     @property
     def max_completion_tokens(self) -> int:
@@ -60,7 +65,8 @@ class Listwise:
         if self.reasoning:
             contract = f"Think in <think></think>, then answer in <answer></answer>. {contract}"
         user = [*query(example), *numbered(example, docids), ours(f"\n{contract}")]
-        return question(example, docids, self.name, "Rank the passages by relevance to the query.", user)
+        asked = question(example, docids, self.name, "Rank the passages by relevance to the query.", user)
+        return replace(asked, constraint=Permutation(len(docids))) if self.constrained else asked
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
         docids = training_window(example, self.window, rng)

@@ -10,12 +10,13 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 
 from rl_rerank.config import EngineConfig, ModelConfig
+from rl_rerank.constraints import Permutation, Scores
 from rl_rerank.engines.build import build_engine
 from rl_rerank.types import Message, Prompt, Sampling, Segment
 
@@ -50,6 +51,10 @@ def answers(kind: str, folder: str) -> dict:
             for row in engine.generate(prompts[:1] * 2, Sampling(6, temperature=1.0, num_generations=3, seed=5))
         ],
     }
+    held = [replace(prompts[0], constraint=Permutation(12)), replace(prompts[1], constraint=Scores(3, 10)), prompts[2]]
+    found["held"] = [asdict(c) for [c] in engine.generate(held, Sampling(120))]
+    drawn = engine.generate(held[:2], Sampling(120, temperature=2.0, num_generations=4, seed=1))
+    found["drawn"] = [[c.text for c in row] for row in drawn]
     with pytest.raises(ValueError, match="do not fit"):
         engine.generate(prompts, Sampling(10**6))
     engine.close()
@@ -71,6 +76,14 @@ def test_vllm_agrees_with_transformers(tiny_model_dir):
             # The same log-probabilities under the whole vocabulary, not only the same differences.
             assert a == pytest.approx(b, abs=1e-3)
     assert vllm["greedy"] == hf["greedy"]
+    # A random model, held to a form, writes in it; what is not held is as it was.
+    assert vllm["held"] == hf["held"]
+    assert vllm["held"][2]["token_ids"][:8] == vllm["greedy"][2]["token_ids"]
+    for found in (vllm, hf):
+        [permutation, scores, _] = [c["text"] for c in found["held"]]
+        assert all(Permutation(12).is_whole(text) for text in [permutation, *found["drawn"][0]])
+        assert all(Scores(3, 10).is_whole(text) for text in [scores, *found["drawn"][1]])
+        assert len(set(found["drawn"][0])) > 1
     for row in vllm["sampled"]:
         assert len({tuple(c["token_ids"]) for c in row}) == 3
         assert all(len(c["logprobs"]) == len(c["token_ids"]) and max(c["logprobs"]) <= 0 for c in row)

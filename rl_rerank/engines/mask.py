@@ -1,0 +1,45 @@
+"""The tokens that may come next where an answer's form is fixed: a token may follow if the text it makes may."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from rl_rerank.types import Constraint
+
+
+class TokenMask:
+    """For one tokenizer.
+
+    Args:
+        tokenizer: a transformers tokenizer.
+        end_id: the token that ends an answer.
+    """
+
+    def __init__(self, tokenizer: Any, end_id: int) -> None:
+        self.tokenizer = tokenizer
+        self.end_id = end_id
+        self.allowed = lru_cache(maxsize=65536)(self._allowed)
+        self._pieces = lru_cache(maxsize=8)(self._written_with)
+
+    def text(self, token_ids: Sequence[int], constraint: Constraint) -> str:
+        """What has been written, token by token as `allowed` saw it."""
+        pieces = self._pieces(constraint.alphabet)
+        return "".join(pieces.get(i, "") for i in token_ids)
+
+    def _allowed(self, text: str, constraint: Constraint) -> tuple[int, ...]:
+        """The ids of the tokens that may follow `text`; the end token alone once it is whole."""
+        if constraint.is_whole(text):
+            return (self.end_id,)
+        pieces = self._pieces(constraint.alphabet)
+        return tuple(i for i, piece in pieces.items() if constraint.continues(text + piece))
+
+    def _written_with(self, alphabet: str) -> dict[int, str]:
+        """Token -> its text, for the tokens that are written with these characters."""
+        # Behind a bracket: some tokenizers drop the space in front of a text's first token.
+        before = self.tokenizer.encode("]", add_special_tokens=False)
+        start, special = len(self.tokenizer.decode(before)), set(self.tokenizer.all_special_ids)
+        letters = set(alphabet)
+        texts = ((i, self.tokenizer.decode([*before, i])[start:]) for i in range(len(self.tokenizer)))
+        return {i: text for i, text in texts if text and i not in special and letters.issuperset(text)}

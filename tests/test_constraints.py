@@ -1,0 +1,41 @@
+import json
+from itertools import permutations
+
+import pytest
+
+from rl_rerank.constraints import Permutation, Scores
+
+
+def beginnings(texts):
+    return {text[:end] for text in texts for end in range(len(text) + 1)}
+
+
+def test_what_continues_to_a_permutation_is_exactly_what_begins_one():
+    whole = {" > ".join(f"[{i}]" for i in order) for order in permutations(range(1, 4))}
+    begun = beginnings(whole)
+    for text in begun:
+        assert Permutation(3).continues(text)
+        assert Permutation(3).is_whole(text) == (text in whole)
+        for char in Permutation.alphabet:
+            assert Permutation(3).continues(text + char) == (text + char in begun)
+
+
+@pytest.mark.parametrize("text", ["[1] > [1]", "[4]", "[0]", "[01]", "[1]>", "[1] > [2] > [3] > ", " [1]", "[1] >  "])
+def test_what_cannot_become_a_permutation_does_not_continue(text):
+    assert not Permutation(3).continues(text)
+
+
+def test_two_digits_are_one_identifier():
+    assert Permutation(12).continues("[1")
+    assert Permutation(12).continues("[1] > [12")
+    assert not Permutation(9).continues("[12")
+
+
+def test_scores_continue_exactly_where_json_in_the_asked_form_can_follow():
+    whole = {json.dumps({"[1]": a, "[2]": b}) for a in range(11) for b in range(11)}
+    begun = beginnings(whole)
+    for text in begun:
+        assert Scores(2, 10).continues(text)
+        assert Scores(2, 10).is_whole(text) == (text in whole)
+        for char in Scores.alphabet:
+            assert Scores(2, 10).continues(text + char) == (text + char in begun), text + char
