@@ -17,7 +17,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from rl_rerank.types import Prompt, Rendered, Segment
+from rl_rerank.types import END, Prompt, Rendered, Segment
 
 # Full-width brackets too: some tokenizers normalise them to the plain ones.
 TAG = re.compile(r"[<\uff1c](\s*/?\s*(?:think|answer)\b)", re.IGNORECASE)
@@ -137,11 +137,11 @@ class Renderer:
         return self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
 
     def continuation_ids(self, text: str) -> tuple[int, ...]:
-        """Token ids of an answer, or of its beginning, right after the prompt."""
-        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        """Token ids of an answer, or of its beginning, right after the prompt; `END` behind it is `end_id`."""
+        ids = self.tokenizer.encode(text.removesuffix(END), add_special_tokens=False)
         if not ids:
             raise ValueError(f"the continuation {text!r} has no tokens")
-        return tuple(ids)
+        return (*ids, self.end_id) if text.endswith(END) else tuple(ids)
 
     def _neutralised(self, prompt: Prompt) -> Prompt:
         messages = tuple(
