@@ -108,7 +108,9 @@ def test_one_does_not_absorb_ten(any_tokenizer):
     assert all(a == b or a != b[: len(a)] for a in ids for b in ids)  # none begins another: no two can both come true
     assert all(i[-1] == renderer.end_id for i in ids)
     assert logprob(renderer.continuation_ids("1")) == 0.0
-    scored = Completion("", finish_reason="score", continuations={t: logprob(i) for t, i in zip(continuations, ids, strict=True)})
+    scored = Completion(
+        "", finish_reason="score", continuations={t: logprob(i) for t, i in zip(continuations, ids, strict=True)}
+    )
     judgment = PointwiseGraded(rule="expected").parse(PROMPT, scored, strict=False)
     assert judgment.scores["a"] == pytest.approx(10, abs=1e-9)
 
