@@ -5,9 +5,9 @@
 
 FOLDER holds `with_final_order.jsonl.gz`, answers {n, response, order} with the order that the recording tool made of
 each, and `malformed.jsonl.gz`, answers {n, response} that are not in the asked form: doubles, out of range, cut off,
-prose. Strict reading has to accept those that are `[i]( > [j])*` as a whole, white space around it aside, and name every
-document once; lenient reading has to give the recorded order for every one of the first, and to classify every one of
-the second. Prints one row a check and exits with 1 if any fails.
+prose. Strict reading has to accept those that are `[i]( > [j])*` as a whole, white space around it aside, and name
+every document once; lenient reading has to give the recorded order for every one of the first, and to classify every
+one of the second. Prints one row a check and exits with 1 if any fails.
 """
 
 from __future__ import annotations
