@@ -20,10 +20,11 @@ from typing import Any
 
 import yaml
 
-from rl_rerank import __version__, conductor, doctor, follower, ledger, lengths, plan, processes, registry
+from rl_rerank import __version__, conductor, doctor, follower, ledger, lengths, parse, plan, processes, registry
 from rl_rerank.compose import compose, options
 from rl_rerank.config import STAGES, Config, EvaluateFiles
 from rl_rerank.paths import conf_dir, write_text
+from rl_rerank.rerank import build_paradigm
 
 USAGE = """\
 usage: rl-rerank COMMAND [KEY=VALUE ...] [--config-dir DIR]
@@ -34,6 +35,7 @@ commands
   run        all stages of an experiment:   rl-rerank run experiment=quickstart
 {stages}
   evaluate   or one run file:               rl-rerank evaluate run=run.trec qrels=qrels.txt 'measures=[nDCG@10,AP]'
+  parse      read stored completions:       rl-rerank parse paradigm=listwise completions=FILE.jsonl output=FILE
   rewards    list the installed rewards:    rl-rerank rewards list
   init       copy an experiment to ./conf:  rl-rerank init
   doctor     check the installation:        rl-rerank doctor
@@ -66,6 +68,15 @@ launcher=accelerate launcher.num_processes=4 launcher.strategy=zero3 starts the 
 `accelerate launch`; strategies are ddp, zero1, zero2, zero3, zero3-offload, or an accelerate configuration file. On
 several machines the same command runs on each, in a run_dir that they share, with launcher.num_machines,
 launcher.main_process_ip, launcher.main_process_port, and launcher.machine_rank=0 on the one that conducts.
+""",
+    "parse": """\
+usage: rl-rerank parse paradigm=NAME completions=FILE.jsonl [output=FILE.jsonl] [paradigms.NAME.params.KEY=VALUE ...]
+                       [experiment=NAME]
+
+Reads stored completions, rows {"n": 20, "text": "[3] > [1] > ..."} or {"docids": [...], "text": ...}, and writes a row
+for each: its status in strict reading (as rewards see it) and in lenient reading (as rankings do), the order and scores
+that the lenient one gives, and every issue found. Without output= the rows are printed. With experiment= the paradigm
+has that experiment's parameters. A completion that was cut says so with "finish_reason": "length".
 """,
     "rewards": "usage: rl-rerank rewards list\n\nThe installed rewards with their parameters and defaults.\n",
     "init": """\
@@ -131,7 +142,8 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _commands() -> dict[str, Callable[[str, list[str], str | None], int]]:
-    return {"run": _run, **dict.fromkeys(STAGES, _stage), "rewards": _rewards, "init": _init, "doctor": _doctor}
+    stages = dict.fromkeys(STAGES, _stage)
+    return {"run": _run, **stages, "parse": _parse, "rewards": _rewards, "init": _init, "doctor": _doctor}
 
 
 def _run(command: str, overrides: list[str], config_dir: str | None) -> int:
@@ -231,6 +243,20 @@ def _evaluate_files(config: EvaluateFiles) -> int:
         print(f"{measure}\t{mean:.4f}", file=sys.stderr if config.output is None else sys.stdout)
     if config.output is None:
         print(json.dumps(values, indent=2, ensure_ascii=False))
+    return 0
+
+
+def _parse(command: str, overrides: list[str], config_dir: str | None) -> int:
+    files, others = parse.split(overrides)
+    config = compose(command, others, config_dir)
+    assert isinstance(config, Config)
+    rows = list(parse.parse_file(Path(files["completions"]), build_paradigm(config, config.paradigm)))
+    if "output" in files:
+        parse.write(Path(files["output"]), rows)
+    # Without a file the rows have standard output to themselves, so that they can be piped.
+    print("\n".join(parse.summary(rows)), file=sys.stdout if "output" in files else sys.stderr)
+    if "output" not in files:
+        print("\n".join(map(parse.line, rows)))
     return 0
 
 

@@ -12,16 +12,15 @@ import unicodedata
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
 
-from rl_rerank.types import Prompt, Rendered, Segment
+from rl_rerank.types import END, Prompt, Rendered, Segment
 
-# Full-width brackets too: some tokenizers normalise them to the plain ones.
-TAG = re.compile(r"[<\uff1c](\s*/?\s*(?:think|answer)\b)", re.IGNORECASE)
-IDENTIFIER = re.compile(r"[\[\uff3b](\s*(?:\d+|[A-Za-z])\s*)[\]\uff3d]")
+TAG = re.compile(r"<\s*/?\s*(?:think|answer)\b", re.IGNORECASE)
+IDENTIFIER = re.compile(r"\[\s*(?:\d+|[A-Za-z])\s*\]")
 SHOWN_AS = {"Cc": " ", "Cs": " ", "Cf": ""}
 """Unicode category -> replacement: control characters and lone surrogates; bidi marks, zero-width and soft hyphens."""
 CHARACTERS_PER_TOKEN = 16
@@ -108,7 +107,8 @@ class Renderer:
             return known
         neutral = self._broken(text)
         # A normaliser can turn harmless-looking characters into a control token, which only the tokenizer can tell.
-        while not neutral.isascii() and (hidden := self._hidden_controls(neutral)):
+        is_safe = neutral.isascii() and self._keeps_ascii
+        while not is_safe and (hidden := self._hidden_controls(neutral)):
             for start, end in reversed(hidden):
                 neutral = f"{neutral[:start]} {neutral[end:]}"
             neutral = self._broken(neutral)
@@ -120,12 +120,24 @@ class Renderer:
 
     def _broken(self, text: str) -> str:
         """The text on one line, with identifiers, tags and the strings of control tokens broken up."""
-        text = IDENTIFIER.sub(r"(\1)", _visible(text))
-        text = TAG.sub(r"(\1", text)
+        text = _visible(text)
+        plain, kept = text if text.isascii() else "".join(map(_plain, text)), list(text)
+        for match in IDENTIFIER.finditer(plain):
+            kept[match.start()], kept[match.end() - 1] = "(", ")"
+        for match in TAG.finditer(plain):
+            kept[match.start()] = "("
+        text = "".join(kept)
         # Breaking one token string can complete another around it, so this runs until nothing is left to break.
         while self._pattern is not None and self._pattern.search(text):
             text = self._pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
         return text
+
+    @cached_property
+    def _keeps_ascii(self) -> bool:
+        """Whether the tokenizer reads plain characters as they are; one that lower-cases them does not."""
+        normalizer = self.tokenizer.backend_tokenizer.normalizer
+        plain = "".join(map(chr, range(32, 127)))
+        return normalizer is None or normalizer.normalize_str(plain) == plain
 
     def _hidden_controls(self, text: str) -> list[tuple[int, int]]:
         """[start, end) of the characters of `text` that the tokenizer reads as control tokens."""
@@ -137,11 +149,11 @@ class Renderer:
         return self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
 
     def continuation_ids(self, text: str) -> tuple[int, ...]:
-        """Token ids of an answer, or of its beginning, right after the prompt."""
-        ids = self.tokenizer.encode(text, add_special_tokens=False)
+        """Token ids of an answer, or of its beginning, right after the prompt; `END` behind it is `end_id`."""
+        ids = self.tokenizer.encode(text.removesuffix(END), add_special_tokens=False)
         if not ids:
             raise ValueError(f"the continuation {text!r} has no tokens")
-        return tuple(ids)
+        return (*ids, self.end_id) if text.endswith(END) else tuple(ids)
 
     def _neutralised(self, prompt: Prompt) -> Prompt:
         messages = tuple(
@@ -215,6 +227,13 @@ class Renderer:
         if self.tokenizer.eos_token_id is None:
             raise ValueError("the tokenizer has neither a chat template with an end token nor an eos token")
         return self.tokenizer.eos_token_id
+
+
+@lru_cache(maxsize=65536)
+def _plain(character: str) -> str:
+    """The plain form of a character that some tokenizers normalise, such as a full-width bracket; one character."""
+    normal = unicodedata.normalize("NFKC", character)
+    return normal if len(normal) == 1 else "0" if normal.isdecimal() else character
 
 
 def _visible(text: str) -> str:

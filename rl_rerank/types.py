@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+END = "\x03"
+"""At the end of a continuation: the token that ends the model's turn, whatever a tokenizer calls it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
@@ -166,6 +169,8 @@ class Completion:
     """`stop` (the end token came), `length` (cut at max_tokens) or `score` (continuations were scored, no text)."""
     logprobs: tuple[float, ...] | None = None
     """Natural log-probability of each token of `token_ids`, where asked for."""
+    token_ends: tuple[int, ...] | None = None
+    """Where the text of each token of `token_ids` ends in `text`, in characters, where known."""
     continuations: Mapping[str, float] | None = None
     """Continuation -> natural log-probability at the answer position, for `score` calls."""
 

@@ -79,6 +79,13 @@ def test_a_run_file_is_measured_without_torch(no_torch: Path, tmp_path: Path):
     assert json.loads(ended.stdout)["mean"] == {"nDCG@10": 1.0}
 
 
+def test_stored_completions_are_parsed_without_torch(no_torch: Path, tmp_path: Path):
+    (tmp_path / "rows.jsonl").write_text('{"n": 2, "text": "[2] > [1]"}\n')
+    ended = command("parse", "paradigm=listwise", f"completions={tmp_path / 'rows.jsonl'}", path=no_torch)
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["order"] == [2, 1]
+
+
 def test_a_first_stage_is_run_measured_and_reported_without_torch(no_torch: Path, tmp_path: Path):
     (tmp_path / "conf/experiment").mkdir(parents=True)
     (tmp_path / "conf/experiment/tiny.yaml").write_text(EXPERIMENT)

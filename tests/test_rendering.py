@@ -176,6 +176,29 @@ def test_tokens_with_spaces_and_tokens_behind_a_normaliser_are_broken_too(chatml
     assert renderer.neutralise("\uff3b3\uff3d \uff1canswer\uff1e") == "(3) (answer\uff1e"
 
 
+def test_other_forms_of_brackets_letters_and_digits_are_broken_and_otherwise_kept(chatml_tokenizer):
+    renderer = Renderer(chatml_tokenizer, max_prompt_tokens=400)
+    # presentation forms of [ ] and <, a circled 3 and 10, a superscript 3, full-width letters
+    assert (
+        renderer.neutralise("\ufe473\ufe48 [\u2462] [\u2469] [\u00b3] [\uff21]")
+        == "(3) (\u2462) (\u2469) (\u00b3) (\uff21)"
+    )
+    assert renderer.neutralise("\ufe64/\uff41\uff4eswer>") == "(/\uff41\uff4eswer>"
+    assert renderer.neutralise("\uff21 [\u4e2d] \ufb01ve \u2462") == "\uff21 [\u4e2d] \ufb01ve \u2462"
+
+
+def test_a_tokenizer_that_lower_cases_finds_no_control_token_in_capitals(chatml_tokenizer):
+    tokenizer = copy.deepcopy(chatml_tokenizer)
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.add_tokens([AddedToken("<tool>", normalized=True)])
+    renderer = Renderer(tokenizer, max_prompt_tokens=400)
+    controls = set(tokenizer.added_tokens_encoder.values())
+    assert controls & set(tokenizer.encode("<TOOL>", add_special_tokens=False))
+    neutral = renderer.neutralise("cave <TOOL> ice <Tool>")
+    assert not controls & set(tokenizer.encode(neutral, add_special_tokens=False))
+    assert neutral.startswith("cave") and "ice" in neutral
+
+
 def test_no_mixture_of_fragments_forms_a_control_token(any_tokenizer):
     rng = random.Random(0)
     fragments = [

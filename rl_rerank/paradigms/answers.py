@@ -1,7 +1,8 @@
 """The grammar that all generating paradigms share: where in a completion the answer stands.
 
 Without reasoning the whole completion is the answer. With reasoning it is the text of the `<answer>` block after the
-last `</think>`: exactly one in strict mode, the last one in lenient mode.
+last `</think>`: exactly one in strict mode, the last one in lenient mode. The opening `<think>` is not asked for: where
+the chat template writes it at the end of the prompt, the completion begins inside the reasoning.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def find_answer(completion: Completion, *, reasoning: bool, strict: bool) -> Ans
         text = text.rsplit(THINK_END, 1)[1]
     else:
         issues.append(issue("no_think_end", text))
+        if completion.finish_reason == "length":
+            return Answer(None, tuple(issues))  # Cut inside the reasoning: a block in it is a draft or a quotation.
     blocks, outside = _blocks(text)
     if not blocks:
         issues.append(issue("no_answer_block", text))
@@ -82,9 +85,22 @@ def wrong_ids(ids: Sequence[int], n: int) -> list[Issue]:
     return found
 
 
-def written(answer: str, *, reasoning: bool, thought: str = "") -> str:
-    """A completion with this answer, in the form that `find_answer` reads."""
-    return f"<think>{thought}</think><answer>{answer}</answer>" if reasoning else answer
+def contract(form: str, *, reasoning: bool) -> str:
+    """What a prompt says about the form of its answer."""
+    return f"Think in <think></think>, then answer in <answer></answer>. {form}" if reasoning else form
+
+
+def written(answer: str, *, reasoning: bool, thought: str = "", think_open: bool = False) -> str:
+    """A completion with this answer, as `find_answer` reads it; without `<think>` where the prompt ends with it."""
+    if not reasoning:
+        return answer
+    return f"{'' if think_open else '<think>'}{thought}</think><answer>{answer}</answer>"
+
+
+def scaled(example: RankingExample, docid: str, max_score: int) -> int:
+    """A document's grade on the scale 0..max_score, whose end is the query's highest grade."""
+    highest = max([1, *example.qrels.values()])
+    return round(max(example.qrels.get(docid, 0), 0) / highest * max_score)
 
 
 def thought(example: RankingExample, docids: Sequence[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Sequence
 from typing import Protocol, TypeAlias
 
 from rl_rerank.types import Completion, Judgment, Prompt, Ranking, RankingExample
@@ -46,3 +46,27 @@ class Paradigm(Protocol):
     def strategy(self, example: RankingExample) -> Strategy:
         """Rank the example's candidates, given in the order to be shown. Does no I/O."""
         ...
+
+
+def check_engine(paradigm: Paradigm, engine: str, capabilities: Collection[str]) -> None:
+    """Refuse an engine that cannot do what a paradigm needs, before it is asked anything.
+
+    A paradigm that reads the log-probabilities of generated tokens says so by an attribute `needs_logprobs`.
+
+    Args:
+        engine: what the engine is called in the error.
+        capabilities: the engine's, such as `score` and `logprobs`.
+
+    Raises:
+        ValueError: if one is missing that the paradigm needs.
+    """
+    if paradigm.continuations and "score" not in capabilities:
+        raise ValueError(
+            f"the paradigm {paradigm.name!r} scores {' and '.join(map(repr, paradigm.continuations))} at the answer "
+            f"position, which the engine {engine} cannot do; use hf or vllm"
+        )
+    if getattr(paradigm, "needs_logprobs", False) and "logprobs" not in capabilities:
+        raise ValueError(
+            f"the paradigm {paradigm.name!r} weights answers by the log-probabilities of their tokens, which the "
+            f"engine {engine} does not give; use hf or vllm, or a rule that needs none"
+        )

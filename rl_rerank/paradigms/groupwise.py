@@ -7,8 +7,9 @@
             Answer in JSON, like {"[1]": 3, "[2]": 7}.
     answer  {"[1]": 0, "[2]": 10}
 
-Groups are disjoint and asked in one round; all documents are then ordered by score. After GroupRank,
-https://arxiv.org/abs/2511.11653.
+Groups are random, disjoint and asked in one round: groups cut from the first-stage order rank worse. The last one holds
+what is left. All documents are then ordered by score, with `repeats` by the mean over as many partitions. After
+GroupRank, https://arxiv.org/abs/2511.11653.
 """
 
 from __future__ import annotations
@@ -16,12 +17,23 @@ from __future__ import annotations
 import json
 import random
 import re
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from rl_rerank.constraints import Scores
-from rl_rerank.paradigms.answers import NUMBER, find_answer, issue, no_answer, thought, written, wrong_ids
+from rl_rerank.paradigms.answers import (
+    NUMBER,
+    contract,
+    find_answer,
+    issue,
+    no_answer,
+    scaled,
+    thought,
+    written,
+    wrong_ids,
+)
 from rl_rerank.paradigms.base import Strategy
 from rl_rerank.paradigms.messages import numbered, ours, query, question
 from rl_rerank.paradigms.ordering import rank_by_scores
@@ -35,10 +47,16 @@ PAIR = re.compile(r"\[([0-9]{1,9})\]\"?\s*:\s*\"?(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)
 @dataclass(frozen=True)
 class Groupwise:
     size: int = 5
+    repeats: int = 1
+    """How many random partitions into groups are asked; a document's score is the mean over them."""
+    seed: int = 0
+    """Together with the qid it decides the partitions, so that compared models are asked about the same groups."""
     max_score: int = 10
     reasoning: bool = False
     think_tokens: int = 256
     """With reasoning: tokens that the reasoning may take."""
+    think_open: bool = False
+    """With reasoning: the chat template ends the prompt with `<think>`, so that answers begin inside the reasoning."""
     constrained: bool = False
     """Engines hold answers to the JSON form with every identifier, token by token. Not with reasoning."""
 
@@ -50,6 +68,8 @@ class Groupwise:
             raise ValueError(
                 f"groupwise: size must be at least 2; one document is a pointwise question; got {self.size}"
             )
+        if self.repeats < 1:
+            raise ValueError(f"groupwise: repeats must be at least 1; got {self.repeats}")
         if self.max_score < 1:
             raise ValueError(f"groupwise: max_score must be at least 1; got {self.max_score}")
         if self.constrained and self.reasoning:
@@ -62,10 +82,8 @@ class Groupwise:
         return len(written(longest, reasoning=self.reasoning)) + 1 + (self.think_tokens if self.reasoning else 0)
 
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
-        contract = 'Answer in JSON, like {"[1]": 3, "[2]": 7}.'
-        if self.reasoning:
-            contract = f"Think in <think></think>, then answer in <answer></answer>. {contract}"
-        user = [*query(example), *numbered(example, docids), ours(f"\n{contract}")]
+        form = contract('Answer in JSON, like {"[1]": 3, "[2]": 7}.', reasoning=self.reasoning)
+        user = [*query(example), *numbered(example, docids), ours(f"\n{form}")]
         system = f"Score each passage's relevance to the query from 0 to {self.max_score}."
         asked = question(example, docids, self.name, system, user)
         return replace(asked, constraint=Scores(len(docids), self.max_score)) if self.constrained else asked
@@ -75,12 +93,9 @@ class Groupwise:
         return [self.prompt(example, docids)] if docids else []
 
     def target(self, example: RankingExample, prompt: Prompt) -> str:
-        highest = max([1, *example.qrels.values()])
-        scores = {
-            f"[{i}]": round(max(example.qrels.get(docid, 0), 0) / highest * self.max_score)
-            for i, docid in enumerate(prompt.docids, start=1)
-        }
-        return written(json.dumps(scores), reasoning=self.reasoning, thought=thought(example, prompt.docids))
+        scores = {f"[{i}]": scaled(example, d, self.max_score) for i, d in enumerate(prompt.docids, start=1)}
+        said = thought(example, prompt.docids)
+        return written(json.dumps(scores), reasoning=self.reasoning, thought=said, think_open=self.think_open)
 
     def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
         answer = find_answer(completion, reasoning=self.reasoning, strict=strict)
@@ -109,18 +124,24 @@ class Groupwise:
         return Judgment(Status.repaired, scores, ids, issues)
 
     def strategy(self, example: RankingExample) -> Strategy:
-        groups = [example.docids[i : i + self.size] for i in range(0, len(example.docids), self.size)]
+        groups = [group for repeat in range(self.repeats) for group in self._groups(example, repeat)]
         judgments = yield [self.prompt(example, group) for group in groups]
-        scores: dict[str, float] = {}
+        given: dict[str, list[float]] = {}
         for judgment in judgments:
-            scores.update(judgment.scores)
+            for docid, score in judgment.scores.items():
+                given.setdefault(docid, []).append(score)
         return rank_by_scores(
             example,
-            scores,
+            {docid: statistics.fmean(scores) for docid, scores in given.items()},
             num_prompts=len(groups),
             num_malformed=sum(not judgment.is_ok for judgment in judgments),
             num_fallbacks=sum(not judgment.scores for judgment in judgments),
         )
+
+    def _groups(self, example: RankingExample, repeat: int) -> list[list[str]]:
+        docids = list(example.docids)
+        random.Random(f"{self.seed}:{example.qid}:{repeat}").shuffle(docids)
+        return [docids[i : i + self.size] for i in range(0, len(docids), self.size)]
 
 
 def _strict_pairs(text: str, max_score: int) -> list[tuple[int, float]] | None:

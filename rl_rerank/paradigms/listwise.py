@@ -7,7 +7,9 @@
             Answer with all identifiers, most relevant first, like [2] > [1].
     answer  [2] > [1]
 
-Windows slide from the back of the list to its front, as in RankGPT (Sun et al. 2023), https://arxiv.org/abs/2304.09542.
+Windows slide from the back of the list to its front, as in RankGPT (Sun et al. 2023), https://arxiv.org/abs/2304.09542;
+every further pass does so again over the order that the last one left. A pass settles the first window - stride ranks.
+Without a window the whole list is one prompt, as in Liu et al. 2024, https://arxiv.org/abs/2412.14574.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from rl_rerank.constraints import Permutation
-from rl_rerank.paradigms.answers import NUMBER, find_answer, issue, no_answer, thought, written, wrong_ids
+from rl_rerank.paradigms.answers import NUMBER, contract, find_answer, issue, no_answer, thought, written, wrong_ids
 from rl_rerank.paradigms.base import Strategy
 from rl_rerank.paradigms.messages import numbered, ours, query, question
 from rl_rerank.paradigms.ordering import rank_by_order
@@ -28,16 +30,26 @@ from rl_rerank.types import Completion, Judgment, Prompt, RankingExample, Status
 PERMUTATION = re.compile(rf"\[{NUMBER}\](?: > \[{NUMBER}\])*")
 CHAIN = re.compile(r"\[?\b[0-9]{1,9}\b\]?(?:\s*>\s*\[?\b[0-9]{1,9}\b\]?)+|\[[0-9]{1,9}\]")
 """Identifiers in a lenient answer: a chain of numbers with or without brackets, or one in brackets."""
+LONGEST = 100
+"""Documents of the longest list that is asked about at once where there is no window."""
 
 
 @dataclass(frozen=True)
 class Listwise:
-    window: int = 10
+    window: int | None = 10
+    """Documents of one prompt; None: the full list, of at most 100."""
     stride: int | None = None
     """How far the window moves; None: half of it."""
+    passes: int = 1
+    """How often the window slides over the list."""
+    complete: bool = True
+    """Inference: an answer that leaves documents out is completed with these, in the order shown, behind those that it
+    names. It counts as malformed either way; False: nothing of it is used."""
     reasoning: bool = False
     think_tokens: int = 256
     """With reasoning: tokens that the reasoning may take."""
+    think_open: bool = False
+    """With reasoning: the chat template ends the prompt with `<think>`, so that answers begin inside the reasoning."""
     constrained: bool = False
     """Engines hold answers to a permutation of the identifiers, token by token. Not with reasoning."""
 
@@ -45,37 +57,43 @@ class Listwise:
     continuations = ()
 
     def __post_init__(self) -> None:
-        if self.window < 2:
+        if self.window is not None and self.window < 2:
             raise ValueError(
                 f"listwise: window must be at least 2, because one document has only one order; got {self.window}"
             )
-        if self.stride is not None and not 1 <= self.stride <= self.window:
+        if self.stride is not None and not 1 <= self.stride <= (self.window or 0):
             raise ValueError(f"listwise: stride must be from 1 to window={self.window}; got {self.stride}")
+        if self.passes < 1:
+            raise ValueError(f"listwise: passes must be at least 1; got {self.passes}")
         if self.constrained and self.reasoning:
             raise ValueError("listwise: constrained=true holds the whole completion to a permutation: no reasoning")
 
     @property
     def max_completion_tokens(self) -> int:
         # At most a token a character, and the end token.
-        longest = _written(range(1, self.window + 1))
+        longest = _written(range(1, (self.window or LONGEST) + 1))
         return len(written(longest, reasoning=self.reasoning)) + 1 + (self.think_tokens if self.reasoning else 0)
 
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
-        contract = "Answer with all identifiers, most relevant first, like [2] > [1]."
-        if self.reasoning:
-            contract = f"Think in <think></think>, then answer in <answer></answer>. {contract}"
-        user = [*query(example), *numbered(example, docids), ours(f"\n{contract}")]
+        if self.window is None and len(docids) > LONGEST:
+            raise ValueError(
+                f"qid {example.qid!r}: {len(docids)} documents are too many for one listwise prompt, which has room "
+                f"for an answer about {LONGEST}; set the parameter window, and it slides over them"
+            )
+        form = "Answer with all identifiers, most relevant first, like [2] > [1]."
+        user = [*query(example), *numbered(example, docids), ours(f"\n{contract(form, reasoning=self.reasoning)}")]
         asked = question(example, docids, self.name, "Rank the passages by relevance to the query.", user)
         return replace(asked, constraint=Permutation(len(docids))) if self.constrained else asked
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
-        docids = training_window(example, self.window, rng)
+        docids = training_window(example, self.window or LONGEST, rng)
         return [self.prompt(example, docids)] if docids else []
 
     def target(self, example: RankingExample, prompt: Prompt) -> str:
         n = len(prompt.docids)
         order = sorted(range(1, n + 1), key=lambda i: -example.qrels.get(prompt.docids[i - 1], 0))
-        return written(_written(order), reasoning=self.reasoning, thought=thought(example, prompt.docids))
+        said = thought(example, prompt.docids)
+        return written(_written(order), reasoning=self.reasoning, thought=said, think_open=self.think_open)
 
     def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
         answer = find_answer(completion, reasoning=self.reasoning, strict=strict)
@@ -94,17 +112,18 @@ class Listwise:
         if not issues:
             return Judgment(Status.ok, _scores(prompt, ids), ids)
         kept = tuple(dict.fromkeys(i for i in ids if 1 <= i <= n))
-        if strict:
-            return Judgment(Status.ids, ids=ids, issues=issues)
-        if not kept:
+        if not kept and not strict:
             return Judgment(Status.answer, ids=ids, issues=issues)
+        if strict or (len(kept) < n and not self.complete):
+            return Judgment(Status.ids, ids=ids, issues=issues)
         completed = kept + tuple(i for i in range(1, n + 1) if i not in kept)
         return Judgment(Status.repaired, _scores(prompt, completed), ids, issues)
 
     def strategy(self, example: RankingExample) -> Strategy:
         docids = list(example.docids)
         prompts = malformed = fallbacks = 0
-        for start, end in windows(len(docids), self.window, self.stride or self.window // 2):
+        window = self.window or max(len(docids), 2)
+        for start, end in windows(len(docids), window, self.stride or window // 2) * self.passes:
             [judgment] = yield [self.prompt(example, docids[start:end])]
             prompts += 1
             malformed += not judgment.is_ok

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rl_rerank.paradigms.answers import find_answer, issue
-from rl_rerank.paradigms.base import Strategy
+from rl_rerank.paradigms.base import Paradigm, Strategy
 from rl_rerank.paradigms.messages import ours, passage, query, question
 from rl_rerank.paradigms.ordering import rank_by_scores
 from rl_rerank.types import Completion, Judgment, Prompt, RankingExample, Status
@@ -87,17 +87,20 @@ class Pointwise:
         return Judgment(Status.answer, issues=issues)
 
     def strategy(self, example: RankingExample) -> Strategy:
-        judgments = yield [self.prompt(example, [docid]) for docid in example.docids]
-        scores: dict[str, float] = {}
-        malformed = 0
-        for docid, judgment in zip(example.docids, judgments, strict=True):
-            malformed += not judgment.is_ok
-            if judgment.scores:
-                scores[docid] = judgment.scores[docid]
-        failed = len(example.docids) - len(scores)
-        return rank_by_scores(
-            example, scores, num_prompts=len(judgments), num_malformed=malformed, num_fallbacks=failed
-        )
+        return score_each(self, example)
 
     def _is_relevant(self, example: RankingExample, docid: str) -> bool:
         return example.qrels.get(docid, 0) >= self.relevant
+
+
+def score_each(paradigm: Paradigm, example: RankingExample) -> Strategy:
+    """Ask about every document alone, all in one round, and order by score."""
+    judgments = yield [paradigm.prompt(example, [docid]) for docid in example.docids]
+    scores: dict[str, float] = {}
+    malformed = 0
+    for docid, judgment in zip(example.docids, judgments, strict=True):
+        malformed += not judgment.is_ok
+        if judgment.scores:
+            scores[docid] = judgment.scores[docid]
+    failed = len(example.docids) - len(scores)
+    return rank_by_scores(example, scores, num_prompts=len(judgments), num_malformed=malformed, num_fallbacks=failed)

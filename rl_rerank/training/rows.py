@@ -21,11 +21,20 @@ def tokenised(
     """One `input_ids` and `labels` a row: only the answer and its end token are learned.
 
     The end token is labelled by position, never by id: in some tokenizers padding and the end token are the same.
+
+    Raises:
+        ValueError: if answers open the reasoning that the chat template has opened.
     """
     input_ids, labels = [], []
     for row in rows:
         prompt = paradigms[row["paradigm"]].prompt(store.example(row["qid"]), row["docids"])
-        question = renderer(prompt).token_ids
+        rendered = renderer(prompt)
+        if rendered.text.rstrip().endswith("<think>") and row["target"].startswith("<think>"):
+            raise ValueError(
+                f"the chat template ends a prompt with <think>, and the {row['paradigm']} answers begin with another; "
+                f"synthesise them with paradigms.{row['paradigm']}.params.think_open=true"
+            )
+        question = rendered.token_ids
         answer = [*renderer.continuation_ids(row["target"]), renderer.end_id]
         input_ids.append([*question, *answer])
         labels.append([IGNORED] * len(question) + answer)

@@ -1,5 +1,6 @@
 import random
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -7,6 +8,7 @@ from rl_rerank.paradigms.answers import find_answer, thought, written
 from rl_rerank.paradigms.groupwise import Groupwise
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.paradigms.pointwise import Pointwise
+from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
 from rl_rerank.types import Candidate, Completion, Prompt, RankingExample, Status
 
 PARADIGMS = [
@@ -15,6 +17,13 @@ PARADIGMS = [
     Listwise(window=2, reasoning=True),
     Groupwise(size=2),
     Groupwise(size=2, reasoning=True),
+    PointwiseGraded(),
+    PointwiseGraded(reasoning=True),
+]
+REASONING = [
+    Listwise(window=2, reasoning=True, think_open=True),
+    Groupwise(size=2, reasoning=True, think_open=True),
+    PointwiseGraded(reasoning=True, think_open=True),
 ]
 PIECES = [
     "<think>",
@@ -63,7 +72,7 @@ def test_the_answer_with_reasoning(text, found, issues):
 
 @pytest.mark.parametrize("paradigm", PARADIGMS, ids=str)
 def test_a_completion_that_was_cut_is_malformed_in_strict_mode(paradigm):
-    docids = ("a",) if paradigm.name == "pointwise" else ("a", "b")
+    docids = ("a", "b")[: 1 if "pointwise" in paradigm.name else 2]
     example = RankingExample("q", "query", tuple(Candidate(d, "text") for d in docids), {"a": 1})
     prompt = paradigm.prompt(example, docids)
     cut = Completion(paradigm.target(example, prompt), finish_reason="length")
@@ -76,7 +85,7 @@ def test_a_completion_that_was_cut_is_malformed_in_strict_mode(paradigm):
 @pytest.mark.parametrize("paradigm", PARADIGMS, ids=str)
 def test_no_text_is_too_odd_to_be_parsed(paradigm):
     rng = random.Random(11)
-    docids = ("a",) if paradigm.name == "pointwise" else ("a", "b")
+    docids = ("a", "b")[: 1 if "pointwise" in paradigm.name else 2]
     prompt = Prompt("q", docids, ())
     for _ in range(3000):
         completion = Completion("".join(rng.choices(PIECES, k=rng.randint(0, 12))))
@@ -94,7 +103,7 @@ def test_no_text_is_too_odd_to_be_parsed(paradigm):
 )
 @pytest.mark.parametrize("paradigm", PARADIGMS, ids=str)
 def test_long_texts_are_parsed_in_a_moment(paradigm, text):
-    docids = ("a",) if paradigm.name == "pointwise" else ("a", "b")
+    docids = ("a", "b")[: 1 if "pointwise" in paradigm.name else 2]
     before = time.process_time()
     paradigm.parse(Prompt("q", docids, ()), Completion(text), strict=False)
     assert time.process_time() - before < 2  # a backtracking expression takes a minute
@@ -113,6 +122,34 @@ def test_the_thought_names_shared_words_and_is_short():
 def test_a_query_without_words_gives_no_broken_sentence():
     example = RankingExample("q", "?!", (Candidate("a", "ice"), Candidate("b", "fire")), {"b": 1})
     assert thought(example, ("a", "b")) == "Passage 2 answers it in other words."
+
+
+@pytest.mark.parametrize("paradigm", REASONING, ids=str)
+def test_where_the_prompt_opens_the_reasoning_the_target_begins_inside_it(paradigm):
+    docids = ("a", "b")[: 1 if "pointwise" in paradigm.name else 2]
+    example = RankingExample("q", "query", tuple(Candidate(d, "text") for d in docids), {"a": 1})
+    prompt = paradigm.prompt(example, docids)
+    target = paradigm.target(example, prompt)
+    assert "<think>" not in target and target.count("</think>") == 1
+    assert "<think>" + target == replace(paradigm, think_open=False).target(example, prompt)
+    assert paradigm.parse(prompt, Completion(target), strict=True).is_ok
+
+
+@pytest.mark.parametrize("paradigm", REASONING, ids=str)
+def test_reasoning_that_was_cut_has_no_answer_whatever_it_quotes(paradigm):
+    docids = ("a", "b")[: 1 if "pointwise" in paradigm.name else 2]
+    example = RankingExample("q", "query", tuple(Candidate(d, "text") for d in docids), {"a": 1})
+    prompt = paradigm.prompt(example, docids)
+    block = paradigm.target(example, prompt).partition("</think>")[2]
+    for text in (f"The form is {block}. Now", f"<think>The form is {block}. Now"):
+        cut = Completion(text, finish_reason="length")
+        for strict in (True, False):
+            judgment = paradigm.parse(prompt, cut, strict=strict)
+            assert judgment.status == Status.tags and not judgment.scores
+            assert kinds(judgment)[:2] == ["truncated", "no_think_end"]
+    ended = Completion(f"The form is clear. {block}")  # ended by the model, which only forgot the tag
+    assert paradigm.parse(prompt, ended, strict=True).status == Status.tags
+    assert paradigm.parse(prompt, ended, strict=False).status == Status.repaired
 
 
 def test_the_written_form_is_read_back():

@@ -46,6 +46,35 @@ def test_a_window_carries_the_best_passage_to_the_front():
     assert (ranking.num_prompts, ranking.num_malformed, ranking.num_fallbacks, len(rollouts)) == (3, 0, 0, 3)
 
 
+def test_a_second_pass_slides_over_the_order_that_the_first_one_left():
+    # window 2, stride 1: a pass settles one rank. grades [1 2 3 4] -> [4 1 2 3] -> [4 3 1 2] -> [4 3 2 1]
+    ex = example([1, 2, 3, 4])
+    for passes, order in ((1, "d4 d1 d2 d3"), (2, "d4 d3 d1 d2"), (3, "d4 d3 d2 d1")):
+        engine = oracle(ex)
+        [ranking], _ = rerank([ex], Listwise(window=2, stride=1, passes=passes), engine)
+        assert " ".join(ranking.docids) == order
+        assert (engine.batch_sizes, ranking.num_prompts) == ([1] * 3 * passes, 3 * passes)
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 30, 100])
+def test_without_a_window_the_whole_list_is_one_prompt(n):
+    ex = example(list(range(n)))
+    [ranking], rollouts = rerank([ex], Listwise(window=None), oracle(ex))
+    assert [r.prompt.docids for r in rollouts] == ([ex.docids] if n > 1 else [])
+    assert ranking.docids == ex.docids[::-1]
+
+
+def test_without_a_window_there_is_room_for_an_answer_about_a_hundred_documents():
+    paradigm = Listwise(window=None)
+    ex = example([1] + [0] * 99)
+    # "[1] > " to "[9] > " take 6 characters, to "[99] > " 7, "[100]" 5: 54 + 630 + 5, and the end token
+    assert paradigm.max_completion_tokens == 690 == len(paradigm.target(ex, paradigm.prompt(ex, ex.docids))) + 1
+    engine = oracle(ex)
+    with pytest.raises(ValueError, match=r"qid 'q': 101 documents are too many for one listwise prompt.*set.* window"):
+        rerank([example([0] * 101)], paradigm, engine)
+    assert engine.batch_sizes == []
+
+
 def test_a_malformed_answer_keeps_the_order_that_was_shown_and_is_counted():
     ex = example([0, 0, 1, 0])
     [ranking], _ = rerank([ex], Listwise(window=4), Scripted(lambda p: "I cannot rank these."), shuffle_seed=7)
@@ -82,6 +111,33 @@ def test_what_is_read_strictly_and_leniently(text, strict, lenient, order):
     judgment = paradigm.parse(PROMPT, Completion(text), strict=False)
     assert judgment.status == lenient
     assert "".join(sorted(judgment.scores, key=lambda d: -judgment.scores[d])) == order
+
+
+@pytest.mark.parametrize(
+    ("text", "status", "order"),
+    [
+        ("[2] > [1] > [3]", "ok", "bac"),
+        ("2 > 1 > 3", "repaired", "bac"),  # nothing is missing, so nothing was completed
+        ("[3] > [3] > [2] > [1] > [9]", "repaired", "cba"),
+        ("[2] > [1]", "ids", ""),
+        ("[2] > [2] > [1]", "ids", ""),
+        ("Sure: [3]", "ids", ""),
+        ("no idea", "answer", ""),
+    ],
+)
+def test_without_completion_a_partial_answer_is_not_used(text, status, order):
+    judgment = Listwise(window=3, stride=1, complete=False).parse(PROMPT, Completion(text), strict=False)
+    assert judgment.status == status
+    assert "".join(judgment.scores) == order
+    assert ("missing_id" in {issue.kind for issue in judgment.issues}) == (order == "")
+
+
+def test_a_completed_answer_and_one_that_is_not_used_both_count_as_malformed():
+    ex = example([0, 0, 1])
+    for complete, order, fallbacks in ((True, "d3 d1 d2", 0), (False, "d1 d2 d3", 1)):
+        [ranking], _ = rerank([ex], Listwise(window=3, complete=complete), Scripted(lambda p: "[3]"))
+        assert " ".join(ranking.docids) == order
+        assert (ranking.num_malformed, ranking.num_fallbacks) == (1, fallbacks)
 
 
 @pytest.mark.parametrize(
@@ -140,3 +196,10 @@ def test_examples_with_one_grade_only_give_no_training_prompt():
 def test_a_window_of_one_is_refused():
     with pytest.raises(ValueError, match="window must be at least 2"):
         Listwise(window=1)
+
+
+def test_a_stride_without_a_window_and_no_pass_at_all_are_refused():
+    with pytest.raises(ValueError, match="stride must be from 1 to window=None; got 5"):
+        Listwise(window=None, stride=5)
+    with pytest.raises(ValueError, match="passes must be at least 1; got 0"):
+        Listwise(passes=0)

@@ -1,0 +1,173 @@
+"""Pointwise graded: one document a prompt, answered by an integer score.
+
+    system  Score the passage's relevance to the query from 0 to 10.
+    user    Query: how are glacier caves formed?
+            Passage: A glacier cave is a cave formed within the ice of a glacier.
+            Answer with the score only, like 7.
+    answer  10
+
+Documents are ordered by one of three rules, s being a score and p its probability:
+
+    plain     s, as generated. Many documents share a score; they keep the order shown.
+    weighted  s * p(s) of the generated score. After ERank, https://arxiv.org/abs/2509.00520. Every 0 stays 0.
+    expected  the mean of all scores, each weighted by p(s) / sum of p. Nothing is generated.
+
+A probability is that of a score's tokens and of what ends it: of the digits alone, p("1") would be the probability of
+"1" or "10". `expected` scores every number with the end of the turn behind it, and `weighted` multiplies up to the
+first token behind the number.
+
+`weighted` reads `Completion.logprobs`, one for each of `token_ids` (the stop token has one too), and with reasoning
+`Completion.token_ends` to find the number's tokens. An answer without them is counted as malformed (`no_probability`).
+In strict mode, which is how rewards are given, a generated answer's score is the number itself under every rule.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rl_rerank.paradigms.answers import (
+    NUMBER,
+    contract,
+    find_answer,
+    issue,
+    no_answer,
+    scaled,
+    thought,
+    written,
+)
+from rl_rerank.paradigms.base import Strategy
+from rl_rerank.paradigms.messages import ours, passage, query, question
+from rl_rerank.paradigms.pointwise import score_each
+from rl_rerank.paradigms.windows import training_window
+from rl_rerank.types import END, Completion, Judgment, Prompt, RankingExample, Status
+
+RULES = ("plain", "weighted", "expected")
+VALUE = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?!\.?[0-9])"
+LEADING = re.compile(rf"[\s\"'*(\[]*{VALUE}(?=[\"'*)\]]*(?:[.!]?\s*$|[^\S\n]*\n|[,;:]\s|\s*/\s*[0-9]))")
+"""A number at the beginning, unless prose goes on with it: `7`, `7/10`, `**7**`, `7: good`; not `20 years`."""
+LABELLED = re.compile(
+    rf"\b(?:score|rating|relevance)\b[\s:=\"'*]{{0,6}}(?:(?:is|of)\b)?[\s:=\"'*(\[]{{0,6}}{VALUE}"
+    r"(?!\s*(?:to|-)\s*[0-9])",
+    re.IGNORECASE,
+)
+"""A number under its name, such as `Relevance score: 7`, but no scale as in `a score of 0 to 10`."""
+
+
+@dataclass(frozen=True)
+class PointwiseGraded:
+    max_score: int = 10
+    rule: str = "plain"
+    """What documents are ordered by: `plain`, `weighted` or `expected`."""
+    documents: int = 4
+    """Training: documents of each query that are asked about, of at least two grades."""
+    reasoning: bool = False
+    think_tokens: int = 256
+    """With reasoning: tokens that the reasoning may take."""
+    think_open: bool = False
+    """With reasoning: the chat template ends the prompt with `<think>`, so that answers begin inside the reasoning."""
+
+    name = "pointwise_graded"
+
+    def __post_init__(self) -> None:
+        if self.max_score < 1:
+            raise ValueError(f"pointwise_graded: max_score must be at least 1; got {self.max_score}")
+        if self.documents < 2:
+            raise ValueError(f"pointwise_graded: documents must be at least 2, for two grades; got {self.documents}")
+        if self.rule not in RULES:
+            raise ValueError(f"pointwise_graded: rule must be one of {', '.join(RULES)}; got {self.rule!r}")
+        if self.rule == "expected" and self.reasoning:
+            raise ValueError(
+                "pointwise_graded: rule=expected scores numbers right behind the prompt, where with reasoning=true the "
+                "reasoning stands; use rule=weighted, or reasoning=false"
+            )
+
+    @property
+    def continuations(self) -> tuple[str, ...]:
+        return tuple(f"{s}{END}" for s in range(self.max_score + 1)) if self.rule == "expected" else ()
+
+    @property
+    def needs_logprobs(self) -> bool:
+        return self.rule == "weighted"
+
+    @property
+    def max_completion_tokens(self) -> int:
+        # At most a token a character, and the end token.
+        longest = written(str(self.max_score), reasoning=self.reasoning)
+        return len(longest) + 1 + (self.think_tokens if self.reasoning else 0)
+
+    def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
+        [docid] = docids
+        form = contract("Answer with the score only, like 7.", reasoning=self.reasoning)
+        user = [*query(example), *passage(example.candidate(docid), "Passage:"), ours(f"\n{form}")]
+        system = f"Score the passage's relevance to the query from 0 to {self.max_score}."
+        return question(example, docids, self.name, system, user)
+
+    def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
+        return [self.prompt(example, [docid]) for docid in training_window(example, self.documents, rng)]
+
+    def target(self, example: RankingExample, prompt: Prompt) -> str:
+        score = str(scaled(example, prompt.docids[0], self.max_score))
+        said = thought(example, prompt.docids)
+        return written(score, reasoning=self.reasoning, thought=said, think_open=self.think_open)
+
+    def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
+        [docid] = prompt.docids
+        if completion.continuations is not None:
+            return Judgment(Status.ok, {docid: _expected(completion.continuations)})
+        answer = find_answer(completion, reasoning=self.reasoning, strict=strict)
+        if answer.text is None:
+            return no_answer(answer)
+        text, issues = answer.text.strip(), answer.issues
+        if re.fullmatch(NUMBER, text) is None:
+            issues = (*issues, issue("not_a_score", text))
+        elif int(text) > self.max_score:
+            issues = (*issues, issue("score_out_of_range", text))
+        if strict:
+            return Judgment(Status.answer, issues=issues) if issues else Judgment(Status.ok, {docid: float(text)})
+        found = _number(answer.text)
+        if found is None:
+            return Judgment(Status.answer, issues=issues)
+        score = min(float(found[1]), float(self.max_score))
+        if self.rule == "weighted":
+            probability = _probability(completion, answer.text, found.span(1), reasoning=self.reasoning)
+            if probability is None:
+                return Judgment(Status.answer, issues=(*issues, issue("no_probability", text)))
+            score *= probability
+        return Judgment(Status.repaired if issues else Status.ok, {docid: score}, issues=issues)
+
+    def strategy(self, example: RankingExample) -> Strategy:
+        return score_each(self, example)
+
+
+def _number(answer: str) -> re.Match[str] | None:
+    """The score in a lenient answer: what it begins with, or else the last number under a name."""
+    found = LEADING.match(answer)
+    for labelled in [] if found else LABELLED.finditer(answer):
+        found = labelled
+    return found
+
+
+def _expected(continuations: Mapping[str, float]) -> float:
+    """The mean score under the probabilities of all scores, normalised to 1."""
+    highest = max(continuations.values())
+    weights = {text: math.exp(value - highest) for text, value in continuations.items()}
+    return sum(int(text.removesuffix(END)) * weight for text, weight in weights.items()) / sum(weights.values())
+
+
+def _probability(completion: Completion, answer: str, span: tuple[int, int], *, reasoning: bool) -> float | None:
+    """p of the tokens that hold `span` of the answer and of the first one behind it; None where they are not known."""
+    if completion.logprobs is None:
+        return None
+    if completion.token_ends is None:
+        # Without reasoning an answer that is a number and nothing else needs no places: all tokens are the score's.
+        alone = not reasoning and answer.strip() == answer[slice(*span)]
+        return math.exp(math.fsum(completion.logprobs)) if alone else None
+    begin = completion.text.rindex(f"<answer>{answer}</answer>") + len("<answer>") if reasoning else 0
+    first = bisect_right(completion.token_ends, begin + span[0])
+    behind = bisect_right(completion.token_ends, begin + span[1])
+    return math.exp(math.fsum(completion.logprobs[first : behind + 1]))
