@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 from rl_rerank.types import Completion, Judgment, Prompt, Ranking, RankingExample
@@ -13,7 +13,12 @@ Strategy: TypeAlias = Generator[list[Prompt], list[Judgment], Ranking]
 
 
 class Paradigm(Protocol):
-    """One way of asking. Implementations are frozen dataclasses whose fields are its parameters."""
+    """One way of asking. Implementations are frozen dataclasses whose fields are its parameters.
+
+    Two further attributes are optional. `score_scale` says what its scores are, where one document's score does not
+    depend on the others': `log_odds`, or `points` from 0 up. `members` maps the names that prompts of its strategy may
+    bear to the paradigms that read their answers.
+    """
 
     name: str
 
@@ -46,3 +51,13 @@ class Paradigm(Protocol):
     def strategy(self, example: RankingExample) -> Strategy:
         """Rank the example's candidates, given in the order to be shown. Does no I/O."""
         ...
+
+
+def members(paradigm: Paradigm) -> Mapping[str, Paradigm]:
+    """The paradigms that a strategy may ask with, by the name on their prompts."""
+    return getattr(paradigm, "members", {paradigm.name: paradigm})
+
+
+def score_scale(paradigm: Paradigm) -> str:
+    """`log_odds`, `points`, or empty where a score means something only beside the others of its ranking."""
+    return getattr(paradigm, "score_scale", "")

@@ -40,6 +40,7 @@ class Groupwise:
     """With reasoning: tokens that the reasoning may take."""
 
     name = "groupwise"
+    score_scale = "points"
     continuations = ()
 
     def __post_init__(self) -> None:
