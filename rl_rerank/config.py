@@ -34,10 +34,14 @@ class DataConfig:
     test_queries: int | None = None
     ensure_relevant: bool = True
     """Training only: put a judged relevant document among the candidates where the first stage found none."""
+    protocol: str = ""
+    """A benchmark's rules. bright: docids may hold white space, which becomes %20, and candidates are cut to `depth`
+    without the documents that the data exclude for a query. arguana: neither is the document whose docid is the qid."""
     seed: int = 1
     """Seed of the split (where the source brings none) and of the choice of queries."""
 
     def __post_init__(self) -> None:
+        _one_of("data.protocol", self.protocol, ("", "bright", "arguana"))
         if self.depth < 2:
             raise ValueError(
                 f"data.depth must be at least 2, because one document has only one order; got {self.depth}"
@@ -494,6 +498,28 @@ class EvaluateFiles:
     measures: list[str] = field(default_factory=lambda: ["nDCG@10"])
     output: str | None = None
     """Where the JSON goes; null prints it."""
+
+
+@dataclass(kw_only=True)
+class ConvertFiles:
+    """`rl-rerank convert input=FILE output=FILE format=FORMAT`: ranking examples in another format."""
+
+    input: str
+    """A file of RankLLM's, Rankify's or ours (jsonl), or the folder `data` of a run."""
+    output: str
+    """A name that ends in .json or .jsonl."""
+    format: str
+    """rankllm, rankify or jsonl."""
+    run: str | None = None
+    """A TREC run file over the input's candidates, whose order and scores are written."""
+    split: str = "test"
+    """The split that is written, where the input is a folder."""
+
+    def __post_init__(self) -> None:
+        _one_of("format", self.format, ("rankllm", "rankify", "jsonl"))
+        if not self.output.endswith((".json", ".jsonl")) or (self.format == "jsonl" and self.output.endswith(".json")):
+            wanted = ".jsonl" if self.format == "jsonl" else ".json or .jsonl"
+            raise ValueError(f"output must end in {wanted}; got {self.output!r}")
 
 
 def trained(ref: str) -> tuple[str, int | None]:

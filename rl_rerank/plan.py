@@ -49,7 +49,7 @@ LAUNCHED = {
     **{n: n for n in ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port")},
 }
 """Argument of `accelerate launch` -> the setting of the launcher that gives it."""
-EXTRAS = {**dict.fromkeys(TRAIN, "train"), "deepspeed": "deepspeed", "vllm": "vllm"}
+EXTRAS = {**dict.fromkeys(TRAIN, "train"), "deepspeed": "deepspeed", "vllm": "vllm", "ir_datasets": "ir-datasets"}
 """Package -> the extra of rl-rerank that installs it."""
 
 
