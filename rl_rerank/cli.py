@@ -21,8 +21,9 @@ from typing import Any
 import yaml
 
 from rl_rerank import __version__, conductor, doctor, follower, ledger, lengths, parse, plan, processes, registry
-from rl_rerank.compose import compose, options
-from rl_rerank.config import STAGES, Config, EvaluateFiles
+from rl_rerank.compose import compose, files, options
+from rl_rerank.config import STAGES, Config, ConvertFiles, EvaluateFiles
+from rl_rerank.data.convert import convert
 from rl_rerank.paths import conf_dir, write_text
 from rl_rerank.rerank import build_paradigm
 
@@ -36,6 +37,7 @@ commands
 {stages}
   evaluate   or one run file:               rl-rerank evaluate run=run.trec qrels=qrels.txt 'measures=[nDCG@10,AP]'
   parse      read stored completions:       rl-rerank parse paradigm=listwise completions=FILE.jsonl output=FILE
+  convert    RankLLM's and Rankify's files:  rl-rerank convert input=requests.jsonl output=set.json format=rankify
   rewards    list the installed rewards:    rl-rerank rewards list
   init       copy an experiment to ./conf:  rl-rerank init
   doctor     check the installation:        rl-rerank doctor
@@ -84,6 +86,13 @@ usage: rl-rerank init
 
 Copies the quickstart experiment to ./conf/experiment/my_experiment.yaml, to be edited and run with
 `rl-rerank run experiment=my_experiment`. A file that is there already is left alone.
+""",
+    "convert": """\
+usage: rl-rerank convert input=FILE|FOLDER output=FILE format=rankllm|rankify|jsonl [run=RUN.trec] [split=test]
+
+Writes ranking examples in another format. The input is a file in one of the three, .json or .jsonl, or the folder
+`data` of a run; with run= the order and the scores of a TREC run file are written, as RankLLM's results or Rankify's
+reranked contexts.
 """,
     "doctor": """\
 usage: rl-rerank doctor [model=DIR]
@@ -142,8 +151,15 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _commands() -> dict[str, Callable[[str, list[str], str | None], int]]:
-    stages = dict.fromkeys(STAGES, _stage)
-    return {"run": _run, **stages, "parse": _parse, "rewards": _rewards, "init": _init, "doctor": _doctor}
+    return {
+        "run": _run,
+        **dict.fromkeys(STAGES, _stage),
+        "parse": _parse,
+        "convert": _convert,
+        "rewards": _rewards,
+        "init": _init,
+        "doctor": _doctor,
+    }
 
 
 def _run(command: str, overrides: list[str], config_dir: str | None) -> int:
@@ -160,8 +176,8 @@ def _run(command: str, overrides: list[str], config_dir: str | None) -> int:
 
 
 def _stage(command: str, overrides: list[str], config_dir: str | None) -> int:
-    if command == "evaluate" and isinstance(files := compose(command, overrides, config_dir), EvaluateFiles):
-        return _evaluate_files(files)
+    if command == "evaluate" and isinstance(given := compose(command, overrides, config_dir), EvaluateFiles):
+        return _evaluate_files(given)
     config = _experiment(command, overrides, config_dir)
     name = _chosen(config, command)
     hub = None if config.push is None else _hub()
@@ -247,16 +263,22 @@ def _evaluate_files(config: EvaluateFiles) -> int:
 
 
 def _parse(command: str, overrides: list[str], config_dir: str | None) -> int:
-    files, others = parse.split(overrides)
+    given, others = parse.split(overrides)
     config = compose(command, others, config_dir)
     assert isinstance(config, Config)
-    rows = list(parse.parse_file(Path(files["completions"]), build_paradigm(config, config.paradigm)))
-    if "output" in files:
-        parse.write(Path(files["output"]), rows)
+    rows = list(parse.parse_file(Path(given["completions"]), build_paradigm(config, config.paradigm)))
+    if "output" in given:
+        parse.write(Path(given["output"]), rows)
     # Without a file the rows have standard output to themselves, so that they can be piped.
-    print("\n".join(parse.summary(rows)), file=sys.stdout if "output" in files else sys.stderr)
-    if "output" not in files:
+    print("\n".join(parse.summary(rows)), file=sys.stdout if "output" in given else sys.stderr)
+    if "output" not in given:
         print("\n".join(map(parse.line, rows)))
+    return 0
+
+
+def _convert(command: str, overrides: list[str], config_dir: str | None) -> int:
+    wanted = files(ConvertFiles, overrides)
+    print(f"{wanted.output}: {convert(wanted)} queries")
     return 0
 
 
@@ -331,6 +353,8 @@ def _command_help(command: str) -> str:
 
 def _default(field: dataclasses.Field[Any]) -> str:
     value = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
     return json.dumps(value) if not isinstance(value, str) else value
 
 

@@ -12,7 +12,7 @@ import difflib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from hydra import compose as hydra_compose
@@ -31,6 +31,8 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from rl_rerank import registry
 from rl_rerank.config import STAGES, Config, EvaluateFiles, build, unknown_key
 from rl_rerank.paths import conf_dir
+
+T = TypeVar("T")
 
 GROUPS = ("data", "model", "engine", "launcher", "reward", "budget", "experiment")
 """The folders of conf/: an override of one of these names chooses a file."""
@@ -67,7 +69,7 @@ def compose(command: str, overrides: Sequence[str], config_dir: str | None = Non
         ImportError: if a chosen reward does not import.
     """
     if command == "evaluate" and any(re.match(r"(run|qrels)=", o) for o in overrides):
-        return _evaluate_files(overrides)
+        return files(EvaluateFiles, overrides)
     UserFolders.folders = _user_folders(config_dir)
     parsed = [_parse(_quote_measures(o)) for o in overrides]
     texts = _name_rewards(parsed)
@@ -103,8 +105,8 @@ def _options(group: str) -> list[str]:
         return GlobalHydra.instance().config_loader().get_group_options(group)
 
 
-def _evaluate_files(overrides: Sequence[str]) -> EvaluateFiles:
-    """Split at the first `=`, without hydra's grammar: file names and measures hold characters that it reserves."""
+def files(cls: type[T], overrides: Sequence[str]) -> T:
+    """`cls` from `KEY=VALUE`, without hydra's grammar: file names and measures hold characters that it reserves."""
     values: dict[str, Any] = {}
     for text in overrides:
         key, equals, value = text.partition("=")
@@ -114,7 +116,7 @@ def _evaluate_files(overrides: Sequence[str]) -> EvaluateFiles:
             values[key] = [item.strip("\"' ") for item in _split(value.strip().removeprefix("[").removesuffix("]"))]
         elif value not in ("null", ""):
             values[key] = value
-    return build(EvaluateFiles, values)
+    return build(cls, values)
 
 
 def _split(text: str) -> list[str]:

@@ -34,10 +34,14 @@ class DataConfig:
     test_queries: int | None = None
     ensure_relevant: bool = True
     """Training only: put a judged relevant document among the candidates where the first stage found none."""
+    protocol: str = ""
+    """A benchmark's rules. bright: docids may hold white space, which becomes %20, and candidates are cut to `depth`
+    without the documents that the data exclude for a query. arguana: neither is the document whose docid is the qid."""
     seed: int = 1
     """Seed of the split (where the source brings none) and of the choice of queries."""
 
     def __post_init__(self) -> None:
+        _one_of("data.protocol", self.protocol, ("", "bright", "arguana"))
         if self.depth < 2:
             raise ValueError(
                 f"data.depth must be at least 2, because one document has only one order; got {self.depth}"
@@ -328,20 +332,97 @@ class GRPOStage(TrainingStage):
 
 
 @dataclass(kw_only=True)
+class LongDocuments:
+    """What a model sees of a document that is longer than a prompt has room for."""
+
+    mode: str = "head"
+    """head (cut to the prompt's budget), firstp, maxp, sump or quite: see rl_rerank/long_documents.py."""
+    words: int = 150
+    """firstp, maxp, sump: words of a passage."""
+    overlap: int = 50
+    """firstp, maxp, sump: words that a passage shares with the one before."""
+    sentences: int = 3
+    """quite: sentences of a summary."""
+    alpha: float = 0.5
+    """quite: what the weight of a covered query word is multiplied with."""
+
+    def __post_init__(self) -> None:
+        _one_of("long_documents.mode", self.mode, ("head", "firstp", "maxp", "sump", "quite"))
+        if not 0 <= self.overlap < self.words:
+            raise ValueError(
+                f"long_documents.overlap must be from 0 to words - 1, or passages would not move on; got "
+                f"overlap={self.overlap}, words={self.words}"
+            )
+        if self.sentences < 1:
+            raise ValueError(f"long_documents.sentences must be at least 1; got {self.sentences}")
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"long_documents.alpha must lie between 0 and 1; got {self.alpha}")
+
+
+@dataclass(kw_only=True)
+class Fusion:
+    """How two rankings become one."""
+
+    method: str = "minmax"
+    """minmax, zscore, rrf or sum: see rl_rerank/fusion.py."""
+    weight: float = 0.5
+    """Of the model, or of the first run of `fuse`; the other one has 1 - weight."""
+
+    def __post_init__(self) -> None:
+        _one_of("fusion.method", self.method, ("minmax", "zscore", "rrf", "sum"))
+        if not 0 <= self.weight <= 1:
+            raise ValueError(f"fusion.weight must be from 0 to 1; got {self.weight}")
+
+
+@dataclass(kw_only=True)
 class RerankStage(StageConfig):
     """Rank the held-out queries with a model and write a run file."""
 
     model: str = "model"
     """`model`, the name of a training stage, NAME@STEP for one of its checkpoints, or `first_stage` for the candidates
     as they came."""
+    paradigm: str = ""
+    """What the model is asked with; empty means the experiment's paradigm."""
+    fuse: list[str] = field(default_factory=list)
+    """Names of two earlier rerank stages: their runs are fused as `fusion` says, and no model is asked."""
     label: str = ""
     """The row's name in tables; empty means the stage's name."""
     split: str = "test"
     shuffle: bool = True
     """Show candidates in a seeded random order, so that no row leans on the first stage's."""
+    shuffles: int = 1
+    """Rank so many times, each time in another random order, and average: scores, or ranks where the paradigm gives an
+    order only."""
+    retries: int = 0
+    """Ask a prompt again so often whose answer cannot be used, with sampling (temperature 0.7, seeded)."""
+    long_documents: LongDocuments = field(default_factory=LongDocuments)
+    fusion: Fusion | None = None
+    """Fuse with the first stage, or how to fuse the two runs of `fuse`; null: the model's ranking as it is, and minmax
+    with equal weights for `fuse`."""
     format_prompts: dict[str, int] = field(default_factory=dict)
     """paradigm -> number of held-out prompts answered greedily to measure the share of well-formed answers."""
     seed: int = 1
+
+    @property
+    def asks(self) -> bool:
+        """Whether a model is asked."""
+        return self.model != "first_stage" and not self.fuse
+
+    def __post_init__(self) -> None:
+        if self.shuffles < 1 or self.retries < 0:
+            raise ValueError(
+                f"rerank stage: shuffles must be at least 1 and retries at least 0; got {self.shuffles} and "
+                f"{self.retries}"
+            )
+        if self.shuffles > 1 and not self.shuffle:
+            raise ValueError(f"rerank stage: shuffles={self.shuffles} needs shuffle=true, or every order is the same")
+        if self.fuse and (len(self.fuse) != 2 or self.model != "model"):
+            raise ValueError(
+                f"rerank stage: fuse names two rerank stages and goes without a model; got {self.fuse} and "
+                f"model={self.model}"
+            )
+        if self.model == "first_stage" and self.fusion is not None:
+            raise ValueError("rerank stage: model=first_stage cannot be fused with the first stage, which it is")
 
 
 @dataclass(kw_only=True)
@@ -417,6 +498,28 @@ class EvaluateFiles:
     measures: list[str] = field(default_factory=lambda: ["nDCG@10"])
     output: str | None = None
     """Where the JSON goes; null prints it."""
+
+
+@dataclass(kw_only=True)
+class ConvertFiles:
+    """`rl-rerank convert input=FILE output=FILE format=FORMAT`: ranking examples in another format."""
+
+    input: str
+    """A file of RankLLM's, Rankify's or ours (jsonl), or the folder `data` of a run."""
+    output: str
+    """A name that ends in .json or .jsonl."""
+    format: str
+    """rankllm, rankify or jsonl."""
+    run: str | None = None
+    """A TREC run file over the input's candidates, whose order and scores are written."""
+    split: str = "test"
+    """The split that is written, where the input is a folder."""
+
+    def __post_init__(self) -> None:
+        _one_of("format", self.format, ("rankllm", "rankify", "jsonl"))
+        if not self.output.endswith((".json", ".jsonl")) or (self.format == "jsonl" and self.output.endswith(".json")):
+            wanted = ".jsonl" if self.format == "jsonl" else ".json or .jsonl"
+            raise ValueError(f"output must end in {wanted}; got {self.output!r}")
 
 
 def trained(ref: str) -> tuple[str, int | None]:

@@ -31,7 +31,7 @@ def record(config: Config, name: str) -> dict[str, Any]:
     kept: dict[str, Any] = {"stages": {name: whole["stages"][name]}}
     if not isinstance(stage, ReportStage):
         kept |= {"seed": config.seed, "data": whole["data"]}
-    asks = isinstance(stage, RerankStage) and stage.model != "first_stage"
+    asks = isinstance(stage, RerankStage) and stage.asks
     asks = asks or (isinstance(stage, SynthStage) and stage.teacher == "model")
     if asks or isinstance(stage, (TrainingStage, ExportStage)):
         kept["model"] = whole["model"]
@@ -40,7 +40,7 @@ def record(config: Config, name: str) -> dict[str, Any]:
     if used := plan.paradigms(config, name):
         kept["paradigm"] = config.paradigm
         kept["paradigms"] = {p: whole["paradigms"][p] for p in used if p in whole["paradigms"]}
-    if isinstance(stage, SynthStage):
+    if isinstance(stage, SynthStage) or (isinstance(stage, RerankStage) and stage.paradigm):
         kept.pop("paradigm", None)
     if isinstance(stage, GRPOStage):
         kept["rewards"] = {r: {**values, **_source(values["target"])} for r, values in whole["rewards"].items()}

@@ -25,6 +25,8 @@ from rl_rerank.config import (
 )
 from rl_rerank.data.prepare import build_source
 from rl_rerank.evaluation.measures import parse as parse_measure
+from rl_rerank.paradigms.pipeline import Pipeline
+from rl_rerank.ranking import check as check_ranking
 from rl_rerank.rerank import build_paradigm
 
 TRAINING = ("sft", "grpo")
@@ -47,7 +49,7 @@ LAUNCHED = {
     **{n: n for n in ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port")},
 }
 """Argument of `accelerate launch` -> the setting of the launcher that gives it."""
-EXTRAS = {**dict.fromkeys(TRAIN, "train"), "deepspeed": "deepspeed", "vllm": "vllm"}
+EXTRAS = {**dict.fromkeys(TRAIN, "train"), "deepspeed": "deepspeed", "vllm": "vllm", "ir_datasets": "ir-datasets"}
 """Package -> the extra of rl-rerank that installs it."""
 
 
@@ -76,7 +78,7 @@ def paradigms(config: Config, name: str) -> list[str]:
         teacher = config.stages.get(stage.data)
         found = [config.paradigm, *(teacher.mixture if isinstance(teacher, SynthStage) else ())]
     elif isinstance(stage, RerankStage):
-        found = ([] if stage.model == "first_stage" else [config.paradigm]) + list(stage.format_prompts)
+        found = ([stage.paradigm or config.paradigm] if stage.asks else []) + list(stage.format_prompts)
     elif isinstance(stage, (GRPOStage, ExportStage)):
         found = [config.paradigm]
     return sorted(set(found))
@@ -91,6 +93,8 @@ def validate(config: Config) -> None:
     for name, stage in config.stages.items():
         _check_name(name)
         _check_references(config, name, stage)
+        if isinstance(stage, RerankStage):
+            _check_fused(config, name, stage)
         if isinstance(stage, RerankStage) and stage.split not in SPLITS:
             raise ValueError(f"stages.{name}.split must be one of {', '.join(SPLITS)}; got {stage.split!r}")
         if isinstance(stage, TrainingStage):
@@ -103,6 +107,8 @@ def validate(config: Config) -> None:
     _check_data(config)
     for name in sorted({config.paradigm, *config.paradigms, *(p for n in config.stages for p in paradigms(config, n))}):
         build_paradigm(config, name)
+    for name, stage in config.stages.items():
+        _check_paradigms(config, name, stage)
     for name, reward in config.rewards.items():
         registry.build("reward", name, reward.params, target=reward.target)
     for name, stage in config.stages.items():
@@ -155,7 +161,10 @@ def _line(config: Config, name: str, stage: StageConfig) -> str:
             f"{stage.num_generations} generations = {completions} completions a step, {in_all} in all"
         )
     if isinstance(stage, RerankStage):
-        return f"rerank: {stage.split} queries with {stage.model}, {config.data.depth} candidates each"
+        if stage.fuse:
+            return f"rerank: {stage.split} queries, {' and '.join(stage.fuse)} fused"
+        times = f", {stage.shuffles} times" if stage.shuffles > 1 else ""
+        return f"rerank: {stage.split} queries with {stage.model}, {config.data.depth} candidates each{times}"
     reads = ", ".join(upstream(config, name))
     return f"{stage.kind}: reads {reads or 'nothing'}"
 
@@ -172,7 +181,10 @@ def _references(config: Config, stage: StageConfig) -> Iterator[tuple[str, str, 
     """(setting, the stage it names, the kinds that will do) for every stage that `stage` names."""
     if isinstance(stage, SFTStage) and stage.loss == "completion":
         yield "data", stage.data, ("synth",)
-    if isinstance(stage, (TrainingStage, RerankStage)) and stage.model not in _given(stage):
+    fused = stage.fuse if isinstance(stage, RerankStage) else []
+    for run in fused:
+        yield "fuse", run, ("rerank",)
+    if isinstance(stage, (TrainingStage, RerankStage)) and not fused and stage.model not in _given(stage):
         yield "model", trained(stage.model)[0], TRAINING
     if isinstance(stage, ExportStage):
         yield "model", trained(stage.model)[0], TRAINING
@@ -217,6 +229,29 @@ def _check_references(config: Config, name: str, stage: StageConfig) -> None:
             raise ValueError(f"stages.{name}.comparisons: a comparison is a pair [system, baseline]; got {pair}")
 
 
+def _check_paradigms(config: Config, name: str, stage: StageConfig) -> None:
+    """What a stage asks of its paradigms, beyond that they exist."""
+    if isinstance(stage, RerankStage) and stage.asks:
+        check_ranking(build_paradigm(config, stage.paradigm or config.paradigm), stage)
+    asked = list(stage.format_prompts) if isinstance(stage, RerankStage) else paradigms(config, name)
+    for paradigm in asked:
+        if isinstance(built := build_paradigm(config, paradigm), Pipeline):
+            steps = ", ".join(built.members)
+            raise ValueError(
+                f"stages.{name} makes prompts of the paradigm {paradigm!r}, a pipeline of {steps}, which has none of "
+                "its own; name one of those, and set the pipeline as the paradigm of a rerank stage"
+            )
+
+
+def _check_fused(config: Config, name: str, stage: RerankStage) -> None:
+    for run in stage.fuse:
+        other = config.stages[run]
+        if isinstance(other, RerankStage) and other.split != stage.split:
+            raise ValueError(
+                f"stages.{name}.fuse names {run!r}, which ranks split {other.split!r} and not {stage.split!r}"
+            )
+
+
 def _check_launcher(launcher: LauncherConfig) -> None:
     for argument in launcher.args:
         name = argument.split("=")[0].removeprefix("--").replace("-", "_")
@@ -236,7 +271,7 @@ def _check_data(config: Config) -> None:
 
 
 def _needs(config: Config, stage: StageConfig) -> list[str]:
-    asks = isinstance(stage, RerankStage) and stage.model != "first_stage"
+    asks = isinstance(stage, RerankStage) and stage.asks
     asks = asks or (isinstance(stage, SynthStage) and stage.teacher == "model")
     if isinstance(stage, TrainingStage):
         rollout = stage.rollout if isinstance(stage, GRPOStage) else ""

@@ -6,15 +6,15 @@ import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import NamedTuple, cast
 
 from tqdm import tqdm
 
 from rl_rerank import registry
 from rl_rerank.config import Config, PluginConfig
-from rl_rerank.engines.base import Capability, Engine
-from rl_rerank.paradigms.base import Paradigm, Strategy
-from rl_rerank.types import Judgment, Prompt, Ranking, RankingExample, Rollout, Sampling
+from rl_rerank.engines.base import Engine
+from rl_rerank.paradigms.base import Paradigm, Strategy, check_engine, members
+from rl_rerank.types import Completion, Judgment, Prompt, Ranking, RankingExample, Rollout, Sampling
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +25,15 @@ def build_paradigm(config: Config, name: str) -> Paradigm:
     return cast(Paradigm, registry.build("paradigm", plugin.name or name, plugin.params, target=plugin.target))
 
 
-def shuffled(example: RankingExample, seed: int) -> RankingExample:
-    """The example with its candidates in an order that depends on the seed and the qid only."""
+RETRY_TEMPERATURE = 0.7
+"""A greedy answer would only repeat itself, so a prompt is asked again with sampling, under a seed."""
+
+
+def shuffled(example: RankingExample, seed: int, repeat: int = 0) -> RankingExample:
+    """The example with its candidates in an order that depends on the seed, the qid and the repeat only."""
     candidates = list(example.candidates)
-    random.Random(f"{seed}:{example.qid}").shuffle(candidates)
+    key = f"{seed}:{example.qid}" if repeat == 0 else f"{seed}:{repeat}:{example.qid}"
+    random.Random(key).shuffle(candidates)
     return replace(example, candidates=tuple(candidates))
 
 
@@ -40,12 +45,13 @@ class _Query:
     strategy: Strategy
     prompts: list[Prompt] = field(default_factory=list)
     ranking: Ranking | None = None
+    num_retries: int = 0
 
     def resume(self, judgments: list[Judgment] | None) -> None:
         try:
             self.prompts = self.strategy.send(judgments)  # pyright: ignore[reportArgumentType]
         except StopIteration as stop:
-            self.prompts, self.ranking = [], stop.value
+            self.prompts, self.ranking = [], replace(stop.value, num_retries=self.num_retries)
 
 
 def rerank(
@@ -54,24 +60,29 @@ def rerank(
     engine: Engine,
     *,
     shuffle_seed: int | None = None,
+    retries: int = 0,
+    retry_seed: int = 0,
     progress: str | None = None,
 ) -> tuple[list[Ranking], list[Rollout]]:
     """Rank the candidates of every example.
 
-    Completions are read leniently; what cannot be read keeps the order that the model was shown, and is counted.
+    Completions are read leniently; what cannot be read is asked again, and what still cannot keeps the order that the
+    model was shown or takes scores from its neighbours in the first stage, and is counted.
 
     Args:
         shuffle_seed: shows candidates in a seeded random order; None shows them in first-stage order.
+        retries: how often a prompt is asked again whose generated answer gives no scores, at RETRY_TEMPERATURE.
         progress: label of a progress bar; None shows none.
 
     Returns:
-        Rankings in the order of the examples, and every prompt with its completion in the order asked. An example
-        without candidates gives an empty ranking.
+        Rankings in the order of the examples, and every prompt with its completion in the order asked, a repeated one
+        behind the first. An example without candidates gives an empty ranking.
 
     Raises:
         ValueError: before the first call, if the engine cannot do what the paradigm needs.
     """
-    _check(paradigm, engine)
+    for member in members(paradigm).values():
+        check_engine(member, type(engine).__name__, engine.capabilities)
     queries = []
     for index, example in enumerate(examples):
         if not example.candidates:
@@ -84,12 +95,12 @@ def rerank(
     with tqdm(desc=progress, unit="prompt", disable=progress is None) as bar:
         while waiting := [query for query in queries if query.ranking is None]:
             prompts = [prompt for query in waiting for prompt in query.prompts]
-            bar.total = bar.n + len(prompts)
-            answered = iter(_ask(prompts, paradigm, engine, strict=False, bar=bar))
+            answered = iter(_round(prompts, paradigm, engine, retries=retries, seed=retry_seed, bar=bar))
             for query in waiting:
                 mine = [next(answered) for _ in query.prompts]
-                rollouts += mine
-                query.resume([rollout.judgment for rollout in mine])
+                rollouts += [rollout for attempts in mine for rollout in attempts]
+                query.num_retries += sum(len(attempts) - 1 for attempts in mine)
+                query.resume([attempts[-1].judgment for attempts in mine])
     return [query.ranking for query in queries if query.ranking is not None], rollouts
 
 
@@ -103,33 +114,73 @@ def answer(prompts: Sequence[Prompt], paradigm: Paradigm, engine: Engine, *, str
 
 
 CHUNK = 256
-"""Prompts between two moves of the progress bar, where there is one; without it a round is one call."""
+"""Prompts between two moves of the progress bar, where there is one; without it a round is one call for each demand."""
 
 
-def _ask(prompts: Sequence[Prompt], paradigm: Paradigm, engine: Engine, *, strict: bool, bar: tqdm) -> list[Rollout]:
-    rollouts: list[Rollout] = []
-    size = max(len(prompts), 1) if bar.disable else CHUNK
-    for start in range(0, len(prompts), size):
-        chunk = prompts[start : start + size]
-        if paradigm.continuations:
-            completions = engine.score(chunk, paradigm.continuations)
-        else:
-            generated = engine.generate(chunk, Sampling(max_tokens=paradigm.max_completion_tokens))
-            completions = [completion for [completion] in generated]
-        for prompt, completion in zip(chunk, completions, strict=True):
-            rollouts.append(Rollout(prompt, completion, paradigm.parse(prompt, completion, strict=strict)))
-        bar.update(len(chunk))
-    return rollouts
+def _round(
+    prompts: Sequence[Prompt], paradigm: Paradigm, engine: Engine, *, retries: int, seed: int, bar: tqdm
+) -> list[list[Rollout]]:
+    """The answer to each prompt, followed by those that it was asked for again; the last one counts."""
+    attempts = [[rollout] for rollout in _ask(prompts, paradigm, engine, bar=bar)]
+    for attempt in range(1, retries + 1):
+        unusable = [i for i, made in enumerate(attempts) if not made[-1].judgment.scores and not _was_scored(made[-1])]
+        if not unusable:
+            break
+        again = [prompts[i] for i in unusable]
+        sampled = _ask(again, paradigm, engine, bar=bar, temperature=RETRY_TEMPERATURE, seed=seed + attempt)
+        for i, rollout in zip(unusable, sampled, strict=True):
+            attempts[i].append(rollout)
+    return attempts
 
 
-def _check(paradigm: Paradigm, engine: Engine) -> None:
-    if getattr(paradigm, "constrained", False) and Capability.constraint not in engine.capabilities:
-        raise ValueError(
-            f"the paradigm {paradigm.name!r} has constrained=true, and the engine {type(engine).__name__} cannot hold "
-            "answers to a form; use hf or vllm, or constrained=false"
-        )
-    if paradigm.continuations and Capability.score not in engine.capabilities:
-        raise ValueError(
-            f"the paradigm {paradigm.name!r} scores {' and '.join(map(repr, paradigm.continuations))} at the answer "
-            f"position, which the engine {type(engine).__name__} cannot do; use hf or vllm"
-        )
+def _was_scored(rollout: Rollout) -> bool:
+    return rollout.completion.continuations is not None
+
+
+def _ask(
+    prompts: Sequence[Prompt],
+    paradigm: Paradigm,
+    engine: Engine,
+    *,
+    bar: tqdm,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> list[Rollout]:
+    """One answer a prompt. Prompts that ask the same of the engine are one call, whatever their paradigms."""
+    bar.total = bar.n + len(prompts)
+    demands = {name: _Demand(p.continuations, p.max_completion_tokens) for name, p in members(paradigm).items()}
+    own = _Demand(paradigm.continuations, paradigm.max_completion_tokens)
+    groups: dict[_Demand, list[int]] = {}
+    for i, prompt in enumerate(prompts):
+        demand = demands.get(prompt.paradigm, own)
+        if continuations := prompt.continuations or demand.continuations:
+            demand = _Demand(continuations, 0)
+        groups.setdefault(demand, []).append(i)
+    completions: dict[int, Completion] = {}
+    for demand, places in groups.items():
+        size = max(len(places), 1) if bar.disable else CHUNK
+        for start in range(0, len(places), size):
+            chunk = places[start : start + size]
+            asked = [prompts[i] for i in chunk]
+            completions |= zip(chunk, _complete(asked, demand, engine, temperature, seed), strict=True)
+            bar.update(len(chunk))
+    return [
+        Rollout(prompt, completions[i], paradigm.parse(prompt, completions[i], strict=False))
+        for i, prompt in enumerate(prompts)
+    ]
+
+
+class _Demand(NamedTuple):
+    """What a prompt asks of the engine: to score continuations, or else to generate."""
+
+    continuations: tuple[str, ...]
+    max_tokens: int
+
+
+def _complete(
+    prompts: Sequence[Prompt], demand: _Demand, engine: Engine, temperature: float, seed: int
+) -> list[Completion]:
+    if demand.continuations:
+        return engine.score(prompts, demand.continuations)
+    sampling = Sampling(demand.max_tokens, temperature=temperature, seed=seed)
+    return [completion for [completion] in engine.generate(prompts, sampling)]

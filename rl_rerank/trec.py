@@ -40,14 +40,18 @@ def lines(path: Path) -> Iterator[tuple[int, str]]:
             raise ValueError(f"{path}: a broken gzip file, after line {number}: {e}") from None
 
 
-def read_qrels(path: str | Path) -> dict[str, dict[str, int]]:
+def read_qrels(path: str | Path, *, spaced: bool = False) -> dict[str, dict[str, int]]:
     """qid -> docid -> grade. Blank lines and lines that begin with # are skipped.
+
+    With `spaced`, a docid is all that stands between the second column and the last, as `one_word` writes it.
 
     Raises:
         ValueError: naming file and line for a line that is not `qid iteration docid grade` or contradicts another.
     """
     qrels: dict[str, dict[str, int]] = {}
     for place, fields in _rows(Path(path)):
+        if spaced and len(fields) > 4:
+            fields = [*fields[:2], one_word(" ".join(fields[2:-1])), fields[-1]]
         if len(fields) != 4:
             raise ValueError(f"{place}: {_QRELS_LINE}; got {len(fields)} fields: {' '.join(fields)[:80]!r}")
         qid, _, docid, text = fields
@@ -73,16 +77,20 @@ def add_judgment(qrels: dict[str, dict[str, int]], qid: str, docid: str, grade: 
         )
 
 
-def read_run(path: str | Path) -> dict[str, dict[str, float]]:
+def read_run(path: str | Path, *, spaced: bool = False) -> dict[str, dict[str, float]]:
     """qid -> docid -> score, in file order.
 
-    As in trec_eval the score decides, and neither the rank column nor text behind the tag is read.
+    As in trec_eval the score decides, and neither the rank column nor text behind the tag is read. With `spaced`, the
+    tag is one word, and a docid is all that stands between the second column and the last three, as `one_word` writes
+    it.
 
     Raises:
         ValueError: naming file and line for a line that is not `qid Q0 docid rank score tag`, or a repeated docid.
     """
     run: dict[str, dict[str, float]] = {}
     for place, fields in _rows(Path(path)):
+        if spaced and len(fields) > 6:
+            fields = [*fields[:2], one_word(" ".join(fields[2:-3])), *fields[-3:]]
         if len(fields) < 6:
             raise ValueError(f"{place}: {_RUN_LINE}; got {len(fields)} fields: {' '.join(fields)[:80]!r}")
         qid, _, docid, _, text = fields[:5]
@@ -91,6 +99,11 @@ def read_run(path: str | Path) -> dict[str, dict[str, float]]:
             raise ValueError(f"{place}: expected each docid once for a qid; got {docid!r} again for qid {qid!r}")
         scores[docid] = _score(text, place)
     return run
+
+
+def one_word(docid: str) -> str:
+    """A docid that may hold white space as it stands in TREC's files: with %20 for each stretch of it."""
+    return "%20".join(docid.split())
 
 
 def order(scores: Mapping[str, float]) -> list[str]:

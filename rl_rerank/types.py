@@ -131,6 +131,9 @@ class Prompt:
     """The docids behind identifiers 1..n, in prompt order."""
     messages: tuple[Message, ...]
     paradigm: str = ""
+    """The name of the paradigm that asks; its parser reads the answer."""
+    continuations: tuple[str, ...] = ()
+    """What is scored at the answer position instead of generating; empty: as the paradigm always does."""
     constraint: Constraint | None = None
     """What engines hold a generated answer to; training samples freely."""
 
@@ -238,4 +241,9 @@ class Ranking:
     num_malformed: int = 0
     """Completions that were not well formed, whether mended or not."""
     num_fallbacks: int = 0
-    """Prompts whose answer could not be used, so that their documents kept the order that the model was shown."""
+    """Prompts whose answer could not be used: their documents kept the order that the model was shown, or took scores
+    from their neighbours in the first stage."""
+    num_retries: int = 0
+    """Prompts asked again, because their answer could not be used; not among `num_prompts`."""
+    raw_scores: Mapping[str, float] | None = None
+    """docid -> the score that the model gave, ties and all; None where it gave an order only."""

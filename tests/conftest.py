@@ -43,3 +43,14 @@ def tiny_model_dir(tmp_path_factory, chatml_tokenizer) -> Path:
     model.save_pretrained(folder)
     chatml_tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def groups_in_order(monkeypatch):
+    """Groupwise forms its groups in shown order instead of at random, so that a test's arithmetic can be followed."""
+    from rl_rerank.paradigms.groupwise import Groupwise
+
+    def groups(self, example, repeat):
+        return [list(example.docids[i : i + self.size]) for i in range(0, len(example.docids), self.size)]
+
+    monkeypatch.setattr(Groupwise, "_groups", groups)

@@ -12,7 +12,7 @@ from rl_rerank.cli import main
 from rl_rerank.compose import compose
 from rl_rerank.config import STAGES
 
-COMMANDS = ["run", *STAGES, "parse", "rewards", "init", "doctor"]
+COMMANDS = ["run", *STAGES, "parse", "convert", "rewards", "init", "doctor"]
 
 
 @pytest.fixture

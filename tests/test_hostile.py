@@ -128,7 +128,8 @@ def renderer(style):
 
 @cache
 def paradigms():
-    return [registry.build("paradigm", name, {}) for name in registry.names("paradigm")]
+    # A pipeline has no prompts of its own.
+    return [registry.build("paradigm", name, {}) for name in registry.names("paradigm") if name != "pipeline"]
 
 
 def prompts(field, attack):

@@ -1,6 +1,7 @@
 import logging
 import random
 import struct
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -9,9 +10,10 @@ from rl_rerank.config import Config, PluginConfig
 from rl_rerank.engines.scripted import Scripted
 from rl_rerank.paradigms.groupwise import Groupwise
 from rl_rerank.paradigms.listwise import Listwise
+from rl_rerank.paradigms.ordering import rank_by_scores
 from rl_rerank.paradigms.pointwise import Pointwise
-from rl_rerank.rerank import answer, build_paradigm, rerank, shuffled
-from rl_rerank.types import Candidate, RankingExample
+from rl_rerank.rerank import RETRY_TEMPERATURE, answer, build_paradigm, rerank, shuffled
+from rl_rerank.types import Candidate, RankingExample, Status
 
 PARADIGMS = [Pointwise(), Listwise(window=4, stride=2), Groupwise(size=3)]
 GARBAGE = [
@@ -143,3 +145,87 @@ def test_a_paradigm_is_built_with_its_configured_parameters():
     assert build_paradigm(config, "listwise") == Listwise(window=4)
     assert build_paradigm(config, "short") == Listwise()
     assert build_paradigm(config, "pointwise") == Pointwise()
+
+
+class Moody(Scripted):
+    """Answers as the n-th sampling of a prompt is scripted, and keeps what it was asked with."""
+
+    def __init__(self, answers):
+        super().__init__(lambda p: "")
+        self.answers, self.asked, self.samplings = answers, [], []
+
+    def generate(self, prompts, sampling):
+        self.samplings.append(sampling)
+        self.asked.append([p.docids for p in prompts])
+        turn = len(self.samplings) - 1
+        self._answer = lambda p: self.answers[p.docids[0]][turn]
+        return super().generate(prompts, sampling)
+
+
+def test_an_unusable_answer_is_asked_for_again_with_sampling_and_counted(groups_in_order):
+    # groups of one query: a-b is read at once, c-d at the second repetition, e-f never
+    asked = example("q", [0, 1, 2, 3, 0, 1])
+    read = '{"[1]": 2, "[2]": 5}'
+    engine = Moody({"q-0": [read], "q-2": ["?", "?", read], "q-4": ["?", "?", "?"]})
+    [ranking], rollouts = rerank([asked], Groupwise(size=2), engine, retries=2, retry_seed=7)
+    assert [len(batch) for batch in engine.asked] == [3, 2, 2]
+    assert [(s.temperature, s.seed) for s in engine.samplings] == [
+        (0.0, 0),
+        (RETRY_TEMPERATURE, 8),
+        (RETRY_TEMPERATURE, 9),
+    ]
+    # 3 prompts, 2 + 2 repetitions; the last answers of the first two groups are well formed, and of the third none is
+    assert (ranking.num_prompts, ranking.num_retries) == (3, 4)
+    assert (ranking.num_malformed, ranking.num_fallbacks) == (1, 1)
+    assert [r.prompt.docids[0] for r in rollouts] == ["q-0", *["q-2"] * 3, *["q-4"] * 3]
+    # scores 2 5 2 5 and, behind the last scored document, twice its 5; equal ones as shown
+    assert ranking.docids == ("q-1", "q-3", "q-4", "q-5", "q-0", "q-2")
+
+
+def test_without_retries_nothing_is_asked_twice_and_scored_prompts_never_are(groups_in_order):
+    asked = example("q", [0, 1])
+    engine = Moody({"q-0": ["?"]})
+    [ranking], _ = rerank([asked], Groupwise(size=2), engine)
+    assert (len(engine.asked), ranking.num_retries, ranking.num_fallbacks) == (1, 0, 1)
+    engine = Scripted(lambda p: "", lambda p, text: -1.0)
+    rerank([asked], Pointwise(), engine, retries=3)
+    assert engine.batch_sizes == [2]
+
+
+class Both:
+    """Scores each document, then asks for the order of the list, both in one strategy."""
+
+    name = "both"
+    continuations = ()
+    max_completion_tokens = 20
+
+    def __init__(self):
+        self.members = {"pointwise": Pointwise(), "listwise": Listwise(window=4)}
+
+    def parse(self, prompt, completion, *, strict):
+        return self.members[prompt.paradigm].parse(prompt, completion, strict=strict)
+
+    def strategy(self, shown):
+        scored = [replace(Pointwise().prompt(shown, [d]), continuations=("yes", "no", "maybe")) for d in shown.docids]
+        *rated, ordered = yield [*scored, Listwise(window=4).prompt(shown, shown.docids)]
+        assert all(judgment.scores for judgment in rated)
+        return rank_by_scores(shown, ordered.scores, num_prompts=len(rated) + 1, num_malformed=0, num_fallbacks=0)
+
+
+def test_prompts_that_score_and_prompts_that_generate_share_a_round_and_have_their_own_parsers():
+    asked = [example("q0", [0, 1, 2]), example("q1", [1, 0])]
+    engine = Scripted(lambda p: " > ".join(f"[{i}]" for i in range(len(p.docids), 0, -1)), lambda p, text: len(text))
+    rankings, rollouts = rerank(asked, Both(), engine)
+    # one call scores the 3 + 2 documents of both queries, one generates their 2 lists
+    assert engine.batch_sizes == [5, 2]
+    assert [r.docids for r in rankings] == [("q0-2", "q0-1", "q0-0"), ("q1-1", "q1-0")]
+    assert [r.prompt.paradigm for r in rollouts] == [*["pointwise"] * 3, "listwise", *["pointwise"] * 2, "listwise"]
+    assert set(rollouts[0].completion.continuations) == {"yes", "no", "maybe"}
+    assert {r.judgment.status for r in rollouts} == {Status.ok}
+
+
+def test_repeats_are_shown_in_orders_of_their_own_and_the_first_is_the_plain_one():
+    [asked] = examples(12)
+    orders = [shuffled(asked, 1, repeat).docids for repeat in range(3)]
+    assert orders[0] == shuffled(asked, 1).docids
+    assert len(set(orders)) == 3

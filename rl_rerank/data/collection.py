@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rl_rerank import trec
-from rl_rerank.data.reading import columns, digest, existing, read_documents, read_queries, split_name
+from rl_rerank.data.reading import digest, existing, read_documents, read_excluded, read_queries, split_name
 from rl_rerank.data.records import Collection, Omissions
 
 
@@ -21,16 +21,19 @@ class CollectionFolder:
     """NAME of the run that brings the candidates; empty: bm25, or the only one there is, or BM25 over the corpus."""
     split: str = ""
     """Put every query into this split; empty: as the file says."""
+    spaced: bool = False
+    """Docids may hold white space, which becomes %20."""
 
     def read(self) -> Collection:
         """Read everything."""
         folder, omissions = Path(self.path), Omissions()
-        documents = read_documents(existing(folder, "corpus.jsonl"), omissions)
+        documents = read_documents(existing(folder, "corpus.jsonl"), omissions, spaced=self.spaced)
         whole = split_name(self.split, "data.params.split")
         queries = read_queries(existing(folder, "queries.jsonl"), omissions, (lambda _: whole) if whole else None)
-        qrels = trec.read_qrels(existing(folder, "qrels.tsv"))
-        runs = ranked(self._run_file())
-        return Collection(documents, queries, qrels, runs, self._excluded(), omissions.sentences())
+        qrels = trec.read_qrels(existing(folder, "qrels.tsv"), spaced=self.spaced)
+        runs = ranked(self._run_file(), spaced=self.spaced)
+        excluded = read_excluded(folder, spaced=self.spaced)
+        return Collection(documents, queries, qrels, runs, excluded, omissions.sentences())
 
     def state(self) -> str:
         """A digest of the files."""
@@ -38,13 +41,6 @@ class CollectionFolder:
         files = [existing(folder, name) for name in ("corpus.jsonl", "queries.jsonl", "qrels.tsv")]
         optional = [file for file in (self._run_file(), folder / "excluded.tsv") if file and file.is_file()]
         return digest([*files, *optional])
-
-    def _excluded(self) -> dict[str, set[str]]:
-        file = Path(self.path) / "excluded.tsv"
-        excluded: dict[str, set[str]] = {}
-        for _, (qid, docid) in columns(file, "'qid TAB docid'", (2,)) if file.is_file() else ():
-            excluded.setdefault(qid, set()).add(docid)
-        return excluded
 
     def _run_file(self) -> Path | None:
         found = {file.name.removeprefix("run.").split(".trec")[0]: file for file in Path(self.path).glob("run.*.trec*")}
@@ -58,9 +54,9 @@ class CollectionFolder:
         return found.get("bm25") or next(iter(found.values()), None)
 
 
-def ranked(path: Path | None) -> dict[str, list[tuple[str, float | None]]] | None:
+def ranked(path: Path | None, *, spaced: bool = False) -> dict[str, list[tuple[str, float | None]]] | None:
     """A run file as candidates, best first as trec_eval orders them; None for no file."""
     if path is None:
         return None
-    run = trec.read_run(path)
+    run = trec.read_run(path, spaced=spaced)
     return {qid: [(docid, scores[docid]) for docid in trec.order(scores)] for qid, scores in run.items()}

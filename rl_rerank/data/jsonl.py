@@ -7,57 +7,72 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rl_rerank import trec
 from rl_rerank.data.reading import digest, identifier, records, split_name, string
 from rl_rerank.data.records import Collection, Document, Omissions, Query
 
 
 @dataclass(frozen=True)
 class JsonLines:
-    """Reads `{qid, query, candidates: [{docid, text, title, score}], qrels: {docid: grade}, split}` a line.
+    """Reads a line `{qid, query, candidates: [{docid, text, title, score}], qrels: {docid: grade}, excluded, split}`.
 
-    Candidates stand in first-stage order. `title`, `score`, `qrels` and `split` may be absent.
+    Candidates stand in first-stage order, and no document of the list `excluded` is one. All but qid, query, docid and
+    text may be absent.
     """
 
     path: str
+    spaced: bool = False
+    """Docids may hold white space, which becomes %20."""
 
     def read(self) -> Collection:
         """Read everything."""
-        reader = _Reader()
+        reader = Reader(spaced=self.spaced)
         for place, row in records(Path(self.path)):
             reader.add(place, row)
-        warnings = reader.omissions.sentences()
-        return Collection(reader.documents, reader.queries, reader.qrels, reader.runs, warnings=warnings)
+        return reader.collection()
 
     def state(self) -> str:
         """A digest of the file."""
         return digest([Path(self.path)])
 
 
-class _Reader:
-    def __init__(self) -> None:
+class Reader:
+    """Makes a collection of such rows, whatever they were read from."""
+
+    def __init__(self, *, spaced: bool = False) -> None:
+        self.spaced = spaced
         self.documents: dict[str, Document] = {}
         self.queries: list[Query] = []
         self.qrels: dict[str, dict[str, int]] = {}
         self.runs: dict[str, list[tuple[str, float | None]]] = {}
+        self.excluded: dict[str, set[str]] = {}
         self.omissions = Omissions()
         self._first: dict[str, str] = {}
         self._first_document: dict[str, str] = {}
 
+    def collection(self) -> Collection:
+        """What was read."""
+        warnings = self.omissions.sentences()
+        return Collection(self.documents, self.queries, self.qrels, self.runs, self.excluded, warnings)
+
     def add(self, place: str, row: dict[str, Any]) -> None:
-        """Read one line."""
+        """Read one row; `place` is where it stands, for errors."""
         qid = identifier(row, ("qid",), place)
         if qid in self._first:
             raise ValueError(f"{place}: qid {qid!r} is already taken by {self._first[qid]}; a qid is one query")
         self._first[qid] = place
         text = string(row, ("query",), place)
         split = split_name(string(row, ("split",), place, ""), place)
-        qrels = _qrels(row.get("qrels"), place)
+        qrels = _qrels(row.get("qrels"), place, self.spaced)
+        excluded = _excluded(row.get("excluded"), place, self.spaced)
         run = self._candidates(row.get("candidates"), place)
         if not text.strip():
             self.omissions.add("empty queries skipped", f"{place}, qid {qid!r}")
             return
         self.queries.append(Query(qid, text, split))
         self.qrels[qid] = qrels
+        if excluded:
+            self.excluded[qid] = excluded
         self.runs[qid] = run
 
     def _candidates(self, values: Any, place: str) -> list[tuple[str, float | None]]:
@@ -68,7 +83,7 @@ class _Reader:
             spot = f"{place}: candidate {number}"
             if not isinstance(value, dict):
                 raise ValueError(f"{spot} must be an object with docid and text; got {value!r:.80}")
-            docid = identifier(value, ("docid",), spot)
+            docid = identifier(value, ("docid",), spot, spaced=self.spaced)
             if docid in run:
                 raise ValueError(f"{spot}: docid {docid!r} appears more than once among the candidates")
             document = Document(string(value, ("title",), spot, ""), string(value, ("text",), spot))
@@ -88,7 +103,15 @@ class _Reader:
         self._first_document.setdefault(docid, spot)
 
 
-def _qrels(values: Any, place: str) -> dict[str, int]:
+def _excluded(values: Any, place: str, spaced: bool) -> set[str]:
+    if values is None:
+        return set()
+    if not isinstance(values, list):
+        raise ValueError(f"{place}: excluded must be a list of docids; got {values!r:.80}")
+    return {identifier({"docid": value}, ("docid",), f"{place}: excluded", spaced=spaced) for value in values}
+
+
+def _qrels(values: Any, place: str, spaced: bool) -> dict[str, int]:
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -96,7 +119,7 @@ def _qrels(values: Any, place: str) -> dict[str, int]:
     for docid, grade in values.items():
         if not isinstance(grade, int) or isinstance(grade, bool):
             raise ValueError(f"{place}: the grade of docid {docid!r} must be an integer; got {grade!r:.80}")
-    return values
+    return {trec.one_word(docid): grade for docid, grade in values.items()} if spaced else values
 
 
 def _score(value: Any, spot: str) -> float | None:

@@ -67,6 +67,10 @@ def build_source(config: DataConfig) -> Source:
         if fields and "path" not in fields:
             raise ValueError(f"data.source={config.source} takes no data.path; got {config.path!r}")
         params["path"] = config.path
+    if config.protocol == "bright":
+        if "spaced" not in fields:
+            raise ValueError(f"data.protocol=bright: data.source={config.source} reads no docids with white space")
+        params["spaced"] = True
     for name, f in fields.items():
         is_required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if is_required and name not in params:
@@ -110,7 +114,7 @@ def _sweep(directory: Path) -> None:
 
 
 def _build(config: DataConfig, source: Source, fingerprint: str, folder: Path) -> None:
-    collection, omissions = source.read(), Omissions()
+    collection, omissions = _by_protocol(source.read(), config.protocol), Omissions()
     log.info("%s: %d documents, %d queries", config.source, len(collection.documents), len(collection.queries))
     assigned = splits.assign(collection.queries, config.seed, omissions)
     runs = _runs(collection, config, omissions)
@@ -136,6 +140,14 @@ def _build(config: DataConfig, source: Source, fingerprint: str, folder: Path) -
         documents=collection.documents,
         warnings=(*collection.warnings, *omissions.sentences()),
     )
+
+
+def _by_protocol(collection: Collection, protocol: str) -> Collection:
+    if protocol != "arguana":
+        return collection
+    # The queries are documents of the corpus, and each would find itself first.
+    excluded = {query.qid: {query.qid, *collection.excluded.get(query.qid, ())} for query in collection.queries}
+    return dataclasses.replace(collection, excluded=excluded)
 
 
 def _runs(

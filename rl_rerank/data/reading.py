@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rl_rerank import trec
 from rl_rerank.data.records import Document, Omissions, Query
 from rl_rerank.trec import lines
 
 _DOCID_KEYS = ("docid", "_id", "id")
-_TEXT_KEYS = ("text", "contents")
+_TEXT_KEYS = ("text", "contents", "content")
 _SPLITS = {"train": "train", "dev": "dev", "test": "test", "validation": "dev", "valid": "dev", "val": "dev"}
 
 
@@ -67,17 +68,22 @@ def string(row: dict[str, Any], keys: tuple[str, ...], place: str, default: str 
     return default
 
 
-def identifier(row: dict[str, Any], keys: tuple[str, ...], place: str) -> str:
-    """A qid or docid: one word, since it has to stand in TREC files. Whole numbers are taken as their digits."""
+def identifier(row: dict[str, Any], keys: tuple[str, ...], place: str, *, spaced: bool = False) -> str:
+    """A qid or docid: one word, since it has to stand in TREC files. Whole numbers are taken as their digits.
+
+    With `spaced`, white space in it becomes %20.
+    """
     for key in keys:
         value = row.get(key)
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
-    return one_word(string(row, keys, place), keys[0], place)
+    return one_word(string(row, keys, place), keys[0], place, spaced=spaced)
 
 
-def one_word(value: str, what: str, place: str) -> str:
-    """`value`, where it can stand in a TREC file."""
+def one_word(value: str, what: str, place: str, *, spaced: bool = False) -> str:
+    """`value`, where it can stand in a TREC file; with `spaced`, as it can."""
+    if spaced:
+        value = trec.one_word(value)
     if value.split() != [value]:
         raise ValueError(f"{place}: {what} must be one word, so that it can stand in a run file; got {value!r:.80}")
     return value
@@ -90,15 +96,15 @@ def split_name(value: str, place: str) -> str:
     return _SPLITS[value] if value else ""
 
 
-def read_documents(path: Path, omissions: Omissions) -> dict[str, Document]:
+def read_documents(path: Path, omissions: Omissions, *, spaced: bool = False) -> dict[str, Document]:
     """A corpus: jsonl {docid, title, text, image}, or `docid TAB text` or `docid TAB title TAB text` in a .tsv file.
 
-    `_id` and `id` may stand for docid, `contents` for text. Empty documents are left out.
+    `_id` and `id` may stand for docid, `content` and `contents` for text. Empty documents are left out.
 
     Raises:
         ValueError: naming file and line for a broken line, and both lines of a repeated docid.
     """
-    rows = _document_columns(path) if ".tsv" in path.suffixes else _document_records(path)
+    rows = _document_columns(path, spaced) if ".tsv" in path.suffixes else _document_records(path, spaced)
     documents: dict[str, Document] = {}
     first: dict[str, str] = {}
     for place, docid, document in rows:
@@ -131,7 +137,7 @@ def read_queries(path: Path, omissions: Omissions, split_of: Callable[[str], str
     return queries
 
 
-def _document_records(path: Path) -> Iterator[tuple[str, str, Document]]:
+def _document_records(path: Path, spaced: bool) -> Iterator[tuple[str, str, Document]]:
     for place, row in records(path):
         image = string(row, ("image",), place, "")
         images = (str(path.parent / image),) if image else ()
@@ -139,13 +145,22 @@ def _document_records(path: Path) -> Iterator[tuple[str, str, Document]]:
         # Without any of them the text stands under a name that is not ours, and nothing would be read.
         text = string(row, _TEXT_KEYS, place, None if not {"title", "image", *_TEXT_KEYS} & row.keys() else "")
         document = Document(title, text, images)
-        yield place, identifier(row, _DOCID_KEYS, place), document
+        yield place, identifier(row, _DOCID_KEYS, place, spaced=spaced), document
 
 
-def _document_columns(path: Path) -> Iterator[tuple[str, str, Document]]:
+def _document_columns(path: Path, spaced: bool) -> Iterator[tuple[str, str, Document]]:
     for place, fields in columns(path, "'docid TAB text' or 'docid TAB title TAB text'", (2, 3)):
         title = fields[1] if len(fields) == 3 else ""
-        yield place, one_word(fields[0], "docid", place), Document(title, fields[-1])
+        yield place, one_word(fields[0], "docid", place, spaced=spaced), Document(title, fields[-1])
+
+
+def read_excluded(folder: Path, *, spaced: bool = False) -> dict[str, set[str]]:
+    """qid -> docids that are no candidates, from the folder's `excluded.tsv` of `qid TAB docid`, where there is one."""
+    file = folder / "excluded.tsv"
+    excluded: dict[str, set[str]] = {}
+    for place, (qid, docid) in columns(file, "'qid TAB docid'", (2,)) if file.is_file() else ():
+        excluded.setdefault(qid, set()).add(one_word(docid, "docid", place, spaced=spaced))
+    return excluded
 
 
 def _query_records(path: Path) -> Iterator[tuple[str, Query]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Protocol, TypeAlias
 
 from rl_rerank.types import Completion, Judgment, Prompt, Ranking, RankingExample
@@ -13,7 +13,12 @@ Strategy: TypeAlias = Generator[list[Prompt], list[Judgment], Ranking]
 
 
 class Paradigm(Protocol):
-    """One way of asking. Implementations are frozen dataclasses whose fields are its parameters."""
+    """One way of asking. Implementations are frozen dataclasses whose fields are its parameters.
+
+    Two further attributes are optional. `score_scale` says what its scores are, where one document's score does not
+    depend on the others': `log_odds`, or `points` from 0 up. `members` maps the names that prompts of its strategy may
+    bear to the paradigms that read their answers.
+    """
 
     name: str
 
@@ -51,7 +56,8 @@ class Paradigm(Protocol):
 def check_engine(paradigm: Paradigm, engine: str, capabilities: Collection[str]) -> None:
     """Refuse an engine that cannot do what a paradigm needs, before it is asked anything.
 
-    A paradigm that reads the log-probabilities of generated tokens says so by an attribute `needs_logprobs`.
+    A paradigm that reads the log-probabilities of generated tokens says so by an attribute `needs_logprobs`, one whose
+    prompts hold answers to a form by `constrained`.
 
     Args:
         engine: what the engine is called in the error.
@@ -60,6 +66,11 @@ def check_engine(paradigm: Paradigm, engine: str, capabilities: Collection[str])
     Raises:
         ValueError: if one is missing that the paradigm needs.
     """
+    if getattr(paradigm, "constrained", False) and "constraint" not in capabilities:
+        raise ValueError(
+            f"the paradigm {paradigm.name!r} has constrained=true, and the engine {engine} cannot hold answers to a "
+            "form; use hf or vllm, or constrained=false"
+        )
     if paradigm.continuations and "score" not in capabilities:
         raise ValueError(
             f"the paradigm {paradigm.name!r} scores {' and '.join(map(repr, paradigm.continuations))} at the answer "
@@ -70,3 +81,13 @@ def check_engine(paradigm: Paradigm, engine: str, capabilities: Collection[str])
             f"the paradigm {paradigm.name!r} weights answers by the log-probabilities of their tokens, which the "
             f"engine {engine} does not give; use hf or vllm, or a rule that needs none"
         )
+
+
+def members(paradigm: Paradigm) -> Mapping[str, Paradigm]:
+    """The paradigms that a strategy may ask with, by the name on their prompts."""
+    return getattr(paradigm, "members", {paradigm.name: paradigm})
+
+
+def score_scale(paradigm: Paradigm) -> str:
+    """`log_odds`, `points`, or empty where a score means something only beside the others of its ranking."""
+    return getattr(paradigm, "score_scale", "")

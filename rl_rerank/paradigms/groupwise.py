@@ -61,6 +61,7 @@ class Groupwise:
     """Engines hold answers to the JSON form with every identifier, token by token. Not with reasoning."""
 
     name = "groupwise"
+    score_scale = "points"
     continuations = ()
 
     def __post_init__(self) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import statistics
+import dataclasses
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
+
+import numpy as np
 
 from rl_rerank.types import Ranking, RankingExample
 
@@ -13,15 +15,15 @@ from rl_rerank.types import Ranking, RankingExample
 def rank_by_scores(
     example: RankingExample, scores: Mapping[str, float], *, num_prompts: int, num_malformed: int, num_fallbacks: int
 ) -> Ranking:
-    """Order by score, equal scores in shown order; documents without a score take the median of the others'."""
-    median = statistics.median(scores.values()) if scores else 0.0
-    complete = {docid: scores.get(docid, median) for docid in example.docids}
-    docids = sorted(example.docids, key=lambda docid: -complete[docid])
-    values = [_float32(complete[docid]) for docid in docids]
-    if any(a <= b for a, b in pairwise(values)):
-        return rank_by_order(example.qid, docids, num_prompts, num_malformed, num_fallbacks)
-    kept = {docid: complete[docid] for docid in docids}
-    return Ranking(example.qid, tuple(docids), kept, num_prompts, num_malformed, num_fallbacks)
+    """Order by score, equal scores in shown order; documents without a score are given one as `imputed` says."""
+    ranking = order_by(example.qid, example.docids, imputed(example, scores))
+    return dataclasses.replace(
+        ranking,
+        num_prompts=num_prompts,
+        num_malformed=num_malformed,
+        num_fallbacks=num_fallbacks,
+        raw_scores=dict(scores),
+    )
 
 
 def rank_by_order(
@@ -30,6 +32,44 @@ def rank_by_order(
     """The scores n, n - 1, ..., 1."""
     scores = {docid: float(len(docids) - rank) for rank, docid in enumerate(docids)}
     return Ranking(qid, tuple(docids), scores, num_prompts, num_malformed, num_fallbacks)
+
+
+def order_by(qid: str, shown: Sequence[str], scores: Mapping[str, float]) -> Ranking:
+    """Order by score, equal scores in shown order; where 32-bit floats cannot tell two apart, ranks become scores."""
+    docids = sorted(shown, key=lambda docid: -scores[docid])
+    values = [_float32(scores[docid]) for docid in docids]
+    if any(a <= b for a, b in pairwise(values)):
+        return rank_by_order(qid, docids)
+    return Ranking(qid, tuple(docids), {docid: scores[docid] for docid in docids})
+
+
+def imputed(example: RankingExample, scores: Mapping[str, float]) -> dict[str, float]:
+    """A score for every document: one that has none is put on the line between its neighbours in the first stage.
+
+    The neighbours are the next documents with a score in front of it and behind it; where there is one on one side
+    only, its score is taken. Where there are none at all every score is 0, and the documents keep their shown order.
+    """
+    if not scores:
+        return dict.fromkeys(example.docids, 0.0)
+    places = _places(example)
+    known = sorted((places[docid], score) for docid, score in scores.items())
+    line = np.interp([places[d] for d in example.docids], [p for p, _ in known], [s for _, s in known])
+    return {docid: scores.get(docid, float(value)) for docid, value in zip(example.docids, line, strict=True)}
+
+
+def counts(rankings: Iterable[Ranking]) -> dict[str, int]:
+    """Every counter of `Ranking`, summed."""
+    names = [f.name for f in dataclasses.fields(Ranking) if f.name.startswith("num_")]
+    listed = list(rankings)
+    return {name: sum(getattr(ranking, name) for ranking in listed) for name in names}
+
+
+def _places(example: RankingExample) -> dict[str, int]:
+    """docid -> rank in the first stage, or the place as shown where ranks are not known."""
+    ranks = {c.docid: c.rank for c in example.candidates if c.rank is not None}
+    if len(set(ranks.values())) == len(example.candidates):
+        return ranks
+    return {docid: place for place, docid in enumerate(example.docids)}
 
 
 def _float32(value: float) -> float:

@@ -33,6 +33,7 @@ class Pointwise:
     max_completion_tokens: int = 4
 
     name = "pointwise"
+    score_scale = "log_odds"
 
     def __post_init__(self) -> None:
         if self.pairs < 1:

@@ -11,45 +11,46 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rl_rerank import paths, trec
-from rl_rerank.config import Config, RerankStage
+from rl_rerank import fusion, paths, trec
+from rl_rerank.config import Config, Fusion, RerankStage
 from rl_rerank.data import prepare
 from rl_rerank.engines.base import Engine
 from rl_rerank.engines.build import build_stage_engine
 from rl_rerank.paradigms.base import Paradigm
-from rl_rerank.rerank import answer, build_paradigm, rerank
+from rl_rerank.ranking import rank
+from rl_rerank.rerank import answer, build_paradigm
 from rl_rerank.types import Prompt, Ranking, RankingExample, Rollout
 
 logger = logging.getLogger(__name__)
 
-FIRST_STAGE = "first_stage"
+RANKINGS = "rankings.jsonl"
 NUM_SAMPLES = 3
 
 
 def run(config: Config, name: str, stage: RerankStage) -> None:
-    """Write `run.trec`, `rollouts.jsonl`, `format.json` and `summary.json`."""
+    """Write `run.trec`, `rankings.jsonl`, `rollouts.jsonl`, `format.json` and `summary.json`."""
     folder = Path(config.run_dir) / name
     examples = prepare(config.data, Path(config.run_dir) / "data").examples(stage.split)
     label = stage.label or name
     rollouts: list[Rollout] = []
     formats: dict[str, Any] = {}
     started = time.monotonic()
-    if stage.model == FIRST_STAGE:
-        rankings = [_as_retrieved(example) for example in examples]
+    if not stage.asks:
+        rankings = _fused(config, name, stage) if stage.fuse else [fusion.first_stage(example) for example in examples]
         seconds = time.monotonic() - started
     else:
         engine = build_stage_engine(config, stage.model)
         try:
             started = time.monotonic()
-            seed = stage.seed if stage.shuffle else None
-            paradigm = build_paradigm(config, config.paradigm)
-            rankings, rollouts = rerank(examples, paradigm, engine, shuffle_seed=seed, progress=label)
+            paradigm = build_paradigm(config, stage.paradigm or config.paradigm)
+            rankings, rollouts = rank(examples, paradigm, engine, stage, progress=label)
             seconds = time.monotonic() - started
             formats = _formats(config, stage, examples, engine)
         finally:
             engine.close()
     summary = _summary(label, stage, rankings, seconds)
     trec.write_run(folder / "run.trec", rankings, tag="-".join(label.split()))
+    paths.write_jsonl(folder / RANKINGS, map(_ranking_row, rankings))
     paths.write_jsonl(folder / "rollouts.jsonl", map(_row, rollouts))
     paths.write_json(folder / "format.json", formats)
     paths.write_json(folder / "summary.json", summary)
@@ -65,10 +66,25 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
     )
 
 
-def _as_retrieved(example: RankingExample) -> Ranking:
-    # Ranks rather than the retriever's scores, in which several documents may be equal.
-    scores = {docid: float(len(example.candidates) - i) for i, docid in enumerate(example.docids)}
-    return Ranking(qid=example.qid, docids=example.docids, scores=scores)
+def _fused(config: Config, name: str, stage: RerankStage) -> list[Ranking]:
+    first, second = (_rankings(Path(config.run_dir) / run / RANKINGS, name) for run in stage.fuse)
+    if first.keys() != second.keys():
+        raise ValueError(f"stages.{name}.fuse: {' and '.join(stage.fuse)} have not ranked the same queries")
+    how = stage.fusion or Fusion()
+    return [fusion.fuse(ranking, second[qid], how.method, how.weight) for qid, ranking in first.items()]
+
+
+def _rankings(path: Path, name: str) -> dict[str, Ranking]:
+    if not path.is_file():
+        raise FileNotFoundError(f"stages.{name}.fuse reads {path}, which does not exist; run that rerank stage first")
+    rankings = [Ranking(**{**row, "docids": tuple(row["docids"])}) for row in paths.read_jsonl(path)]
+    return {ranking.qid: ranking for ranking in rankings}
+
+
+def _ranking_row(ranking: Ranking) -> dict[str, Any]:
+    """What a run file cannot hold: the scores before they were made to decrease strictly."""
+    raw = None if ranking.raw_scores is None else dict(ranking.raw_scores)
+    return {"qid": ranking.qid, "docids": ranking.docids, "scores": dict(ranking.scores), "raw_scores": raw}
 
 
 def _formats(
@@ -104,12 +120,13 @@ def _format_prompts(paradigm: Paradigm, examples: Sequence[RankingExample], coun
 def _summary(label: str, stage: RerankStage, rankings: Sequence[Ranking], seconds: float) -> dict[str, Any]:
     return {
         "label": label,
-        "model": stage.model,
+        "model": " + ".join(stage.fuse) or stage.model,
         "split": stage.split,
         "num_queries": len(rankings),
         "num_prompts": sum(r.num_prompts for r in rankings),
         "num_malformed": sum(r.num_malformed for r in rankings),
         "num_fallbacks": sum(r.num_fallbacks for r in rankings),
+        "num_retries": sum(r.num_retries for r in rankings),
         "num_documents": sum(len(r.docids) for r in rankings),
         "seconds": round(seconds, 3),
     }

@@ -14,7 +14,8 @@ from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
 from rl_rerank.types import Candidate, Completion, RankingExample, Status
 
 PARADIGMS = [
-    *(registry.build("paradigm", name, {}) for name in registry.names("paradigm")),
+    # A pipeline has no parser of its own.
+    *(registry.build("paradigm", name, {}) for name in registry.names("paradigm") if name != "pipeline"),
     Listwise(reasoning=True),
     Listwise(window=None, complete=False),
     Groupwise(reasoning=True, think_open=True),

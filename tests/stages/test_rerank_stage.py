@@ -8,8 +8,8 @@ import logging
 import pytest
 
 from rl_rerank import trec
-from rl_rerank.config import Config, DataConfig, ModelConfig, PluginConfig, RerankStage
-from rl_rerank.paths import read_jsonl
+from rl_rerank.config import Config, DataConfig, Fusion, ModelConfig, PluginConfig, RerankStage
+from rl_rerank.paths import read_jsonl, write_jsonl
 from rl_rerank.stages import rerank
 
 
@@ -46,6 +46,7 @@ def test_the_first_stage_is_ranked_as_it_came_and_needs_no_model(config, tmp_pat
         "num_prompts": 0,
         "num_malformed": 0,
         "num_fallbacks": 0,
+        "num_retries": 0,
         "num_documents": 9,
     }
     assert read_jsonl(tmp_path / "run/bm25/rollouts.jsonl") == []
@@ -97,3 +98,42 @@ def test_candidates_are_shown_in_an_order_of_the_seed(config, tmp_path, tiny_mod
 def test_an_unknown_split_is_named(config):
     with pytest.raises(LookupError, match="dev"):
         rerank.run(config, "x", RerankStage(kind="rerank", model="first_stage", split="dev"))
+
+
+def test_two_runs_are_fused_by_their_own_scores_without_a_model(config, tmp_path):
+    config.model.path = "/nowhere"
+    rerank.run(config, "bm25", RerankStage(kind="rerank", model="first_stage"))
+    raw = {"a": 0.0, "b": 1.0, "c": 10.0}
+    other = [
+        {
+            "qid": f"q{i}",
+            "docids": [f"{i}{d}" for d in "cba"],
+            "scores": {f"{i}c": 3.0, f"{i}b": 2.0, f"{i}a": 1.0},
+            "raw_scores": {f"{i}{d}": score for d, score in raw.items()},
+        }
+        for i in (0, 2, 4)
+    ]
+    write_jsonl(tmp_path / "run/other/rankings.jsonl", other)
+    stage = RerankStage(kind="rerank", fuse=["other", "bm25"], fusion=Fusion(method="minmax", weight=0.6))
+    rerank.run(config, "fused", stage)
+    # other 0 .1 1; bm25 has no scores: ranks 3 2 1 -> 1 .5 0; .6 and .4: a .4, b .26, c .6
+    scores = trec.read_run(tmp_path / "run/fused/run.trec")["q0"]
+    assert scores == pytest.approx({"0c": 0.6, "0a": 0.4, "0b": 0.26})
+    summary = json.loads((tmp_path / "run/fused/summary.json").read_text())
+    assert (summary["model"], summary["num_prompts"], summary["num_queries"]) == ("other + bm25", 0, 3)
+    with pytest.raises(FileNotFoundError, match=r"stages.late.fuse reads .*/none/rankings.jsonl, which does not exist"):
+        rerank.run(config, "late", RerankStage(kind="rerank", fuse=["other", "none"]))
+
+
+def test_a_stage_asks_with_a_paradigm_of_its_own_as_often_as_it_says(config, tmp_path, tiny_model_dir):
+    config.model = ModelConfig(path=str(tiny_model_dir), max_prompt_tokens=512)
+    stages = [{"paradigm": "pointwise"}, {"paradigm": "listwise", "depth": 2}]
+    config.paradigms["two"] = PluginConfig(name="pipeline", params={"stages": stages})
+    stage = RerankStage(kind="rerank", paradigm="two", shuffles=2, retries=1, fusion=Fusion(method="rrf"))
+    rerank.run(config, "piped", stage)
+    summary = json.loads((tmp_path / "run/piped/summary.json").read_text())
+    # 3 queries, 2 repetitions, 3 documents and 1 list; a random model's lists are noise, asked again once each
+    assert (summary["num_prompts"], summary["num_retries"], summary["num_fallbacks"]) == (24, 6, 6)
+    rows = read_jsonl(tmp_path / "run/piped/rollouts.jsonl")
+    assert len(rows) == 24 + 6
+    assert [row["raw_scores"] is not None for row in read_jsonl(tmp_path / "run/piped/rankings.jsonl")] == [True] * 3
