@@ -214,3 +214,5 @@ class Ranking:
     """Completions that were not well formed, whether mended or not."""
     num_fallbacks: int = 0
     """Prompts whose answer could not be used, so that their documents kept the order that the model was shown."""
+    num_ties: int = 0
+    """Comparisons of two documents that the model decided one way in one order and the other way in the other."""

@@ -13,20 +13,15 @@ Windows slide from the back of the list to its front, as in RankGPT (Sun et al. 
 from __future__ import annotations
 
 import random
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rl_rerank.paradigms.answers import NUMBER, find_answer, issue, no_answer, thought, written, wrong_ids
+from rl_rerank.paradigms.answers import thought, written
 from rl_rerank.paradigms.base import Strategy
-from rl_rerank.paradigms.messages import numbered, ours, query, question
-from rl_rerank.paradigms.ordering import rank_by_order
-from rl_rerank.paradigms.windows import training_window, windows
-from rl_rerank.types import Completion, Judgment, Prompt, RankingExample, Status
-
-PERMUTATION = re.compile(rf"\[{NUMBER}\](?: > \[{NUMBER}\])*")
-CHAIN = re.compile(r"\[?\b[0-9]{1,9}\b\]?(?:\s*>\s*\[?\b[0-9]{1,9}\b\]?)+|\[[0-9]{1,9}\]")
-"""Identifiers in a lenient answer: a chain of numbers with or without brackets, or one in brackets."""
+from rl_rerank.paradigms.labels import NUMBERS, order
+from rl_rerank.paradigms.messages import contract, numbered, query, question
+from rl_rerank.paradigms.windows import check_windows, slide, training_window
+from rl_rerank.types import Completion, Judgment, Prompt, RankingExample
 
 
 @dataclass(frozen=True)
@@ -42,24 +37,17 @@ class Listwise:
     continuations = ()
 
     def __post_init__(self) -> None:
-        if self.window < 2:
-            raise ValueError(
-                f"listwise: window must be at least 2, because one document has only one order; got {self.window}"
-            )
-        if self.stride is not None and not 1 <= self.stride <= self.window:
-            raise ValueError(f"listwise: stride must be from 1 to window={self.window}; got {self.stride}")
+        check_windows(self.name, self.window, self.stride)
 
     @property
     def max_completion_tokens(self) -> int:
         # At most a token a character, and the end token.
-        longest = _written(range(1, self.window + 1))
+        longest = NUMBERS.ordered(range(1, self.window + 1))
         return len(written(longest, reasoning=self.reasoning)) + 1 + (self.think_tokens if self.reasoning else 0)
 
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
-        contract = "Answer with all identifiers, most relevant first, like [2] > [1]."
-        if self.reasoning:
-            contract = f"Think in <think></think>, then answer in <answer></answer>. {contract}"
-        user = [*query(example), *numbered(example, docids), ours(f"\n{contract}")]
+        asked = contract("Answer with all identifiers, most relevant first, like [2] > [1].", reasoning=self.reasoning)
+        user = [*query(example), *numbered(example, docids), asked]
         return question(example, docids, self.name, "Rank the passages by relevance to the query.", user)
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
@@ -68,50 +56,12 @@ class Listwise:
 
     def target(self, example: RankingExample, prompt: Prompt) -> str:
         n = len(prompt.docids)
-        order = sorted(range(1, n + 1), key=lambda i: -example.qrels.get(prompt.docids[i - 1], 0))
-        return written(_written(order), reasoning=self.reasoning, thought=thought(example, prompt.docids))
+        best = sorted(range(1, n + 1), key=lambda i: -example.qrels.get(prompt.docids[i - 1], 0))
+        reason = thought(example, prompt.docids) if self.reasoning else ""
+        return written(NUMBERS.ordered(best), reasoning=self.reasoning, thought=reason)
 
     def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
-        answer = find_answer(completion, reasoning=self.reasoning, strict=strict)
-        if answer.text is None:
-            return no_answer(answer)
-        n = len(prompt.docids)
-        text = answer.text.strip()
-        if PERMUTATION.fullmatch(text):
-            ids = tuple(map(int, re.findall(r"[0-9]+", text)))
-            issues = (*answer.issues, *wrong_ids(ids, n))
-        elif strict:
-            return Judgment(Status.answer, issues=(*answer.issues, issue("not_a_permutation", text)))
-        else:
-            ids = tuple(int(i) for chain in CHAIN.findall(text) for i in re.findall(r"[0-9]+", chain))
-            issues = (*answer.issues, issue("not_a_permutation", text), *wrong_ids(ids, n))
-        if not issues:
-            return Judgment(Status.ok, _scores(prompt, ids), ids)
-        kept = tuple(dict.fromkeys(i for i in ids if 1 <= i <= n))
-        if strict:
-            return Judgment(Status.ids, ids=ids, issues=issues)
-        if not kept:
-            return Judgment(Status.answer, ids=ids, issues=issues)
-        completed = kept + tuple(i for i in range(1, n + 1) if i not in kept)
-        return Judgment(Status.repaired, _scores(prompt, completed), ids, issues)
+        return order(prompt, completion, NUMBERS, reasoning=self.reasoning, strict=strict)
 
     def strategy(self, example: RankingExample) -> Strategy:
-        docids = list(example.docids)
-        prompts = malformed = fallbacks = 0
-        for start, end in windows(len(docids), self.window, self.stride or self.window // 2):
-            [judgment] = yield [self.prompt(example, docids[start:end])]
-            prompts += 1
-            malformed += not judgment.is_ok
-            fallbacks += not judgment.scores
-            shown = docids[start:end]
-            docids[start:end] = sorted(shown, key=lambda d, j=judgment: -j.scores.get(d, 0.0))
-        return rank_by_order(example.qid, docids, prompts, malformed, fallbacks)
-
-
-def _written(ids: Iterable[int]) -> str:
-    return " > ".join(f"[{i}]" for i in ids)
-
-
-def _scores(prompt: Prompt, ids: Sequence[int]) -> dict[str, float]:
-    n = len(ids)
-    return {prompt.docids[i - 1]: float(n - rank) for rank, i in enumerate(ids)}
+        return slide(example, self.prompt, self.window, self.stride)
