@@ -19,9 +19,9 @@ from jinja2 import TemplateError
 
 from rl_rerank.types import Prompt, Rendered, Segment
 
-# Full-width brackets too: some tokenizers normalise them to the plain ones.
+# Full-width brackets and letters of any script too: some tokenizers normalise them to the plain ones.
 TAG = re.compile(r"[<\uff1c](\s*/?\s*(?:think|answer)\b)", re.IGNORECASE)
-IDENTIFIER = re.compile(r"[\[\uff3b](\s*(?:\d+|[A-Za-z])\s*)[\]\uff3d]")
+IDENTIFIER = re.compile(r"[\[\uff3b](\s*(?:\d+|[^\W\d_])\s*)[\]\uff3d]")
 SHOWN_AS = {"Cc": " ", "Cs": " ", "Cf": ""}
 """Unicode category -> replacement: control characters and lone surrogates; bidi marks, zero-width and soft hyphens."""
 CHARACTERS_PER_TOKEN = 16
