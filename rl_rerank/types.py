@@ -243,6 +243,8 @@ class Ranking:
     num_fallbacks: int = 0
     """Prompts whose answer could not be used: their documents kept the order that the model was shown, or took scores
     from their neighbours in the first stage."""
+    num_ties: int = 0
+    """Comparisons of two documents that the model decided one way in one order and the other way in the other."""
     num_retries: int = 0
     """Prompts asked again, because their answer could not be used; not among `num_prompts`."""
     raw_scores: Mapping[str, float] | None = None

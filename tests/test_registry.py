@@ -28,6 +28,7 @@ def plugin(tmp_path):
 def test_the_first_party_plugins_are_found_by_name():
     assert {"ndcg", "recall", "format", "exact_match"} <= set(registry.names("reward"))
     assert {"pointwise", "listwise", "groupwise"} <= set(registry.names("paradigm"))
+    assert {"pairwise", "setwise", "first_token"} <= set(registry.names("paradigm"))
     assert registry.find("reward", "ndcg") is NDCG
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from rl_rerank.types import Completion, Issue, Judgment, RankingExample, Status
@@ -76,18 +76,13 @@ def no_answer(answer: Answer) -> Judgment:
     return Judgment(Status.tags, issues=answer.issues)
 
 
-def wrong_ids(ids: Sequence[int], n: int) -> list[Issue]:
-    """One issue for every identifier that is repeated, missing or outside 1..n."""
+def wrong_ids(ids: Sequence[int], n: int, written: Callable[[int], str] = "[{}]".format) -> list[Issue]:
+    """One issue for every identifier that is repeated, missing or outside 1..n, with the identifier as `written`."""
     counts = Counter(ids)
-    found = [issue("id_out_of_range", f"[{i}]") for i in counts if not 1 <= i <= n]
-    found += [issue("repeated_id", f"[{i}]") for i, count in counts.items() if count > 1]
-    found += [issue("missing_id", f"[{i}]") for i in range(1, n + 1) if i not in counts]
+    found = [issue("id_out_of_range", written(i)) for i in counts if not 1 <= i <= n]
+    found += [issue("repeated_id", written(i)) for i, count in counts.items() if count > 1]
+    found += [issue("missing_id", written(i)) for i in range(1, n + 1) if i not in counts]
     return found
-
-
-def contract(form: str, *, reasoning: bool) -> str:
-    """What a prompt says about the form of its answer."""
-    return f"Think in <think></think>, then answer in <answer></answer>. {form}" if reasoning else form
 
 
 def written(answer: str, *, reasoning: bool, thought: str = "", think_open: bool = False) -> str:
@@ -103,8 +98,11 @@ def scaled(example: RankingExample, docid: str, max_score: int) -> int:
     return round(max(example.qrels.get(docid, 0), 0) / highest * max_score)
 
 
-def thought(example: RankingExample, docids: Sequence[str]) -> str:
-    """A short line of reasoning from the words that the query shares with its relevant passages; at most 60 words."""
+def thought(example: RankingExample, docids: Sequence[str], name: Callable[[int], str] = str) -> str:
+    """A short line of reasoning from the words that the query shares with its relevant passages; at most 60 words.
+
+    `name` is how the prompt names the document with an identifier.
+    """
     query = _words(example.query)
     lines = [f"The query is about {' '.join(list(query)[:8])}."] if query else []
     relevant = [i for i, d in enumerate(docids, start=1) if example.qrels.get(d, 0) > 0]
@@ -112,7 +110,7 @@ def thought(example: RankingExample, docids: Sequence[str]) -> str:
         candidate = example.candidate(docids[identifier - 1])
         shared = [word for word in query if word in _words(f"{candidate.title} {candidate.text}")][:5]
         said = f"mentions {', '.join(shared)}" if shared else "answers it in other words"
-        lines.append(f"Passage {identifier} {said}.")
+        lines.append(f"Passage {name(identifier)} {said}.")
     return " ".join(" ".join(lines).split()[:60])
 
 

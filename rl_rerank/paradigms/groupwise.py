@@ -25,7 +25,6 @@ from typing import Any
 from rl_rerank.constraints import Scores
 from rl_rerank.paradigms.answers import (
     NUMBER,
-    contract,
     find_answer,
     issue,
     no_answer,
@@ -35,7 +34,7 @@ from rl_rerank.paradigms.answers import (
     wrong_ids,
 )
 from rl_rerank.paradigms.base import Strategy
-from rl_rerank.paradigms.messages import numbered, ours, query, question
+from rl_rerank.paradigms.messages import contract, numbered, query, question
 from rl_rerank.paradigms.ordering import rank_by_scores
 from rl_rerank.paradigms.windows import training_window
 from rl_rerank.types import Completion, Issue, Judgment, Prompt, RankingExample, Status
@@ -84,7 +83,7 @@ class Groupwise:
 
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
         form = contract('Answer in JSON, like {"[1]": 3, "[2]": 7}.', reasoning=self.reasoning)
-        user = [*query(example), *numbered(example, docids), ours(f"\n{form}")]
+        user = [*query(example), *numbered(example, docids), form]
         system = f"Score each passage's relevance to the query from 0 to {self.max_score}."
         asked = question(example, docids, self.name, system, user)
         return replace(asked, constraint=Scores(len(docids), self.max_score)) if self.constrained else asked

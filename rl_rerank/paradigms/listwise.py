@@ -15,21 +15,17 @@ Without a window the whole list is one prompt, as in Liu et al. 2024, https://ar
 from __future__ import annotations
 
 import random
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rl_rerank.constraints import Permutation
-from rl_rerank.paradigms.answers import NUMBER, contract, find_answer, issue, no_answer, thought, written, wrong_ids
+from rl_rerank.paradigms.answers import thought, written
 from rl_rerank.paradigms.base import Strategy
-from rl_rerank.paradigms.messages import numbered, ours, query, question
-from rl_rerank.paradigms.ordering import rank_by_order
-from rl_rerank.paradigms.windows import training_window, windows
-from rl_rerank.types import Completion, Judgment, Prompt, RankingExample, Status
+from rl_rerank.paradigms.labels import NUMBERS, order
+from rl_rerank.paradigms.messages import contract, numbered, query, question
+from rl_rerank.paradigms.windows import check_windows, slide, training_window
+from rl_rerank.types import Completion, Judgment, Prompt, RankingExample
 
-PERMUTATION = re.compile(rf"\[{NUMBER}\](?: > \[{NUMBER}\])*")
-CHAIN = re.compile(r"\[?\b[0-9]{1,9}\b\]?(?:\s*>\s*\[?\b[0-9]{1,9}\b\]?)+|\[[0-9]{1,9}\]")
-"""Identifiers in a lenient answer: a chain of numbers with or without brackets, or one in brackets."""
 LONGEST = 100
 """Documents of the longest list that is asked about at once where there is no window."""
 
@@ -57,12 +53,10 @@ class Listwise:
     continuations = ()
 
     def __post_init__(self) -> None:
-        if self.window is not None and self.window < 2:
-            raise ValueError(
-                f"listwise: window must be at least 2, because one document has only one order; got {self.window}"
-            )
-        if self.stride is not None and not 1 <= self.stride <= (self.window or 0):
-            raise ValueError(f"listwise: stride must be from 1 to window={self.window}; got {self.stride}")
+        if self.window is not None:
+            check_windows(self.name, self.window, self.stride)
+        elif self.stride is not None:
+            raise ValueError(f"listwise: stride={self.stride} needs a window that moves; window is null")
         if self.passes < 1:
             raise ValueError(f"listwise: passes must be at least 1; got {self.passes}")
         if self.constrained and self.reasoning:
@@ -71,7 +65,7 @@ class Listwise:
     @property
     def max_completion_tokens(self) -> int:
         # At most a token a character, and the end token.
-        longest = _written(range(1, (self.window or LONGEST) + 1))
+        longest = NUMBERS.ordered(range(1, (self.window or LONGEST) + 1))
         return len(written(longest, reasoning=self.reasoning)) + 1 + (self.think_tokens if self.reasoning else 0)
 
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
@@ -80,8 +74,8 @@ class Listwise:
                 f"qid {example.qid!r}: {len(docids)} documents are too many for one listwise prompt, which has room "
                 f"for an answer about {LONGEST}; set the parameter window, and it slides over them"
             )
-        form = "Answer with all identifiers, most relevant first, like [2] > [1]."
-        user = [*query(example), *numbered(example, docids), ours(f"\n{contract(form, reasoning=self.reasoning)}")]
+        form = contract("Answer with all identifiers, most relevant first, like [2] > [1].", reasoning=self.reasoning)
+        user = [*query(example), *numbered(example, docids), form]
         asked = question(example, docids, self.name, "Rank the passages by relevance to the query.", user)
         return replace(asked, constraint=Permutation(len(docids))) if self.constrained else asked
 
@@ -91,52 +85,13 @@ class Listwise:
 
     def target(self, example: RankingExample, prompt: Prompt) -> str:
         n = len(prompt.docids)
-        order = sorted(range(1, n + 1), key=lambda i: -example.qrels.get(prompt.docids[i - 1], 0))
+        best = sorted(range(1, n + 1), key=lambda i: -example.qrels.get(prompt.docids[i - 1], 0))
         said = thought(example, prompt.docids)
-        return written(_written(order), reasoning=self.reasoning, thought=said, think_open=self.think_open)
+        return written(NUMBERS.ordered(best), reasoning=self.reasoning, thought=said, think_open=self.think_open)
 
     def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
-        answer = find_answer(completion, reasoning=self.reasoning, strict=strict)
-        if answer.text is None:
-            return no_answer(answer)
-        n = len(prompt.docids)
-        text = answer.text.strip()
-        if PERMUTATION.fullmatch(text):
-            ids = tuple(map(int, re.findall(r"[0-9]+", text)))
-            issues = (*answer.issues, *wrong_ids(ids, n))
-        elif strict:
-            return Judgment(Status.answer, issues=(*answer.issues, issue("not_a_permutation", text)))
-        else:
-            ids = tuple(int(i) for chain in CHAIN.findall(text) for i in re.findall(r"[0-9]+", chain))
-            issues = (*answer.issues, issue("not_a_permutation", text), *wrong_ids(ids, n))
-        if not issues:
-            return Judgment(Status.ok, _scores(prompt, ids), ids)
-        kept = tuple(dict.fromkeys(i for i in ids if 1 <= i <= n))
-        if not kept and not strict:
-            return Judgment(Status.answer, ids=ids, issues=issues)
-        if strict or (len(kept) < n and not self.complete):
-            return Judgment(Status.ids, ids=ids, issues=issues)
-        completed = kept + tuple(i for i in range(1, n + 1) if i not in kept)
-        return Judgment(Status.repaired, _scores(prompt, completed), ids, issues)
+        return order(prompt, completion, NUMBERS, reasoning=self.reasoning, strict=strict, complete=self.complete)
 
     def strategy(self, example: RankingExample) -> Strategy:
-        docids = list(example.docids)
-        prompts = malformed = fallbacks = 0
-        window = self.window or max(len(docids), 2)
-        for start, end in windows(len(docids), window, self.stride or window // 2) * self.passes:
-            [judgment] = yield [self.prompt(example, docids[start:end])]
-            prompts += 1
-            malformed += not judgment.is_ok
-            fallbacks += not judgment.scores
-            shown = docids[start:end]
-            docids[start:end] = sorted(shown, key=lambda d, j=judgment: -j.scores.get(d, 0.0))
-        return rank_by_order(example.qid, docids, prompts, malformed, fallbacks)
-
-
-def _written(ids: Iterable[int]) -> str:
-    return " > ".join(f"[{i}]" for i in ids)
-
-
-def _scores(prompt: Prompt, ids: Sequence[int]) -> dict[str, float]:
-    n = len(ids)
-    return {prompt.docids[i - 1]: float(n - rank) for rank, i in enumerate(ids)}
+        window = self.window or max(len(example.docids), 2)
+        return slide(example, self.prompt, window, self.stride, self.passes)

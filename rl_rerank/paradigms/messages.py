@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rl_rerank.types import Candidate, Message, Prompt, RankingExample, Segment
 
@@ -41,10 +41,16 @@ def question(
     )
 
 
-def numbered(example: RankingExample, docids: Sequence[str]) -> list[Segment]:
-    """The documents under the identifiers [1], [2], ..."""
+def numbered(example: RankingExample, docids: Sequence[str], name: Callable[[int], str] = str) -> list[Segment]:
+    """The documents under the identifiers [1], [2], ..., or the names that these are given."""
     return [
         segment
         for identifier, docid in enumerate(docids, start=1)
-        for segment in passage(example.candidate(docid), f"[{identifier}]")
+        for segment in passage(example.candidate(docid), f"[{name(identifier)}]")
     ]
+
+
+def contract(text: str, *, reasoning: bool) -> Segment:
+    """The line that says how to answer."""
+    asked = f"Think in <think></think>, then answer in <answer></answer>. {text}" if reasoning else text
+    return ours(f"\n{asked}")

@@ -5,15 +5,38 @@ from __future__ import annotations
 import dataclasses
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from rl_rerank.types import Ranking, RankingExample
+from rl_rerank.types import Judgment, Ranking, RankingExample
+
+
+@dataclass
+class Counts:
+    """What a strategy counts while it asks, under the names of `Ranking`."""
+
+    num_prompts: int = 0
+    num_malformed: int = 0
+    num_fallbacks: int = 0
+    num_ties: int = 0
+
+    def add(self, judgments: Sequence[Judgment]) -> None:
+        """Count the answers of a round."""
+        self.num_prompts += len(judgments)
+        self.num_malformed += sum(not judgment.is_ok for judgment in judgments)
+        self.num_fallbacks += sum(not judgment.scores for judgment in judgments)
 
 
 def rank_by_scores(
-    example: RankingExample, scores: Mapping[str, float], *, num_prompts: int, num_malformed: int, num_fallbacks: int
+    example: RankingExample,
+    scores: Mapping[str, float],
+    *,
+    num_prompts: int,
+    num_malformed: int,
+    num_fallbacks: int,
+    num_ties: int = 0,
 ) -> Ranking:
     """Order by score, equal scores in shown order; documents without a score are given one as `imputed` says."""
     ranking = order_by(example.qid, example.docids, imputed(example, scores))
@@ -22,16 +45,28 @@ def rank_by_scores(
         num_prompts=num_prompts,
         num_malformed=num_malformed,
         num_fallbacks=num_fallbacks,
+        num_ties=num_ties,
         raw_scores=dict(scores),
     )
 
 
 def rank_by_order(
-    qid: str, docids: Sequence[str], num_prompts: int = 0, num_malformed: int = 0, num_fallbacks: int = 0
+    qid: str,
+    docids: Sequence[str],
+    num_prompts: int = 0,
+    num_malformed: int = 0,
+    num_fallbacks: int = 0,
+    num_ties: int = 0,
 ) -> Ranking:
     """The scores n, n - 1, ..., 1."""
     scores = {docid: float(len(docids) - rank) for rank, docid in enumerate(docids)}
-    return Ranking(qid, tuple(docids), scores, num_prompts, num_malformed, num_fallbacks)
+    return Ranking(qid, tuple(docids), scores, num_prompts, num_malformed, num_fallbacks, num_ties)
+
+
+def rank_top(example: RankingExample, top: Sequence[str], counts: Counts) -> Ranking:
+    """The best documents, then the others in shown order."""
+    rest = (docid for docid in example.docids if docid not in top)
+    return rank_by_order(example.qid, (*top, *rest), **vars(counts))
 
 
 def order_by(qid: str, shown: Sequence[str], scores: Mapping[str, float]) -> Ranking:

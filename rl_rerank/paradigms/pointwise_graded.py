@@ -32,7 +32,6 @@ from dataclasses import dataclass
 
 from rl_rerank.paradigms.answers import (
     NUMBER,
-    contract,
     find_answer,
     issue,
     no_answer,
@@ -41,7 +40,7 @@ from rl_rerank.paradigms.answers import (
     written,
 )
 from rl_rerank.paradigms.base import Strategy
-from rl_rerank.paradigms.messages import ours, passage, query, question
+from rl_rerank.paradigms.messages import contract, passage, query, question
 from rl_rerank.paradigms.pointwise import score_each
 from rl_rerank.paradigms.windows import training_window
 from rl_rerank.types import END, Completion, Judgment, Prompt, RankingExample, Status
@@ -103,7 +102,7 @@ class PointwiseGraded:
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
         [docid] = docids
         form = contract("Answer with the score only, like 7.", reasoning=self.reasoning)
-        user = [*query(example), *passage(example.candidate(docid), "Passage:"), ours(f"\n{form}")]
+        user = [*query(example), *passage(example.candidate(docid), "Passage:"), form]
         system = f"Score the passage's relevance to the query from 0 to {self.max_score}."
         return question(example, docids, self.name, system, user)
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Sequence
 
-from rl_rerank.types import RankingExample
+from rl_rerank.paradigms.base import Strategy
+from rl_rerank.paradigms.ordering import Counts, rank_by_order
+from rl_rerank.types import Prompt, RankingExample
 
 
 def windows(n: int, window: int, stride: int) -> list[tuple[int, int]]:
@@ -22,6 +25,35 @@ def windows(n: int, window: int, stride: int) -> list[tuple[int, int]]:
         if start == 0:
             return spans
         end -= stride
+
+
+def slide(
+    example: RankingExample,
+    prompt: Callable[[RankingExample, Sequence[str]], Prompt],
+    window: int,
+    stride: int | None,
+    passes: int = 1,
+) -> Strategy:
+    """Order the documents of one window after the other, each with its answer's scores; None: half a window a step."""
+    docids = list(example.docids)
+    counts = Counts()
+    for start, end in windows(len(docids), window, stride or window // 2) * passes:
+        shown = docids[start:end]
+        judgments = yield [prompt(example, shown)]
+        counts.add(judgments)
+        scores = judgments[0].scores
+        docids[start:end] = sorted(shown, key=lambda docid, scores=scores: -scores.get(docid, 0.0))
+    return rank_by_order(example.qid, docids, **vars(counts))
+
+
+def check_windows(paradigm: str, window: int, stride: int | None) -> None:
+    """Refuse windows that order nothing, or that leave documents out."""
+    if window < 2:
+        raise ValueError(
+            f"{paradigm}: window must be at least 2, because one document has only one order; got {window}"
+        )
+    if stride is not None and not 1 <= stride <= window:
+        raise ValueError(f"{paradigm}: stride must be from 1 to window={window}; got {stride}")
 
 
 def training_window(example: RankingExample, size: int, rng: random.Random) -> list[str]:

@@ -127,6 +127,7 @@ def _summary(label: str, stage: RerankStage, rankings: Sequence[Ranking], second
         "num_malformed": sum(r.num_malformed for r in rankings),
         "num_fallbacks": sum(r.num_fallbacks for r in rankings),
         "num_retries": sum(r.num_retries for r in rankings),
+        "num_ties": sum(r.num_ties for r in rankings),
         "num_documents": sum(len(r.docids) for r in rankings),
         "seconds": round(seconds, 3),
     }

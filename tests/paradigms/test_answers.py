@@ -5,10 +5,13 @@ from dataclasses import replace
 import pytest
 
 from rl_rerank.paradigms.answers import find_answer, thought, written
+from rl_rerank.paradigms.first_token import FirstToken
 from rl_rerank.paradigms.groupwise import Groupwise
 from rl_rerank.paradigms.listwise import Listwise
+from rl_rerank.paradigms.pairwise import Pairwise
 from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
+from rl_rerank.paradigms.setwise import Setwise
 from rl_rerank.types import Candidate, Completion, Prompt, RankingExample, Status
 
 PARADIGMS = [
@@ -19,6 +22,11 @@ PARADIGMS = [
     Groupwise(size=2, reasoning=True),
     PointwiseGraded(),
     PointwiseGraded(reasoning=True),
+    Pairwise(),
+    Pairwise(reasoning=True),
+    Setwise(),
+    Setwise(labels="numbers", reasoning=True),
+    FirstToken(),
 ]
 REASONING = [
     Listwise(window=2, reasoning=True, think_open=True),
@@ -35,6 +43,9 @@ PIECES = [
     " > ",
     "yes",
     "no",
+    "A",
+    "[B]",
+    "Passage ",
     "{",
     "}",
     '"',
@@ -99,7 +110,7 @@ def test_no_text_is_too_odd_to_be_parsed(paradigm):
 
 
 @pytest.mark.parametrize(
-    "text", ["</think>" + "<answer>" * 20_000, "</answer>" * 20_000, "[1] > " * 20_000, "1 " * 50_000]
+    "text", ["</think>" + "<answer>" * 20_000, "</answer>" * 20_000, "[1] > " * 20_000, "1 " * 50_000, "[ " * 50_000]
 )
 @pytest.mark.parametrize("paradigm", PARADIGMS, ids=str)
 def test_long_texts_are_parsed_in_a_moment(paradigm, text):
@@ -115,6 +126,7 @@ def test_the_thought_names_shared_words_and_is_short():
     assert thought(example, ("a", "b")) == (
         "The query is about how are glacier caves formed. Passage 2 mentions glacier, caves."
     )
+    assert thought(example, ("a", "b"), "xyz".__getitem__).endswith("Passage z mentions glacier, caves.")
     long = RankingExample("q", "word " * 50 + "a1b2 " * 9, candidates, {"a": 1, "b": 1})
     assert len(thought(long, ("a", "b")).split()) <= 60
 

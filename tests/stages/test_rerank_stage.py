@@ -47,6 +47,7 @@ def test_the_first_stage_is_ranked_as_it_came_and_needs_no_model(config, tmp_pat
         "num_malformed": 0,
         "num_fallbacks": 0,
         "num_retries": 0,
+        "num_ties": 0,
         "num_documents": 9,
     }
     assert read_jsonl(tmp_path / "run/bm25/rollouts.jsonl") == []

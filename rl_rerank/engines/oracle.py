@@ -1,0 +1,82 @@
+"""An engine that knows the judgments, with errors: what a way of asking costs and loses, without a model."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rl_rerank.engines.base import Capability
+from rl_rerank.types import Completion, Prompt, RankingExample, Sampling
+
+MIDDLE = 0.5
+"""A document alone in its prompt is relevant above this."""
+
+
+class Oracle:
+    """Answers every prompt as a model would that sees each document's grade plus a Gaussian error."""
+
+    capabilities = frozenset({Capability.score})
+
+    def __init__(
+        self,
+        examples: Sequence[RankingExample],
+        target: Callable[[RankingExample, Prompt], str],
+        *,
+        noise: float = 0.0,
+        fresh: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """
+        Args:
+            target: a paradigm's; it is given examples whose grades have the errors, and may be fractions.
+            noise: standard deviation of the errors, in grades.
+            fresh: draw the errors for every prompt, so that the oracle contradicts itself. Otherwise there is one for
+                each document of a query, whichever paradigm asks.
+        """
+        self._target = target
+        self._noise = noise
+        self._fresh = fresh
+        self._seed = seed
+        self._examples = {e.qid: e if fresh else self._with_errors(e, e.qid) for e in examples}
+        self.batch_sizes: list[int] = []
+        """Prompts of each call so far."""
+
+    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+        self.batch_sizes.append(len(prompts))
+        return [[Completion(self._target(self._seen(p), p))] * sampling.num_generations for p in prompts]
+
+    def score(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[Completion]:
+        """Continuation n speaks for document n; of a document alone, the first says that it is relevant.
+
+        The values are log-probabilities up to a constant of the prompt.
+        """
+        self.batch_sizes.append(len(prompts))
+        return [Completion("", finish_reason="score", continuations=self._values(p, continuations)) for p in prompts]
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def _values(self, prompt: Prompt, continuations: Sequence[str]) -> dict[str, float]:
+        grades = self._seen(prompt).qrels
+        known: list[float] = [grades[docid] for docid in prompt.docids]
+        if len(known) == 1:
+            known = [known[0], 2 * MIDDLE - known[0]]
+        surplus = [min(known) - 1000.0] * (len(continuations) - len(known))
+        return dict(zip(continuations, known + surplus, strict=True))
+
+    def _seen(self, prompt: Prompt) -> RankingExample:
+        """The prompt's example with errors in its grades."""
+        if not self._fresh:
+            return self._examples[prompt.qid]
+        example = self._examples[prompt.qid]
+        shown = tuple(example.candidate(docid) for docid in prompt.docids)
+        return self._with_errors(replace(example, candidates=shown), f"{prompt.qid}:{prompt.docids}")
+
+    def _with_errors(self, example: RankingExample, key: str) -> RankingExample:
+        grades: dict[str, Any] = {**example.qrels}
+        for docid in example.docids:
+            draw = random.Random(f"{self._seed}:{key}:{docid}")
+            grades[docid] = grades.get(docid, 0) + (draw.gauss(0, self._noise) if self._noise else 0)
+        return replace(example, qrels=grades)

@@ -1,0 +1,78 @@
+"""First token: a window of documents a prompt, ordered by how likely the answer begins with each one's letter.
+
+    system  Rank the passages by relevance to the query.
+    user    Query: how are glacier caves formed?
+            [A] The ice facade is approximately 60 m high.
+            [B] A glacier cave is a cave formed within the ice of a glacier.
+            Answer with all letters, most relevant first, like B > A.
+    answer  B > A, of which inference reads the probabilities of A and B at the first position only
+
+One forward pass orders a window, and no token is generated. FIRST, Reddy et al. 2024, https://arxiv.org/abs/2406.15657.
+Letters, because a letter is one token at the beginning of an answer, which 10 is not.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rl_rerank.paradigms.answers import written
+from rl_rerank.paradigms.base import Strategy
+from rl_rerank.paradigms.labels import ALPHABET, LETTERS, order
+from rl_rerank.paradigms.messages import contract, numbered, query, question
+from rl_rerank.paradigms.windows import check_windows, slide, training_window
+from rl_rerank.types import Completion, Judgment, Prompt, RankingExample, Status
+
+
+@dataclass(frozen=True)
+class FirstToken:
+    window: int = 20
+    """At most 26."""
+    stride: int | None = None
+    """How far the window moves; None: half of it."""
+    passes: int = 1
+    """How often the windows slide over the list."""
+
+    name = "first_token"
+
+    def __post_init__(self) -> None:
+        check_windows(self.name, self.window, self.stride)
+        if self.window > len(ALPHABET):
+            raise ValueError(f"first_token: window must be at most {len(ALPHABET)}, the letters; got {self.window}")
+        if self.passes < 1:
+            raise ValueError(f"first_token: passes must be at least 1; got {self.passes}")
+
+    @property
+    def continuations(self) -> tuple[str, ...]:
+        return LETTERS.answers(self.window)
+
+    @property
+    def max_completion_tokens(self) -> int:
+        # At most a token a character, and the end token.
+        return len(LETTERS.ordered(range(1, self.window + 1))) + 1
+
+    def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
+        asked = contract("Answer with all letters, most relevant first, like B > A.", reasoning=False)
+        user = [*query(example), *numbered(example, docids, LETTERS.name), asked]
+        return question(example, docids, self.name, "Rank the passages by relevance to the query.", user)
+
+    def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
+        docids = training_window(example, self.window, rng)
+        return [self.prompt(example, docids)] if docids else []
+
+    def target(self, example: RankingExample, prompt: Prompt) -> str:
+        n = len(prompt.docids)
+        best = sorted(range(1, n + 1), key=lambda i: -example.qrels.get(prompt.docids[i - 1], 0))
+        return written(LETTERS.ordered(best), reasoning=False)
+
+    def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
+        """Scores are log-probabilities where letters were scored, places in the order where it was written."""
+        if completion.continuations is not None:
+            letters = LETTERS.answers(len(prompt.docids))
+            scores = [completion.continuations[letter] for letter in letters]
+            return Judgment(Status.ok, dict(zip(prompt.docids, scores, strict=True)))
+        return order(prompt, completion, LETTERS, reasoning=False, strict=strict)
+
+    def strategy(self, example: RankingExample) -> Strategy:
+        return slide(example, self.prompt, self.window, self.stride, self.passes)

@@ -1,0 +1,142 @@
+"""Pairwise: two documents a prompt, answered by the better one's letter; every pair is asked in both orders.
+
+    system  Which of the two passages is more relevant to the query?
+    user    Query: how are glacier caves formed?
+            [A] The ice facade is approximately 60 m high.
+            [B] A glacier cave is a cave formed within the ice of a glacier.
+            Answer A or B.
+    answer  B
+
+A document wins a comparison if it is preferred in both orders; if the two answers disagree, it is a tie, and sorting
+keeps the shown order. After pairwise ranking prompting, Qin et al. 2023, https://arxiv.org/abs/2306.17563; sym_sum is
+how duoT5 aggregates, Pradeep et al. 2021, https://arxiv.org/abs/2101.05667.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
+
+from rl_rerank.paradigms.answers import thought, written
+from rl_rerank.paradigms.base import Strategy
+from rl_rerank.paradigms.labels import LETTERS, choice
+from rl_rerank.paradigms.messages import contract, numbered, query, question
+from rl_rerank.paradigms.options import check_mode, one_of
+from rl_rerank.paradigms.ordering import Counts, rank_by_scores, rank_top
+from rl_rerank.paradigms.sorting import Asking, bubble_top, heap_top
+from rl_rerank.types import Completion, Judgment, Prompt, RankingExample
+
+
+@dataclass(frozen=True)
+class Pairwise:
+    method: str = "allpairs"
+    """allpairs: N(N-1) prompts in one round; heapsort; or sliding: passes over adjacent pairs from the back."""
+    mode: str = "generation"
+    """generation: the answer is written; scoring: the log-probabilities of A and B at the answer position decide."""
+    aggregation: str = "wins"
+    """allpairs: wins counts 1 for a won comparison and 1/2 for a tie; sym_sum, for mode=scoring, gives document i the
+    sum over all j of p_ij + (1 - p_ji), where p_ij is its probability in the prompt that shows it before j."""
+    k: int | None = 10
+    """heapsort and sliding: ranks that are settled, below which the shown order stays; None: all."""
+    pairs: int = 1
+    """Training: pairs of different grades for each query."""
+    reasoning: bool = False
+    think_tokens: int = 256
+    """With reasoning: tokens that the reasoning may take."""
+
+    name = "pairwise"
+
+    def __post_init__(self) -> None:
+        one_of("pairwise: method", self.method, ("allpairs", "heapsort", "sliding"))
+        one_of("pairwise: aggregation", self.aggregation, ("wins", "sym_sum"))
+        check_mode(self.name, self.mode, reasoning=self.reasoning)
+        if self.aggregation == "sym_sum" and (self.method, self.mode) != ("allpairs", "scoring"):
+            raise ValueError(
+                "pairwise: aggregation=sym_sum adds up the probabilities of all pairs, so it needs method=allpairs and "
+                f"mode=scoring; got method={self.method} and mode={self.mode}"
+            )
+        if self.k is not None and self.k < 1:
+            raise ValueError(f"pairwise: k must be at least 1, or null for all ranks; got {self.k}")
+        if self.pairs < 1:
+            raise ValueError(f"pairwise: pairs must be at least 1; got {self.pairs}")
+
+    @property
+    def continuations(self) -> tuple[str, ...]:
+        return LETTERS.answers(2) if self.mode == "scoring" else ()
+
+    @property
+    def max_completion_tokens(self) -> int:
+        # At most a token a character, and the end token.
+        return len(written("A", reasoning=self.reasoning)) + 1 + (self.think_tokens if self.reasoning else 0)
+
+    def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
+        if len(docids) != 2:
+            raise ValueError(f"pairwise: a prompt compares 2 documents; got {len(docids)}")
+        asked = contract("Answer A or B.", reasoning=self.reasoning)
+        user = [*query(example), *numbered(example, docids, LETTERS.name), asked]
+        system = "Which of the two passages is more relevant to the query?"
+        return question(example, docids, self.name, system, user)
+
+    def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
+        gains = {docid: max(example.qrels.get(docid, 0), 0) for docid in example.docids}
+        telling = [pair for pair in combinations(example.docids, 2) if gains[pair[0]] != gains[pair[1]]]
+        chosen = rng.sample(telling, min(self.pairs, len(telling)))
+        return [self.prompt(example, rng.sample(pair, 2)) for pair in chosen]
+
+    def target(self, example: RankingExample, prompt: Prompt) -> str:
+        first, second = (example.qrels.get(docid, 0) for docid in prompt.docids)
+        reason = thought(example, prompt.docids, LETTERS.name) if self.reasoning else ""
+        return written(LETTERS.answer(1 if first >= second else 2), reasoning=self.reasoning, thought=reason)
+
+    def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
+        return choice(prompt, completion, LETTERS, reasoning=self.reasoning, strict=strict)
+
+    def strategy(self, example: RankingExample) -> Strategy:
+        counts = Counts()
+        if self.method == "allpairs":
+            return (yield from self._all_pairs(example, counts))
+        k = len(example.docids) if self.k is None else self.k
+        best = partial(self._best, example, counts)
+        if self.method == "heapsort":
+            top = yield from heap_top(example.docids, k, 2, best)
+        else:
+            top = yield from bubble_top(example.docids, k, 1, best)
+        return rank_top(example, top, counts)
+
+    def _all_pairs(self, example: RankingExample, counts: Counts) -> Strategy:
+        pairs = list(combinations(example.docids, 2))
+        judgments = yield [self.prompt(example, shown) for a, b in pairs for shown in ((a, b), (b, a))]
+        counts.add(judgments)
+        scores = dict.fromkeys(example.docids, 0.0)
+        for (a, b), first, second in zip(pairs, judgments[::2], judgments[1::2], strict=True):
+            won = _won(a, b, first, second, counts)
+            if self.aggregation == "sym_sum":
+                won = first.scores.get(a, 0.5) + second.scores.get(a, 0.5)
+            scores[a] += won
+            scores[b] += (2.0 if self.aggregation == "sym_sum" else 1.0) - won
+        return rank_by_scores(example, scores, **vars(counts))
+
+    def _best(self, example: RankingExample, counts: Counts, docids: Sequence[str]) -> Asking:
+        best = docids[0]
+        for other in docids[1:]:
+            first, second = yield [self.prompt(example, shown) for shown in ((other, best), (best, other))]
+            counts.add((first, second))
+            if _won(other, best, first, second, counts) == 1.0:
+                best = other
+        return best
+
+
+def _won(a: str, b: str, first: Judgment, second: Judgment, counts: Counts) -> float:
+    """1 if both orders prefer `a`, 0 if both prefer `b`, otherwise 1/2: a tie, or an answer that cannot be used."""
+    margins = [judgment.scores[a] - judgment.scores[b] for judgment in (first, second) if judgment.scores]
+    if len(margins) < 2:
+        return 0.5
+    if min(margins) > 0:
+        return 1.0
+    if max(margins) < 0:
+        return 0.0
+    counts.num_ties += 1
+    return 0.5
