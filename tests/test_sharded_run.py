@@ -61,7 +61,7 @@ def run_dir(tiny_model_dir, tmp_path_factory):
 def kill_after(marker: Path, command: list[str], **settings: Any) -> None:
     """Start a run and kill its conductor with SIGKILL as soon as `marker` exists."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **settings)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 400
     while not marker.exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.02)

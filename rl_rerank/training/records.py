@@ -24,8 +24,7 @@ def layout(accelerator: Accelerator) -> str:
     """
     if accelerator.distributed_type != DistributedType.DEEPSPEED:
         return "unsharded"
-    stage = accelerator.deepspeed_config["zero_optimization"]["stage"]
-    return f"zero{stage} over {accelerator.num_processes} processes"
+    return f"zero{accelerator.state.deepspeed_plugin.zero_stage} over {accelerator.num_processes} processes"
 
 
 def resumable_checkpoint(checkpoints: Path, accelerator: Accelerator) -> str | None:

@@ -88,7 +88,7 @@ def start(folder: Path, script: str, *arguments: str, **variables: str) -> subpr
 
 
 def output_of(folder: Path, script: str, *arguments: str, **variables: str) -> str:
-    status = start(folder, script, *arguments, **variables).wait(timeout=240)
+    status = start(folder, script, *arguments, **variables).wait(timeout=600)
     shown = (folder / "output.txt").read_text()
     assert status == 0, shown[-4000:]
     return shown
@@ -209,7 +209,7 @@ def at_work_in(folder: Path) -> list[Path]:
 
 
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not path.exists():
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)

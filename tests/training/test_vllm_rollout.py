@@ -89,7 +89,7 @@ def server(tiny_model_dir, tmp_path_factory):
     log = tmp_path_factory.mktemp("server") / "log.txt"
     with log.open("w") as out:
         process = subprocess.Popen(command, env={**os.environ, **settings}, stdout=out, stderr=out)
-    deadline = time.monotonic() + 180
+    deadline = time.monotonic() + 300
     while b"200" not in _status(port):
         assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
         time.sleep(0.5)
