@@ -24,7 +24,9 @@ def layout(accelerator: Accelerator) -> str:
     """
     if accelerator.distributed_type != DistributedType.DEEPSPEED:
         return "unsharded"
-    return f"zero{accelerator.state.deepspeed_plugin.zero_stage} over {accelerator.num_processes} processes"
+    plugin = accelerator.state.deepspeed_plugin
+    assert plugin is not None
+    return f"zero{plugin.zero_stage} over {accelerator.num_processes} processes"
 
 
 def resumable_checkpoint(checkpoints: Path, accelerator: Accelerator) -> str | None:
