@@ -392,7 +392,7 @@ class RerankStage(StageConfig):
     """Show candidates in a seeded random order, so that no row leans on the first stage's."""
     shuffles: int = 1
     """Rank so many times, each time in another random order, and average: scores, or ranks where the paradigm gives an
-    order only."""
+    order only. A paradigm that asks about one document at a time gains nothing."""
     retries: int = 0
     """Ask a prompt again so often whose answer cannot be used, with sampling (temperature 0.7, seeded)."""
     long_documents: LongDocuments = field(default_factory=LongDocuments)
