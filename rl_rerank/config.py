@@ -287,8 +287,8 @@ class GRPOStage(TrainingStage):
     """What samples: hf; vllm, an engine in every training process; or vllm_server, one that runs elsewhere (CUDA)."""
     rollout_args: dict[str, Any] = field(default_factory=dict)
     """rollout=vllm: passed to vllm.LLM."""
-    rollout_server: str = "http://127.0.0.1:8000"
-    """rollout=vllm_server: where launch/vllm_server.sh listens."""
+    rollout_server: str = "127.0.0.1:8000"
+    """rollout=vllm_server: host and port where launch/vllm_server.sh listens, or a whole address with https://."""
     rollout_correction: str = "token_truncate"
     """How a difference between vLLM and the trainer is corrected: token_truncate or sequence_truncate bound the
     importance ratio, token_mask and sequence_mask leave out what is beyond the bound."""
@@ -392,7 +392,7 @@ class RerankStage(StageConfig):
     """Show candidates in a seeded random order, so that no row leans on the first stage's."""
     shuffles: int = 1
     """Rank so many times, each time in another random order, and average: scores, or ranks where the paradigm gives an
-    order only."""
+    order only. A paradigm that asks about one document at a time gains nothing."""
     retries: int = 0
     """Ask a prompt again so often whose answer cannot be used, with sampling (temperature 0.7, seeded)."""
     long_documents: LongDocuments = field(default_factory=LongDocuments)

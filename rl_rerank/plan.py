@@ -232,7 +232,7 @@ def _check_references(config: Config, name: str, stage: StageConfig) -> None:
 def _check_paradigms(config: Config, name: str, stage: StageConfig) -> None:
     """What a stage asks of its paradigms, beyond that they exist."""
     if isinstance(stage, RerankStage) and stage.asks:
-        check_ranking(build_paradigm(config, stage.paradigm or config.paradigm), stage)
+        check_ranking(build_paradigm(config, stage.paradigm or config.paradigm), stage, f"stages.{name}.")
     asked = list(stage.format_prompts) if isinstance(stage, RerankStage) else paradigms(config, name)
     for paradigm in asked:
         if isinstance(built := build_paradigm(config, paradigm), Pipeline):

@@ -53,12 +53,16 @@ def rank(
     return rankings, rollouts
 
 
-def check(paradigm: Paradigm, stage: RerankStage) -> None:
-    """Refuse a way to treat long documents that needs scores which the paradigm does not give."""
+def check(paradigm: Paradigm, stage: RerankStage, place: str = "rerank stage: ") -> None:
+    """Refuse a way to treat long documents that needs scores which the paradigm does not give.
+
+    Args:
+        place: what the error says before the setting's name.
+    """
     mode = stage.long_documents.mode
     if mode in ("maxp", "sump") and not score_scale(paradigm):
         raise ValueError(
-            f"long_documents.mode={mode} makes a document's score from those of its passages, and the paradigm "
+            f"{place}long_documents.mode={mode} makes a document's score from those of its passages, and the paradigm "
             f"{paradigm.name!r} gives no scores that stand for themselves; choose firstp or quite, or a paradigm such "
             "as pointwise or groupwise"
         )

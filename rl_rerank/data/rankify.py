@@ -59,7 +59,7 @@ class Numbered:
         found = {str(c["id"]): int(c["has_answer"]) for _, c in contexts if c.get("has_answer") is not None}
         qid = item.get("query_id")
         row = {"qid": self.count if qid is None else qid, "query": item["question"], "candidates": candidates}
-        return {**row, "qrels": item.get("qrels", found), **{key: item[key] for key in KEPT if key in item}}
+        return {**row, "qrels": item.get("qrels", found), **{key: item[key] for key in KEPT if item.get(key)}}
 
 
 def from_row(row: Row) -> Row:

@@ -71,6 +71,7 @@ class PointwiseGraded:
     """With reasoning: the chat template ends the prompt with `<think>`, so that answers begin inside the reasoning."""
 
     name = "pointwise_graded"
+    score_scale = "points"
 
     def __post_init__(self) -> None:
         if self.max_score < 1:

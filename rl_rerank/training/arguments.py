@@ -54,7 +54,7 @@ def grpo_arguments(config: Config, stage: GRPOStage, output: Path, *, max_comple
         scale_rewards=stage.scale_rewards,
         use_vllm=stage.rollout != "hf",
         vllm_mode="server" if stage.rollout == "vllm_server" else "colocate",
-        vllm_server_base_url=stage.rollout_server if stage.rollout == "vllm_server" else None,
+        vllm_server_base_url=_address(stage.rollout_server) if stage.rollout == "vllm_server" else None,
         vllm_max_model_length=config.model.max_prompt_tokens + max_completion_tokens,
         vllm_importance_sampling_correction=True,
         vllm_importance_sampling_mode=stage.rollout_correction,
@@ -78,6 +78,10 @@ def peft_config(lora: LoraConfig | None) -> PeftLoraConfig | None:
 
 def _step(config: Config, stage: TrainingStage, output: Path) -> Batches:
     return batches(config, output.name, stage, processes=int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def _address(server: str) -> str:
+    return server if "://" in server else f"http://{server}"
 
 
 def _build(cls: Any, config: Config, stage: TrainingStage, output: Path, **special: Any) -> Any:
