@@ -1,11 +1,14 @@
-"""From generated token ids to a completion, the same for every engine."""
+"""From generated token ids to a completion, and from a prompt to its random numbers: the same for every engine."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from rl_rerank.types import Completion
+from rl_rerank.types import Completion, Sampling
 
 
 class Decoder(Protocol):
@@ -21,6 +24,21 @@ def stop_ids(end_id: int, *declared: int | Iterable[int] | None) -> frozenset[in
         if ids is not None:
             found |= {ids} if isinstance(ids, int) else set(ids)
     return frozenset(found)
+
+
+def draws(asked: Sequence[Any], sampling: Sampling) -> list[tuple[int, int]]:
+    """(seed, number of its first sample) for each prompt, given as what the model is sent.
+
+    Both depend on the prompt and on `sampling` alone, so that what is drawn for it does not depend on what else is
+    asked. A prompt that occurs again goes on behind its own samples.
+    """
+    found: list[tuple[int, int]] = []
+    before: Counter[str] = Counter()
+    for prompt in asked:
+        digest = hashlib.sha256(json.dumps([sampling.seed, prompt]).encode()).hexdigest()
+        found.append((int(digest[:15], 16), sampling.first + before[digest] * sampling.num_generations))
+        before[digest] += 1
+    return found
 
 
 def completion(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -100,6 +101,35 @@ def test_samples_carry_their_log_probabilities_and_do_not_depend_on_the_batch(en
             assert a.token_ids == b.token_ids
             # The model's own log-probabilities, not those after the temperature.
             assert a.logprobs == pytest.approx(logprobs(engine, prompt, a.token_ids), abs=1e-4)
+
+
+def test_greedy_answers_carry_their_log_probabilities(engine):
+    for prompt, [answer] in zip(PROMPTS, engine.generate(PROMPTS, Sampling(6)), strict=True):
+        assert answer.logprobs == pytest.approx(logprobs(engine, prompt, answer.token_ids), abs=1e-4)
+
+
+def test_what_is_drawn_does_not_depend_on_what_else_is_asked(engine):
+    sampling = Sampling(5, temperature=1.0, num_generations=3, seed=3)
+    together = engine.generate(PROMPTS, sampling)
+    assert [c.token_ids for c in engine.generate(PROMPTS[2:3], sampling)[0]] == [c.token_ids for c in together[2]]
+    [[third]] = engine.generate(PROMPTS[2:3], replace(sampling, num_generations=1, first=2))
+    assert third.token_ids == together[2][2].token_ids
+
+
+def test_a_prompt_that_occurs_again_is_sampled_on(engine):
+    once = engine.generate(PROMPTS[:1], Sampling(5, temperature=1.0, num_generations=4))
+    twice = engine.generate(PROMPTS[:1] * 2, Sampling(5, temperature=1.0, num_generations=2))
+    assert [c.token_ids for c in once[0]] == [c.token_ids for row in twice for c in row]
+
+
+def test_every_completion_is_told_as_soon_as_it_is_there(one_by_one):
+    told = {}
+    answers = one_by_one.generate(PROMPTS, Sampling(3), lambda place, sample, c: told.update({(place, sample): c}))
+    assert told == {(place, 0): c for place, [c] in enumerate(answers)}
+    for texts in (["yes", "no"], ["no", "yes [2] > [1]"]):
+        told.clear()
+        scored = one_by_one.score(PROMPTS, texts, lambda place, sample, c: told.update({(place, sample): c}))
+        assert told == {(place, 0): c for place, c in enumerate(scored)}
 
 
 def test_another_seed_draws_other_samples(engine):
