@@ -123,8 +123,16 @@ def _ask(prompts: Sequence[Prompt], paradigm: Paradigm, engine: Engine, *, stric
 
 
 def _check(paradigm: Paradigm, engine: Engine) -> None:
+    if Capability.pair in engine.capabilities:
+        if paradigm.name != "pointwise" or len(paradigm.continuations) != 2:
+            raise ValueError(
+                f"a cross-encoder scores a query with one document, which serves the paradigm 'pointwise' alone; got "
+                f"{paradigm.name!r}"
+            )
+        return
     if paradigm.continuations and Capability.score not in engine.capabilities:
         raise ValueError(
             f"the paradigm {paradigm.name!r} scores {' and '.join(map(repr, paradigm.continuations))} at the answer "
-            f"position, which the engine {type(engine).__name__} cannot do; use hf or vllm"
+            f"position, which the engine {type(engine).__name__} cannot do; use hf or vllm, or a vLLM server with "
+            "engine.args.tokenizer"
         )

@@ -33,12 +33,13 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
     label = stage.label or name
     rollouts: list[Rollout] = []
     formats: dict[str, Any] = {}
+    usage: dict[str, float] = {}
     started = time.monotonic()
     if stage.model == FIRST_STAGE:
         rankings = [_as_retrieved(example) for example in examples]
         seconds = time.monotonic() - started
     else:
-        engine = build_stage_engine(config, stage.model)
+        engine = build_stage_engine(config, stage.model, stage.engine)
         try:
             started = time.monotonic()
             seed = stage.seed if stage.shuffle else None
@@ -46,9 +47,10 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
             rankings, rollouts = rerank(examples, paradigm, engine, shuffle_seed=seed, progress=label)
             seconds = time.monotonic() - started
             formats = _formats(config, stage, examples, engine)
+            usage = dict(engine.usage)
         finally:
             engine.close()
-    summary = _summary(label, stage, rankings, seconds)
+    summary = _summary(label, stage, rankings, seconds) | ({"usage": usage} if usage else {})
     trec.write_run(folder / "run.trec", rankings, tag="-".join(label.split()))
     paths.write_jsonl(folder / "rollouts.jsonl", map(_row, rollouts))
     paths.write_json(folder / "format.json", formats)
