@@ -137,6 +137,7 @@ class _Round(Generic[T]):
         self.done = done
         self.waiting = iter(enumerate(requests))
         self.num_workers = min(self.args.concurrency, len(requests))
+        self.num_under_way = 0
         self.reserved = 0.0
         """What the requests under way may cost."""
         self.freed = asyncio.Condition()
@@ -192,7 +193,8 @@ class _Round(Generic[T]):
             return await self._post(http, request)
         finally:
             async with self.freed:
-                self.reserved -= most
+                self.num_under_way -= 1
+                self.reserved = self.reserved - most if self.num_under_way else 0.0
                 self.freed.notify_all()
 
     async def _post(self, http: httpx2.AsyncClient, request: Request[T]) -> T:
@@ -218,21 +220,19 @@ class _Round(Generic[T]):
 
     async def _reserve(self, most: float) -> None:
         """Wait until the cap leaves room for the request. What is under way mostly costs less than it may."""
-        cap = self.args.max_cost
-        if cap is None:
-            self.reserved += most
-            return
         async with self.freed:
-            await self.freed.wait_for(lambda: self._fits(most, cap) or not self.reserved)
-            if not self._fits(most, cap):
+            await self.freed.wait_for(lambda: self._fits(most) or not self.num_under_way)
+            if not self._fits(most):
                 raise ValueError(
-                    f"engine.args.max_cost={cap}: {self.client.cost:.6g} is spent and the next request may cost "
-                    f"{most:.2g}. With a higher cap the same command goes on from here"
+                    f"engine.args.max_cost={self.args.max_cost}: {self.client.cost:.6g} is spent and the next request "
+                    f"may cost {most:.2g}. With a higher cap the same command goes on from here"
                 )
+            self.num_under_way += 1
             self.reserved += most
 
-    def _fits(self, most: float, cap: float) -> bool:
-        return self.client.cost + self.reserved + most <= cap
+    def _fits(self, most: float) -> bool:
+        cap = self.args.max_cost
+        return cap is None or self.client.cost + self.reserved + most <= cap
 
 
 def _json(response: httpx2.Response) -> Any:
