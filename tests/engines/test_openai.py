@@ -237,6 +237,16 @@ def test_nothing_is_sent_that_could_go_beyond_the_cap_and_what_was_paid_is_kept(
     assert len(server.bodies) == 10
 
 
+def test_a_cap_is_reached_whatever_the_prices_and_lengths(server):
+    server.seconds = 0.01
+    # Sums of these prices leave something behind when they are taken apart again.
+    asked = engine(server, prompt_price=0.1, completion_price=0.7, max_cost=1e-4, concurrency=5)
+    with pytest.raises(ValueError, match=r"engine\.args\.max_cost=0\.0001"):
+        asked.generate([ask("why " * (i % 7), "word " * i) for i in range(1, 80)], Sampling(3))
+    assert 1 < len(server.bodies) < 79
+    assert asked.usage["cost"] <= 1e-4
+
+
 @pytest.mark.parametrize("usage", [{}, None, {"prompt_tokens": "many", "completion_tokens": -3}])
 def test_what_a_server_does_not_count_is_taken_at_its_upper_bound(server, usage):
     status, reply, headers = message("yes")
