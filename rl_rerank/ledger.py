@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_rerank import plan
-from rl_rerank.config import Config, ExportStage, GRPOStage, ReportStage, RerankStage, SynthStage, TrainingStage
+from rl_rerank.config import Config, GRPOStage, ReportStage, RerankStage, SynthStage, TrainingStage
 from rl_rerank.data import Store
 from rl_rerank.paths import read_jsonl, write_json, write_jsonl
 
@@ -31,12 +31,12 @@ def record(config: Config, name: str) -> dict[str, Any]:
     kept: dict[str, Any] = {"stages": {name: whole["stages"][name]}}
     if not isinstance(stage, ReportStage):
         kept |= {"seed": config.seed, "data": whole["data"]}
-    asks = isinstance(stage, RerankStage) and stage.asks
-    asks = asks or (isinstance(stage, SynthStage) and stage.teacher == "model")
-    if asks or isinstance(stage, (TrainingStage, ExportStage)):
+    engine = plan.engine(config, stage)
+    if engine is not None or isinstance(stage, TrainingStage):
         kept["model"] = whole["model"]
-    if asks or isinstance(stage, ExportStage):
-        kept["engine"] = whole["engine"]
+    if engine is not None:
+        place = kept if engine is config.engine else kept["stages"][name]
+        place["engine"] = engine.answering()
     if used := plan.paradigms(config, name):
         kept["paradigm"] = config.paradigm
         kept["paradigms"] = {p: whole["paradigms"][p] for p in used if p in whole["paradigms"]}

@@ -11,6 +11,7 @@ from rl_rerank import batches, lengths, registry
 from rl_rerank.config import (
     STRATEGIES,
     Config,
+    EngineConfig,
     EvaluateStage,
     ExportStage,
     GRPOStage,
@@ -49,7 +50,15 @@ LAUNCHED = {
     **{n: n for n in ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port")},
 }
 """Argument of `accelerate launch` -> the setting of the launcher that gives it."""
-EXTRAS = {**dict.fromkeys(TRAIN, "train"), "deepspeed": "deepspeed", "vllm": "vllm", "ir_datasets": "ir-datasets"}
+EXTRAS = {
+    **dict.fromkeys(TRAIN, "train"),
+    "deepspeed": "deepspeed",
+    "vllm": "vllm",
+    "httpx2": "openai",
+    "tenacity": "openai",
+    "sentence_transformers": "cross_encoder",
+    "ir_datasets": "ir-datasets",
+}
 """Package -> the extra of rl-rerank that installs it."""
 
 
@@ -93,6 +102,7 @@ def validate(config: Config) -> None:
     for name, stage in config.stages.items():
         _check_name(name)
         _check_references(config, name, stage)
+        _check_engine(config, name, stage)
         if isinstance(stage, RerankStage):
             _check_fused(config, name, stage)
         if isinstance(stage, RerankStage) and stage.split not in SPLITS:
@@ -252,6 +262,45 @@ def _check_fused(config: Config, name: str, stage: RerankStage) -> None:
             )
 
 
+def engine(config: Config, stage: StageConfig) -> EngineConfig | None:
+    """What answers the stage's prompts; None where it asks none."""
+    if (isinstance(stage, RerankStage) and stage.asks) or (isinstance(stage, SynthStage) and stage.teacher == "model"):
+        return stage.engine or config.engine
+    return config.engine if isinstance(stage, ExportStage) else None
+
+
+def _check_engine(config: Config, name: str, stage: StageConfig) -> None:
+    """Refuse what an engine that is not over our model folders cannot do."""
+    asked = engine(config, stage)
+    if asked is None or asked.is_local:
+        return
+    own = "; a stage can have an engine of its own, such as stages.NAME.engine.kind=hf"
+    if isinstance(stage, ExportStage):
+        raise ValueError(f"stages.{name} exports a model of ours, for which engine.kind must be hf or vllm{own}")
+    if isinstance(stage, RerankStage) and stage.model != "model":
+        raise ValueError(
+            f"stages.{name}.model={stage.model} cannot be asked through engine.kind={asked.kind}, which has a model of "
+            f"its own: give model=model{own}"
+        )
+    if asked.kind == "cross_encoder" and not isinstance(stage, RerankStage):
+        raise ValueError(f"stages.{name} needs generated answers, which a cross-encoder does not give{own}")
+    if not isinstance(stage, RerankStage):
+        return
+    chosen = stage.paradigm or config.paradigm
+    paradigm = build_paradigm(config, chosen)
+    if asked.kind == "cross_encoder" and (paradigm.name != "pointwise" or stage.format_prompts):
+        raise ValueError(
+            f"stages.{name}: a cross-encoder scores a query with one document, so paradigm must be pointwise and "
+            f"format_prompts empty{own}"
+        )
+    if asked.kind == "openai" and paradigm.continuations and asked.openai().tokenizer is None:
+        raise ValueError(
+            f"stages.{name}: the paradigm {chosen!r} scores {' and '.join(map(repr, paradigm.continuations))} "
+            "at the answer position. A server is asked for these only if it is vLLM and engine.args.tokenizer names "
+            "its model's tokenizer"
+        )
+
+
 def _check_launcher(launcher: LauncherConfig) -> None:
     for argument in launcher.args:
         name = argument.split("=")[0].removeprefix("--").replace("-", "_")
@@ -271,13 +320,15 @@ def _check_data(config: Config) -> None:
 
 
 def _needs(config: Config, stage: StageConfig) -> list[str]:
-    asks = isinstance(stage, RerankStage) and stage.asks
-    asks = asks or (isinstance(stage, SynthStage) and stage.teacher == "model")
     if isinstance(stage, TrainingStage):
         rollout = stage.rollout if isinstance(stage, GRPOStage) else ""
         launched = ["accelerate"] if config.launcher.kind == "accelerate" else []
         sharded = ["deepspeed"] if launched and config.launcher.strategy.startswith("zero") else []
         return ["torch", "transformers", "trl", *(["vllm"] if rollout == "vllm" else []), *launched, *sharded]
-    if asks:
-        return ["torch", "transformers", *(["vllm"] if config.engine.kind == "vllm" else [])]
-    return ["torch", "transformers"] if isinstance(stage, ExportStage) else []
+    asked = engine(config, stage)
+    if asked is None:
+        return []
+    if asked.kind == "openai":
+        return ["httpx2", "tenacity", *(["transformers"] if asked.openai().tokenizer else [])]
+    own = {"vllm": ["vllm"], "cross_encoder": ["sentence_transformers"]}
+    return ["torch", "transformers", *own.get(asked.kind, [])]

@@ -7,26 +7,19 @@ and the answer format never do.
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateError
 
+from rl_rerank.neutral import Neutraliser
 from rl_rerank.types import END, Prompt, Rendered, Segment
 
-TAG = re.compile(r"<\s*/?\s*(?:think|answer)\b", re.IGNORECASE)
-IDENTIFIER = re.compile(r"\[\s*(?:\d+|[A-Za-z])\s*\]")
-SHOWN_AS = {"Cc": " ", "Cs": " ", "Cf": ""}
-"""Unicode category -> replacement: control characters and lone surrogates; bidi marks, zero-width and soft hyphens."""
 CHARACTERS_PER_TOKEN = 16
 """Texts longer than so many characters a token of the budget are cut before they are tokenised."""
-CACHED_TEXTS = 4096
-"""Neutralised texts kept: a document is a candidate of many queries, and a query is shown with many documents."""
 
 
 class Renderer:
@@ -52,9 +45,7 @@ class Renderer:
         self.max_prompt_tokens = max_prompt_tokens
         self.max_passage_tokens = max_passage_tokens
         self.template_kwargs = dict(template_kwargs or {})
-        self._controls = _controls(tokenizer)
-        self._pattern = _any_of(self._controls.values())
-        self._known: dict[str, str] = {}
+        self.neutralise = Neutraliser(tokenizer, cached_characters=CHARACTERS_PER_TOKEN * max_prompt_tokens)
         self.end_id = self._end_id()
 
     def __call__(self, prompt: Prompt) -> Rendered:
@@ -63,7 +54,7 @@ class Renderer:
         Raises:
             ValueError: if it does not fit the budget even with empty documents.
         """
-        prompt = self._neutralised(prompt)
+        prompt = neutralised(prompt, self.neutralise)
         cap = min(self.max_passage_tokens or self.max_prompt_tokens, self.max_prompt_tokens)
         theirs = [s.text for m in prompt.messages for s in m.segments if s.docid is not None]
         ends = {text: self._token_ends(text, cap) for text in theirs}
@@ -88,7 +79,7 @@ class Renderer:
         for segment in (s for m in prompt.messages for s in m.segments):
             if segment.docid is not None:
                 sizes[segment.docid] += len(ends[segment.text])
-        guess = _water_level(list(sizes.values()), self.max_prompt_tokens - len(empty.token_ids))
+        guess = water_level(list(sizes.values()), self.max_prompt_tokens - len(empty.token_ids))
         low, high, fitted, step = 0, cap, empty, 1
         while high - low > 1:
             middle = guess if low < guess < high else (low + high) // 2
@@ -100,51 +91,6 @@ class Renderer:
             step *= 2
         return fitted
 
-    def neutralise(self, text: str) -> str:
-        """Text from outside with nothing left in it that could pass for structure, on one line."""
-        known = self._known.get(text)
-        if known is not None:
-            return known
-        neutral = self._broken(text)
-        # A normaliser can turn harmless-looking characters into a control token, which only the tokenizer can tell.
-        is_safe = neutral.isascii() and self._keeps_ascii
-        while not is_safe and (hidden := self._hidden_controls(neutral)):
-            for start, end in reversed(hidden):
-                neutral = f"{neutral[:start]} {neutral[end:]}"
-            neutral = self._broken(neutral)
-        if len(text) <= CHARACTERS_PER_TOKEN * self.max_prompt_tokens:
-            if len(self._known) >= CACHED_TEXTS:
-                self._known.clear()
-            self._known[text] = neutral
-        return neutral
-
-    def _broken(self, text: str) -> str:
-        """The text on one line, with identifiers, tags and the strings of control tokens broken up."""
-        text = _visible(text)
-        plain, kept = text if text.isascii() else "".join(map(_plain, text)), list(text)
-        for match in IDENTIFIER.finditer(plain):
-            kept[match.start()], kept[match.end() - 1] = "(", ")"
-        for match in TAG.finditer(plain):
-            kept[match.start()] = "("
-        text = "".join(kept)
-        # Breaking one token string can complete another around it, so this runs until nothing is left to break.
-        while self._pattern is not None and self._pattern.search(text):
-            text = self._pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
-        return text
-
-    @cached_property
-    def _keeps_ascii(self) -> bool:
-        """Whether the tokenizer reads plain characters as they are; one that lower-cases them does not."""
-        normalizer = self.tokenizer.backend_tokenizer.normalizer
-        plain = "".join(map(chr, range(32, 127)))
-        return normalizer is None or normalizer.normalize_str(plain) == plain
-
-    def _hidden_controls(self, text: str) -> list[tuple[int, int]]:
-        """[start, end) of the characters of `text` that the tokenizer reads as control tokens."""
-        encoded = self._encode(text)
-        pairs = zip(encoded["input_ids"], encoded["offset_mapping"], strict=True)
-        return [span for token, span in pairs if token in self._controls and span[0] < span[1]]
-
     def _encode(self, text: str) -> Any:
         return self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
 
@@ -154,13 +100,6 @@ class Renderer:
         if not ids:
             raise ValueError(f"the continuation {text!r} has no tokens")
         return (*ids, self.end_id) if text.endswith(END) else tuple(ids)
-
-    def _neutralised(self, prompt: Prompt) -> Prompt:
-        messages = tuple(
-            replace(m, segments=tuple(s if s.is_ours else replace(s, text=self.neutralise(s.text)) for s in m.segments))
-            for m in prompt.messages
-        )
-        return replace(prompt, messages=messages)
 
     def _token_ends(self, text: str, cap: int) -> list[int]:
         """Where each of the first `cap` tokens of `text` ends, in characters."""
@@ -222,43 +161,23 @@ class Renderer:
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, **self.template_kwargs)
             _, shown, behind = text.rpartition("answermark")
             for token in self.tokenizer.encode(behind if shown else "", add_special_tokens=False):
-                if token in self._controls:
+                if token in self.neutralise.controls:
                     return token
         if self.tokenizer.eos_token_id is None:
             raise ValueError("the tokenizer has neither a chat template with an end token nor an eos token")
         return self.tokenizer.eos_token_id
 
 
-@lru_cache(maxsize=65536)
-def _plain(character: str) -> str:
-    """The plain form of a character that some tokenizers normalise, such as a full-width bracket; one character."""
-    normal = unicodedata.normalize("NFKC", character)
-    return normal if len(normal) == 1 else "0" if normal.isdecimal() else character
+def neutralised(prompt: Prompt, neutralise: Neutraliser) -> Prompt:
+    """The prompt with every segment from outside neutralised."""
+    messages = tuple(
+        replace(m, segments=tuple(s if s.is_ours else replace(s, text=neutralise(s.text)) for s in m.segments))
+        for m in prompt.messages
+    )
+    return replace(prompt, messages=messages)
 
 
-def _visible(text: str) -> str:
-    """The text on one line, without the characters that cannot be seen."""
-    text = " ".join(text.split())
-    if text.isprintable():
-        return text
-    kept = (SHOWN_AS.get(unicodedata.category(c), c) for c in text)
-    return " ".join("".join(kept).split())
-
-
-def _controls(tokenizer: Any) -> dict[int, str]:
-    """Id -> string of every special or added token; white space and single characters are text."""
-    found = {i: token for token, i in tokenizer.added_tokens_encoder.items()}
-    found |= {tokenizer.convert_tokens_to_ids(token): token for token in tokenizer.all_special_tokens}
-    return {i: token.strip() for i, token in found.items() if len(token.strip()) > 1}
-
-
-def _any_of(strings: Iterable[str]) -> re.Pattern[str] | None:
-    """Matches any of the strings, the longest first; None where there are none."""
-    ordered = sorted(set(strings), key=lambda s: (-len(s), s))
-    return re.compile("|".join(map(re.escape, ordered))) if ordered else None
-
-
-def _water_level(sizes: Sequence[int], room: int) -> int:
+def water_level(sizes: Sequence[int], room: int) -> int:
     """The largest level whose sum of min(size, level) is at most `room`."""
     left = len(sizes)
     for size in sorted(sizes):

@@ -113,10 +113,6 @@ def answer(prompts: Sequence[Prompt], paradigm: Paradigm, engine: Engine, *, str
     ]
 
 
-CHUNK = 256
-"""Prompts between two moves of the progress bar, where there is one; without it a round is one call for each demand."""
-
-
 def _round(
     prompts: Sequence[Prompt], paradigm: Paradigm, engine: Engine, *, retries: int, seed: int, bar: tqdm
 ) -> list[list[Rollout]]:
@@ -158,12 +154,8 @@ def _ask(
         groups.setdefault(demand, []).append(i)
     completions: dict[int, Completion] = {}
     for demand, places in groups.items():
-        size = max(len(places), 1) if bar.disable else CHUNK
-        for start in range(0, len(places), size):
-            chunk = places[start : start + size]
-            asked = [prompts[i] for i in chunk]
-            completions |= zip(chunk, _complete(asked, demand, engine, temperature, seed), strict=True)
-            bar.update(len(chunk))
+        asked = [prompts[i] for i in places]
+        completions |= zip(places, _complete(asked, demand, engine, temperature, seed, bar), strict=True)
     return [
         Rollout(prompt, completions[i], paradigm.parse(prompt, completions[i], strict=False))
         for i, prompt in enumerate(prompts)
@@ -178,9 +170,14 @@ class _Demand(NamedTuple):
 
 
 def _complete(
-    prompts: Sequence[Prompt], demand: _Demand, engine: Engine, temperature: float, seed: int
+    prompts: Sequence[Prompt], demand: _Demand, engine: Engine, temperature: float, seed: int, bar: tqdm
 ) -> list[Completion]:
+    def move(*_: object) -> None:
+        bar.update()
+
+    # An engine that is to tell of every answer may ask for fewer at a time.
+    done = None if bar.disable else move
     if demand.continuations:
-        return engine.score(prompts, demand.continuations)
+        return engine.score(prompts, demand.continuations, done)
     sampling = Sampling(demand.max_tokens, temperature=temperature, seed=seed)
-    return [completion for [completion] in engine.generate(prompts, sampling)]
+    return [completion for [completion] in engine.generate(prompts, sampling, done)]

@@ -160,6 +160,8 @@ class Sampling:
     top_p: float = 1.0
     num_generations: int = 1
     seed: int = 0
+    first: int = 0
+    """Number of the first generation: two at `first=1` are the second and the third of three."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,13 +5,14 @@ import time
 import pytest
 from tokenizers import AddedToken, normalizers, processors
 
+from rl_rerank.neutral import IDENTIFIER, TAG
 from rl_rerank.paradigms.first_token import FirstToken
 from rl_rerank.paradigms.groupwise import Groupwise
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.paradigms.pairwise import Pairwise
 from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.paradigms.setwise import Setwise
-from rl_rerank.rendering import IDENTIFIER, TAG, Renderer
+from rl_rerank.rendering import Renderer
 from rl_rerank.types import Candidate, RankingExample
 
 ATTACKS = [

@@ -165,14 +165,14 @@ class Moody(Scripted):
 
     def __init__(self, answers):
         super().__init__(lambda p: "")
-        self.answers, self.asked, self.samplings = answers, [], []
+        self.answers, self.seen, self.samplings = answers, [], []
 
-    def generate(self, prompts, sampling):
+    def generate(self, prompts, sampling, done=None):
         self.samplings.append(sampling)
-        self.asked.append([p.docids for p in prompts])
+        self.seen.append([p.docids for p in prompts])
         turn = len(self.samplings) - 1
         self._answer = lambda p: self.answers[p.docids[0]][turn]
-        return super().generate(prompts, sampling)
+        return super().generate(prompts, sampling, done)
 
 
 def test_an_unusable_answer_is_asked_for_again_with_sampling_and_counted(groups_in_order):
@@ -181,7 +181,7 @@ def test_an_unusable_answer_is_asked_for_again_with_sampling_and_counted(groups_
     read = '{"[1]": 2, "[2]": 5}'
     engine = Moody({"q-0": [read], "q-2": ["?", "?", read], "q-4": ["?", "?", "?"]})
     [ranking], rollouts = rerank([asked], Groupwise(size=2), engine, retries=2, retry_seed=7)
-    assert [len(batch) for batch in engine.asked] == [3, 2, 2]
+    assert [len(batch) for batch in engine.seen] == [3, 2, 2]
     assert [(s.temperature, s.seed) for s in engine.samplings] == [
         (0.0, 0),
         (RETRY_TEMPERATURE, 8),
@@ -199,7 +199,7 @@ def test_without_retries_nothing_is_asked_twice_and_scored_prompts_never_are(gro
     asked = example("q", [0, 1])
     engine = Moody({"q-0": ["?"]})
     [ranking], _ = rerank([asked], Groupwise(size=2), engine)
-    assert (len(engine.asked), ranking.num_retries, ranking.num_fallbacks) == (1, 0, 1)
+    assert (len(engine.seen), ranking.num_retries, ranking.num_fallbacks) == (1, 0, 1)
     engine = Scripted(lambda p: "", lambda p, text: -1.0)
     rerank([asked], Pointwise(), engine, retries=3)
     assert engine.batch_sizes == [2]

@@ -87,7 +87,7 @@ def _answers(
     new = [n for n, key in enumerate(keys) if key not in journal.answers]
     if new:
         if context.engine is None:
-            context.engine = build_stage_engine(context.config, "model")
+            context.engine = build_stage_engine(context.config, "model", context.stage.engine)
         sampling = Sampling(
             paradigm.max_completion_tokens, temperature=context.stage.temperature, seed=context.stage.seed
         )
@@ -98,7 +98,9 @@ def _answers(
 
 def _key(prompt: Prompt, context: StepContext) -> str:
     """What identifies an answer: the model, how it was sampled, and the question."""
-    asked = [asdict(context.config.model), context.stage.temperature, context.stage.seed, asdict(prompt)]
+    engine = context.stage.engine or context.config.engine
+    model = [asdict(context.config.model), engine.answering()]
+    asked = [*model, context.stage.temperature, context.stage.seed, asdict(prompt)]
     return hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
 
 

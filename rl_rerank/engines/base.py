@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol, TypeAlias
 
 from rl_rerank.types import Completion, Prompt, Sampling
 
@@ -17,19 +18,44 @@ class Capability(StrEnum):
     constraint = "constraint"
     """Answers held to the form that a prompt asks for."""
     logprobs = "logprobs"
-    """Log-probabilities of the sampled tokens."""
+    """Log-probabilities of the generated tokens."""
+    pair = "pair"
+    """One number for a query with a document, and nothing else: it answers pointwise prompts and generates no text."""
+
+
+Sink: TypeAlias = Callable[[int, int, Completion], None]
+"""Is told (place of the prompt, number of the sample from 0, completion) as soon as a completion is there."""
+
+NO_USAGE: Mapping[str, float] = MappingProxyType({})
 
 
 class Engine(Protocol):
     """Answers prompts. Batch engines are called with whole rounds."""
 
-    capabilities: frozenset[Capability]
+    @property
+    def capabilities(self) -> frozenset[Capability]: ...
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        """`sampling.num_generations` completions for each prompt, in order."""
+    @property
+    def usage(self) -> Mapping[str, float]:
+        """What the calls so far took, by name; empty for an engine that counts nothing."""
         ...
 
-    def score(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[Completion]:
+    def asked(self, prompt: Prompt) -> Any:
+        """What the model is sent for this prompt, as JSON values."""
+        ...
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, done: Sink | None = None
+    ) -> list[list[Completion]]:
+        """`sampling.num_generations` completions for each prompt, in order.
+
+        A prompt that occurs again is sampled on: its second occurrence has the samples that follow those of the first.
+        """
+        ...
+
+    def score(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Sink | None = None
+    ) -> list[Completion]:
         """One completion a prompt, with `continuations` filled and no text.
 
         Each value is the natural log-probability of the continuation's tokens right after the prompt, in float32.
@@ -39,3 +65,11 @@ class Engine(Protocol):
     def close(self) -> None:
         """Free the model's memory."""
         ...
+
+
+def tell(done: Sink | None, answers: Sequence[Sequence[Completion]]) -> None:
+    """Tell `done` the answers to every prompt, where there is one to tell."""
+    if done is not None:
+        for place, samples in enumerate(answers):
+            for sample, answer in enumerate(samples):
+                done(place, sample, answer)

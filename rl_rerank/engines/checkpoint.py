@@ -23,12 +23,12 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
 
 from rl_rerank import paths
 from rl_rerank.config import Config, ModelConfig, TrainingStage, trained
-from rl_rerank.rendering import Renderer
+from rl_rerank.engines.tokenizer import load_tokenizer as load_tokenizer
+from rl_rerank.engines.tokenizer import renderer as renderer
 
 log = logging.getLogger(__name__)
 
@@ -140,14 +140,6 @@ def _merged(config: Config, adapter: Path, start: str) -> Path:
     return check_model_dir(folder)
 
 
-def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder. Where it has no pad token its end token pads, so mask by length, never by id."""
-    tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
-
-
 def load_model(path: str | Path, dtype: str, trust_remote_code: bool = False) -> PreTrainedModel:
     """The model of a folder in eval mode, on the CPU, with sampling defaults removed so that greedy is greedy."""
     model = AutoModelForCausalLM.from_pretrained(
@@ -164,16 +156,6 @@ def load_model(path: str | Path, dtype: str, trust_remote_code: bool = False) ->
         bos_token_id=shipped.bos_token_id, eos_token_id=shipped.eos_token_id, pad_token_id=shipped.pad_token_id
     )
     return model.eval()
-
-
-def renderer(model: ModelConfig, path: str | Path) -> Renderer:
-    """What turns prompts into the token ids of the model in `path`."""
-    return Renderer(
-        load_tokenizer(path, model.trust_remote_code),
-        max_prompt_tokens=model.max_prompt_tokens,
-        max_passage_tokens=model.max_passage_tokens,
-        template_kwargs=model.template_kwargs,
-    )
 
 
 def copy(source: str | Path, target: Path, dtype: str, trust_remote_code: bool = False) -> None:

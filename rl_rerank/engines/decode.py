@@ -1,15 +1,20 @@
-"""From generated token ids to a completion, the same for every engine."""
+"""From generated token ids to a completion, and from a prompt to its random numbers: the same for every engine."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
-from rl_rerank.types import Completion
+from rl_rerank.types import Completion, Sampling
 
 
 class Decoder(Protocol):
     """What is needed of a tokenizer."""
+
+    backend_tokenizer: Any
 
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> str: ...
 
@@ -23,6 +28,21 @@ def stop_ids(end_id: int, *declared: int | Iterable[int] | None) -> frozenset[in
     return frozenset(found)
 
 
+def draws(asked: Sequence[Any], sampling: Sampling) -> list[tuple[int, int]]:
+    """(seed, number of its first sample) for each prompt, given as what the model is sent.
+
+    Both depend on the prompt and on `sampling` alone, so that what is drawn for it does not depend on what else is
+    asked. A prompt that occurs again goes on behind its own samples.
+    """
+    found: list[tuple[int, int]] = []
+    before: Counter[str] = Counter()
+    for prompt in asked:
+        digest = hashlib.sha256(json.dumps([sampling.seed, prompt]).encode()).hexdigest()
+        found.append((int(digest[:15], 16), sampling.first + before[digest] * sampling.num_generations))
+        before[digest] += 1
+    return found
+
+
 def completion(
     token_ids: Sequence[int],
     stop: frozenset[int],
@@ -32,14 +52,30 @@ def completion(
     """Cut `token_ids` after the first stop token and decode them.
 
     The stop token belongs to `token_ids` and `logprobs` but not to the text. Every other special token stays visible in
-    the text, so that a parser can refuse it.
+    the text, so that a parser can refuse it. With log-probabilities comes where each token's text ends.
     """
     end = next((i for i, token in enumerate(token_ids) if token in stop), None)
     kept = tuple(token_ids if end is None else token_ids[: end + 1])
     text_ids = list(kept if end is None else kept[:-1])
+    text = tokenizer.decode(text_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     return Completion(
-        text=tokenizer.decode(text_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False),
+        text=text,
         token_ids=kept,
         finish_reason="length" if end is None else "stop",
         logprobs=None if logprobs is None else tuple(logprobs[: len(kept)]),
+        token_ends=None if logprobs is None else _token_ends(kept, len(text_ids), text, tokenizer),
     )
+
+
+def _token_ends(kept: Sequence[int], count: int, text: str, tokenizer: Decoder) -> tuple[int, ...] | None:
+    """Where the text of each of `kept` ends, of which the first `count` have one; None where pieces make another text.
+
+    A character that several tokens make belongs to the last of them.
+    """
+    from tokenizers.decoders import DecodeStream  # Not there where servers are asked and no tokenizer is.
+
+    stream, written, ends = DecodeStream(skip_special_tokens=False), "", []
+    for token in kept[:count]:
+        written += stream.step(tokenizer.backend_tokenizer, token) or ""
+        ends.append(len(written))
+    return (*ends, *[len(text)] * (len(kept) - count)) if text.startswith(written) else None

@@ -20,9 +20,9 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from rl_rerank.engines.base import Capability
+from rl_rerank.engines.base import NO_USAGE, Capability, Sink
 from rl_rerank.engines.checkpoint import load_model
-from rl_rerank.engines.decode import completion, stop_ids
+from rl_rerank.engines.decode import completion, draws, stop_ids
 from rl_rerank.engines.mask import TokenMask
 from rl_rerank.rendering import Renderer
 from rl_rerank.types import Completion, Constraint, Prompt, Sampling
@@ -32,6 +32,7 @@ class HFEngine:
     """Answers prompts with a transformers model, on the GPU where there is one."""
 
     capabilities = frozenset({Capability.score, Capability.logprobs, Capability.constraint})
+    usage = NO_USAGE
 
     def __init__(
         self,
@@ -65,46 +66,65 @@ class HFEngine:
         self.pad_id: int = renderer.end_id if pad is None else pad
         self.mask = TokenMask(renderer.tokenizer, renderer.end_id)
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        """`sampling.num_generations` completions a prompt. What is drawn does not depend on how prompts are batched."""
+    def asked(self, prompt: Prompt) -> tuple[int, ...]:
+        """The prompt's token ids."""
+        return self.renderer(prompt).token_ids
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, done: Sink | None = None
+    ) -> list[list[Completion]]:
+        """`sampling.num_generations` completions a prompt. What is drawn depends on nothing else that is asked."""
+        asked = [self.asked(prompt) for prompt in prompts]
+        self._check_context(asked, sampling.max_tokens)
         rows = [
-            (index, copy, self.renderer(prompt).token_ids)
-            for index, prompt in enumerate(prompts)
-            for copy in range(sampling.num_generations)
+            (place, sample, (seed, first + sample), asked[place])
+            for place, (seed, first) in enumerate(draws(asked, sampling))
+            for sample in range(sampling.num_generations)
         ]
-        self._check_context([ids for _, _, ids in rows], sampling.max_tokens)
         found: list[list[Completion | None]] = [[None] * sampling.num_generations for _ in prompts]
         with torch.no_grad(), _Inference(self.model):
-            for batch in _batches([len(ids) + sampling.max_tokens for _, _, ids in rows], self.batch_tokens):
+            for batch in _batches([len(ids) + sampling.max_tokens for *_, ids in rows], self.batch_tokens):
                 picked = [rows[i] for i in batch]
-                constraints = [prompts[index].constraint for index, _, _ in picked]
-                answers = self._generate_batch(picked, constraints, sampling)
-                for (index, copy, _), answer in zip(picked, answers, strict=True):
-                    found[index][copy] = answer
+                answers = self._generate_batch(
+                    [ids for *_, ids in picked],
+                    [seed for _, _, seed, _ in picked],
+                    [prompts[place].constraint for place, *_ in picked],
+                    sampling,
+                )
+                for (place, sample, *_), answer in zip(picked, answers, strict=True):
+                    found[place][sample] = answer
+                    if done is not None:
+                        done(place, sample, answer)
         return [[answer for answer in answers if answer is not None] for answers in found]
 
-    def score(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[Completion]:
+    def score(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Sink | None = None
+    ) -> list[Completion]:
         """Log-probabilities of `continuations` right after each prompt, under the whole vocabulary."""
         if not continuations:
             raise ValueError("score() was given no continuations")
         endings = [self.renderer.continuation_ids(text) for text in continuations]
-        asked = [self.renderer(prompt).token_ids for prompt in prompts]
+        asked = [self.asked(prompt) for prompt in prompts]
         self._check_context(asked, max(map(len, endings)))
         # One-token continuations are all read off one position; longer ones need a row each.
         shared = all(len(ending) == 1 for ending in endings)
         groups = [tuple(endings)] if shared else [(ending,) for ending in endings]
         rows = [(ids + group[0][:-1], group) for ids in asked for group in groups]
+        width = len(groups)
         values: list[list[float]] = [[] for _ in rows]
+        found: list[Completion | None] = [None] * len(prompts)
         with torch.no_grad(), _Inference(self.model):
             for batch in _batches([len(ids) for ids, _ in rows], self.batch_tokens):
                 for i, logprobs in zip(batch, self._score_batch([rows[i] for i in batch]), strict=True):
                     values[i] = logprobs
-        width = len(groups)
-        found = [itertools.chain(*values[i : i + width]) for i in range(0, len(values), width)]
-        return [
-            Completion("", finish_reason="score", continuations=dict(zip(continuations, row, strict=True)))
-            for row in found
-        ]
+                for place in {i // width for i in batch}:
+                    mine = values[place * width : (place + 1) * width]
+                    if all(mine):
+                        scores = dict(zip(continuations, itertools.chain(*mine), strict=True))
+                        found[place] = answer = Completion("", finish_reason="score", continuations=scores)
+                        if done is not None:
+                            done(place, 0, answer)
+        return [answer for answer in found if answer is not None]
 
     def close(self) -> None:
         """Free the model's memory."""
@@ -114,18 +134,14 @@ class HFEngine:
 
     def _generate_batch(
         self,
-        rows: Sequence[tuple[int, int, tuple[int, ...]]],
+        rows: Sequence[tuple[int, ...]],
+        seeds: Sequence[tuple[int, int]],
         constraints: Sequence[Constraint | None],
         sampling: Sampling,
     ) -> list[Completion]:
-        input_ids, attention_mask, position_ids = self._pad([ids for _, _, ids in rows])
-        processors = LogitsProcessorList()
-        if any(constraints):
-            processors.append(_Hold(self.mask, constraints, input_ids.shape[1]))
-        draw = None
-        if sampling.temperature > 0:
-            draw = _Draw(sampling, [(index, copy) for index, copy, _ in rows])
-            processors.append(draw)
+        input_ids, attention_mask, position_ids = self._pad(rows)
+        hold = _Hold(self.mask, constraints, input_ids.shape[1]) if any(constraints) else None
+        choose = _Draw(hold, sampling, seeds) if sampling.temperature > 0 else _Choose(hold)
         output = self.model.generate(  # pyright: ignore[reportCallIssue]
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -136,10 +152,10 @@ class HFEngine:
                 eos_token_id=sorted(self.stop_ids),
                 pad_token_id=self.pad_id,
             ),
-            logits_processor=processors,
+            logits_processor=LogitsProcessorList([choose]),
         )
         answers = output[:, input_ids.shape[1] :].tolist()
-        logprobs = torch.stack(draw.logprobs, dim=1).tolist() if draw else [None] * len(rows)
+        logprobs = torch.stack(choose.logprobs, dim=1).tolist()
         return [
             completion(ids, self.stop_ids, self.renderer.tokenizer, values)
             for ids, values in zip(answers, logprobs, strict=True)
@@ -185,7 +201,7 @@ class HFEngine:
             )
 
 
-class _Hold(LogitsProcessor):
+class _Hold:
     """Leaves the tokens that a row's constraint allows next; `start` is where the answers begin."""
 
     def __init__(self, mask: TokenMask, constraints: Sequence[Constraint | None], start: int) -> None:
@@ -193,7 +209,7 @@ class _Hold(LogitsProcessor):
         self.constraints = constraints
         self.start = start
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         held = scores.clone()
         for row, (constraint, ids) in enumerate(
             zip(self.constraints, input_ids[:, self.start :].tolist(), strict=True)
@@ -202,36 +218,55 @@ class _Hold(LogitsProcessor):
                 allowed = list(self.mask.allowed(self.mask.text(ids, constraint), constraint))
                 held[row] = -torch.inf
                 held[row, allowed] = scores[row, allowed]
-        return held  # pyright: ignore[reportReturnType]
+        return held
 
 
-class _Draw(LogitsProcessor):
-    """Draws each next token and leaves only it, so that greedy search returns the sample.
+class _Choose(LogitsProcessor):
+    """Leaves one token of each row, so that greedy search returns it: the likeliest that `hold` leaves.
 
-    Every row has a generator of its own, seeded by its prompt's place in the call: what is drawn does not depend on how
-    rows are batched. `logprobs` collects the log-probabilities under the untempered model, one (B,) tensor a step.
+    `logprobs` collects the tokens' log-probabilities under the model itself, neither tempered nor held, one (B,) tensor
+    a step.
     """
 
-    def __init__(self, sampling: Sampling, rows: Sequence[tuple[int, int]]) -> None:
+    def __init__(self, hold: _Hold | None) -> None:
+        self.hold = hold
+        self.logprobs: list[Tensor] = []
+
+    def token(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> Tensor:
+        """(B, 1): the next token of every row."""
+        return scores.argmax(dim=-1, keepdim=True)
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        held = scores if self.hold is None else self.hold(input_ids, scores)
+        token = self.token(input_ids, held)  # pyright: ignore[reportArgumentType]
+        self.logprobs.append(scores.float().log_softmax(dim=-1).gather(1, token).squeeze(1))
+        return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)  # pyright: ignore[reportReturnType]
+
+
+class _Draw(_Choose):
+    """Draws each next token.
+
+    Every row has a generator of its own, seeded by its prompt and its number among the prompt's samples: what is drawn
+    does not depend on how rows are batched.
+    """
+
+    def __init__(self, hold: _Hold | None, sampling: Sampling, rows: Sequence[tuple[int, int]]) -> None:
+        super().__init__(hold)
         # Integers hash to themselves in a tuple, independently of PYTHONHASHSEED.
-        seeds = [hash((sampling.seed, index, copy)) % 2**63 for index, copy in rows]
+        seeds = [hash(row) % 2**63 for row in rows]
         uniform = [torch.rand(sampling.max_tokens, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         self.uniform = torch.stack(uniform, dim=1).double()
         self.warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
         if sampling.top_p < 1:
             self.warpers.append(TopPLogitsWarper(sampling.top_p))
-        self.logprobs: list[Tensor] = []
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        raw = scores.float().log_softmax(dim=-1)
+    def token(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> Tensor:
         for warper in self.warpers:
             scores = warper(input_ids, scores)  # pyright: ignore[reportAssignmentType]
         # Inverse of the cumulative distribution, in float64: float32 sums over a vocabulary lose the tail.
         cumulative = scores.double().softmax(dim=-1).cumsum(dim=-1)
         point = self.uniform[len(self.logprobs)].to(scores.device).unsqueeze(1) * cumulative[:, -1:]
-        token = torch.searchsorted(cumulative, point, right=True).clamp(max=scores.shape[-1] - 1)
-        self.logprobs.append(raw.gather(1, token).squeeze(1))
-        return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)  # pyright: ignore[reportReturnType]
+        return torch.searchsorted(cumulative, point, right=True).clamp(max=scores.shape[-1] - 1)
 
 
 class _Inference:

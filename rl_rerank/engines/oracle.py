@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from rl_rerank.engines.base import Capability
+from rl_rerank.engines.base import NO_USAGE, Capability, Sink, tell
 from rl_rerank.types import Completion, Prompt, RankingExample, Sampling
 
 MIDDLE = 0.5
@@ -18,6 +18,7 @@ class Oracle:
     """Answers every prompt as a model would that sees each document's grade plus a Gaussian error."""
 
     capabilities = frozenset({Capability.score})
+    usage = NO_USAGE
 
     def __init__(
         self,
@@ -43,17 +44,28 @@ class Oracle:
         self.batch_sizes: list[int] = []
         """Prompts of each call so far."""
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        self.batch_sizes.append(len(prompts))
-        return [[Completion(self._target(self._seen(p), p))] * sampling.num_generations for p in prompts]
+    def asked(self, prompt: Prompt) -> Any:
+        return asdict(prompt)
 
-    def score(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[Completion]:
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, done: Sink | None = None
+    ) -> list[list[Completion]]:
+        self.batch_sizes.append(len(prompts))
+        found = [[Completion(self._target(self._seen(p), p))] * sampling.num_generations for p in prompts]
+        tell(done, found)
+        return found
+
+    def score(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Sink | None = None
+    ) -> list[Completion]:
         """Continuation n speaks for document n; of a document alone, the first says that it is relevant.
 
         The values are log-probabilities up to a constant of the prompt.
         """
         self.batch_sizes.append(len(prompts))
-        return [Completion("", finish_reason="score", continuations=self._values(p, continuations)) for p in prompts]
+        found = [Completion("", finish_reason="score", continuations=self._values(p, continuations)) for p in prompts]
+        tell(done, [[answer] for answer in found])
+        return found
 
     def close(self) -> None:
         """Nothing to free."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Any
 
-from rl_rerank.engines.base import Capability
+from rl_rerank.engines.base import NO_USAGE, Capability, Sink
 from rl_rerank.types import Completion, Prompt, Sampling
 
 
 class Scripted:
     """Answers with `answer(prompt)`, and scores continuations with `score(prompt, continuation)` where given."""
+
+    usage = NO_USAGE
 
     def __init__(self, answer: Callable[[Prompt], str], score: Callable[[Prompt, str], float] | None = None) -> None:
         self._answer = answer
@@ -18,19 +22,35 @@ class Scripted:
         self.batch_sizes: list[int] = []
         """Prompts of each call so far."""
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
-        self.batch_sizes.append(len(prompts))
-        return [[Completion(self._answer(p)) for _ in range(sampling.num_generations)] for p in prompts]
+    def asked(self, prompt: Prompt) -> Any:
+        return asdict(prompt)
 
-    def score(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[Completion]:
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, done: Sink | None = None
+    ) -> list[list[Completion]]:
+        self.batch_sizes.append(len(prompts))
+        found: list[list[Completion]] = []
+        for place, prompt in enumerate(prompts):
+            found.append([])
+            for sample in range(sampling.num_generations):
+                found[-1].append(Completion(self._answer(prompt)))
+                if done is not None:
+                    done(place, sample, found[-1][-1])
+        return found
+
+    def score(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Sink | None = None
+    ) -> list[Completion]:
         if self._score is None:
             raise ValueError("this scripted engine was given no score function")
         self.batch_sizes.append(len(prompts))
-        score = self._score
-        return [
-            Completion("", finish_reason="score", continuations={c: score(p, c) for c in continuations})
-            for p in prompts
-        ]
+        found: list[Completion] = []
+        for place, prompt in enumerate(prompts):
+            values = {text: self._score(prompt, text) for text in continuations}
+            found.append(Completion("", finish_reason="score", continuations=values))
+            if done is not None:
+                done(place, 0, found[-1])
+        return found
 
     def close(self) -> None:
         """Nothing to free."""

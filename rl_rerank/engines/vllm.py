@@ -11,8 +11,8 @@ import torch
 from transformers import AutoConfig
 
 from rl_rerank.engines import vllm_environment
-from rl_rerank.engines.base import Capability
-from rl_rerank.engines.decode import completion, stop_ids
+from rl_rerank.engines.base import NO_USAGE, Capability, Sink
+from rl_rerank.engines.decode import completion, draws, stop_ids
 from rl_rerank.rendering import Renderer
 from rl_rerank.types import Completion, Prompt, Sampling
 
@@ -25,12 +25,15 @@ from rl_rerank.engines import vllm_mask  # noqa: E402
 
 # Room for an answer in the default context; engine.args.max_model_len sets the context itself.
 _ANSWER_TOKENS = 4096
+PROMPTS_AT_ONCE = 512 if torch.cuda.is_available() else 32
+"""Prompts of one call where answers are waited for: what a kill can lose. Fewer would leave a GPU idle at their end."""
 
 
 class VLLMEngine:
     """Answers prompts with vLLM. Prompts go in as token ids, so nothing is templated twice."""
 
     capabilities = frozenset({Capability.score, Capability.logprobs, Capability.constraint})
+    usage = NO_USAGE
 
     def __init__(
         self,
@@ -75,40 +78,60 @@ class VLLMEngine:
             renderer.end_id, getattr(config, "eos_token_id", None), renderer.tokenizer.eos_token_id
         )
 
-    def generate(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[list[Completion]]:
+    def asked(self, prompt: Prompt) -> tuple[int, ...]:
+        """The prompt's token ids."""
+        return self.renderer(prompt).token_ids
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, done: Sink | None = None
+    ) -> list[list[Completion]]:
         """`sampling.num_generations` completions a prompt; all of a prompt share its computation."""
         is_random = sampling.temperature > 0
+        asked = [self.asked(prompt) for prompt in prompts]
         params = [
             SamplingParams(
                 n=sampling.num_generations,
                 max_tokens=sampling.max_tokens,
                 temperature=sampling.temperature,
                 top_p=sampling.top_p,
-                # With one seed for all, two prompts would draw with the same random numbers.
-                seed=hash((sampling.seed, index)) % 2**31 if is_random else None,
+                # vLLM seeds a request's samples with this and the numbers that follow.
+                seed=(seed + first) % 2**31 if is_random else None,
                 stop_token_ids=sorted(self.stop_ids),
-                logprobs=0 if is_random else None,
+                logprobs=0,
                 detokenize=False,
                 extra_args=vllm_mask.extra_args(prompt.constraint, self.renderer.end_id),
             )
-            for index, prompt in enumerate(prompts)
+            for prompt, (seed, first) in zip(prompts, draws(asked, sampling), strict=True)
         ]
-        rows = [self.renderer(prompt).token_ids for prompt in prompts]
-        outputs = self._run(rows, params, sampling.max_tokens)
-        return [[self._completion(o) for o in output.outputs] for output in outputs]
+        self._check_context(asked, sampling.max_tokens)
+        found: list[list[Completion]] = []
+        for part in _parts(len(prompts), done):
+            for output in self._run(asked[part], params[part]):
+                found.append([self._completion(o) for o in output.outputs])
+                if done is not None:
+                    for sample, answer in enumerate(found[-1]):
+                        done(len(found) - 1, sample, answer)
+        return found
 
-    def score(self, prompts: Sequence[Prompt], continuations: Sequence[str]) -> list[Completion]:
+    def score(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Sink | None = None
+    ) -> list[Completion]:
         """Log-probabilities of `continuations` right after each prompt, under the whole vocabulary."""
         if not continuations:
             raise ValueError("score() was given no continuations")
         endings = [self.renderer.continuation_ids(text) for text in continuations]
-        asked = [self.renderer(prompt).token_ids for prompt in prompts]
+        asked = [self.asked(prompt) for prompt in prompts]
         one_token = all(len(ending) == 1 for ending in endings)
-        values = self._score_tokens(asked, endings) if one_token else self._score_sequences(asked, endings)
-        return [
-            Completion("", finish_reason="score", continuations=dict(zip(continuations, row, strict=True)))
-            for row in values
-        ]
+        self._check_context(asked, 1 if one_token else max(map(len, endings)) + 1)
+        found: list[Completion] = []
+        for part in _parts(len(prompts), done):
+            read = self._score_tokens if one_token else self._score_sequences
+            for row in read(asked[part], endings):
+                scores = dict(zip(continuations, row, strict=True))
+                found.append(Completion("", finish_reason="score", continuations=scores))
+                if done is not None:
+                    done(len(found) - 1, 0, found[-1])
+        return found
 
     def close(self) -> None:
         """Free the model's memory."""
@@ -123,7 +146,7 @@ class VLLMEngine:
         # Exactly these tokens, however unlikely: no top-k that a token could fall out of.
         params = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=sorted(set(tokens)), detokenize=False)
         found: list[list[float]] = []
-        for output in self._run(rows, params, 1):
+        for output in self._run(rows, params):
             logprobs = output.outputs[0].logprobs
             assert logprobs is not None
             found.append([logprobs[0][token].logprob for token in tokens])
@@ -133,7 +156,7 @@ class VLLMEngine:
         self, rows: Sequence[tuple[int, ...]], endings: Sequence[tuple[int, ...]]
     ) -> list[list[float]]:
         params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
-        outputs = self._run([row + ending for row in rows for ending in endings], params, 1)
+        outputs = self._run([row + ending for row in rows for ending in endings], params)
         values: list[float] = []
         for i, output in enumerate(outputs):
             ending = endings[i % len(endings)]
@@ -146,20 +169,26 @@ class VLLMEngine:
             values.append(total)
         return [values[i : i + len(endings)] for i in range(0, len(values), len(endings))]
 
-    def _run(
-        self, rows: Sequence[tuple[int, ...]], params: SamplingParams | Sequence[SamplingParams], max_tokens: int
-    ) -> list[RequestOutput]:
+    def _check_context(self, rows: Sequence[tuple[int, ...]], max_tokens: int) -> None:
         longest = max(map(len, rows), default=0)
         if longest + max_tokens > self.context:
             raise ValueError(
                 f"a prompt of {longest} tokens and an answer of up to {max_tokens} do not fit vLLM's context of "
                 f"{self.context}; raise engine.args.max_model_len or lower model.max_prompt_tokens"
             )
+
+    def _run(
+        self, rows: Sequence[tuple[int, ...]], params: SamplingParams | Sequence[SamplingParams]
+    ) -> list[RequestOutput]:
         return self.llm.generate([{"prompt_token_ids": list(ids)} for ids in rows], params, use_tqdm=False)
 
     def _completion(self, output: Any) -> Completion:
         ids = list(output.token_ids)
-        logprobs = None
-        if output.logprobs is not None:
-            logprobs = [step[token].logprob for step, token in zip(output.logprobs, ids, strict=True)]
+        logprobs = [step[token].logprob for step, token in zip(output.logprobs, ids, strict=True)]
         return completion(ids, self.stop_ids, self.renderer.tokenizer, logprobs)
+
+
+def _parts(count: int, done: Sink | None) -> list[slice]:
+    """Slices of `count` prompts: all at once, which is fastest, unless somebody waits for answers."""
+    step = max(count, 1) if done is None else PROMPTS_AT_ONCE
+    return [slice(start, start + step) for start in range(0, count, step)]

@@ -71,10 +71,18 @@ def check_engine(paradigm: Paradigm, engine: str, capabilities: Collection[str])
             f"the paradigm {paradigm.name!r} has constrained=true, and the engine {engine} cannot hold answers to a "
             "form; use hf or vllm, or constrained=false"
         )
+    if "pair" in capabilities:
+        if paradigm.name != "pointwise" or len(paradigm.continuations) != 2:
+            raise ValueError(
+                f"a cross-encoder scores a query with one document, which serves the paradigm 'pointwise' alone; got "
+                f"{paradigm.name!r}"
+            )
+        return
     if paradigm.continuations and "score" not in capabilities:
         raise ValueError(
             f"the paradigm {paradigm.name!r} scores {' and '.join(map(repr, paradigm.continuations))} at the answer "
-            f"position, which the engine {engine} cannot do; use hf or vllm"
+            f"position, which the engine {engine} cannot do; use hf or vllm, or a vLLM server with "
+            "engine.args.tokenizer"
         )
     if getattr(paradigm, "needs_logprobs", False) and "logprobs" not in capabilities:
         raise ValueError(

@@ -61,8 +61,7 @@ LABELLED = re.compile(
 class PointwiseGraded:
     max_score: int = 10
     rule: str = "plain"
-    """What documents are ordered by: `plain`, `weighted` or `expected`. `weighted` reads the log-probabilities of the
-    answer's tokens; hf and vllm give these for sampled answers only so far, so greedy ones count as malformed."""
+    """What documents are ordered by: `plain`, `weighted` or `expected`."""
     documents: int = 4
     """Training: documents of each query that are asked about, of at least two grades."""
     reasoning: bool = False

@@ -34,21 +34,23 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
     label = stage.label or name
     rollouts: list[Rollout] = []
     formats: dict[str, Any] = {}
+    usage: dict[str, float] = {}
     started = time.monotonic()
     if not stage.asks:
         rankings = _fused(config, name, stage) if stage.fuse else [fusion.first_stage(example) for example in examples]
         seconds = time.monotonic() - started
     else:
-        engine = build_stage_engine(config, stage.model)
+        engine = build_stage_engine(config, stage.model, stage.engine)
         try:
             started = time.monotonic()
             paradigm = build_paradigm(config, stage.paradigm or config.paradigm)
             rankings, rollouts = rank(examples, paradigm, engine, stage, progress=label)
             seconds = time.monotonic() - started
             formats = _formats(config, stage, examples, engine)
+            usage = dict(engine.usage)
         finally:
             engine.close()
-    summary = _summary(label, stage, rankings, seconds)
+    summary = _summary(label, stage, rankings, seconds) | ({"usage": usage} if usage else {})
     trec.write_run(folder / "run.trec", rankings, tag="-".join(label.split()))
     paths.write_jsonl(folder / RANKINGS, map(_ranking_row, rankings))
     paths.write_jsonl(folder / "rollouts.jsonl", map(_row, rollouts))

@@ -91,10 +91,9 @@ def run(config: Config, name: str, stage: SynthStage) -> None:
             f"{name}: teacher={stage.teacher} made no row from {len(examples)} training examples: {summary}"
         )
     paths.write_jsonl(context.directory / "rows.jsonl", rows)
-    paths.write_json(
-        context.directory / "summary.json",
-        {"teacher": stage.teacher, "seed": stage.seed, "data": store.fingerprint, "paradigms": summary},
-    )
+    usage = {} if context.engine is None else dict(context.engine.usage)
+    about = {"teacher": stage.teacher, "seed": stage.seed, "data": store.fingerprint, "paradigms": summary}
+    paths.write_json(context.directory / "summary.json", about | ({"usage": usage} if usage else {}))
     (context.directory / "rows.partial.jsonl").unlink(missing_ok=True)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -102,6 +103,35 @@ def test_samples_carry_their_log_probabilities_and_do_not_depend_on_the_batch(en
             assert a.logprobs == pytest.approx(logprobs(engine, prompt, a.token_ids), abs=1e-4)
 
 
+def test_greedy_answers_carry_their_log_probabilities(engine):
+    for prompt, [answer] in zip(PROMPTS, engine.generate(PROMPTS, Sampling(6)), strict=True):
+        assert answer.logprobs == pytest.approx(logprobs(engine, prompt, answer.token_ids), abs=1e-4)
+
+
+def test_what_is_drawn_does_not_depend_on_what_else_is_asked(engine):
+    sampling = Sampling(5, temperature=1.0, num_generations=3, seed=3)
+    together = engine.generate(PROMPTS, sampling)
+    assert [c.token_ids for c in engine.generate(PROMPTS[2:3], sampling)[0]] == [c.token_ids for c in together[2]]
+    [[third]] = engine.generate(PROMPTS[2:3], replace(sampling, num_generations=1, first=2))
+    assert third.token_ids == together[2][2].token_ids
+
+
+def test_a_prompt_that_occurs_again_is_sampled_on(engine):
+    once = engine.generate(PROMPTS[:1], Sampling(5, temperature=1.0, num_generations=4))
+    twice = engine.generate(PROMPTS[:1] * 2, Sampling(5, temperature=1.0, num_generations=2))
+    assert [c.token_ids for c in once[0]] == [c.token_ids for row in twice for c in row]
+
+
+def test_every_completion_is_told_as_soon_as_it_is_there(one_by_one):
+    told = {}
+    answers = one_by_one.generate(PROMPTS, Sampling(3), lambda place, sample, c: told.update({(place, sample): c}))
+    assert told == {(place, 0): c for place, [c] in enumerate(answers)}
+    for texts in (["yes", "no"], ["no", "yes [2] > [1]"]):
+        told.clear()
+        scored = one_by_one.score(PROMPTS, texts, lambda place, sample, c: told.update({(place, sample): c}))
+        assert told == {(place, 0): c for place, c in enumerate(scored)}
+
+
 def test_another_seed_draws_other_samples(engine):
     texts = [engine.generate(PROMPTS, Sampling(8, temperature=1.0, seed=s))[0][0].text for s in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
@@ -111,13 +141,15 @@ def test_tokens_are_drawn_in_proportion_to_their_probability():
     rows = [(i, 0) for i in range(4000)]
     # p = (.5, .3, .2); the standard error of a share is at most sqrt(.25 / 4000) = .008.
     scores = torch.tensor([[math.log(0.5), math.log(0.3), math.log(0.2)]]).repeat(len(rows), 1)
-    drawn = _Draw(Sampling(1, temperature=1.0), rows)(torch.zeros(len(rows), 0, dtype=torch.long), scores).argmax(-1)
+    drawn = _Draw(None, Sampling(1, temperature=1.0), rows)(torch.zeros(len(rows), 0, dtype=torch.long), scores).argmax(
+        -1
+    )
     assert [(drawn == i).float().mean().item() for i in range(3)] == pytest.approx([0.5, 0.3, 0.2], abs=0.03)
 
 
 def test_top_p_draws_from_the_nucleus_only():
     scores = torch.tensor([[math.log(0.5), math.log(0.3), math.log(0.2)]]).repeat(200, 1)
-    draw = _Draw(Sampling(1, temperature=1.0, top_p=0.7), [(i, 0) for i in range(200)])
+    draw = _Draw(None, Sampling(1, temperature=1.0, top_p=0.7), [(i, 0) for i in range(200)])
     # .5 alone is below .7, .5 + .3 is not: the third token is outside.
     assert set(draw(torch.zeros(200, 0, dtype=torch.long), scores).argmax(-1).tolist()) == {0, 1}
 
@@ -150,6 +182,20 @@ def test_the_end_token_is_kept_in_the_ids_and_not_in_the_text(chatml_tokenizer):
     assert ended.logprobs == (-1.0,) * (len(yes) + 1)
     cut = completion(yes, stop, chatml_tokenizer)
     assert (cut.text, cut.finish_reason, cut.logprobs) == ("yes", "length", None)
+
+
+@pytest.mark.parametrize("text", ["<answer>10</answer>", "\u00dcber \U0001f600 na\u00efve \u65e5\u672c 7", ""])
+def test_with_log_probabilities_every_token_says_where_its_text_ends(chatml_tokenizer, text):
+    ids = chatml_tokenizer.encode(text)
+    answer = completion([*ids, 2], frozenset({2}), chatml_tokenizer, [-1.0] * (len(ids) + 1))
+    assert answer.text == text
+    assert len(answer.token_ends) == len(answer.token_ids)
+    starts = [0, *answer.token_ends]
+    pieces = [text[a:b] for a, b in zip(starts, answer.token_ends, strict=False)]
+    assert "".join(pieces) == text
+    for token, piece in zip(ids, pieces, strict=False):
+        alone = chatml_tokenizer.decode([token])
+        assert piece == alone or "\ufffd" in alone  # part of a character
 
 
 def test_other_special_tokens_stay_visible_in_the_text(chatml_tokenizer):

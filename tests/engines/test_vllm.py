@@ -46,15 +46,16 @@ def answers(kind: str, folder: str) -> dict:
         "one_token": [c.continuations for c in engine.score(prompts, ONE_TOKEN)],
         "longer": [c.continuations for c in engine.score(prompts, LONGER)],
         "greedy": [asdict(c) for [c] in engine.generate(prompts, Sampling(8))],
-        "sampled": [
-            [asdict(c) for c in row]
-            for row in engine.generate(prompts[:1] * 2, Sampling(6, temperature=1.0, num_generations=3, seed=5))
-        ],
     }
     held = [replace(prompts[0], constraint=Permutation(12)), replace(prompts[1], constraint=Scores(3, 10)), prompts[2]]
     found["held"] = [asdict(c) for [c] in engine.generate(held, Sampling(120))]
     drawn = engine.generate(held[:2], Sampling(120, temperature=2.0, num_generations=4, seed=1))
     found["drawn"] = [[c.text for c in row] for row in drawn]
+    told: list[list[int]] = []
+    drawn = Sampling(6, temperature=1.0, num_generations=3, seed=5)
+    sampled = engine.generate(prompts[:1] * 2, drawn, lambda place, sample, _: told.append([place, sample]))
+    [[third]] = engine.generate(prompts[:1], replace(drawn, num_generations=1, first=2))
+    found |= {"sampled": [[asdict(c) for c in row] for row in sampled], "third": asdict(third), "told": told}
     with pytest.raises(ValueError, match="do not fit"):
         engine.generate(prompts, Sampling(10**6))
     engine.close()
@@ -75,9 +76,11 @@ def test_vllm_agrees_with_transformers(tiny_model_dir):
         for a, b in zip(vllm[name], hf[name], strict=True):
             # The same log-probabilities under the whole vocabulary, not only the same differences.
             assert a == pytest.approx(b, abs=1e-3)
-    assert vllm["greedy"] == hf["greedy"]
+    for name in ("greedy", "held"):
+        for a, b in zip(vllm[name], hf[name], strict=True):
+            assert a.pop("logprobs") == pytest.approx(b.pop("logprobs"), abs=1e-3)
+            assert a == b
     # A random model, held to a form, writes in it; what is not held is as it was.
-    assert vllm["held"] == hf["held"]
     assert vllm["held"][2]["token_ids"][:8] == vllm["greedy"][2]["token_ids"]
     for found in (vllm, hf):
         [permutation, scores, _] = [c["text"] for c in found["held"]]
@@ -87,5 +90,7 @@ def test_vllm_agrees_with_transformers(tiny_model_dir):
     for row in vllm["sampled"]:
         assert len({tuple(c["token_ids"]) for c in row}) == 3
         assert all(len(c["logprobs"]) == len(c["token_ids"]) and max(c["logprobs"]) <= 0 for c in row)
-    # One prompt asked twice is drawn twice.
+    # One prompt asked twice is drawn twice, and its third sample is the same when it is asked for alone.
     assert vllm["sampled"][0] != vllm["sampled"][1]
+    assert vllm["third"]["token_ids"] == vllm["sampled"][0][2]["token_ids"]
+    assert vllm["told"] == [[0, 0], [0, 1], [0, 2], [1, 0], [1, 1], [1, 2]]

@@ -1,0 +1,129 @@
+"""Cross-encoders: models with a head that gives one number for a query with a document.
+
+They see the query and the document of a pointwise prompt and nothing else of it. Their number x is the log-odds that
+the document is relevant, so the positive answer has the log-probability log sigmoid(x), the negative one log
+sigmoid(-x), and the score of a document, which is their difference, is x.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from sentence_transformers import CrossEncoder
+
+from rl_rerank.config import ModelConfig
+from rl_rerank.engines.base import NO_USAGE, Capability, Sink
+from rl_rerank.types import Completion, Prompt, Sampling
+
+PAIRS_AT_ONCE = 512
+"""Pairs of one call where answers are waited for: what a kill can lose."""
+
+
+class CrossEncoderEngine:
+    """Scores with a sentence-transformers CrossEncoder, on the GPU where there is one.
+
+    Args:
+        path: a folder with a sequence-classification model of one label.
+        model: its dtype, its budgets, which the model's own context bounds, and whether code of the folder may run.
+    """
+
+    capabilities = frozenset({Capability.pair})
+    usage = NO_USAGE
+
+    def __init__(self, path: Path, model: ModelConfig, *, batch_size: int = 32) -> None:
+        _check_head(path)
+        self.batch_size = batch_size
+        self.max_passage_tokens = model.max_passage_tokens
+        self.encoder = CrossEncoder(
+            str(path),
+            trust_remote_code=model.trust_remote_code,
+            local_files_only=True,
+            activation_fn=torch.nn.Identity(),
+            model_kwargs={"dtype": getattr(torch, model.dtype), "use_safetensors": True},
+        )
+        self.max_tokens = min(self.encoder.max_seq_length or model.max_prompt_tokens, model.max_prompt_tokens)
+        self.encoder.max_seq_length = self.max_tokens
+        self.tokenizer: Any = self.encoder.tokenizer
+        # A document that spells out a control token must not have it.
+        self.tokenizer.split_special_tokens = True
+
+    def asked(self, prompt: Prompt) -> Any:
+        """The pair, and where it is cut."""
+        return [*self._pair(prompt), self.max_tokens]
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, done: Sink | None = None
+    ) -> list[list[Completion]]:
+        raise ValueError("a cross-encoder generates no text; use engine=hf, vllm or openai")
+
+    def score(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Sink | None = None
+    ) -> list[Completion]:
+        """Log-probabilities of the positive and the negative answer, which `continuations` names in this order.
+
+        Raises:
+            ValueError: if there are not two continuations, or a prompt shows other than one document.
+        """
+        if len(continuations) != 2:
+            raise ValueError(f"a cross-encoder scores a positive and a negative answer; got {list(continuations)}")
+        pairs = [self._pair(prompt) for prompt in prompts]
+        found: list[Completion] = []
+        step = max(len(pairs), 1) if done is None else PAIRS_AT_ONCE
+        for start in range(0, len(pairs), step):
+            some: Any = pairs[start : start + step]
+            logits = self.encoder.predict(some, batch_size=self.batch_size, show_progress_bar=False).tolist()
+            for x in logits:
+                scores = dict(zip(continuations, (_log_sigmoid(x), _log_sigmoid(-x)), strict=True))
+                found.append(Completion("", finish_reason="score", continuations=scores))
+                if done is not None:
+                    done(len(found) - 1, 0, found[-1])
+        return found
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        del self.encoder
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _pair(self, prompt: Prompt) -> tuple[str, str]:
+        """The query with its instruction, and the document with its title."""
+        if len(prompt.docids) != 1:
+            raise ValueError(
+                f"a cross-encoder scores one document a prompt; the {prompt.paradigm} prompt of qid {prompt.qid!r} "
+                f"shows {len(prompt.docids)}"
+            )
+        theirs = [segment for message in prompt.messages for segment in message.segments if not segment.is_ours]
+        query = " ".join(segment.text for segment in theirs if segment.docid is None)
+        document = " ".join(segment.text for segment in theirs if segment.docid is not None)
+        if self.max_passage_tokens is not None:
+            ends = self.tokenizer(document, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+            kept = ends["offset_mapping"][: self.max_passage_tokens]
+            document = document[: kept[-1][1] if kept else 0]
+        return query, document
+
+
+def _log_sigmoid(x: float) -> float:
+    return min(x, 0.0) - math.log1p(math.exp(-abs(x)))
+
+
+def _check_head(path: Path) -> None:
+    """Refuse what a head would have to be made up for.
+
+    Raises:
+        ValueError: naming the folder and what it holds.
+    """
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    architectures = config.get("architectures") or []
+    if not any(name.endswith("ForSequenceClassification") for name in architectures):
+        raise ValueError(
+            f"{str(path)!r} holds {', '.join(architectures) or 'a model of unknown kind'}, which is no cross-encoder: "
+            "engine=cross_encoder needs a sequence-classification model"
+        )
+    labels = config.get("id2label") or {0: "", 1: ""}  # transformers leaves its default out
+    if len(labels) != 1:
+        raise ValueError(f"{str(path)!r} gives {len(labels)} numbers for a pair; a cross-encoder that ranks gives one")

@@ -1,0 +1,157 @@
+"""An engine whose answers are kept: only what the journal lacks is asked for."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from rl_rerank import journal
+from rl_rerank.engines.base import Capability, Engine, Sink
+from rl_rerank.engines.decode import draws
+from rl_rerank.journal import Journal
+from rl_rerank.types import Completion, Prompt, Sampling
+
+
+class Journaled:
+    """Gives the answers that `engine` would give, from the journal where they stand there.
+
+    Each sample of a prompt is an answer of its own, and is written as soon as the engine tells it. A greedy prompt that
+    occurs several times is asked once.
+
+    Args:
+        identity: which model answers, so that answers of another are never taken for its own.
+    """
+
+    def __init__(self, engine: Engine, answers: Journal, identity: Mapping[str, Any]) -> None:
+        self.engine = engine
+        self.journal = answers
+        self.identity = identity
+        self._counts = Counter(asked=0, from_journal=0)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return self.engine.capabilities
+
+    @property
+    def usage(self) -> Mapping[str, float]:
+        """What the engine counts, and how many answers were asked for and how many the journal had."""
+        return {**self.engine.usage, **self._counts}
+
+    def asked(self, prompt: Prompt) -> Any:
+        return self.engine.asked(prompt)
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, done: Sink | None = None
+    ) -> list[list[Completion]]:
+        numbered = self._keys(prompts, sampling)
+        call = _Call(self, [list(row.values()) for row in numbered], done)
+        # Prompts that lack the same samples are asked together, and equal ones once.
+        lacking: dict[tuple[int, int], dict[str, int]] = defaultdict(dict)
+        for place, row in enumerate(numbered):
+            for first, count in _runs([number for number, key in row.items() if key in call.lacking]):
+                lacking[first, count].setdefault(row[first], place)
+        for (first, count), some in lacking.items():
+            places = list(some.values())
+            self.engine.generate(
+                [prompts[place] for place in places],
+                replace(sampling, first=first, num_generations=count),
+                call.keeping([[numbered[place][first + i] for i in range(count)] for place in places]),
+            )
+        return call.answers()
+
+    def score(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Sink | None = None
+    ) -> list[Completion]:
+        keys = [
+            journal.key(self.identity, self._sent(p), sampling=None, sample=0, continuations=continuations)
+            for p in prompts
+        ]
+        call = _Call(self, [[key] for key in keys], done)
+        if lacking := {key: place for place, key in enumerate(keys) if key in call.lacking}:
+            asked = [prompts[place] for place in lacking.values()]
+            self.engine.score(asked, continuations, call.keeping([[key] for key in lacking]))
+        return [answer for [answer] in call.answers()]
+
+    def close(self) -> None:
+        self.engine.close()
+        self.journal.close()
+
+    def _keys(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[dict[int, str]]:
+        """Number of a sample -> its key, for each prompt."""
+        sent = [self._sent(prompt) for prompt in prompts]
+        firsts = (
+            [first for _, first in draws(sent, sampling)] if sampling.temperature > 0 else [sampling.first] * len(sent)
+        )
+        return [
+            {
+                number: journal.key(self.identity, asked, sampling=sampling, sample=number, continuations=())
+                for number in range(first, first + sampling.num_generations)
+            }
+            for asked, first in zip(sent, firsts, strict=True)
+        ]
+
+    def _sent(self, prompt: Prompt) -> Any:
+        """What the model is sent, and the form that its answer is held to."""
+        form = prompt.constraint
+        return self.asked(prompt) if form is None else [self.asked(prompt), repr(form)]
+
+    def count(self, asked: int, from_journal: int) -> None:
+        """Add to what `usage` says."""
+        self._counts.update(asked=asked, from_journal=from_journal)
+
+
+class _Call:
+    """One call's answers by their keys: those that the journal has are told at once, the others as they come.
+
+    Attributes:
+        lacking: the keys that the engine has to be asked for.
+    """
+
+    def __init__(self, engine: Journaled, keys: Sequence[Sequence[str]], done: Sink | None) -> None:
+        """`keys` holds a row for each prompt, a key for each sample."""
+        self.engine = engine
+        self.keys = keys
+        self.done = done
+        self.places: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for place, row in enumerate(keys):
+            for sample, key in enumerate(row):
+                self.places[key].append((place, sample))
+        self.found = engine.journal.answers(self.places)
+        self.lacking = self.places.keys() - self.found.keys()
+        engine.count(len(self.lacking), sum(map(len, keys)) - len(self.lacking))
+        for key in self.places:
+            if key in self.found:
+                self._tell(key)
+
+    def keeping(self, keys: Sequence[Sequence[str]]) -> Sink:
+        """Writes what the engine tells under the key of its prompt and sample."""
+
+        def keep(place: int, sample: int, answer: Completion) -> None:
+            key = keys[place][sample]
+            self.engine.journal.add(key, answer, self.engine.identity)
+            # As the journal has it, so that it is the same now and when it is asked for again.
+            self.found |= self.engine.journal.answers([key])
+            self._tell(key)
+
+        return keep
+
+    def answers(self) -> list[list[Completion]]:
+        """Those of every prompt."""
+        return [[self.found[key] for key in row] for row in self.keys]
+
+    def _tell(self, key: str) -> None:
+        for place, sample in self.places[key] if self.done is not None else []:
+            self.done(place, sample, self.found[key])  # pyright: ignore[reportOptionalCall]
+
+
+def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """(first, length) of every run of consecutive numbers."""
+    runs: list[tuple[int, int]] = []
+    for number in numbers:
+        if runs and sum(runs[-1]) == number:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((number, 1))
+    return runs
