@@ -1,13 +1,13 @@
-"""The transformers engine: plain generate() and one forward a batch for scores.
+"""The transformers engine: plain generate(), and for scores one forward of every prompt, whatever is scored behind it.
 
-Shapes: B rows of a batch, L padded length, C continuations, K tokens of the longest continuation.
+Shapes: B rows of a batch, L padded length, E endings, K tokens of the longest one less 1, V vocabulary.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -106,24 +106,17 @@ class HFEngine:
         endings = [self.renderer.continuation_ids(text) for text in continuations]
         asked = [self.asked(prompt) for prompt in prompts]
         self._check_context(asked, max(map(len, endings)))
-        # One-token continuations are all read off one position; longer ones need a row each.
-        shared = all(len(ending) == 1 for ending in endings)
-        groups = [tuple(endings)] if shared else [(ending,) for ending in endings]
-        rows = [(ids + group[0][:-1], group) for ids in asked for group in groups]
-        width = len(groups)
-        values: list[list[float]] = [[] for _ in rows]
+        # Prompts of a batch are repeated for continuations of several tokens.
+        copies = len(endings) if max(map(len, endings)) > 1 else 1
         found: list[Completion | None] = [None] * len(prompts)
         with torch.no_grad(), _Inference(self.model):
-            for batch in _batches([len(ids) for ids, _ in rows], self.batch_tokens):
-                for i, logprobs in zip(batch, self._score_batch([rows[i] for i in batch]), strict=True):
-                    values[i] = logprobs
-                for place in {i // width for i in batch}:
-                    mine = values[place * width : (place + 1) * width]
-                    if all(mine):
-                        scores = dict(zip(continuations, itertools.chain(*mine), strict=True))
-                        found[place] = answer = Completion("", finish_reason="score", continuations=scores)
-                        if done is not None:
-                            done(place, 0, answer)
+            for batch in _batches([len(ids) * copies for ids in asked], self.batch_tokens):
+                scored = self._score_batch([asked[place] for place in batch], endings)
+                for place, values in zip(batch, scored, strict=True):
+                    scores = dict(zip(continuations, values, strict=True))
+                    found[place] = answer = Completion("", finish_reason="score", continuations=scores)
+                    if done is not None:
+                        done(place, 0, answer)
         return [answer for answer in found if answer is not None]
 
     def close(self) -> None:
@@ -161,28 +154,43 @@ class HFEngine:
             for ids, values in zip(answers, logprobs, strict=True)
         ]
 
-    def _score_batch(self, rows: Sequence[tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]]) -> list[list[float]]:
-        """Rows are (prompt and the continuation's first tokens, continuations that end right after them)."""
-        input_ids, attention_mask, position_ids = self._pad([ids for ids, _ in rows])
-        # With left padding the positions that predict the continuations are the last K of every row.
-        longest = max(len(group[0]) for _, group in rows)
-        logits: Tensor = self.model(
+    def _score_batch(self, rows: Sequence[Sequence[int]], endings: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probability of every ending behind every row, which is computed once for all its endings."""
+        input_ids, attention_mask, position_ids = self._pad(rows)
+        longest = max(map(len, endings))
+        output = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            use_cache=False,
-            logits_to_keep=longest,
-        ).logits.float()
-        device = logits.device
-        # (B, K, C): token t of each of the C continuations; what a shorter one lacks in front is masked.
-        missing = [longest - len(group[0]) for _, group in rows]
-        tokens = torch.tensor(
-            [list(zip(*([0] * n + list(e) for e in g), strict=True)) for n, (_, g) in zip(missing, rows, strict=True)],
-            device=device,
+            use_cache=longest > 1,
+            logits_to_keep=1,
         )
-        mask = torch.tensor([[0.0] * n + [1.0] * (longest - n) for n in missing], device=device).unsqueeze(2)
-        logprobs = logits.gather(2, tokens) - logits.logsumexp(dim=-1, keepdim=True)
-        return (logprobs * mask).sum(dim=1).tolist()
+        first = torch.tensor([ending[0] for ending in endings], device=input_ids.device)
+        logprobs = output.logits[:, -1].float().log_softmax(dim=-1)[:, first]  # (B, E)
+        if longest > 1:
+            logprobs += self._further(output.past_key_values, attention_mask, endings)
+        return logprobs.tolist()
+
+    def _further(self, cache: Any, attention_mask: Tensor, endings: Sequence[Sequence[int]]) -> Tensor:
+        """(B, E) log-probabilities of the endings' tokens behind the first; `cache` holds the (B, L) prompts."""
+        cache.batch_repeat_interleave(len(endings))
+        length, device = max(map(len, endings)) - 1, attention_mask.device
+        # (B E, K): what is fed, all but the last tokens; and (E, K): what is predicted by it. Padded on the right.
+        fed = torch.tensor([[*e[:-1], *[self.pad_id] * (length + 1 - len(e))] for e in endings], device=device)
+        predicted = torch.tensor([[*e[1:], *[0] * (length + 1 - len(e))] for e in endings], device=device)
+        is_real = torch.tensor([[float(k + 1 < len(e)) for k in range(length)] for e in endings], device=device)
+        mask = attention_mask.repeat_interleave(len(endings), dim=0)
+        positions = mask.sum(dim=1, keepdim=True) + torch.arange(length, device=device)
+        logits: Tensor = self.model(
+            input_ids=fed.repeat(len(attention_mask), 1),
+            attention_mask=torch.cat([mask, mask.new_ones(len(mask), length)], dim=1),
+            position_ids=positions,
+            past_key_values=cache,
+        ).logits.float()
+        logits = logits.view(len(attention_mask), len(endings), length, -1)
+        tokens = predicted.expand(len(logits), -1, -1).unsqueeze(-1)
+        values = logits.gather(3, tokens).squeeze(3) - logits.logsumexp(dim=3)
+        return (values * is_real).sum(dim=2)
 
     def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
         """Left-padded (input_ids, attention_mask, position_ids), each (B, L). The pad id may occur inside a row."""
