@@ -11,6 +11,7 @@ compares the overridden methods of the installed trl with those that this file w
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -27,20 +28,25 @@ from trl.trainer.utils import split_tensor_dict
 
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.reward import Term, score, total
-from rl_rerank.training import on_policy, prefix, vllm_rollout
+from rl_rerank.training import on_policy, prefix, shared_attention, vllm_rollout
 from rl_rerank.training.questions import Question
 from rl_rerank.training.sampling import sample_groups
 from rl_rerank.types import Completion, Rollout, Status
+
+logger = logging.getLogger(__name__)
 
 OVERRIDES = (
     "_tokenize_prompts",
     "_generate_single_turn",
     "_get_per_token_logps_and_entropies",
+    "_compute_loss",
     "_prepare_inputs",
     "_calculate_rewards",
     "_generate_and_score_completions",
 )
 """The methods of trl.GRPOTrainer that `RankingGRPOTrainer` replaces or wraps."""
+GAP_FLOAT32, GAP_REDUCED = 1e-3, 5e-2
+"""How far apart the two ways to log-probabilities may be on the first batch, in nats a token on average."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +94,14 @@ class RankingGRPOTrainer(GRPOTrainer):
         self.max_logprob_gap = max_logprob_gap
         self.completions: list[dict[str, Any]] = []
         self._rows: list[dict[str, Any]] = []
+        self._skipping: _Skipping | None = None
+        self._is_verified = False
         unwrapped = self.accelerator.unwrap_model(self.model)
-        self.prefix_refusal = "the configuration says so" if not shared_prefix else prefix.refusal(unwrapped.config)
+        self.prefix_refusal = "the configuration says so" if not shared_prefix else prefix.refusal(unwrapped)
+        if self.prefix_refusal is None:
+            shared_attention.install(unwrapped)
+            if self.ref_model is not None:
+                shared_attention.install(self.accelerator.unwrap_model(self.ref_model))
 
     def _question(self, key: str) -> Question:
         return self.task.questions[int(key)]
@@ -130,6 +142,26 @@ class RankingGRPOTrainer(GRPOTrainer):
             model.train(was_training)
         return completions, None
 
+    def _compute_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
+        self._skipping = self._to_skip(inputs)
+        try:
+            return super()._compute_loss(model, inputs)
+        finally:
+            self._skipping = None
+
+    def _to_skip(self, inputs: Mapping[str, Tensor]) -> _Skipping | None:
+        """The groups of a micro-batch that teach nothing, where the loss of a group without advantages is exactly 0."""
+        has_other_terms = self.beta != 0 or self._entropy_bonus_enabled or self.aux_loss_enabled
+        if has_other_terms or self.top_entropy_quantile < 1:
+            return None
+        teaches = (inputs["advantages"].view(-1, self.num_generations) != 0).any(1)  # [N]
+        mode = "train" if self.model.training else "eval"
+        self._metrics[mode]["skipped_groups"].append(1 - self.accelerator.gather(teaches.float()).mean().item())
+        if bool(teaches.all()):
+            return None
+        rows = teaches.repeat_interleave(self.num_generations)
+        return _Skipping(rows, inputs["completion_mask"], inputs.get("old_per_token_logps"))
+
     def _get_per_token_logps_and_entropies(
         self,
         model: Any,
@@ -141,17 +173,43 @@ class RankingGRPOTrainer(GRPOTrainer):
         compute_aux_loss: bool = False,
         **multimodal: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        if self.prefix_refusal or compute_aux_loss or any(value is not None for value in multimodal.values()):
-            return super()._get_per_token_logps_and_entropies(
-                model,
-                input_ids,
-                attention_mask,
-                logits_to_keep,
-                batch_size,
-                compute_entropy,
-                compute_aux_loss,
-                **multimodal,
+        if any(value is not None for value in multimodal.values()):
+            raise NotImplementedError("prompts with images are not trained on yet")
+        if compute_aux_loss:
+            return self._plain(
+                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss=True
             )
+        if not self.prefix_refusal and not self._is_verified:
+            self._verify(model, input_ids, attention_mask, logits_to_keep)
+        log_probs_of = self._plain if self.prefix_refusal else self._shared
+        skipping = self._skipping
+        if skipping is None:
+            return log_probs_of(model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy)
+        rows, kept = skipping.teaches, logits_to_keep
+        if not bool(rows.any()):
+            # Every process has to make as many forwards as the others: one of a token behind a token is next to none.
+            rows, kept = torch.arange(self.num_generations, device=input_ids.device), 1
+            split = input_ids.size(1) - logits_to_keep
+            input_ids, attention_mask = input_ids[:, split - 1 : split + 1], attention_mask[:, split - 1 : split + 1]
+        found, entropies, _ = log_probs_of(
+            model, input_ids[rows], attention_mask[rows], kept, batch_size, compute_entropy
+        )
+        return *skipping.filled(found, entropies, logits_to_keep), None
+
+    def _plain(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """trl's own forward, a row for each completion."""
+        return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+
+    def _shared(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+    ) -> tuple[Tensor, Tensor | None, None]:
+        """The same with each prompt computed once for its group."""
         split = input_ids.size(1) - logits_to_keep
         log_probs, entropies = [], []
         for ids, mask in zip(
@@ -173,6 +231,30 @@ class RankingGRPOTrainer(GRPOTrainer):
             log_probs.append(log_prob)
             entropies.append(entropy)
         return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
+
+    def _verify(self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int) -> None:
+        """Compare both ways on the first group of every process; where they differ, take the plain one from now on."""
+        self._is_verified = True
+        group = slice(0, self.num_generations)
+        asked = (model, input_ids[group], attention_mask[group], logits_to_keep)
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            apart = (self._plain(*asked)[0] - self._shared(*asked)[0]).abs()
+        model.train(was_training)
+        mask = attention_mask[group, -logits_to_keep:]
+        mean = (apart * mask).sum() / mask.sum().clamp(min=1)
+        gap = self.accelerator.gather(mean.reshape(1)).max().item()
+        is_exact = self.accelerator.mixed_precision == "no" and next(model.parameters()).dtype == torch.float32
+        allowed = GAP_FLOAT32 if is_exact else GAP_REDUCED
+        if gap <= allowed:
+            logger.info("a prompt computed once for its group gives the same log-probabilities (%.1e nats apart)", gap)
+        else:
+            self.prefix_refusal = (
+                f"on the first batch the log-probabilities were {gap:.2g} nats apart from those of separate rows, more "
+                f"than {allowed}"
+            )
+            logger.warning("prompts are computed once a completion, not once a group: %s", self.prefix_refusal)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         # As trl's, less the shuffling of rows, which would tear groups apart. A generation batch is one optimizer
@@ -260,6 +342,34 @@ class RankingGRPOTrainer(GRPOTrainer):
             rng.shuffle(group)
             order += group
         return rewards[torch.tensor(order, device=rewards.device)]
+
+
+@dataclass(frozen=True)
+class _Skipping:
+    """What stands in for the rows of a micro-batch that teach nothing: their loss is 0 whatever it is, and finite."""
+
+    teaches: Tensor
+    """[B] of bool, whole groups."""
+    completion_mask: Tensor
+    """[B, C]."""
+    old: Tensor | None
+    """[B, C] log-probabilities of the policy that sampled, where they are known."""
+
+    def filled(self, found: Tensor, entropies: Tensor | None, length: int) -> tuple[Tensor, Tensor | None]:
+        """[B, C] of both, where `found` has the rows that teach, or one token of rows that do not.
+
+        Entropies are only logged: rows that were skipped have the mean of the others.
+        """
+        rest = found.new_zeros(len(self.teaches), length) if self.old is None else self.old.clone()
+        if not bool(self.teaches.any()):
+            return rest + 0.0 * found.sum(), None if entropies is None else torch.zeros_like(rest)
+        rest[self.teaches] = found
+        if entropies is None:
+            return rest, None
+        mask = self.completion_mask[self.teaches]
+        every = torch.full_like(rest, ((entropies * mask).sum() / mask.sum().clamp(min=1)).item())
+        every[self.teaches] = entropies
+        return rest, every
 
 
 class _Named:

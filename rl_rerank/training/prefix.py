@@ -5,9 +5,9 @@ last prompt token followed by one completion without its last token:
 
     [p_0 .. p_{P-2}] [p_{P-1} c_0 .. c_{C-2}] [p_{P-1} c_0 .. c_{C-2}] ...
 
-A 4D attention mask lets every suffix see the prompt and itself only, and position ids restart after the prompt, so the
-log-probabilities equal those of G separate rows. The mask is right only where every layer attends to everything before
-it; `refusal` names the models for which that does not hold, and they take the plain path.
+Position ids restart after the prompt, and `shared_attention` lets every suffix see the prompt and itself only, so the
+log-probabilities equal those of G separate rows. Layers that carry a state along the row, or attend in a way of their
+own, would not; `refusal` names the models that have them, and they take the plain path.
 """
 
 # Shape legend: B completions, N groups (B = N*G), G completions of a group, P prompt tokens, C completion tokens,
@@ -20,17 +20,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rl_rerank.training import shared_attention
+from rl_rerank.training.shared_attention import Shared
 
-def refusal(model_config: Any) -> str | None:
-    """Why the shared prefix would be wrong for a model with this configuration; None if it is right."""
-    config = model_config.get_text_config()
-    layer_types = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if layer_types != {"full_attention"}:
-        return f"its layers are of the types {', '.join(sorted(layer_types))}, not full attention only"
-    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
-        return f"it attends within a sliding window of {config.sliding_window} tokens"
-    if getattr(model_config, "_attn_implementation", "sdpa") not in ("sdpa", "eager"):
-        return f"its attention implementation {model_config._attn_implementation!r} takes no 4D mask"
+SEEN_RIGHT = {"full_attention", "sliding_attention"}
+"""Types of layers that `shared_attention` knows."""
+IMPLEMENTATIONS = ("sdpa", "eager", shared_attention.NAME)
+
+
+def refusal(model: Any) -> str | None:
+    """Why the shared prefix would be wrong for a transformers model; None if it is right."""
+    config = model.config.get_text_config()
+    if others := set(getattr(config, "layer_types", None) or ()) - SEEN_RIGHT:
+        return f"it has layers of the type {', '.join(sorted(others))}, which see more than pairs of tokens"
+    if not getattr(model, "_supports_attention_backend", False):
+        return f"{type(model).__name__} does not let its attention be chosen"
+    if any(name.rpartition(".")[2] == "sinks" for name, _ in model.named_parameters()):
+        return "its attention has sinks"
+    if getattr(config, "attn_logit_softcapping", None):
+        return "its attention has soft-capped logits"
+    if config._attn_implementation not in IMPLEMENTATIONS:
+        return f"its attention implementation is {config._attn_implementation!r}; with 'sdpa' it could be shared"
     return None
 
 
@@ -57,19 +67,21 @@ def shared_log_probs(
         Two [B, C] tensors in float32, natural logarithms, 0 at padding. The entropy carries no gradient.
     """
     total = completion_ids.size(1)
-    prompt_ids, prompt_mask, completion_ids, completion_mask = _trim(
-        prompt_ids[::num_generations], prompt_mask[::num_generations], completion_ids, completion_mask
-    )
-    groups, prefix = prompt_ids.size(0), prompt_ids.size(1) - 1
-    length = completion_ids.size(1)
+    completion_ids, completion_mask = _trim(completion_ids, completion_mask)
+    prompt_ids, prompt_mask = prompt_ids[::num_generations], prompt_mask[::num_generations]
+    groups, length = prompt_ids.size(0), completion_ids.size(1)
+    prefixes = prompt_mask.sum(1) - 1  # [N]
+    prefix = int(prefixes.max())
     last = prompt_ids[:, -1:].repeat_interleave(num_generations, dim=0)  # [B, 1]
     suffix = torch.cat([last, completion_ids[:, :-1]], dim=1).view(groups, num_generations * length)  # [N, G*C]
     outputs = model(
-        input_ids=torch.cat([prompt_ids[:, :-1], suffix], dim=1),
-        attention_mask=_mask(prompt_mask, num_generations, length),
-        position_ids=_positions(prompt_mask, num_generations, length),
+        input_ids=torch.cat([_moved(prompt_ids, prefixes, prefix), suffix], dim=1),
+        # No mask is made of one that has four dimensions, and none is needed.
+        attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=suffix.device),
+        position_ids=_positions(prefixes, prefix, num_generations, length),
         logits_to_keep=torch.arange(prefix, prefix + suffix.size(1), device=suffix.device),
         use_cache=False,
+        shared=Shared(tuple(prefixes.tolist()), num_generations),
     )
     logits = outputs.logits.view(groups * num_generations, length, -1).float() / temperature  # [B, C, V]
     log_normaliser = torch.logsumexp(logits, dim=-1)
@@ -82,35 +94,24 @@ def shared_log_probs(
     return _pad(log_probs * completion_mask, total), entropy
 
 
-def _trim(
-    prompt_ids: Tensor, prompt_mask: Tensor, completion_ids: Tensor, completion_mask: Tensor
-) -> tuple[Tensor, ...]:
+def _trim(completion_ids: Tensor, completion_mask: Tensor) -> tuple[Tensor, Tensor]:
     """Cut the columns that are padding in every row."""
-    start = int(prompt_mask.size(1) - prompt_mask.sum(1).max())
     end = max(int(completion_mask.sum(1).max()), 1)
-    return prompt_ids[:, start:], prompt_mask[:, start:], completion_ids[:, :end], completion_mask[:, :end]
+    return completion_ids[:, :end], completion_mask[:, :end]
 
 
-def _positions(prompt_mask: Tensor, num_generations: int, length: int) -> Tensor:
+def _moved(prompt_ids: Tensor, prefixes: Tensor, prefix: int) -> Tensor:
+    """[N, prefix]: left-padded prompts without their last token, padded on the right."""
+    start = prompt_ids.size(1) - 1 - prefixes
+    columns = start[:, None] + torch.arange(prefix, device=prompt_ids.device)
+    return prompt_ids.gather(1, columns.clamp(max=prompt_ids.size(1) - 1))
+
+
+def _positions(prefixes: Tensor, prefix: int, num_generations: int, length: int) -> Tensor:
     """[N, T] positions: those of the prompt, then for every suffix the ones from the last prompt token on."""
-    prompt = (prompt_mask.cumsum(1) - 1).clamp(min=0)  # [N, P]
-    suffix = prompt[:, -1:] + torch.arange(length, device=prompt.device)  # [N, C]
-    return torch.cat([prompt[:, :-1], suffix.repeat(1, num_generations)], dim=1)
-
-
-def _mask(prompt_mask: Tensor, num_generations: int, length: int) -> Tensor:
-    """[N, 1, T, T], True where the row's token may attend to the column's."""
-    groups, prefix = prompt_mask.size(0), prompt_mask.size(1) - 1
-    device, size = prompt_mask.device, num_generations * length
-    own = torch.block_diag(*[torch.ones(length, length, device=device)] * num_generations).tril().bool()  # [G*C, G*C]
-    mask = torch.zeros(groups, prefix + size, prefix + size, dtype=torch.bool, device=device)
-    is_token = prompt_mask[:, None, :-1].bool()  # [N, 1, P-1]
-    mask[:, :prefix, :prefix] = is_token & torch.ones(prefix, prefix, dtype=torch.bool, device=device).tril()
-    mask[:, prefix:, :prefix] = is_token
-    mask[:, prefix:, prefix:] = own
-    # A padding token that may attend to nothing would become NaN and spread through the values of later layers.
-    mask |= torch.eye(prefix + size, dtype=torch.bool, device=device)
-    return mask.unsqueeze(1)
+    before = torch.arange(prefix, device=prefixes.device).expand(len(prefixes), -1)
+    suffix = prefixes[:, None] + torch.arange(length, device=prefixes.device)  # [N, C]
+    return torch.cat([before, suffix.repeat(1, num_generations)], dim=1)
 
 
 def _pad(values: Tensor, length: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from trl import GRPOConfig, GRPOTrainer
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.rendering import Renderer
 from rl_rerank.reward import Term
+from rl_rerank.training import shared_attention
 from rl_rerank.training.grpo import OVERRIDES, RankingGRPOTrainer, Task
 from rl_rerank.training.questions import questions
 from rl_rerank.types import Candidate, RankingExample
@@ -24,6 +26,7 @@ WRITTEN_AGAINST = {
     "_tokenize_prompts": "d2d27f7c9bfda85f",
     "_generate_single_turn": "e0f02e4fc094cefd",
     "_get_per_token_logps_and_entropies": "ea73c3909275851d",
+    "_compute_loss": "80295546bbdbf6f7",
     "_prepare_inputs": "f824e7fb07147956",
     "_calculate_rewards": "736ae29b083840b5",
     "_generate_and_score_completions": "1fa48922792dcd5c",
@@ -134,6 +137,76 @@ def test_shared_prefix_trains_to_the_same_weights_as_trls_own_forward(
     # AdamW divides by the gradient's own scale, so rounding in a tiny gradient shows; it stays far below the movement.
     assert moved > 1e-3
     assert apart < 0.05 * moved
+
+
+class Uneven:
+    """The same for every completion of the queries named, and otherwise the share of letters in it."""
+
+    def __init__(self, *qids):
+        self.qids = qids
+
+    def __call__(self, example, rollout):
+        return 1.0 if example.qid in self.qids else Length()(example, rollout)
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "plain"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss_type": "dapo"},
+        {
+            "loss_type": "grpo",
+            "per_device_train_batch_size": 8,
+            "gradient_accumulation_steps": 1,
+            "steps_per_generation": 1,
+        },
+        {"num_iterations": 2, "max_steps": 4},
+    ],
+    ids=["a-group-a-micro-batch", "two-groups", "mu2"],
+)
+def test_groups_that_teach_nothing_are_skipped_without_a_trace(
+    tiny_model_dir, chatml_tokenizer, tmp_path, monkeypatch, settings, shared
+):
+    weights, lengths, norms = [], [], []
+    for skips in (True, False):
+        torch.manual_seed(0)
+        run = trainer(tiny_model_dir, chatml_tokenizer, tmp_path, shared_prefix=shared, **settings)
+        run.task = replace(run.task, terms=[Term("ndcg", Uneven("q0", "q2", "q4")), Term("format", Format())])
+        if not skips:
+            monkeypatch.setattr(run, "_to_skip", lambda inputs: None)
+        rows = []
+        run.model.register_forward_pre_hook(
+            lambda module, args, kwargs, rows=rows: rows.append(kwargs["input_ids"].numel() * module.training),
+            with_kwargs=True,
+        )
+        run.train()
+        weights.append({n: p.detach().clone() for n, p in run.model.named_parameters()})
+        lengths.append(rows)
+        norms.append([row["grad_norm"] for row in run.state.log_history if "grad_norm" in row])
+        if skips:
+            shares = [row["skipped_groups"] for row in run.state.log_history if "skipped_groups" in row]
+            assert 0 < sum(shares) < len(shares)
+    assert norms[0] == pytest.approx(norms[1], rel=1e-4)
+    for name, weight in weights[0].items():
+        assert torch.allclose(weight, weights[1][name], atol=1e-5), name
+    # As many forwards as without skipping, on fewer tokens.
+    assert len(lengths[0]) == len(lengths[1])
+    assert sum(lengths[0]) < sum(lengths[1])
+
+
+def test_a_shared_prefix_that_differs_from_separate_rows_is_given_up(
+    tiny_model_dir, chatml_tokenizer, tmp_path, monkeypatch, caplog
+):
+    right = shared_attention._behind
+
+    def one_short(x, row, longest, length, shared):
+        return right(x, row, longest, length - 1, shared)
+
+    monkeypatch.setattr(shared_attention, "_behind", one_short)
+    run = trainer(tiny_model_dir, chatml_tokenizer, tmp_path)
+    run.train()
+    assert "nats apart from those of separate rows, more than 0.001" in run.prefix_refusal
+    assert run.prefix_refusal in caplog.text
 
 
 def test_rewards_reach_the_table_unpermuted_and_in_the_groups_they_belong_to(

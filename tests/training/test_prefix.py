@@ -1,26 +1,57 @@
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, Qwen3Config, Qwen3ForCausalLM
+from peft import LoraConfig, get_peft_model
+from transformers import (
+    BloomConfig,
+    BloomForCausalLM,
+    FalconMambaConfig,
+    FalconMambaForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GptOssConfig,
+    GptOssForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 
+from rl_rerank.training import shared_attention
 from rl_rerank.training.prefix import refusal, shared_log_probs
 
 GROUPS, GENERATIONS = 3, 4
+SIZES = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+}
+WINDOW = 6  # below the prompts' 9 and 12 tokens, so that windows begin in the prompt, and within completions
+KINDS = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, tie_word_embeddings=True)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES, head_dim=8)),
+    "mistral": lambda: MistralForCausalLM(MistralConfig(**SIZES, sliding_window=WINDOW)),
+    "gemma3": lambda: Gemma3ForCausalLM(
+        Gemma3TextConfig(
+            **SIZES,
+            head_dim=8,
+            sliding_window=WINDOW,
+            layer_types=["sliding_attention", "sliding_attention", "full_attention"],
+        )
+    ),
+}
 
 
 def tiny(kind):
     torch.manual_seed(0)
-    sizes = {
-        "vocab_size": 97,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 128,
-    }
-    if kind == "llama":
-        return LlamaForCausalLM(LlamaConfig(**sizes, tie_word_embeddings=True))
-    return Qwen3ForCausalLM(Qwen3Config(**sizes, head_dim=8))
+    return KINDS[kind]()
 
 
 def batch():
@@ -55,26 +86,54 @@ def plain_log_probs(model, prompt_ids, prompt_mask, completion_ids, completion_m
     return torch.stack(rows)
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3"])
-def test_shared_prefix_equals_separate_rows_forward_and_backward(kind):
+@pytest.mark.parametrize("checkpointing", [None, "reentrant", "non-reentrant"])
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_shared_prefix_equals_separate_rows_forward_and_backward(kind, lora, checkpointing):
     model, rows = tiny(kind), batch()
+    if lora:
+        model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+        model.enable_input_require_grads()
     weights = torch.randn(GROUPS * GENERATIONS, 7, generator=torch.Generator().manual_seed(2))
-
-    shared, _ = shared_log_probs(model, *rows, num_generations=GENERATIONS, temperature=0.7)
-    (shared * weights).sum().backward()
-    gradients = {name: p.grad.clone() for name, p in model.named_parameters()}
-    model.zero_grad()
     plain = plain_log_probs(model, *rows, temperature=0.7)
     (plain * weights).sum().backward()
+    gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    assert any("lora" in name for name in gradients) == lora
+    model.zero_grad()
 
-    assert torch.allclose(shared, plain, atol=1e-5)
+    assert refusal(model) is None
+    shared_attention.install(model)
+    if checkpointing is not None:
+        model.gradient_checkpointing_enable({"use_reentrant": checkpointing == "reentrant"})
+        model.train()
+    shared, _ = shared_log_probs(model, *rows, num_generations=GENERATIONS, temperature=0.7)
+    (shared * weights).sum().backward()
+
+    assert (shared - plain).abs().max() <= 1e-5
+    assert gradients.keys() == {name for name, p in model.named_parameters() if p.grad is not None}
     for name, parameter in model.named_parameters():
-        scale = parameter.grad.abs().max().clamp(min=1e-6)
-        assert ((gradients[name] - parameter.grad).abs().max() / scale) < 1e-4, name
+        if parameter.grad is not None:
+            scale = parameter.grad.abs().max().clamp(min=1e-6)
+            assert (gradients[name] - parameter.grad).abs().max() / scale <= 1e-4, name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_other_rows_are_attended_to_as_before(kind):
+    model = tiny(kind)
+    prompt_ids, prompt_mask, *_ = batch()
+    before = model(input_ids=prompt_ids, attention_mask=prompt_mask).logits
+    shared_attention.install(model)
+    after = model(input_ids=prompt_ids, attention_mask=prompt_mask).logits
+    assert torch.equal(before[prompt_mask.bool()], after[prompt_mask.bool()])
+    # Written token by token behind a cache.
+    ids = prompt_ids[:1, -9:]
+    drawn = model.generate(input_ids=ids, max_new_tokens=12, do_sample=False, eos_token_id=None, pad_token_id=0)
+    assert torch.equal(drawn[0, 9:], model(drawn).logits[0, 8:-1].argmax(-1))
 
 
 def test_one_group_and_completions_of_one_token():
     model = tiny("llama")
+    shared_attention.install(model)
     prompt_ids, prompt_mask, completion_ids, completion_mask = (rows[:GENERATIONS] for rows in batch())
     completion_mask = torch.zeros_like(completion_mask)
     completion_mask[:, 0] = 1
@@ -86,6 +145,7 @@ def test_one_group_and_completions_of_one_token():
 
 def test_entropy_is_that_of_the_sampled_distribution():
     model, rows = tiny("llama"), batch()
+    shared_attention.install(model)
     _, entropy = shared_log_probs(model, *rows, num_generations=GENERATIONS, temperature=2.0, with_entropy=True)
     prompt = rows[0][0][rows[1][0].bool()]
     # H of the first answer token of the first prompt, from one plain forward
@@ -93,7 +153,29 @@ def test_entropy_is_that_of_the_sampled_distribution():
     assert entropy[0, 0].item() == pytest.approx(-(log_probs.exp() * log_probs).sum().item(), abs=1e-5)
 
 
-def test_models_whose_layers_do_not_see_everything_are_refused():
-    assert refusal(tiny("llama").config) is None
-    assert refusal(tiny("qwen3").config) is None
-    assert "sliding window of 16" in refusal(MistralConfig(sliding_window=16))
+def test_prompts_of_one_token_have_no_prefix():
+    model = tiny("llama")
+    shared_attention.install(model)
+    prompt_ids, prompt_mask, completion_ids, completion_mask = (rows[:GENERATIONS] for rows in batch())
+    rows = (prompt_ids[:, -1:], prompt_mask[:, -1:], completion_ids, completion_mask)
+    shared, _ = shared_log_probs(model, *rows, num_generations=GENERATIONS, temperature=1.0)
+    assert torch.allclose(shared, plain_log_probs(model, *rows, temperature=1.0), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        (lambda: GptOssForCausalLM(GptOssConfig(**SIZES, head_dim=8, num_local_experts=2)), "attention has sinks"),
+        (lambda: Gemma2ForCausalLM(Gemma2Config(**SIZES, head_dim=8)), "soft-capped logits"),
+        (
+            lambda: FalconMambaForCausalLM(FalconMambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=2)),
+            "layers of the type linear_attention",
+        ),
+        (
+            lambda: BloomForCausalLM(BloomConfig(vocab_size=97, hidden_size=32, n_layer=2, n_head=4)),
+            "does not let its attention be chosen",
+        ),
+    ],
+)
+def test_models_that_attend_in_other_ways_are_refused(model, reason):
+    assert reason in refusal(model())

@@ -1,0 +1,119 @@
+"""Attention over rows in which several suffixes share one prefix, for any transformers model that lets its attention be
+chosen.
+
+A row is [prefix, suffix_1, ..., suffix_G]. Every suffix attends to the prefix and to itself, as if it stood alone
+behind it; in layers with a sliding window to what the window leaves of that. The parts are computed apart, so nothing
+is spent on pairs that do not see each other, and no mask over the whole row is ever made.
+
+`model(..., shared=Shared(...))` says that its rows are such; transformers passes the argument on to every layer.
+Without it the attention is transformers' own SDPA.
+"""
+
+# Shape legend: N rows, H query heads, K key heads, G suffixes of a row, C tokens of a suffix, P tokens of the longest
+# prefix, T = P + G*C, D size of a head.
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "rl_rerank_shared"
+
+
+class Shared(NamedTuple):
+    """How rows are laid out."""
+
+    prefixes: tuple[int, ...]
+    """Tokens of each row's prefix; shorter ones are padded on the right to the longest."""
+    suffixes: int
+    """G of every row, all of one length."""
+
+
+def install(model: nn.Module) -> None:
+    """Make the model attend by this module, for rows of either kind."""
+    AttentionInterface.register(NAME, attention)
+    AttentionMaskInterface.register(NAME, sdpa_mask)
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportCallIssue]
+    base.set_attn_implementation(NAME)
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    shared: Shared | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """What transformers calls in every layer.
+
+    Args:
+        query: [N, H, T, D]; key and value [N, K, T, D].
+        sliding_window: tokens that a query sees, itself among them.
+
+    Returns:
+        [N, T, H, D], and no attention weights.
+    """
+    if shared is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    longest = max(shared.prefixes)
+    attend = _Attend(dropout, scaling, query.size(1) != key.size(1), sliding_window)
+    parts = [attend(query[:, :, :longest], key[:, :, :longest], value[:, :, :longest])] if longest else []
+    rows = [
+        attend(_apart(query, row, longest, shared), *(_behind(x, row, longest, length, shared) for x in (key, value)))
+        for row, length in enumerate(shared.prefixes)
+    ]
+    # [G, H, C, D] of every row -> [N, H, G*C, D]
+    parts.append(torch.stack([part.transpose(0, 1).flatten(1, 2) for part in rows]))
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+
+
+class _Attend(NamedTuple):
+    """Attention of Q queries that are the last of L keys."""
+
+    dropout: float
+    scaling: float | None
+    grouped: bool
+    window: int | None
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        queries, keys = query.size(2), key.size(2)
+        is_square = queries == keys and (self.window is None or keys <= self.window)
+        return nn.functional.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=None if is_square else _mask(queries, keys, self.window, query.device),
+            dropout_p=self.dropout,
+            is_causal=is_square,
+            scale=self.scaling,
+            enable_gqa=self.grouped,
+        )
+
+
+def _mask(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
+    """[Q, L], True where the query, one of the last, may attend to the key."""
+    mask = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+    return mask if window is None else mask.triu(keys - queries - window + 1)
+
+
+def _apart(x: Tensor, row: int, longest: int, shared: Shared) -> Tensor:
+    """[G, heads, C, D]: the row's suffixes."""
+    return x[row, :, longest:].unflatten(1, (shared.suffixes, -1)).transpose(0, 1)
+
+
+def _behind(x: Tensor, row: int, longest: int, length: int, shared: Shared) -> Tensor:
+    """[G, heads, length + C, D]: each of the row's suffixes behind its prefix."""
+    prefix = x[row, :, :length].expand(shared.suffixes, -1, -1, -1)
+    return torch.cat([prefix, _apart(x, row, longest, shared)], dim=2)
