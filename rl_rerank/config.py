@@ -373,6 +373,9 @@ class SFTStage(TrainingStage):
             raise ValueError(f"sft stage: answer_weight must be 0 or more; got {self.answer_weight}")
 
 
+ALGORITHMS = ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "gdpo", "rloo")
+
+
 @dataclass(kw_only=True)
 class GRPOStage(TrainingStage):
     """Reinforcement learning with group-relative advantages."""
@@ -387,9 +390,15 @@ class GRPOStage(TrainingStage):
     temperature: float = 1.0
     beta: float = 0.0
     """Weight of the KL to the starting model."""
-    loss_type: str = "dr_grpo"
-    scale_rewards: str = "group"
-    """group, batch or none."""
+    algorithm: str = "dr_grpo"
+    """grpo, dr_grpo, dapo, gspo, cispo, gdpo or rloo; rl_rerank/training/algorithms.py has their formulas."""
+    scale_rewards: str | None = None
+    """What advantages are divided by: the standard deviation of the group, of the batch, or none. null: as the
+    algorithm does."""
+    epsilon: float | None = None
+    """How far below 1 the ratio of probabilities counts; null: as the algorithm has it."""
+    epsilon_high: float | None = None
+    """How far above 1; for cispo the largest ratio itself."""
     rollout: str = "hf"
     """What samples: hf; vllm, an engine in every training process; or vllm_server, one that runs elsewhere (CUDA)."""
     rollout_args: dict[str, Any] = field(default_factory=dict)
@@ -435,7 +444,9 @@ class GRPOStage(TrainingStage):
             )
         if self.max_logprob_gap <= 0:
             raise ValueError(f"grpo stage: max_logprob_gap must be above 0; got {self.max_logprob_gap}")
-        _one_of("grpo stage: scale_rewards", self.scale_rewards, ("group", "batch", "none"))
+        _one_of("grpo stage: algorithm", self.algorithm, ALGORITHMS)
+        if self.scale_rewards is not None:
+            _one_of("grpo stage: scale_rewards", self.scale_rewards, ("group", "batch", "none"))
 
 
 @dataclass(kw_only=True)

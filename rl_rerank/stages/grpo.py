@@ -13,7 +13,7 @@ from rl_rerank.config import Config, GRPOStage
 from rl_rerank.engines import checkpoint, vllm_environment
 from rl_rerank.rerank import build_paradigm
 from rl_rerank.reward import Term
-from rl_rerank.training import tracking
+from rl_rerank.training import algorithms, tracking
 from rl_rerank.training.arguments import grpo_arguments, peft_config
 from rl_rerank.training.grpo import RankingGRPOTrainer, Task
 from rl_rerank.training.models import save_trained
@@ -53,6 +53,7 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
         model=checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code),
         args=arguments,
         shared_prefix=stage.shared_prefix,
+        leave_one_out=algorithms.leaves_one_out(stage),
         max_logprob_gap=stage.max_logprob_gap,
         rollout_args={"dtype": "bfloat16" if stage.bf16 else config.model.dtype, **stage.rollout_args},
         train_dataset=Dataset.from_dict({"prompt": [str(index) for index in range(len(asked))]}),

@@ -14,6 +14,7 @@ from trl.trainer.sft_config import SFTConfig
 
 from rl_rerank.batches import Batches, batches
 from rl_rerank.config import Config, GRPOStage, LoraConfig, SFTStage, TrainingStage, unknown_key
+from rl_rerank.training import algorithms
 
 
 def sft_arguments(config: Config, stage: SFTStage, output: Path) -> SFTConfig:
@@ -50,8 +51,7 @@ def grpo_arguments(config: Config, stage: GRPOStage, output: Path, *, max_comple
         max_completion_length=max_completion_tokens,
         temperature=stage.temperature,
         beta=stage.beta,
-        loss_type=stage.loss_type,
-        scale_rewards=stage.scale_rewards,
+        **algorithms.arguments(stage),
         use_vllm=stage.rollout != "hf",
         vllm_mode="server" if stage.rollout == "vllm_server" else "colocate",
         vllm_server_base_url=_address(stage.rollout_server) if stage.rollout == "vllm_server" else None,

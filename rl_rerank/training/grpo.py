@@ -75,12 +75,14 @@ class RankingGRPOTrainer(GRPOTrainer):
         task: Task,
         args: GRPOConfig,
         shared_prefix: bool = True,
+        leave_one_out: bool = False,
         max_logprob_gap: float = 0.1,
         rollout_args: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         """
         Args:
+            leave_one_out: a completion's baseline is the mean of the others in its group, without itself.
             max_logprob_gap: the alarm threshold of `on_policy.require`.
             rollout_args: arguments of a colocated vllm.LLM.
         """
@@ -91,6 +93,7 @@ class RankingGRPOTrainer(GRPOTrainer):
             # An engine knows the end tokens of the model's folder; these are the ones that rollouts are read by.
             self.vllm_generation.generation_kwargs["stop_token_ids"] = list(self.eos_token_ids)
         self.task = task
+        self.leave_one_out = leave_one_out
         self.max_logprob_gap = max_logprob_gap
         self.completions: list[dict[str, Any]] = []
         self._rows: list[dict[str, Any]] = []
@@ -270,10 +273,25 @@ class RankingGRPOTrainer(GRPOTrainer):
         output = super()._generate_and_score_completions(inputs)
         if self.use_vllm:
             self._check_on_policy(output)
+        output["advantages"] = self._advantages(output["advantages"])
         for row, advantage in zip(self._rows, output["advantages"].tolist(), strict=True):
             row["advantage"] = advantage
         self.completions = gather_object(self._rows)
         return output
+
+    def _advantages(self, advantages: Tensor) -> Tensor:
+        """[B] advantages with the configured baseline, and exactly 0 where a group's completions are worth the same.
+
+        trl divides the rounding of a mean by a standard deviation of about 0, which is noise. Where rewards are
+        normalised one by one the batch's mean is subtracted, too, and such a group keeps what that leaves.
+        """
+        if self.leave_one_out:
+            advantages = advantages * self.num_generations / (self.num_generations - 1)
+        if self.multi_objective_aggregation == "normalize_then_sum":
+            return advantages
+        rewards = torch.tensor([row["reward"] for row in self._rows]).view(-1, self.num_generations)
+        differ = (rewards.amax(1) > rewards.amin(1)).repeat_interleave(self.num_generations)
+        return advantages * differ.to(advantages.device)
 
     def _check_on_policy(self, output: Mapping[str, Tensor]) -> None:
         """Log how far vLLM and the trainer are apart, and refuse to train where they are too far.

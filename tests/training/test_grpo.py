@@ -60,6 +60,7 @@ def trainer(
     *,
     shared_prefix=True,
     lora=False,
+    leave_one_out=False,
     permute=False,
     num_questions=8,
     rollout_args=None,
@@ -96,6 +97,7 @@ def trainer(
         model=AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32),
         args=args,
         shared_prefix=shared_prefix,
+        leave_one_out=leave_one_out,
         rollout_args=rollout_args,
         train_dataset=Dataset.from_dict({"prompt": [str(i) for i in range(len(asked))]}),
         processing_class=tokenizer,
@@ -249,3 +251,12 @@ def test_a_reward_that_is_not_finite_stops_the_run_and_names_itself(tiny_model_d
     )
     with pytest.raises(ValueError, match=r"reward 'broken' returned nan for qid 'q\d'"):
         run.train()
+
+
+def test_completions_of_one_worth_teach_exactly_nothing(tiny_model_dir, chatml_tokenizer, tmp_path):
+    # The mean of four times 0.3 is not 0.3 in float32, and trl divides what is left by a standard deviation of 0.
+    run = trainer(tiny_model_dir, chatml_tokenizer, tmp_path, max_steps=1)
+    run.task = replace(run.task, terms=[Term("ndcg", lambda e, r: 0.3), Term("length", lambda e, r: 0.1)])
+    run.train()
+    assert [row["advantage"] for row in run.completions] == [0.0] * 8
+    assert run.state.log_history[0]["skipped_groups"] == 1
