@@ -413,6 +413,14 @@ class GRPOStage(TrainingStage):
     on average: the run is off its policy."""
     shared_prefix: bool = True
     """Compute each prompt once for its group. Equal to the plain path, which models that it cannot serve take."""
+    eval_steps: int | None = None
+    """Rank dev queries greedily before training, every so many steps and at the last; null: never."""
+    eval_queries: int = 32
+    """Dev queries that are ranked, the first ones."""
+    keep: str = "last"
+    """Which step's model is left: last, or best on the dev queries. The best one has a checkpoint in any case."""
+    patience: int | None = None
+    """Stop after so many evaluations without a new best; null: never."""
     permute_rewards: bool = False
     """A control: train on rewards permuted within groups. The logged rewards stay the true ones."""
 
@@ -445,6 +453,12 @@ class GRPOStage(TrainingStage):
         if self.max_logprob_gap <= 0:
             raise ValueError(f"grpo stage: max_logprob_gap must be above 0; got {self.max_logprob_gap}")
         _one_of("grpo stage: algorithm", self.algorithm, ALGORITHMS)
+        _one_of("grpo stage: keep", self.keep, ("last", "best"))
+        for name in ("eval_steps", "eval_queries", "patience"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"grpo stage: {name} must be at least 1; got {value}")
+        if self.eval_steps is None and (self.keep == "best" or self.patience is not None):
+            raise ValueError("grpo stage: keep=best and patience need eval_steps, which says how often is measured")
         if self.scale_rewards is not None:
             _one_of("grpo stage: scale_rewards", self.scale_rewards, ("group", "batch", "none"))
 

@@ -11,12 +11,14 @@ from datasets import Dataset
 from rl_rerank import data, lengths, registry
 from rl_rerank.config import Config, GRPOStage
 from rl_rerank.engines import checkpoint, vllm_environment
+from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.rerank import build_paradigm
 from rl_rerank.reward import Term
 from rl_rerank.training import algorithms, tracking
 from rl_rerank.training.arguments import grpo_arguments, peft_config
+from rl_rerank.training.dev import DevEvaluation, DevSet, measure
 from rl_rerank.training.grpo import RankingGRPOTrainer, Task
-from rl_rerank.training.models import save_trained
+from rl_rerank.training.models import keep_checkpoint, save_trained
 from rl_rerank.training.questions import questions
 from rl_rerank.training.records import Records, resumable_checkpoint
 
@@ -62,10 +64,40 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
     )
     if stage.shared_prefix and trainer.prefix_refusal:
         logger.warning("prompts are computed once a completion, not once a group: %s", trainer.prefix_refusal)
+    if stage.eval_steps is not None:
+        trainer.add_callback(_dev_evaluation(config, name, stage, trainer, store, paradigm, start))
     trainer.add_callback(Records(output, trainer.accelerator, completions=lambda: trainer.completions))
     trainer.add_callback(tracking.ConfigRecord(config))
     trainer.train(resume_from_checkpoint=resumable_checkpoint(output / "checkpoints", trainer.accelerator))
-    save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
+    best = trainer.state.best_global_step if stage.keep == "best" else None
+    if best is None or best == trainer.state.global_step:
+        save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
+    elif trainer.accelerator.is_main_process:
+        keep_checkpoint(config, f"{name}@{best}", output / "model")
+
+
+def _dev_evaluation(
+    config: Config,
+    name: str,
+    stage: GRPOStage,
+    trainer: RankingGRPOTrainer,
+    store: data.Store,
+    paradigm: Paradigm,
+    start: Path,
+) -> DevEvaluation:
+    examples = [e for e in store.examples("dev")[: stage.eval_queries] if e.candidates]
+    if not examples:
+        raise ValueError(f"stages.{name}.eval_steps={stage.eval_steps} ranks dev queries, and the data have none")
+    renderer = checkpoint.renderer(config.model, start)
+    dev = DevSet(examples, store.qrels("dev"), paradigm, renderer, config.engine.batch_tokens)
+    assert stage.eval_steps is not None
+    return DevEvaluation(
+        Path(config.run_dir) / name,
+        lambda: measure(trainer, dev),
+        trainer.log_once,
+        every=stage.eval_steps,
+        patience=stage.patience,
+    )
 
 
 def reward_terms(config: Config) -> list[Term]:

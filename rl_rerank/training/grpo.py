@@ -7,7 +7,7 @@ compares the overridden methods of the installed trl with those that this file w
 
 # trl and transformers declare most of what this file reads from them as optional, or not at all.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
-# pyright: reportOperatorIssue=false
+# pyright: reportOperatorIssue=false, reportOptionalOperand=false, reportCallIssue=false
 
 from __future__ import annotations
 
@@ -105,6 +105,10 @@ class RankingGRPOTrainer(GRPOTrainer):
             shared_attention.install(unwrapped)
             if self.ref_model is not None:
                 shared_attention.install(self.accelerator.unwrap_model(self.ref_model))
+
+    def log_once(self, name: str, value: float) -> None:
+        """Add a value to the row of metrics that is logged next."""
+        self._metrics["train"][name].append(value)
 
     def _question(self, key: str) -> Question:
         return self.task.questions[int(key)]

@@ -10,7 +10,7 @@ from peft import get_peft_model
 from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from rl_rerank.config import ModelConfig, TrainingStage
+from rl_rerank.config import Config, ModelConfig, TrainingStage
 from rl_rerank.engines import checkpoint
 from rl_rerank.training.arguments import peft_config
 
@@ -45,5 +45,14 @@ def save_trained(
     shutil.rmtree(partial, ignore_errors=True)
     checkpoint.merged(whole).save_pretrained(partial)
     tokenizer.save_pretrained(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def keep_checkpoint(config: Config, ref: str, folder: Path) -> None:
+    """Save the model of a checkpoint, NAME@STEP, as `save_trained` would have at its step."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    checkpoint.copy(checkpoint.locate(config, ref), partial, config.model.dtype, config.model.trust_remote_code)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
