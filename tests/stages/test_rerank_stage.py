@@ -9,7 +9,7 @@ import pytest
 
 from rl_rerank import trec
 from rl_rerank.config import Config, DataConfig, Fusion, ModelConfig, PluginConfig, RerankStage
-from rl_rerank.paths import read_jsonl, write_jsonl
+from rl_rerank.paths import read_jsonl, write_json, write_jsonl
 from rl_rerank.stages import rerank
 
 
@@ -37,7 +37,7 @@ def test_the_first_stage_is_ranked_as_it_came_and_needs_no_model(config, tmp_pat
         f"q{i}": [f"{i}a", f"{i}b", f"{i}c"] for i in (0, 2, 4)
     }
     summary = json.loads((tmp_path / "run/bm25/summary.json").read_text())
-    assert summary.pop("seconds") >= 0
+    assert summary["cost"].pop("seconds") >= 0
     assert summary == {
         "label": "BM25 as is",
         "model": "first_stage",
@@ -49,6 +49,7 @@ def test_the_first_stage_is_ranked_as_it_came_and_needs_no_model(config, tmp_pat
         "num_retries": 0,
         "num_ties": 0,
         "num_documents": 9,
+        "cost": {"calls": 0, "rounds": 0, "prompt_tokens": 0, "completion_tokens": 0},
     }
     assert read_jsonl(tmp_path / "run/bm25/rollouts.jsonl") == []
     assert json.loads((tmp_path / "run/bm25/format.json").read_text()) == {}
@@ -115,6 +116,8 @@ def test_two_runs_are_fused_by_their_own_scores_without_a_model(config, tmp_path
         for i in (0, 2, 4)
     ]
     write_jsonl(tmp_path / "run/other/rankings.jsonl", other)
+    spent = {"calls": 9, "rounds": 1, "prompt_tokens": 90, "completion_tokens": 0, "seconds": 2.0}
+    write_json(tmp_path / "run/other/summary.json", {"cost": spent})
     stage = RerankStage(kind="rerank", fuse=["other", "bm25"], fusion=Fusion(method="minmax", weight=0.6))
     rerank.run(config, "fused", stage)
     # other 0 .1 1; bm25 has no scores: ranks 3 2 1 -> 1 .5 0; .6 and .4: a .4, b .26, c .6
