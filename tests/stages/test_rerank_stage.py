@@ -9,6 +9,7 @@ import pytest
 
 from rl_rerank import trec
 from rl_rerank.config import Config, DataConfig, Fusion, ModelConfig, PluginConfig, RerankStage
+from rl_rerank.evaluation import answers
 from rl_rerank.paths import read_jsonl, write_json, write_jsonl
 from rl_rerank.stages import rerank
 
@@ -79,6 +80,13 @@ def test_a_model_ranks_and_its_answers_are_kept(config, tmp_path, tiny_model_dir
         assert len(counted["samples"]) == min(3, counted["prompts"])
     assert "only 2 of 9 listwise prompts can be made from split 'test'" in caplog.text
     assert "test: ranked 9 documents of 3 queries with 9 prompts" in caplog.text
+    messages = [answers.prompt(row, answers.texts(folder)) for row in rows]
+    assert all(role == "user" for shown in messages for role, _ in shown[-1:])
+    assert all(f"query {row['qid'][1:]}" in shown[-1][1] for row, shown in zip(rows, messages, strict=True))
+    cost = json.loads((folder / "summary.json").read_text())["cost"]
+    # Scored, not generated: a prompt has a template around a short text
+    assert (cost["calls"], cost["rounds"], cost["completion_tokens"]) == (9, 1, 0)
+    assert 9 * 10 < cost["prompt_tokens"] < 9 * 512
 
 
 def test_candidates_are_shown_in_an_order_of_the_seed(config, tmp_path, tiny_model_dir):
@@ -125,6 +133,7 @@ def test_two_runs_are_fused_by_their_own_scores_without_a_model(config, tmp_path
     assert scores == pytest.approx({"0c": 0.6, "0a": 0.4, "0b": 0.26})
     summary = json.loads((tmp_path / "run/fused/summary.json").read_text())
     assert (summary["model"], summary["num_prompts"], summary["num_queries"]) == ("other + bm25", 0, 3)
+    assert (summary["cost"]["calls"], summary["cost"]["prompt_tokens"]) == (9, 90)
     with pytest.raises(FileNotFoundError, match=r"stages.late.fuse reads .*/none/rankings.jsonl, which does not exist"):
         rerank.run(config, "late", RerankStage(kind="rerank", fuse=["other", "none"]))
 
@@ -138,6 +147,8 @@ def test_a_stage_asks_with_a_paradigm_of_its_own_as_often_as_it_says(config, tmp
     summary = json.loads((tmp_path / "run/piped/summary.json").read_text())
     # 3 queries, 2 repetitions, 3 documents and 1 list; a random model's lists are noise, asked again once each
     assert (summary["num_prompts"], summary["num_retries"], summary["num_fallbacks"]) == (24, 6, 6)
+    # One round for the documents, one for the lists, one for the lists that are asked again
+    assert (summary["cost"]["calls"], summary["cost"]["rounds"]) == (30, 3)
     rows = read_jsonl(tmp_path / "run/piped/rollouts.jsonl")
     assert len(rows) == 24 + 6
     assert [row["raw_scores"] is not None for row in read_jsonl(tmp_path / "run/piped/rankings.jsonl")] == [True] * 3
