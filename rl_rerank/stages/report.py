@@ -6,11 +6,12 @@ import dataclasses
 import json
 from pathlib import Path
 
-from rl_rerank.config import Config, EvaluateStage, ReportStage
+from rl_rerank.config import Config, EvaluateStage, ReportRuns, ReportStage
 from rl_rerank.data import prepare
 from rl_rerank.evaluation.report.build import build_page, change
 from rl_rerank.evaluation.report.evidence import Evidence, Metrics, trainings
 from rl_rerank.evaluation.report.page import Page, render
+from rl_rerank.evaluation.report.runs import gather, markdown
 from rl_rerank.paths import write_bytes, write_text
 
 
@@ -35,10 +36,26 @@ def run(config: Config, name: str, stage: ReportStage) -> None:
         config=json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False),
         facts={"collection": f"{config.data.source} {config.data.path or ''}".strip()},
     )
-    write_page(page, run_dir / name)
+    _write(page, run_dir / name)
 
 
-def write_page(page: Page, folder: Path) -> None:
+def report_runs(wanted: ReportRuns) -> Evidence:
+    """Write `index.html`, its plots and `table.md` about several finished runs, and return what they are made of."""
+    evidence = gather(wanted)
+    page = build_page(
+        evidence,
+        title=wanted.title or f"{len(wanted.run_dirs)} runs compared",
+        subtitle=", ".join(wanted.run_dirs),
+        config=json.dumps(dataclasses.asdict(wanted), indent=2, ensure_ascii=False),
+        facts={},
+    )
+    folder = Path(wanted.output)
+    _write(page, folder)
+    write_text(folder / "table.md", markdown(evidence))
+    return evidence
+
+
+def _write(page: Page, folder: Path) -> None:
     """Write `index.html` and its plots as PNG files."""
     write_text(folder / "index.html", render(page))
     for plot in page.plots:
