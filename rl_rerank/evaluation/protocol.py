@@ -108,7 +108,8 @@ def read(folder: Path) -> Protocol | None:
 def differences(one: Protocol | None, other: Protocol | None) -> list[str]:
     """Why two runs cannot be compared fairly, one reason an item; empty where they can."""
     if one is None or other is None:
-        return [f"{'neither' if one is other else 'one of them'} says what it was made under ({FILE} is missing)"]
+        said = "neither says what it" if one is other else "one of them does not say what it"
+        return [f"{said} was made under ({FILE} is missing)"]
     found = [
         f"{name} {_short(a)} and {_short(b)}"
         for name, a, b in (
