@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import HOSTILE, NUM_QUERIES, _ranking
 from test_report import read
 
 from rl_rerank import cli
@@ -23,19 +22,27 @@ from rl_rerank.evaluation.report.training import overlaid_plots
 from rl_rerank.paths import write_json
 from rl_rerank.stages import evaluate, report
 from rl_rerank.trec import write_run
+from rl_rerank.types import Ranking
+
+# Of the small finished experiment
+HOSTILE = "<script>alert('q')</script> & $\\frac{"
+NUM_QUERIES = 8
 
 
 def copied(finished, folder: Path):
     """A run of its own in `folder`."""
     shutil.copytree(finished.run_dir, folder)
-    config = dataclasses.replace(finished, run_dir=str(folder))
+    config = dataclasses.replace(finished, run_dir=str(folder), stages=dict(finished.stages))
     write_json(folder / "config.json", dataclasses.asdict(config))
     return config
 
 
 def degraded(config, orders):
-    """The run with another order of the trained system, measured again."""
-    rankings = [_ranking(q, orders[q]) for q in range(NUM_QUERIES - 1)]
+    """The run with another order of the trained system, which lacks the last query, measured again."""
+    rankings: list[Ranking] = []
+    for q in range(NUM_QUERIES - 1):
+        docids = tuple(f"d{q}-{d}" for d in orders[q])
+        rankings.append(Ranking(f"q{q}", docids, {docid: -float(rank) for rank, docid in enumerate(docids)}))
     write_run(Path(config.run_dir) / "trained" / "run.trec", rankings, "trained")
     evaluate.run(config, "evaluate", config.stages["evaluate"])
 
