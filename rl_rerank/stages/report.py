@@ -12,6 +12,7 @@ from rl_rerank.evaluation.report.build import build_page, change
 from rl_rerank.evaluation.report.evidence import Evidence, Metrics, trainings
 from rl_rerank.evaluation.report.page import Page, render
 from rl_rerank.evaluation.report.runs import gather, markdown
+from rl_rerank.evaluation.table import labels
 from rl_rerank.paths import write_bytes, write_text
 
 
@@ -19,14 +20,13 @@ def run(config: Config, name: str, stage: ReportStage) -> None:
     """Write `index.html` and its plots as PNG files."""
     run_dir = Path(config.run_dir)
     metrics = _metrics(config, name)
-    rows = [row["run"] for row in metrics["rows"]]
     evidence = Evidence(
         metrics=metrics,
-        folders={row: run_dir / row for row in rows},
+        folders={row["run"]: run_dir / row["run"] for row in metrics["rows"]},
         trainings={stage: {"": folder} for stage, folder in trainings(config).items()},
         store=prepare(config.data, run_dir / "data"),
         pair=_main_pair(metrics),
-        shown=tuple(rows),
+        shown=labels(metrics),
     )
     measured = max(row["num_queries"] for row in metrics["rows"])
     page = build_page(

@@ -14,7 +14,7 @@ import pytest
 from test_report import read
 
 from rl_rerank import cli
-from rl_rerank.config import ReportRuns
+from rl_rerank.config import EvaluateStage, ReportRuns
 from rl_rerank.evaluation import protocol
 from rl_rerank.evaluation.report.evidence import Evidence
 from rl_rerank.evaluation.report.runs import gather, markdown
@@ -158,6 +158,19 @@ def test_a_system_goes_by_its_label_or_else_by_its_stage(pair):
         assert (f"seed2/{expected}", f"seed1/{expected}") in {
             (test["system"], test["baseline"]) for test in evidence.by_measure
         }
+
+
+def test_runs_without_a_common_system_stand_in_one_table_untested(pair, tmp_path):
+    for config, name in zip(pair, ("first", "trained"), strict=True):
+        stage = EvaluateStage(kind="evaluate", runs=[name])
+        config.stages = {n: s for n, s in config.stages.items() if n not in ("grpo", "control")}
+        config.stages["evaluate"] = stage
+        write_json(Path(config.run_dir) / "config.json", dataclasses.asdict(config))
+        evaluate.run(config, "evaluate", stage)
+    evidence = report.report_runs(ReportRuns(run_dirs=dirs(*pair), output=str(tmp_path / "page")))
+    assert [row["label"] for row in evidence.metrics["rows"]] == ["BM25 (seed1)", "trained | GRPO (seed2)"]
+    assert evidence.by_measure == evidence.regressions == ()
+    assert "query 3" in (tmp_path / "page" / "index.html").read_text()
 
 
 def test_different_protocols_are_refused_with_every_difference_unless_forced(pair):

@@ -42,7 +42,6 @@ def build_page(evidence: Evidence, *, title: str, subtitle: str, config: str, fa
     metrics, pair = evidence.metrics, evidence.pair
     formats = _formats(metrics)
     paradigms = tuple(dict.fromkeys(paradigm for cells in formats.values() for paradigm in cells))
-    names = labels(metrics)
     return Page(
         title=title,
         subtitle=subtitle,
@@ -64,8 +63,8 @@ def build_page(evidence: Evidence, *, title: str, subtitle: str, config: str, fa
         answers=_answers(evidence),
         change_plot=_change_plot(metrics, pair),
         change_words=_change_words(metrics, pair),
-        system_labels=tuple(names[name] for name in evidence.shown),
-        decisive=evidence.shown.index(_decisive(evidence)),
+        system_labels=tuple(evidence.shown.values()),
+        decisive=list(evidence.shown).index(_decisive(evidence)),
         queries=_queries(evidence),
         num_queries=max(row["num_queries"] for row in metrics["rows"]),
         config=config,
@@ -311,7 +310,7 @@ def _queries(evidence: Evidence) -> tuple[QueryCard, ...]:
         orders = [trec_order(rankings.get(qid, {})) for rankings in runs.values()]
         values = [per_query[name].get(qid, {}).get(measure) for name in shown]
         given = [answer_cards(names[name], rows[qid], pieces[name]) for name, rows in asked.items() if rows.get(qid)]
-        cards.append(query_card(example, orders, values, changes.get(qid), shown.index(decisive), given))
+        cards.append(query_card(example, orders, values, changes.get(qid), list(shown).index(decisive), given))
     return tuple(cards)
 
 

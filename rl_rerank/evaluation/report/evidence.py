@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +55,10 @@ class Evidence:
     store: Store
     pair: tuple[str, str] | None
     """The system and the baseline that single queries are shown of."""
-    shown: tuple[str, ...]
-    """The systems whose ranks are shown of single queries."""
+    shown: Mapping[str, str]
+    """The systems whose ranks are shown of single queries -> the names of their columns."""
     regressions: tuple[Regression, ...] = ()
-    by_measure: tuple[Mapping[str, Any], ...] = field(default=())
+    by_measure: tuple[Mapping[str, Any], ...] = ()
     """Over several runs: every system's test against its counterpart on every measure."""
 
 

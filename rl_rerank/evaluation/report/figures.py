@@ -23,6 +23,7 @@ DPI = 180
 SMALL = 8
 """Points; the size of everything that is written into a plot."""
 MAX_LABEL_CHARS = 32
+END_CHARS = 12
 WIDE = 50
 """An axis whose largest value is so many times its smallest positive one is logarithmic, and linear around 0."""
 
@@ -187,7 +188,7 @@ def frontier(
             is_right = axes.transLimits.transform(axes.transScale.transform((x, height)))[0] > 0.5
             beside = offset_copy(axes.transData, axes.get_figure(root=True), x=-7 if is_right else 7, units="points")
             style = {"color": theme.text, "fontsize": SMALL, "ha": "right" if is_right else "left", "va": "center"}
-            axes.text(x, height, _plain(label), transform=beside, **style)
+            axes.text(x, height, _plain(label), transform=beside, bbox=_box(theme), **style)
         axes.set_xlabel(_plain(cost), color=theme.text, fontsize=SMALL)
         axes.set_ylabel(_plain(quality), color=theme.text, fontsize=SMALL)
         axes.set_axisbelow(True)
@@ -266,16 +267,21 @@ def _png(size: tuple[float, float], theme: Theme, draw: Callable[[Axes, Theme], 
 def _note(
     axes: Axes, theme: Theme, text: str, at: tuple[float, float], offset: tuple[float, float], *, ha: str, va: str
 ) -> None:
-    box = {"facecolor": theme.paper, "edgecolor": "none", "pad": 0.6}
     place: dict[str, Any] = {"textcoords": "offset points", "ha": ha, "va": va}
-    axes.annotate(text, at, offset, color=theme.text, fontsize=SMALL, bbox=box, **place)
+    axes.annotate(text, at, offset, color=theme.text, fontsize=SMALL, bbox=_box(theme), **place)
+
+
+def _box(theme: Theme) -> dict[str, Any]:
+    """Keeps lines from running through what is written."""
+    return {"facecolor": theme.paper, "edgecolor": "none", "pad": 0.6}
 
 
 def _legend(axes: Axes, theme: Theme, lines: Mapping[str, Mapping[str, Any]]) -> None:
     handles = [Line2D([], [], label=_plain(label), **style) for label, style in lines.items()]
     figure = axes.get_figure(root=True)
     assert figure is not None
-    style = {"frameon": False, "labelcolor": theme.text, "fontsize": SMALL, "ncols": min(3, len(handles))}
+    columns = 3 if max(map(len, lines)) <= 18 else 2
+    style = {"frameon": False, "labelcolor": theme.text, "fontsize": SMALL, "ncols": min(columns, len(handles))}
     figure.legend(handles=handles, loc="outside lower left", **style)
 
 
@@ -285,6 +291,8 @@ def _uri(png: bytes) -> str:
 
 def _plain(label: str) -> str:
     short = " ".join(label.split())
-    short = short if len(short) <= MAX_LABEL_CHARS else short[: MAX_LABEL_CHARS - 3] + "..."
+    if len(short) > MAX_LABEL_CHARS:
+        # What tells runs apart stands at the end.
+        short = f"{short[: MAX_LABEL_CHARS - 3 - END_CHARS]}...{short[-END_CHARS:]}"
     # A dollar sign would start matplotlib's mathematics, and an underscore in front would keep it out of the legend.
     return short.replace("$", r"\$").removeprefix("_")

@@ -15,7 +15,7 @@ from rl_rerank.evaluation.protocol import Protocol
 from rl_rerank.evaluation.report.build import training_name
 from rl_rerank.evaluation.report.evidence import Evidence, LostQuery, Metrics, Regression, trainings
 from rl_rerank.evaluation.statistics import paired_test
-from rl_rerank.evaluation.table import is_significant, p_value, table
+from rl_rerank.evaluation.table import is_significant, labels, p_value, table
 
 NUM_LOST = 5
 """Queries that a regression names."""
@@ -52,6 +52,16 @@ class _Pair:
     before: Mapping[str, Any]
     after: Mapping[str, Any]
 
+    @property
+    def baseline(self) -> str:
+        """The first run's system."""
+        return self.first.system(self.before["run"])
+
+    @property
+    def system(self) -> str:
+        """The later run's."""
+        return self.then.system(self.after["run"])
+
     def values(self, measure: str) -> dict[str, tuple[float, float]]:
         """qid -> (before, after), of the queries that both have."""
         before = self.first.metrics["per_query"][self.before["run"]]
@@ -75,21 +85,20 @@ def gather(wanted: ReportRuns) -> Evidence:
     _check_measures(runs)
     pairs = [pair for run in runs[1:] for pair in _pairs(runs[0], run)]
     forced = _protocol_differences(runs, pairs, wanted)
-    tests = {id(pair): _tests(pair, wanted.seed) for pair in pairs}
-    changed = [pair for pair in pairs if not _is_once(pair)]
+    tested = [(pair, _tests(pair, wanted.seed)) for pair in pairs if not _is_once(pair)]
     stores = {run.name: Store(run.folder / "data") for run in runs}
-    regressions = [_regression(pair, tests[id(pair)], stores[pair.first.name]) for pair in changed]
-    metrics = _merged(runs, pairs, forced, [tests[id(pair)] for pair in changed])
-    pair, shown = _shown(runs[0], changed, tests)
+    regressions = [_regression(pair, tests, stores[pair.first.name]) for pair, tests in tested]
+    metrics = _merged(runs, pairs, forced, [tests[0] for _, tests in tested])
+    worst = min(reversed(tested), key=lambda item: _loss(item[1]), default=None)
     return Evidence(
         metrics=metrics,
         folders={run.system(row["run"]): run.folder / row["run"] for run in runs for row in run.rows},
         trainings=_trainings(runs),
         store=stores[runs[0].name],
-        pair=pair,
-        shown=shown,
+        pair=None if worst is None else (worst[0].system, worst[0].baseline),
+        shown=labels(metrics) if worst is None else _columns(runs[0], worst[0]),
         regressions=tuple(r for r in regressions if r is not None),
-        by_measure=tuple(test for pair in changed for test in tests[id(pair)]),
+        by_measure=tuple(test for _, tests in tested for test in tests),
     )
 
 
@@ -150,8 +159,8 @@ def _check_measures(runs: Sequence[FinishedRun]) -> None:
 
 def _pairs(first: FinishedRun, then: FinishedRun) -> list[_Pair]:
     """The systems that both runs have, in the order of the first one's table."""
-    labels, stages = ({row[key]: row for row in then.rows} for key in ("label", "run"))
-    found = [(row, labels.get(row["label"]) or stages.get(row["run"])) for row in first.rows]
+    by_label, by_stage = ({row[key]: row for row in then.rows} for key in ("label", "run"))
+    found = [(row, by_label.get(row["label"]) or by_stage.get(row["run"])) for row in first.rows]
     return [_Pair(row["label"], first, then, row, other) for row, other in found if other is not None]
 
 
@@ -184,8 +193,7 @@ def _tests(pair: _Pair, seed: int) -> list[dict[str, Any]]:
         if not values:
             raise ValueError(f"run_dirs: {pair.first.name} and {pair.then.name} have no query in common")
         test = paired_test([after for _, after in values], [before for before, _ in values], seed)
-        names = {"system": pair.then.system(pair.after["run"]), "baseline": pair.first.system(pair.before["run"])}
-        tests.append({**names, "measure": measure, **test._asdict()})
+        tests.append({"system": pair.system, "baseline": pair.baseline, "measure": measure, **test._asdict()})
     return tests
 
 
@@ -218,12 +226,11 @@ def _merged(
     runs: Sequence[FinishedRun],
     pairs: Sequence[_Pair],
     forced: Sequence[str],
-    tests: Sequence[Sequence[Mapping[str, Any]]],
+    comparisons: Sequence[Mapping[str, Any]],
 ) -> Metrics:
     """The runs' metrics as one, systems of the same name beside each other."""
-    once = {pair.then.system(pair.after["run"]): pair for pair in pairs if _is_once(pair)}
-    kept = {pair.first.system(pair.before["run"]) for pair in once.values()}
-    counterparts = {pair.then.system(pair.after["run"]): pair.before["run"] for pair in pairs}
+    once = {pair.system: pair.baseline for pair in pairs if _is_once(pair)}
+    counterparts = {pair.system: pair.before["run"] for pair in pairs}
     order = [row["run"] for row in runs[0].rows]
     rows: list[tuple[tuple[int, int], dict[str, Any]]] = []
     for number, run in enumerate(runs):
@@ -233,16 +240,16 @@ def _merged(
                 continue
             beside = row["run"] if run is runs[0] else counterparts.get(name)
             place = order.index(beside) if beside in order else len(order)
-            label = row["label"] if name in kept else f"{row['label']} ({run.name})"
+            label = row["label"] if name in once.values() else f"{row['label']} ({run.name})"
             rows.append(((place, number), {**row, "run": name, "label": label}))
     ordered = [row for _, row in sorted(rows, key=lambda item: item[0])]
-    names = {row["run"] for row in ordered}
+    names = [row["run"] for row in ordered]
 
     def together(key: str) -> dict[str, Any]:
         values = {run.system(stage): value for run in runs for stage, value in run.metrics[key].items()}
-        return {name: value for name, value in values.items() if name in names}
+        return {name: values[name] for name in names if name in values}
 
-    found = {run.system(stage): kept for run in runs for stage, kept in run.protocols.items()}
+    made_under = {run.system(stage): p for run in runs for stage, p in run.protocols.items()}
     return {
         "provider": runs[0].metrics["provider"],
         "measures": runs[0].metrics["measures"],
@@ -250,9 +257,9 @@ def _merged(
         "per_query": together("per_query"),
         "missing": together("missing"),
         "format": together("format"),
-        "protocols": {name: p and asdict(p) for name, p in found.items() if name in names},
+        "protocols": {name: (p := made_under[name]) and asdict(p) for name in names},
         "forced": list(forced),
-        "comparisons": [of_pair[0] for of_pair in tests],
+        "comparisons": list(comparisons),
         "training": {
             training_name(stage, run.name): said for run in runs for stage, said in run.metrics["training"].items()
         },
@@ -267,21 +274,15 @@ def _trainings(runs: Sequence[FinishedRun]) -> dict[str, dict[str, Path]]:
     return found
 
 
-def _shown(
-    first: FinishedRun, changed: Sequence[_Pair], tests: Mapping[int, Sequence[Mapping[str, Any]]]
-) -> tuple[tuple[str, str] | None, tuple[str, ...]]:
-    """The pair whose queries are shown, and the systems beside it: the largest significant loss, else the last pair."""
-    top = first.system(first.rows[0]["run"])
-    if not changed:
-        return None, tuple(first.system(row["run"]) for row in first.rows)
+def _loss(tests: Sequence[Mapping[str, Any]]) -> float:
+    """The significant difference on the first measure, or 0."""
+    return tests[0]["difference"] if is_significant(tests[0]) else 0.0
 
-    def loss(pair: _Pair) -> float:
-        [test, *_] = tests[id(pair)]
-        return test["difference"] if is_significant(test) else 0.0
 
-    worst = min(reversed(changed), key=loss)
-    system, baseline = worst.then.system(worst.after["run"]), worst.first.system(worst.before["run"])
-    return (system, baseline), tuple(dict.fromkeys((top, baseline, system)))
+def _columns(first: FinishedRun, pair: _Pair) -> dict[str, str]:
+    """The systems beside a query -> the names of their columns: the first row, and the pair by its runs."""
+    top = first.rows[0]
+    return {first.system(top["run"]): top["label"], pair.baseline: pair.first.name, pair.system: pair.then.name}
 
 
 def _plain(text: str) -> str:
