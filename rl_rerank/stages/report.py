@@ -27,6 +27,7 @@ def run(config: Config, name: str, stage: ReportStage) -> None:
         store=prepare(config.data, run_dir / "data"),
         pair=_main_pair(metrics),
         shown=labels(metrics),
+        facts={"collection": f"{config.data.source} {config.data.path or ''}".strip()},
     )
     measured = max(row["num_queries"] for row in metrics["rows"])
     page = build_page(
@@ -34,7 +35,6 @@ def run(config: Config, name: str, stage: ReportStage) -> None:
         title=stage.title or f"{config.experiment or run_dir.name}: reranking report",
         subtitle=f"{config.data.source}, {measured} queries, depth {config.data.depth}, model {config.model.path}",
         config=json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False),
-        facts={"collection": f"{config.data.source} {config.data.path or ''}".strip()},
     )
     _write(page, run_dir / name)
 
@@ -47,7 +47,6 @@ def report_runs(wanted: ReportRuns) -> Evidence:
         title=wanted.title or f"{len(wanted.run_dirs)} runs compared",
         subtitle=", ".join(wanted.run_dirs),
         config=json.dumps(dataclasses.asdict(wanted), indent=2, ensure_ascii=False),
-        facts={},
     )
     folder = Path(wanted.output)
     _write(page, folder)

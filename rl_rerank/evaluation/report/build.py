@@ -32,13 +32,8 @@ from rl_rerank.paths import read_jsonl
 MAX_SAMPLE_CHARS = 1500
 
 
-def build_page(evidence: Evidence, *, title: str, subtitle: str, config: str, facts: Mapping[str, str]) -> Page:
-    """The page about the evidence.
-
-    Args:
-        config: what stands under the page as the resolved configuration.
-        facts: further lines of its provenance.
-    """
+def build_page(evidence: Evidence, *, title: str, subtitle: str, config: str) -> Page:
+    """The page about the evidence; `config` stands under it as the resolved configuration."""
     metrics, pair = evidence.metrics, evidence.pair
     formats = _formats(metrics)
     paradigms = tuple(dict.fromkeys(paradigm for cells in formats.values() for paradigm in cells))
@@ -71,7 +66,7 @@ def build_page(evidence: Evidence, *, title: str, subtitle: str, config: str, fa
         facts={
             **{f"{distribution}": version for distribution, version in metrics["provider"].items()},
             "collection fingerprint": evidence.store.fingerprint,
-            **facts,
+            **evidence.facts,
         },
     )
 
@@ -154,8 +149,7 @@ def _change_words(metrics: Metrics, pair: tuple[str, str] | None) -> str:
 def _by_measure(evidence: Evidence) -> Mapping[str, Mapping[str, Verdict]]:
     found: dict[str, dict[str, Verdict]] = defaultdict(dict)
     for comparison in evidence.by_measure:
-        verdict = _verdict(evidence.metrics, comparison)
-        found[f"{verdict.system} against {verdict.baseline}"][verdict.measure] = verdict
+        found[comparison["label"]][comparison["measure"]] = _verdict(evidence.metrics, comparison)
     return found
 
 

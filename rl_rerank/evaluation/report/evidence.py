@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +59,9 @@ class Evidence:
     """The systems whose ranks are shown of single queries -> the names of their columns."""
     regressions: tuple[Regression, ...] = ()
     by_measure: tuple[Mapping[str, Any], ...] = ()
-    """Over several runs: every system's test against its counterpart on every measure."""
+    """Over several runs: every system's test against its counterpart on every measure, with a `label`."""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Lines of the page's provenance."""
 
 
 def trainings(config: Config) -> dict[str, Path]:

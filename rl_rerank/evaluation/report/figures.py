@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import itertools
+import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +27,7 @@ SMALL = 8
 MAX_LABEL_CHARS = 32
 END_CHARS = 12
 WIDE = 50
-"""An axis whose largest value is so many times its smallest positive one is logarithmic, and linear around 0."""
+"""An axis whose largest value is so many times the median of the positive ones is logarithmic, and linear around 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +171,14 @@ def frontier(
     """
     costs, values = [x for _, x, _ in points], [y for _, _, y in points]
     positive = [x for x in costs if x > 0]
-    is_wide = bool(positive) and max(positive) > WIDE * min(positive)
+    is_wide = bool(positive) and max(positive) > WIDE * statistics.median(positive)
+    middle = math.sqrt(min(positive) * max(positive)) if is_wide else (min(costs) + max(costs)) / 2
     gap = 0.09 * ((max(values) - min(values)) or 1.0)
-    heights = spread(values, gap)
+    heights = list(values)
+    for is_right in (False, True):
+        side = [place for place, x in enumerate(costs) if (x > middle) == is_right]
+        for place, height in zip(side, spread([values[place] for place in side], gap), strict=True):
+            heights[place] = height
     steps = sorted((x, y) for place, (_, x, y) in enumerate(points) if place in front)
 
     def draw(axes: Axes, theme: Theme) -> None:
@@ -185,10 +192,10 @@ def frontier(
             fill, rim = (theme.gain, theme.gain) if is_best else (theme.paper, theme.text)
             axes.plot(x, y, "o", markersize=6, markerfacecolor=fill, markeredgecolor=rim, zorder=3)
         for (label, x, _), height in zip(points, heights, strict=True):
-            is_right = axes.transLimits.transform(axes.transScale.transform((x, height)))[0] > 0.5
+            is_right = x > middle
             beside = offset_copy(axes.transData, axes.get_figure(root=True), x=-7 if is_right else 7, units="points")
             style = {"color": theme.text, "fontsize": SMALL, "ha": "right" if is_right else "left", "va": "center"}
-            axes.text(x, height, _plain(label), transform=beside, bbox=_box(theme), **style)
+            axes.text(x, height, _plain(label), transform=beside, bbox=_box(theme), zorder=2.5, **style)
         axes.set_xlabel(_plain(cost), color=theme.text, fontsize=SMALL)
         axes.set_ylabel(_plain(quality), color=theme.text, fontsize=SMALL)
         axes.set_axisbelow(True)
@@ -200,6 +207,8 @@ def frontier(
 def spread(values: Sequence[float], gap: float) -> list[float]:
     """The values moved apart, so that no two are nearer than `gap`; their order and their mean stay."""
     order = sorted(range(len(values)), key=lambda place: values[place])
+    if not values:
+        return []
     moved = list(values)
     for before, place in itertools.pairwise(order):
         moved[place] = max(moved[place], moved[before] + gap)

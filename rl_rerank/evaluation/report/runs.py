@@ -62,6 +62,11 @@ class _Pair:
         """The later run's."""
         return self.then.system(self.after["run"])
 
+    @property
+    def words(self) -> str:
+        """What is tested."""
+        return f"{self.label}, {self.then.name} against {self.first.name}"
+
     def values(self, measure: str) -> dict[str, tuple[float, float]]:
         """qid -> (before, after), of the queries that both have."""
         before = self.first.metrics["per_query"][self.before["run"]]
@@ -98,7 +103,8 @@ def gather(wanted: ReportRuns) -> Evidence:
         pair=None if worst is None else (worst[0].system, worst[0].baseline),
         shown=labels(metrics) if worst is None else _columns(runs[0], worst[0]),
         regressions=tuple(r for r in regressions if r is not None),
-        by_measure=tuple(test for _, tests in tested for test in tests),
+        by_measure=tuple({**test, "label": pair.words} for pair, tests in tested for test in tests),
+        facts={run.name: _words(run) for run in runs},
     )
 
 
@@ -138,6 +144,11 @@ def _read(folder: Path, name: str) -> FinishedRun:
     # Where the run lies now, not where it was made.
     config.run_dir = str(folder)
     return FinishedRun(name, folder, config, metrics, protocols)
+
+
+def _words(run: FinishedRun) -> str:
+    config = run.config
+    return f"{run.folder}: experiment {config.experiment}, seed {config.seed}, model {config.model.path}"
 
 
 def _json(path: Path) -> Any:
