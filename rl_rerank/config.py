@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -631,7 +632,8 @@ class ReportRuns:
     def __post_init__(self) -> None:
         if len(self.run_dirs) < 2:
             raise ValueError(f"run_dirs names at least two run folders, such as 'run_dirs=[a,b]'; got {self.run_dirs}")
-        if repeated := sorted({d for d in self.run_dirs if self.run_dirs.count(d) > 1}):
+        folders = [str(Path(folder)) for folder in self.run_dirs]
+        if repeated := sorted({folder for folder in folders if folders.count(folder) > 1}):
             raise ValueError(f"run_dirs names {repeated[0]!r} twice")
 
 

@@ -225,6 +225,8 @@ def test_what_is_no_finished_run_is_named(pair, tmp_path):
     whole = json.loads(metrics.read_text())
     write_json(metrics, {**whole, "measures": ["AP"]})
     assert "seed2 was measured by AP and seed1 by nDCG@10, RR@10, AP" in refusal(good, other)
+    write_json(metrics, {key: value for key, value in whole.items() if key != "protocols"})
+    assert "metrics.json does not say what its rows were made under; run the stage 'evaluate'" in refusal(good, other)
     metrics.write_text("{")
     assert "metrics.json is not JSON" in refusal(good, other)
     metrics.unlink()
@@ -239,7 +241,7 @@ def test_the_command_tells_runs_from_an_experiment(tmp_path, capsys):
     assert f"there is no folder '{tmp_path}/a'" in capsys.readouterr().err
     for given, reason in (
         ("run_dirs=[a]", "at least two run folders"),
-        ("run_dirs=[a,a]", "'a' twice"),
+        ("run_dirs=[a,a/]", "'a' twice"),
         ("run_dirs=[a,b] force=perhaps", "force must be of type bool"),
         ("run_dirs=[a,b] outptu=c", "Did you mean 'output'"),
     ):

@@ -43,7 +43,7 @@ def build_page(evidence: Evidence, *, title: str, subtitle: str, config: str) ->
         measures=tuple(metrics["measures"]),
         systems=_systems(metrics),
         protocol=tuple(protocol_sentences(metrics)),
-        is_forced=bool(metrics["forced"]),
+        forced=tuple(metrics["forced"]),
         verdicts=tuple(_verdict(metrics, comparison) for comparison in metrics["comparisons"]),
         regressions=evidence.regressions,
         by_measure=_by_measure(evidence),

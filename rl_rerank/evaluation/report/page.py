@@ -109,8 +109,8 @@ class Page:
     systems: tuple[SystemRow, ...]
     protocol: tuple[str, ...]
     """What the runs were made under, in sentences."""
-    is_forced: bool
-    """Whether something is compared although its protocol differs; the first sentences of `protocol` say what."""
+    forced: tuple[str, ...]
+    """What is compared although its protocol differs, a sentence a pair."""
     verdicts: tuple[Verdict, ...]
     regressions: tuple[Regression, ...]
     by_measure: Mapping[str, Mapping[str, Verdict]]

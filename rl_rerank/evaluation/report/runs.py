@@ -137,6 +137,11 @@ def _read(folder: Path, name: str) -> FinishedRun:
             f"stage {stages[-1]!r}"
         )
     metrics = _json(path)
+    if "protocols" not in metrics:
+        raise ValueError(
+            f"run_dirs: {path} does not say what its rows were made under; run the stage {stages[-1]!r} of "
+            f"{str(folder)!r} again"
+        )
     for row in metrics["rows"]:
         if not (run := folder / row["run"] / "run.trec").is_file():
             raise ValueError(f"run_dirs: {path} measures {run}, which is no longer there")
