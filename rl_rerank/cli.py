@@ -22,7 +22,7 @@ import yaml
 
 from rl_rerank import __version__, conductor, doctor, follower, ledger, lengths, parse, plan, processes, registry
 from rl_rerank.compose import compose, files, options
-from rl_rerank.config import STAGES, Config, ConvertFiles, EvaluateFiles
+from rl_rerank.config import STAGES, Config, ConvertFiles, EvaluateFiles, ReportRuns
 from rl_rerank.data.convert import convert
 from rl_rerank.paths import conf_dir, write_text
 from rl_rerank.rerank import build_paradigm
@@ -36,6 +36,7 @@ commands
   run        all stages of an experiment:   rl-rerank run experiment=quickstart
 {stages}
   evaluate   or one run file:               rl-rerank evaluate run=run.trec qrels=qrels.txt 'measures=[nDCG@10,AP]'
+  report     or several finished runs:      rl-rerank report 'run_dirs=[runs/a,runs/b]' output=comparison
   parse      read stored completions:       rl-rerank parse paradigm=listwise completions=FILE.jsonl output=FILE
   convert    RankLLM's and Rankify's files:  rl-rerank convert input=requests.jsonl output=set.json format=rankify
   rewards    list the installed rewards:    rl-rerank rewards list
@@ -98,6 +99,17 @@ reranked contexts.
 usage: rl-rerank doctor [model=DIR]
 
 Checks versions, devices, imports, disk and memory, and the tokenizer of a model folder, and says what to install.
+""",
+    "report": """\
+usage: rl-rerank report 'run_dirs=[A,B,...]' [output=comparison] [title=TEXT] [force=true]
+       rl-rerank report experiment=NAME [KEY=VALUE ...] [stage=NAME]
+
+The first form compares finished runs on one page, in output=FOLDER with the plots and a Markdown table: every system of
+A is tested against the system of the same label, or else of the same stage, in the others, and where one is
+significantly worse the page says so and names the queries that lost. Runs of different protocols are refused, unless
+force=true; the page then says what differs. A protocol is the queries with their judgments and texts, the split, the
+depth, the first stage's candidates, the token budgets and, for the same paradigm, the prompt's words.
+The second runs an experiment's report stage: the page of one run.
 """,
     "evaluate": """\
 usage: rl-rerank evaluate run=RUN qrels=QRELS ['measures=[nDCG@10,AP(rel=2)]'] [output=FILE.json]
@@ -178,6 +190,8 @@ def _run(command: str, overrides: list[str], config_dir: str | None) -> int:
 def _stage(command: str, overrides: list[str], config_dir: str | None) -> int:
     if command == "evaluate" and isinstance(given := compose(command, overrides, config_dir), EvaluateFiles):
         return _evaluate_files(given)
+    if command == "report" and isinstance(given := compose(command, overrides, config_dir), ReportRuns):
+        return _report_runs(given)
     config = _experiment(command, overrides, config_dir)
     name = _chosen(config, command)
     hub = None if config.push is None else _hub()
@@ -259,6 +273,19 @@ def _evaluate_files(config: EvaluateFiles) -> int:
         print(f"{measure}\t{mean:.4f}", file=sys.stderr if config.output is None else sys.stdout)
     if config.output is None:
         print(json.dumps(values, indent=2, ensure_ascii=False))
+    return 0
+
+
+def _report_runs(wanted: ReportRuns) -> int:
+    evidence = _module("report").report_runs(wanted)
+    folder = Path(wanted.output)
+    print((folder / "table.md").read_text(encoding="utf-8"))
+    print(f"report: {folder / 'index.html'}")
+    for regression in evidence.regressions:
+        print(
+            f"regression: {regression.system} is worse in {regression.run} than in {regression.baseline}",
+            file=sys.stderr,
+        )
     return 0
 
 

@@ -29,7 +29,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from rl_rerank import registry
-from rl_rerank.config import STAGES, Config, EvaluateFiles, build, unknown_key
+from rl_rerank.config import STAGES, Config, EvaluateFiles, ReportRuns, build, unknown_key
 from rl_rerank.paths import conf_dir
 
 T = TypeVar("T")
@@ -55,11 +55,14 @@ class UserFolders(SearchPathPlugin):
 Plugins.instance().register(UserFolders)
 
 
-def compose(command: str, overrides: Sequence[str], config_dir: str | None = None) -> Config | EvaluateFiles:
+def compose(
+    command: str, overrides: Sequence[str], config_dir: str | None = None
+) -> Config | EvaluateFiles | ReportRuns:
     """The configuration that a command line asks for.
 
     Args:
-        command: the subcommand; `evaluate` with `run=` or `qrels=` measures files and composes nothing.
+        command: the subcommand; `evaluate` with `run=` or `qrels=` measures files, `report` with `run_dirs=` reads
+            finished runs, and both compose nothing.
         overrides: `key=value`, in hydra's grammar.
         config_dir: a folder laid out like conf/, searched before `./conf` and ours.
 
@@ -70,6 +73,8 @@ def compose(command: str, overrides: Sequence[str], config_dir: str | None = Non
     """
     if command == "evaluate" and any(re.match(r"(run|qrels)=", o) for o in overrides):
         return files(EvaluateFiles, overrides)
+    if command == "report" and any(o.startswith("run_dirs=") for o in overrides):
+        return files(ReportRuns, overrides)
     UserFolders.folders = _user_folders(config_dir)
     parsed = [_parse(_quote_measures(o)) for o in overrides]
     texts = _name_rewards(parsed)
@@ -112,11 +117,17 @@ def files(cls: type[T], overrides: Sequence[str]) -> T:
         key, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"cannot read {text!r}: an override is KEY=VALUE")
-        if key == "measures":
+        if key in ("measures", "run_dirs"):
             values[key] = [item.strip("\"' ") for item in _split(value.strip().removeprefix("[").removesuffix("]"))]
         elif value not in ("null", ""):
-            values[key] = value
+            values[key] = _typed(value) if key in ("force", "seed") else value
     return build(cls, values)
+
+
+def _typed(value: str) -> bool | int | str:
+    """`true`, `false` and whole numbers as what they are."""
+    words = {"true": True, "false": False}
+    return words.get(value, int(value) if value.isdecimal() else value)
 
 
 def _split(text: str) -> list[str]:

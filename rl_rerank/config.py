@@ -12,6 +12,7 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -568,6 +569,8 @@ class EvaluateStage(StageConfig):
     """Names of rerank stages, in table order; empty means all."""
     comparisons: list[list[str]] = field(default_factory=list)
     """Pairs [system, baseline] to be tested on the first measure."""
+    force: bool = False
+    """Also test pairs that were made under different protocols; the table then says so."""
 
 
 @dataclass(kw_only=True)
@@ -635,6 +638,28 @@ class EvaluateFiles:
     measures: list[str] = field(default_factory=lambda: ["nDCG@10"])
     output: str | None = None
     """Where the JSON goes; null prints it."""
+
+
+@dataclass(kw_only=True)
+class ReportRuns:
+    """`rl-rerank report run_dirs=[A,B]`: one page over several finished runs."""
+
+    run_dirs: list[str]
+    """Run folders; the first is what the others are compared with."""
+    output: str = "comparison"
+    """The folder that is written: index.html, table.md and the plots."""
+    title: str = ""
+    force: bool = False
+    """Also compare runs that were made under different protocols; the page then says so."""
+    seed: int = 1
+    """Of the tests and intervals."""
+
+    def __post_init__(self) -> None:
+        if len(self.run_dirs) < 2:
+            raise ValueError(f"run_dirs names at least two run folders, such as 'run_dirs=[a,b]'; got {self.run_dirs}")
+        folders = [str(Path(folder)) for folder in self.run_dirs]
+        if repeated := sorted({folder for folder in folders if folders.count(folder) > 1}):
+            raise ValueError(f"run_dirs names {repeated[0]!r} twice")
 
 
 @dataclass(kw_only=True)

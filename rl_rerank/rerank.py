@@ -46,12 +46,14 @@ class _Query:
     prompts: list[Prompt] = field(default_factory=list)
     ranking: Ranking | None = None
     num_retries: int = 0
+    rounds: int = 0
 
     def resume(self, judgments: list[Judgment] | None) -> None:
         try:
             self.prompts = self.strategy.send(judgments)  # pyright: ignore[reportArgumentType]
         except StopIteration as stop:
-            self.prompts, self.ranking = [], replace(stop.value, num_retries=self.num_retries)
+            self.prompts = []
+            self.ranking = replace(stop.value, num_retries=self.num_retries, rounds=self.rounds)
 
 
 def rerank(
@@ -100,6 +102,7 @@ def rerank(
                 mine = [next(answered) for _ in query.prompts]
                 rollouts += [rollout for attempts in mine for rollout in attempts]
                 query.num_retries += sum(len(attempts) - 1 for attempts in mine)
+                query.rounds += max(map(len, mine), default=0)
                 query.resume([attempts[-1].judgment for attempts in mine])
     return [query.ranking for query in queries if query.ranking is not None], rollouts
 

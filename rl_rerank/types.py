@@ -249,5 +249,7 @@ class Ranking:
     """Comparisons of two documents that the model decided one way in one order and the other way in the other."""
     num_retries: int = 0
     """Prompts asked again, because their answer could not be used; not among `num_prompts`."""
+    rounds: int = 0
+    """How often its ready prompts were answered, one time after another."""
     raw_scores: Mapping[str, float] | None = None
     """docid -> the score that the model gave, ties and all; None where it gave an order only."""

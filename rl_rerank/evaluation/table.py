@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rl_rerank.evaluation import protocol
+from rl_rerank.evaluation.protocol import Protocol
+
 SIGNIFICANT = 0.05
 
 
@@ -24,6 +27,7 @@ def table(metrics: Mapping[str, Any]) -> str:
     sentences += [learned(stage, training) for stage, training in metrics["training"].items()]
     if sentences:
         lines += ["", *(f"- {sentence}" for sentence in sentences)]
+    lines += ["", *protocol_sentences(metrics)]
     return "\n".join(lines) + "\n"
 
 
@@ -55,6 +59,12 @@ def learned(stage: str, training: Mapping[str, Any]) -> str:
         f"{stage}{control}: the mean training reward {change}, {first:.4f} in the first third of "
         f"{training['steps']} steps, {last:.4f} in the last (one-sided {p_value(p)})."
     )
+
+
+def protocol_sentences(metrics: Mapping[str, Any]) -> list[str]:
+    """What the rows were made under, and what was compared by force."""
+    found = {labels(metrics)[run]: kept and Protocol(**kept) for run, kept in metrics["protocols"].items()}
+    return [*(f"Forced comparison: {reason}." for reason in metrics["forced"]), *protocol.sentences(found)]
 
 
 def labels(metrics: Mapping[str, Any]) -> dict[str, str]:

@@ -93,10 +93,11 @@ def imputed(example: RankingExample, scores: Mapping[str, float]) -> dict[str, f
 
 
 def counts(rankings: Iterable[Ranking]) -> dict[str, int]:
-    """Every counter of `Ranking`, summed."""
+    """Every counter of `Ranking`, summed, and the most rounds: the rankings were made side by side."""
     names = [f.name for f in dataclasses.fields(Ranking) if f.name.startswith("num_")]
     listed = list(rankings)
-    return {name: sum(getattr(ranking, name) for ranking in listed) for name in names}
+    sums = {name: sum(getattr(ranking, name) for ranking in listed) for name in names}
+    return {**sums, "rounds": max((ranking.rounds for ranking in listed), default=0)}
 
 
 def _places(example: RankingExample) -> dict[str, int]:

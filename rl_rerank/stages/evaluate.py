@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from collections import Counter
@@ -12,6 +13,7 @@ from typing import Any
 from rl_rerank import trec
 from rl_rerank.config import Config, EvaluateFiles, EvaluateStage, GRPOStage, RerankStage
 from rl_rerank.data import prepare
+from rl_rerank.evaluation import protocol
 from rl_rerank.evaluation.measures import Evaluation, evaluate, is_sum, parse
 from rl_rerank.evaluation.statistics import bootstrap_interval, paired_test, rise
 from rl_rerank.evaluation.table import table
@@ -29,6 +31,8 @@ def run(config: Config, name: str, stage: EvaluateStage) -> None:
         parse(measure)
     chosen = _rerank_stages(config, name, stage)
     _check_comparisons(name, stage, chosen)
+    protocols = {run_name: protocol.read(run_dir / run_name) for run_name in chosen}
+    forced = _protocol_differences(name, stage, protocols)
     store = prepare(config.data, run_dir / "data")
     evaluations: dict[str, Evaluation] = {}
     for run_name, reranked in chosen.items():
@@ -44,6 +48,8 @@ def run(config: Config, name: str, stage: EvaluateStage) -> None:
         "rows": [_row(config, name, run_name, labels[run_name], e) for run_name, e in evaluations.items()],
         "per_query": {run_name: e.per_query for run_name, e in evaluations.items()},
         "missing": {run_name: list(e.missing) for run_name, e in evaluations.items()},
+        "protocols": {run_name: found and dataclasses.asdict(found) for run_name, found in protocols.items()},
+        "forced": forced,
         "comparisons": [_compare(config, stage, pair, evaluations) for pair in stage.comparisons],
         "format": _formats(run_dir, chosen),
         "training": _training(config),
@@ -112,6 +118,23 @@ def _check_comparisons(name: str, stage: EvaluateStage, chosen: Mapping[str, Rer
             )
 
 
+def _protocol_differences(
+    name: str, stage: EvaluateStage, protocols: Mapping[str, protocol.Protocol | None]
+) -> list[str]:
+    """What is compared although it should not be, a sentence a pair. Refused without `force`."""
+    found = [
+        f"{system} and {baseline} were made under different protocols: {'; '.join(reasons)}"
+        for system, baseline in stage.comparisons
+        if (reasons := protocol.differences(protocols[system], protocols[baseline]))
+    ]
+    if found and not stage.force:
+        raise ValueError(
+            f"evaluate stage {name!r}: {'. '.join(found)}. Run the rerank stages under one protocol, or compare "
+            f"all the same with stages.{name}.force=true"
+        )
+    return found
+
+
 def _existing(path: Path, name: str, run_name: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(
@@ -143,6 +166,7 @@ def _row(config: Config, name: str, run_name: str, label: str, result: Evaluatio
         # A first-stage row asks no model: it has no share, rather than a share of 0.
         "malformed": summary["num_malformed"] / num_prompts if num_prompts else None,
         "fallback": summary["num_fallbacks"] / num_prompts if num_prompts else None,
+        "cost": summary.get("cost"),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
 import random
@@ -16,6 +17,8 @@ from rl_rerank.config import Config, Fusion, RerankStage
 from rl_rerank.data import prepare
 from rl_rerank.engines.base import Engine
 from rl_rerank.engines.build import build_stage_engine
+from rl_rerank.evaluation import answers, protocol
+from rl_rerank.evaluation.cost import Cost, cost, read_cost
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.ranking import rank
 from rl_rerank.rerank import answer, build_paradigm
@@ -28,32 +31,34 @@ NUM_SAMPLES = 3
 
 
 def run(config: Config, name: str, stage: RerankStage) -> None:
-    """Write `run.trec`, `rankings.jsonl`, `rollouts.jsonl`, `format.json` and `summary.json`."""
+    """Write the run with its protocol, what was asked and answered, `format.json` and `summary.json`."""
     folder = Path(config.run_dir) / name
-    examples = prepare(config.data, Path(config.run_dir) / "data").examples(stage.split)
+    store = prepare(config.data, Path(config.run_dir) / "data")
+    examples = store.examples(stage.split)
     label = stage.label or name
     rollouts: list[Rollout] = []
     formats: dict[str, Any] = {}
     usage: dict[str, float] = {}
+    paradigm = build_paradigm(config, stage.paradigm or config.paradigm) if stage.asks else None
     started = time.monotonic()
-    if not stage.asks:
+    if paradigm is None:
         rankings = _fused(config, name, stage) if stage.fuse else [fusion.first_stage(example) for example in examples]
-        seconds = time.monotonic() - started
+        taken = _fused_cost(config, stage) + Cost(seconds=round(time.monotonic() - started, 3))
     else:
         engine = build_stage_engine(config, stage.model, stage.engine)
         try:
             started = time.monotonic()
-            paradigm = build_paradigm(config, stage.paradigm or config.paradigm)
             rankings, rollouts = rank(examples, paradigm, engine, stage, progress=label)
-            seconds = time.monotonic() - started
+            taken = cost(rankings, rollouts, engine, time.monotonic() - started)
             formats = _formats(config, stage, examples, engine)
             usage = dict(engine.usage)
         finally:
             engine.close()
-    summary = _summary(label, stage, rankings, seconds) | ({"usage": usage} if usage else {})
+    summary = _summary(label, stage, rankings, taken) | ({"usage": usage} if usage else {})
+    protocol.write(folder, protocol.protocol(config, stage, store, paradigm))
     trec.write_run(folder / "run.trec", rankings, tag="-".join(label.split()))
     paths.write_jsonl(folder / RANKINGS, map(_ranking_row, rankings))
-    paths.write_jsonl(folder / "rollouts.jsonl", map(_row, rollouts))
+    answers.write(folder, rollouts)
     paths.write_json(folder / "format.json", formats)
     paths.write_json(folder / "summary.json", summary)
     logger.info(
@@ -62,7 +67,7 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
         summary["num_documents"],
         summary["num_queries"],
         summary["num_prompts"],
-        seconds,
+        taken.seconds,
         summary["num_malformed"],
         summary["num_fallbacks"],
     )
@@ -74,6 +79,12 @@ def _fused(config: Config, name: str, stage: RerankStage) -> list[Ranking]:
         raise ValueError(f"stages.{name}.fuse: {' and '.join(stage.fuse)} have not ranked the same queries")
     how = stage.fusion or Fusion()
     return [fusion.fuse(ranking, second[qid], how.method, how.weight) for qid, ranking in first.items()]
+
+
+def _fused_cost(config: Config, stage: RerankStage) -> Cost:
+    """What the runs took that are fused; nothing where none are."""
+    files = [Path(config.run_dir) / run / "summary.json" for run in stage.fuse]
+    return sum((read_cost(file) for file in files), Cost())
 
 
 def _rankings(path: Path, name: str) -> dict[str, Ranking]:
@@ -119,7 +130,7 @@ def _format_prompts(paradigm: Paradigm, examples: Sequence[RankingExample], coun
     return list(itertools.islice(by_turn, count))
 
 
-def _summary(label: str, stage: RerankStage, rankings: Sequence[Ranking], seconds: float) -> dict[str, Any]:
+def _summary(label: str, stage: RerankStage, rankings: Sequence[Ranking], taken: Cost) -> dict[str, Any]:
     return {
         "label": label,
         "model": " + ".join(stage.fuse) or stage.model,
@@ -131,17 +142,5 @@ def _summary(label: str, stage: RerankStage, rankings: Sequence[Ranking], second
         "num_retries": sum(r.num_retries for r in rankings),
         "num_ties": sum(r.num_ties for r in rankings),
         "num_documents": sum(len(r.docids) for r in rankings),
-        "seconds": round(seconds, 3),
-    }
-
-
-def _row(rollout: Rollout) -> dict[str, Any]:
-    continuations = rollout.completion.continuations
-    return {
-        "qid": rollout.prompt.qid,
-        "docids": list(rollout.prompt.docids),
-        "text": rollout.completion.text,
-        "status": rollout.judgment.status.value,
-        "issues": [{"kind": issue.kind, "place": issue.place} for issue in rollout.judgment.issues],
-        "continuations": None if continuations is None else dict(continuations),
+        "cost": dataclasses.asdict(taken),
     }

@@ -1,11 +1,14 @@
 """A small finished experiment on disk: a collection, four rerank stages, two trainings."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from rl_rerank.config import Config, build
+from rl_rerank.evaluation import protocol
+from rl_rerank.evaluation.protocol import Protocol
 from rl_rerank.paths import write_json, write_jsonl, write_text
 from rl_rerank.stages import evaluate, report
 from rl_rerank.trec import write_run
@@ -53,9 +56,20 @@ def _rerank(folder: Path, rankings: list[Ranking], num_prompts: int, num_malform
         "num_malformed": num_malformed,
         "num_fallbacks": num_malformed // 2,
         "num_documents": 4 * len(rankings),
-        "seconds": 1.0,
+        "cost": {
+            "calls": num_prompts,
+            "rounds": min(num_prompts, 1),
+            "prompt_tokens": 100 * num_prompts,
+            "completion_tokens": 5 * num_prompts,
+            "seconds": 0.5 * num_prompts,
+        },
     }
     write_json(folder / "summary.json", summary)
+    made_under = Protocol(split="test", depth=4, data="d" * 64, first_stage="f" * 64, dataset="s" * 64)
+    if num_prompts:
+        asking = {"paradigm": "pointwise", "template": "e" * 64, "max_prompt_tokens": 512, "long_documents": "head"}
+        made_under = replace(made_under, **asking)
+    protocol.write(folder, made_under)
 
 
 def _answers(folder: Path, well_formed: int) -> None:
@@ -69,10 +83,20 @@ def _answers(folder: Path, well_formed: int) -> None:
             "status": "tags",
             "issues": [{"kind": "no_answer", "place": HOSTILE}],
             "continuations": None,
+            "prompt": [["user", [0, 1]]],
         },
-        {"qid": "q1", "docids": ["d1-0"], "text": "", "status": "ok", "issues": [], "continuations": {"yes": -0.1}},
+        {
+            "qid": "q1",
+            "docids": ["d1-0"],
+            "text": "",
+            "status": "ok",
+            "issues": [],
+            "continuations": {"yes": -0.1},
+            "prompt": [["user", [0, 2]]],
+        },
     ]
     write_jsonl(folder / "rollouts.jsonl", rows)
+    write_jsonl(folder / "texts.jsonl", ["Is it relevant? ", HOSTILE, "Text 0 of query 1."])
 
 
 def _training(folder: Path, slope: float) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from rl_rerank import trec
 from rl_rerank.config import Config, DataConfig, Fusion, ModelConfig, PluginConfig, RerankStage
-from rl_rerank.paths import read_jsonl, write_jsonl
+from rl_rerank.evaluation import answers
+from rl_rerank.paths import read_jsonl, write_json, write_jsonl
 from rl_rerank.stages import rerank
 
 
@@ -37,7 +38,7 @@ def test_the_first_stage_is_ranked_as_it_came_and_needs_no_model(config, tmp_pat
         f"q{i}": [f"{i}a", f"{i}b", f"{i}c"] for i in (0, 2, 4)
     }
     summary = json.loads((tmp_path / "run/bm25/summary.json").read_text())
-    assert summary.pop("seconds") >= 0
+    assert summary["cost"].pop("seconds") >= 0
     assert summary == {
         "label": "BM25 as is",
         "model": "first_stage",
@@ -49,6 +50,7 @@ def test_the_first_stage_is_ranked_as_it_came_and_needs_no_model(config, tmp_pat
         "num_retries": 0,
         "num_ties": 0,
         "num_documents": 9,
+        "cost": {"calls": 0, "rounds": 0, "prompt_tokens": 0, "completion_tokens": 0},
     }
     assert read_jsonl(tmp_path / "run/bm25/rollouts.jsonl") == []
     assert json.loads((tmp_path / "run/bm25/format.json").read_text()) == {}
@@ -78,6 +80,13 @@ def test_a_model_ranks_and_its_answers_are_kept(config, tmp_path, tiny_model_dir
         assert len(counted["samples"]) == min(3, counted["prompts"])
     assert "only 2 of 9 listwise prompts can be made from split 'test'" in caplog.text
     assert "test: ranked 9 documents of 3 queries with 9 prompts" in caplog.text
+    messages = [answers.prompt(row, answers.texts(folder)) for row in rows]
+    assert all(role == "user" for shown in messages for role, _ in shown[-1:])
+    assert all(f"query {row['qid'][1:]}" in shown[-1][1] for row, shown in zip(rows, messages, strict=True))
+    cost = json.loads((folder / "summary.json").read_text())["cost"]
+    # Scored, not generated: a prompt has a template around a short text
+    assert (cost["calls"], cost["rounds"], cost["completion_tokens"]) == (9, 1, 0)
+    assert 9 * 10 < cost["prompt_tokens"] < 9 * 512
 
 
 def test_candidates_are_shown_in_an_order_of_the_seed(config, tmp_path, tiny_model_dir):
@@ -115,6 +124,8 @@ def test_two_runs_are_fused_by_their_own_scores_without_a_model(config, tmp_path
         for i in (0, 2, 4)
     ]
     write_jsonl(tmp_path / "run/other/rankings.jsonl", other)
+    spent = {"calls": 9, "rounds": 1, "prompt_tokens": 90, "completion_tokens": 0, "seconds": 2.0}
+    write_json(tmp_path / "run/other/summary.json", {"cost": spent})
     stage = RerankStage(kind="rerank", fuse=["other", "bm25"], fusion=Fusion(method="minmax", weight=0.6))
     rerank.run(config, "fused", stage)
     # other 0 .1 1; bm25 has no scores: ranks 3 2 1 -> 1 .5 0; .6 and .4: a .4, b .26, c .6
@@ -122,6 +133,7 @@ def test_two_runs_are_fused_by_their_own_scores_without_a_model(config, tmp_path
     assert scores == pytest.approx({"0c": 0.6, "0a": 0.4, "0b": 0.26})
     summary = json.loads((tmp_path / "run/fused/summary.json").read_text())
     assert (summary["model"], summary["num_prompts"], summary["num_queries"]) == ("other + bm25", 0, 3)
+    assert (summary["cost"]["calls"], summary["cost"]["prompt_tokens"]) == (9, 90)
     with pytest.raises(FileNotFoundError, match=r"stages.late.fuse reads .*/none/rankings.jsonl, which does not exist"):
         rerank.run(config, "late", RerankStage(kind="rerank", fuse=["other", "none"]))
 
@@ -135,6 +147,8 @@ def test_a_stage_asks_with_a_paradigm_of_its_own_as_often_as_it_says(config, tmp
     summary = json.loads((tmp_path / "run/piped/summary.json").read_text())
     # 3 queries, 2 repetitions, 3 documents and 1 list; a random model's lists are noise, asked again once each
     assert (summary["num_prompts"], summary["num_retries"], summary["num_fallbacks"]) == (24, 6, 6)
+    # One round for the documents, one for the lists, one for the lists that are asked again
+    assert (summary["cost"]["calls"], summary["cost"]["rounds"]) == (30, 3)
     rows = read_jsonl(tmp_path / "run/piped/rollouts.jsonl")
     assert len(rows) == 24 + 6
     assert [row["raw_scores"] is not None for row in read_jsonl(tmp_path / "run/piped/rankings.jsonl")] == [True] * 3

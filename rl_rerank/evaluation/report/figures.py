@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import math
+import statistics
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +16,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import offset_copy
 
 Points = Sequence[tuple[float, float]]
 """(step, value) in step order."""
@@ -21,6 +25,9 @@ DPI = 180
 SMALL = 8
 """Points; the size of everything that is written into a plot."""
 MAX_LABEL_CHARS = 32
+END_CHARS = 12
+WIDE = 50
+"""An axis whose largest value is so many times the median of the positive ones is logarithmic, and linear around 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +109,15 @@ def intervals(name: str, title: str, rows: Sequence[tuple[str, float, tuple[floa
     return _plot(name, title, (3.7, 0.5 + 0.44 * len(rows)), draw)
 
 
-def curves(name: str, title: str, lines: Mapping[str, Points], window: int = 1) -> Plot:
-    """Values over steps. With `window` above 1 the values are pale, under their trailing mean over so many rows."""
+def curves(
+    name: str, title: str, lines: Mapping[str, Points], window: int = 1, *, is_named: bool | None = None
+) -> Plot:
+    """Values over steps. With `window` above 1 the values are pale, under their trailing mean over so many rows.
+
+    Args:
+        is_named: whether there is a legend; None: where there are several lines.
+    """
+    has_legend = len(lines) > 1 if is_named is None else is_named
 
     def draw(axes: Axes, theme: Theme) -> None:
         for number, points in enumerate(lines.values()):
@@ -117,7 +131,7 @@ def curves(name: str, title: str, lines: Mapping[str, Points], window: int = 1) 
         axes.set_xlabel("step", color=theme.text, fontsize=SMALL)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(color=theme.grid, linewidth=0.8)
-        if len(lines) > 1:
+        if has_legend:
             _legend(axes, theme, {label: {"color": theme.color(i)} for i, label in enumerate(lines)})
 
     return _plot(name, title, (3.5, 2.3), draw)
@@ -143,6 +157,63 @@ def bars(name: str, title: str, groups: Sequence[str], values: Mapping[str, Sequ
         _legend(axes, theme, {label: {"color": theme.color(i), "linewidth": 6} for i, label in enumerate(values)})
 
     return _plot(name, title, (5.0, 0.8 + 0.22 * len(groups) * len(values)), draw)
+
+
+def frontier(
+    name: str, title: str, points: Sequence[tuple[str, float, float]], front: Set[int], cost: str, quality: str
+) -> Plot:
+    """Quality over cost, each system with its name; those of the front are filled and joined by a step line.
+
+    Args:
+        points: (label, cost, quality).
+        front: places of the points that nothing dominates.
+        cost, quality: the axes' names.
+    """
+    costs, values = [x for _, x, _ in points], [y for _, _, y in points]
+    positive = [x for x in costs if x > 0]
+    is_wide = bool(positive) and max(positive) > WIDE * statistics.median(positive)
+    middle = math.sqrt(min(positive) * max(positive)) if is_wide else (min(costs) + max(costs)) / 2
+    gap = 0.09 * ((max(values) - min(values)) or 1.0)
+    heights = list(values)
+    for is_right in (False, True):
+        side = [place for place, x in enumerate(costs) if (x > middle) == is_right]
+        for place, height in zip(side, spread([values[place] for place in side], gap), strict=True):
+            heights[place] = height
+    steps = sorted((x, y) for place, (_, x, y) in enumerate(points) if place in front)
+
+    def draw(axes: Axes, theme: Theme) -> None:
+        if is_wide:
+            axes.set_xscale("symlog", linthresh=min(positive))
+        axes.step([x for x, _ in steps], [y for _, y in steps], where="post", color=theme.gain, linewidth=1.2)
+        axes.margins(x=0.08)
+        axes.set_ylim(min(*values, *heights) - gap, max(*values, *heights) + gap)
+        for place, (_, x, y) in enumerate(points):
+            is_best = place in front
+            fill, rim = (theme.gain, theme.gain) if is_best else (theme.paper, theme.text)
+            axes.plot(x, y, "o", markersize=6, markerfacecolor=fill, markeredgecolor=rim, zorder=3)
+        for (label, x, _), height in zip(points, heights, strict=True):
+            is_right = x > middle
+            beside = offset_copy(axes.transData, axes.get_figure(root=True), x=-7 if is_right else 7, units="points")
+            style = {"color": theme.text, "fontsize": SMALL, "ha": "right" if is_right else "left", "va": "center"}
+            axes.text(x, height, _plain(label), transform=beside, bbox=_box(theme), zorder=2.5, **style)
+        axes.set_xlabel(_plain(cost), color=theme.text, fontsize=SMALL)
+        axes.set_ylabel(_plain(quality), color=theme.text, fontsize=SMALL)
+        axes.set_axisbelow(True)
+        axes.grid(color=theme.grid, linewidth=0.8)
+
+    return _plot(name, title, (5.0, 2.8), draw)
+
+
+def spread(values: Sequence[float], gap: float) -> list[float]:
+    """The values moved apart, so that no two are nearer than `gap`; their order and their mean stay."""
+    order = sorted(range(len(values)), key=lambda place: values[place])
+    if not values:
+        return []
+    moved = list(values)
+    for before, place in itertools.pairwise(order):
+        moved[place] = max(moved[place], moved[before] + gap)
+    shift = sum(moved) / len(moved) - sum(values) / len(values)
+    return [value - shift for value in moved]
 
 
 def changes(name: str, title: str, pairs: Sequence[tuple[float, float]], axis: str, before: str, after: str) -> Plot:
@@ -205,16 +276,21 @@ def _png(size: tuple[float, float], theme: Theme, draw: Callable[[Axes, Theme], 
 def _note(
     axes: Axes, theme: Theme, text: str, at: tuple[float, float], offset: tuple[float, float], *, ha: str, va: str
 ) -> None:
-    box = {"facecolor": theme.paper, "edgecolor": "none", "pad": 0.6}
     place: dict[str, Any] = {"textcoords": "offset points", "ha": ha, "va": va}
-    axes.annotate(text, at, offset, color=theme.text, fontsize=SMALL, bbox=box, **place)
+    axes.annotate(text, at, offset, color=theme.text, fontsize=SMALL, bbox=_box(theme), **place)
+
+
+def _box(theme: Theme) -> dict[str, Any]:
+    """Keeps lines from running through what is written."""
+    return {"facecolor": theme.paper, "edgecolor": "none", "pad": 0.6}
 
 
 def _legend(axes: Axes, theme: Theme, lines: Mapping[str, Mapping[str, Any]]) -> None:
     handles = [Line2D([], [], label=_plain(label), **style) for label, style in lines.items()]
     figure = axes.get_figure(root=True)
     assert figure is not None
-    style = {"frameon": False, "labelcolor": theme.text, "fontsize": SMALL, "ncols": min(3, len(handles))}
+    columns = 3 if max(map(len, lines)) <= 18 else 2
+    style = {"frameon": False, "labelcolor": theme.text, "fontsize": SMALL, "ncols": min(columns, len(handles))}
     figure.legend(handles=handles, loc="outside lower left", **style)
 
 
@@ -224,6 +300,8 @@ def _uri(png: bytes) -> str:
 
 def _plain(label: str) -> str:
     short = " ".join(label.split())
-    short = short if len(short) <= MAX_LABEL_CHARS else short[: MAX_LABEL_CHARS - 3] + "..."
+    if len(short) > MAX_LABEL_CHARS:
+        # What tells runs apart stands at the end.
+        short = f"{short[: MAX_LABEL_CHARS - 3 - END_CHARS]}...{short[-END_CHARS:]}"
     # A dollar sign would start matplotlib's mathematics, and an underscore in front would keep it out of the legend.
     return short.replace("$", r"\$").removeprefix("_")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jinja2
 
+from rl_rerank.evaluation.report.evidence import Regression
 from rl_rerank.evaluation.report.figures import Plot
 from rl_rerank.evaluation.report.queries import QueryCard
 from rl_rerank.evaluation.report.training import Training
@@ -64,14 +65,38 @@ class FormatCell:
 
 
 @dataclass(frozen=True, slots=True)
+class IssueRow:
+    """One kind of thing that is wrong with answers."""
+
+    kind: str
+    count: int
+    """Answers that have it."""
+    place: str
+    """The offending text of the example."""
+    text: str
+    """An answer that has it."""
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerRow:
     """What became of one run's answers at inference."""
 
     label: str
     statuses: Mapping[str, int]
-    issues: Mapping[str, int]
-    samples: tuple[str, ...]
-    """Texts that were not well formed."""
+    issues: tuple[IssueRow, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CostRow:
+    """What a system cost for a query, on average; rounds of the whole run."""
+
+    label: str
+    calls: float
+    rounds: int
+    prompt_tokens: float | None
+    """None: unknown."""
+    completion_tokens: float | None
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +107,18 @@ class Page:
     subtitle: str
     measures: tuple[str, ...]
     systems: tuple[SystemRow, ...]
+    protocol: tuple[str, ...]
+    """What the runs were made under, in sentences."""
+    forced: tuple[str, ...]
+    """What is compared although its protocol differs, a sentence a pair."""
     verdicts: tuple[Verdict, ...]
+    regressions: tuple[Regression, ...]
+    by_measure: Mapping[str, Mapping[str, Verdict]]
+    """Over several runs: a system against its counterpart -> measure -> the test."""
     warnings: tuple[str, ...]
     forest: Plot | None
+    costs: tuple[CostRow, ...]
+    frontiers: tuple[Plot, ...]
     trainings: tuple[Training, ...]
     formats: Mapping[str, Mapping[str, FormatCell]]
     """Row -> paradigm -> its answers to held-out prompts."""
@@ -107,7 +141,8 @@ class Page:
     def plots(self) -> list[Plot]:
         """Every plot of the page."""
         of_trainings = [plot for training in self.trainings for plot in training.plots]
-        return [plot for plot in (self.forest, self.change_plot, self.format_plot) if plot] + of_trainings
+        single = (self.forest, *self.frontiers, self.change_plot, self.format_plot)
+        return [plot for plot in single if plot] + of_trainings
 
 
 def render(page: Page) -> str:

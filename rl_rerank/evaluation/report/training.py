@@ -21,12 +21,15 @@ _CURVES = (
     ("kl", "KL to the reference"),
     ("rollout/logprob_gap", "nats between vLLM and the trainer"),
 )
+_DEV = ("dev/", "eval/", "eval_")
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One completion that was sampled in training."""
 
+    run: str
+    """Empty where there is only one."""
     step: int
     qid: str
     query: str
@@ -42,10 +45,9 @@ class Training:
     """One training stage."""
 
     name: str
-    kind: str
     steps: int
     summary: str
-    """What the reward did, in a sentence; empty for stages without rewards."""
+    """What the reward did, a sentence a run; empty for stages without rewards."""
     plots: tuple[Plot, ...]
     samples: tuple[Sample, ...]
 
@@ -62,7 +64,7 @@ def training_plots(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Plot, 
     terms = [key for key in keys if key.startswith("reward/")]
     groups = {
         "terms": ("reward terms", terms if len(terms) > 1 else []),
-        "dev": ("dev set", [k for k in keys if k.startswith(("dev/", "eval/", "eval_"))][:4]),
+        "dev": ("dev set", [k for k in keys if k.startswith(_DEV)][:4]),
     }
     for suffix, (title, members) in groups.items():
         lines = {key: points for key in members if (points := _points(rows, key))}
@@ -71,12 +73,34 @@ def training_plots(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Plot, 
     return tuple(plots)
 
 
-def choose_samples(rows: Sequence[Mapping[str, Any]], query_of: Callable[[str], str]) -> tuple[Sample, ...]:
+def overlaid_plots(name: str, logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[Plot, ...]:
+    """The same values of several runs, one plot a value and one line a run.
+
+    Args:
+        logs: run -> the rows of its `metrics.jsonl`.
+    """
+    keys = dict.fromkeys(key for rows in logs.values() for row in rows for key in row)
+    terms = [key for key in keys if key.startswith("reward/")]
+    titles = dict(_CURVES) | {key: f"reward term {_short(key)}" for key in (terms if len(terms) > 1 else [])}
+    titles |= {key: key for key in keys if key.startswith(_DEV)}
+    window = max(3, min(map(len, logs.values())) // 10) if min(map(len, logs.values())) >= 6 else 1
+    plots: list[Plot] = []
+    for key, title in titles.items():
+        lines = {run: points for run, rows in logs.items() if (points := _points(rows, key))}
+        if lines:
+            plots.append(curves(f"{name}-{key.replace('/', '-')}", title, lines, window, is_named=True))
+    return tuple(plots)
+
+
+def choose_samples(
+    rows: Sequence[Mapping[str, Any]], query_of: Callable[[str], str], run: str = ""
+) -> tuple[Sample, ...]:
     """The best and the worst completion of the first, the middle and the last step.
 
     Args:
         rows: a training stage's `completions.jsonl`.
         query_of: qid -> the query's text.
+        run: what the samples are said to come from.
     """
     steps = sorted({row["step"] for row in rows})
     places = (
@@ -86,12 +110,13 @@ def choose_samples(rows: Sequence[Mapping[str, Any]], query_of: Callable[[str], 
     for place in sorted(places):
         of_step = sorted((row for row in rows if row["step"] == steps[place]), key=lambda row: -row["reward"])
         for row in of_step[:1] + (of_step[-1:] if len(of_step) > 1 else []):
-            chosen.append(_sample(row, query_of))
+            chosen.append(_sample(row, query_of, run))
     return tuple(chosen)
 
 
-def _sample(row: Mapping[str, Any], query_of: Callable[[str], str]) -> Sample:
+def _sample(row: Mapping[str, Any], query_of: Callable[[str], str], run: str) -> Sample:
     return Sample(
+        run=run,
         step=row["step"],
         qid=row["qid"],
         query=query_of(row["qid"]),
@@ -109,4 +134,8 @@ def _points(rows: Sequence[Mapping[str, Any]], key: str) -> Points:
 
 
 def _short_keys(lines: Mapping[str, Points]) -> dict[str, Points]:
-    return {key.split("/", 1)[-1] if key.startswith("reward/") else key: points for key, points in lines.items()}
+    return {_short(key): points for key, points in lines.items()}
+
+
+def _short(key: str) -> str:
+    return key.removeprefix("reward/")
