@@ -81,16 +81,14 @@ MEASURES = (WorkSaved, LastRelevant, RecallAtPercent, NormArea)
 TotalRecallMeasure = WorkSaved | LastRelevant | RecallAtPercent | NormArea
 
 
-def _any_parameters() -> Iterator[Measure]:
-    for measure in MEASURES:
-        yield measure(**dict.fromkeys(measure.SUPPORTED_PARAMS, Anything()))
+_ANY_PARAMETERS: list[Measure] = [m(**dict.fromkeys(m.SUPPORTED_PARAMS, Anything())) for m in MEASURES]
 
 
 class TotalRecall(providers.Provider):
     """Computes `MEASURES`. Equal scores stand in the order of the run."""
 
     NAME = "total_recall"
-    SUPPORTED_MEASURES = list(_any_parameters())
+    SUPPORTED_MEASURES = _ANY_PARAMETERS
 
     def _evaluator(self, measures: Iterable[Measure], qrels: Any) -> providers.Evaluator:
         return _Evaluator([m for m in measures if isinstance(m, MEASURES)], qrels)
