@@ -15,7 +15,7 @@ class Bin(NamedTuple):
     low: float
     high: float
     """Part of the last bin, else of the next one."""
-    count: int
+    num_documents: int
     mean_score: float
     share_relevant: float
 
@@ -55,7 +55,7 @@ def reliability_curve(scores: Sequence[float], is_relevant: Sequence[bool], num_
         Bin(
             low=float(edges[i]),
             high=float(edges[i + 1]),
-            count=int(inside.sum()),
+            num_documents=int(inside.sum()),
             mean_score=float(values[inside].mean()),
             share_relevant=float(relevant[inside].mean()),
         )
@@ -65,12 +65,12 @@ def reliability_curve(scores: Sequence[float], is_relevant: Sequence[bool], num_
 
 
 def expected_calibration_error(curve: Sequence[Bin]) -> float:
-    """Mean distance of score and share of relevant documents, each bin by its count; 0 is perfectly calibrated.
+    """Mean distance of score and share of relevant documents, each bin by its documents; 0 is perfectly calibrated.
 
     Source: Naeini et al. 2015, https://doi.org/10.1609/aaai.v29i1.9602
     """
-    total = sum(b.count for b in curve)
-    return sum(b.count * abs(b.mean_score - b.share_relevant) for b in curve) / total
+    total = sum(b.num_documents for b in curve)
+    return sum(b.num_documents * abs(b.mean_score - b.share_relevant) for b in curve) / total
 
 
 def threshold_for_precision(scores: Sequence[float], is_relevant: Sequence[bool], precision: float) -> Threshold | None:

@@ -15,7 +15,7 @@ class PositionHits(NamedTuple):
 
     position: int
     """In the list as it was shown, from 1."""
-    count: int
+    num_documents: int
     """Relevant documents shown there."""
     hit_rate: float
     """Share of them that the ranking put among its first k."""
@@ -40,7 +40,7 @@ def agreement(rankings: Sequence[Sequence[str]]) -> float:
         if len(set(ranking)) != len(ranking) or sorted(ranking) != docids:
             raise ValueError(f"rankings must hold the same documents, each once; number {i + 1} differs from the first")
     places = [[{d: p for p, d in enumerate(ranking)}[d] for d in docids] for ranking in rankings]
-    return statistics.fmean(float(kendalltau(a, b).statistic) for a, b in itertools.combinations(places, 2))
+    return statistics.fmean(float(kendalltau(a, b)[0]) for a, b in itertools.combinations(places, 2))
 
 
 def hits_by_position(
