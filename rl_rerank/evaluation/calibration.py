@@ -47,8 +47,8 @@ def reliability_curve(scores: Sequence[float], is_relevant: Sequence[bool], num_
             f"scores must be probabilities, from 0 to 1; got {values.min():g} to {values.max():g}. "
             "Logits become probabilities by a sigmoid."
         )
-    edges = np.linspace(0, 1, num_bins + 1)
-    # Compared with the edges themselves: 0.3 * 10 would round below its bin.
+    # Divided and compared, not multiplied: 3 / 10 is the float 0.3, while 0.1 * 3 and linspace lie above it.
+    edges = np.arange(num_bins + 1) / num_bins
     place = np.searchsorted(edges[1:-1], values, side="right")
     found = [(i, place == i) for i in range(num_bins)]
     return [
