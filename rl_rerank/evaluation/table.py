@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rl_rerank.evaluation.measures import lower_is_better
+
 SIGNIFICANT = 0.05
 
 
@@ -15,12 +17,18 @@ def table(metrics: Mapping[str, Any]) -> str:
         _row(["system", *(f"{m} [95% interval]" for m in measures), "queries", "missing", "malformed", "fallback"]),
         _row(["---", *("---:" for _ in range(len(measures) + 4))]),
     ]
-    for row in metrics["rows"]:
+    over_seeds = metrics["over_seeds"]
+    rows = [row | {"num_missing": len(metrics["missing"][row["run"]])} for row in metrics["rows"]]
+    for row in [*rows, *over_seeds["rows"], *metrics["references"]]:
         values = [_value(row, m) for m in measures]
-        missing = len(metrics["missing"][row["run"]])
-        shares = [share(row["malformed"]), share(row["fallback"])]
-        lines.append(_row([row["label"], *values, str(row["num_queries"]), str(missing), *shares]))
-    sentences = [*(verdict(c, labels(metrics), queries(metrics, c)) for c in metrics["comparisons"])]
+        counts = [str(row["num_queries"]), str(row["num_missing"])]
+        lines.append(_row([row["label"], *values, *counts, share(row["malformed"]), share(row["fallback"])]))
+    sentences = [verdict(c, labels(metrics), queries(metrics, c)) for c in metrics["comparisons"]]
+    systems = labels(metrics) | {row["system"]: row["label"] for row in over_seeds["rows"]}
+    num_queries = {row["system"]: row["num_queries"] for row in over_seeds["rows"]}
+    for c in over_seeds["comparisons"]:
+        [count, *_] = [num_queries[name] for name in (c["system"], c["baseline"]) if name in num_queries]
+        sentences.append(verdict(c, systems, count))
     sentences += [learned(stage, training) for stage, training in metrics["training"].items()]
     if sentences:
         lines += ["", *(f"- {sentence}" for sentence in sentences)]
@@ -31,19 +39,22 @@ def verdict(comparison: Mapping[str, Any], labels: Mapping[str, str], num_querie
     """One paired test as a sentence."""
     system, baseline = labels[comparison["system"]], labels[comparison["baseline"]]
     difference, (low, high) = comparison["difference"], comparison["interval"]
+    adjusted = _adjusted(comparison)
+    by_holm = f", {p_value(adjusted)} by Holm" if adjusted != comparison["p_value"] else ""
     evidence = (
         f"{difference:+.4f} {comparison['measure']}, 95% interval {low:+.4f} to {high:+.4f}, "
-        f"{p_value(comparison['p_value'])} (randomisation), {p_value(comparison['p_value_t'])} (t), "
+        f"{p_value(comparison['p_value'])} (randomisation{by_holm}), {p_value(comparison['p_value_t'])} (t), "
         f"{num_queries} queries"
     )
     if not is_significant(comparison):
         return f"{system} against {baseline}: no significant difference ({evidence})."
-    return f"{system} is {'better' if difference > 0 else 'worse'} than {baseline} ({evidence})."
+    is_better = (difference > 0) != lower_is_better(comparison["measure"])
+    return f"{system} is {'better' if is_better else 'worse'} than {baseline} ({evidence})."
 
 
 def is_significant(comparison: Mapping[str, Any]) -> bool:
-    """Whether the paired randomisation test rejects "no difference" at the 5% level."""
-    return comparison["p_value"] < SIGNIFICANT
+    """Whether the paired randomisation test, adjusted by Holm for all comparisons, rejects "no difference" at 5%."""
+    return _adjusted(comparison) < SIGNIFICANT
 
 
 def learned(stage: str, training: Mapping[str, Any]) -> str:
@@ -75,6 +86,11 @@ def share(value: float | None) -> str:
 def p_value(p: float) -> str:
     """A p-value as it is printed in papers."""
     return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def _adjusted(comparison: Mapping[str, Any]) -> float:
+    # A comparison by itself has nothing to be adjusted for.
+    return comparison.get("p_value_holm", comparison["p_value"])
 
 
 def _value(row: Mapping[str, Any], measure: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,8 +13,12 @@ from typing import Any
 from rl_rerank import trec
 from rl_rerank.config import Config, EvaluateFiles, EvaluateStage, GRPOStage, RerankStage
 from rl_rerank.data import prepare
+from rl_rerank.data.store import Store
+from rl_rerank.evaluation import references
+from rl_rerank.evaluation.comparisons import compare
 from rl_rerank.evaluation.measures import Evaluation, evaluate, is_sum, parse
-from rl_rerank.evaluation.statistics import bootstrap_interval, paired_test, rise
+from rl_rerank.evaluation.seeds import interval_over_seeds
+from rl_rerank.evaluation.statistics import bootstrap_intervals, rise
 from rl_rerank.evaluation.table import table
 from rl_rerank.paths import read_jsonl, write_json, write_text
 
@@ -28,7 +33,10 @@ def run(config: Config, name: str, stage: EvaluateStage) -> None:
     for measure in stage.measures:
         parse(measure)
     chosen = _rerank_stages(config, name, stage)
-    _check_comparisons(name, stage, chosen)
+    chosen |= _references(config, chosen)
+    systems = {run_name: [run_name] for run_name in chosen} | stage.seeds
+    _check_seeds(name, stage, chosen)
+    _check_comparisons(name, stage, chosen, systems)
     store = prepare(config.data, run_dir / "data")
     evaluations: dict[str, Evaluation] = {}
     for run_name, reranked in chosen.items():
@@ -38,13 +46,22 @@ def run(config: Config, name: str, stage: EvaluateStage) -> None:
             logger.warning("run %s lacks %d judged queries, which count 0", run_name, len(missing))
     any_evaluation = next(iter(evaluations.values()))
     labels = _labels(chosen)
+    rows = [_row(config, name, run_name, chosen[run_name], labels[run_name], e) for run_name, e in evaluations.items()]
+    of_system = {system: [evaluations[r] for r in run_names] for system, run_names in systems.items()}
+    comparisons = compare(of_system, stage.comparisons, stage.measures[0], config.seed)
+    is_over_seeds = [not stage.seeds.keys().isdisjoint(pair) for pair in stage.comparisons]
     metrics = {
         "provider": any_evaluation.provider,
         "measures": list(any_evaluation.mean),
-        "rows": [_row(config, name, run_name, labels[run_name], e) for run_name, e in evaluations.items()],
+        "rows": rows,
+        "references": _computed(config, stage, chosen, store),
         "per_query": {run_name: e.per_query for run_name, e in evaluations.items()},
         "missing": {run_name: list(e.missing) for run_name, e in evaluations.items()},
-        "comparisons": [_compare(config, stage, pair, evaluations) for pair in stage.comparisons],
+        "comparisons": [c for c, over in zip(comparisons, is_over_seeds, strict=True) if not over],
+        "over_seeds": {
+            "rows": [_row_over_seeds(config, n, rows, stage.seeds[n], of_system[n]) for n in stage.seeds],
+            "comparisons": [c for c, over in zip(comparisons, is_over_seeds, strict=True) if over],
+        },
         "format": _formats(run_dir, chosen),
         "training": _training(config),
     }
@@ -95,20 +112,59 @@ def _rerank_stages(config: Config, name: str, stage: EvaluateStage) -> dict[str,
     return {n: available[n] for n in stage.runs} if stage.runs else available
 
 
-def _check_comparisons(name: str, stage: EvaluateStage, chosen: Mapping[str, RerankStage]) -> None:
+def _references(config: Config, chosen: Mapping[str, RerankStage]) -> dict[str, RerankStage]:
+    """First stages and untrained models that have been ranked, and stand beside every number."""
+    splits = {stage.split for stage in chosen.values()}
+    return {
+        name: stage
+        for name, stage in config.stages.items()
+        if isinstance(stage, RerankStage)
+        and name not in chosen
+        and stage.split in splits
+        and _role(stage) in ("first_stage", "untrained")
+        and all((Path(config.run_dir) / name / file).is_file() for file in ("run.trec", "summary.json"))
+    }
+
+
+def _role(stage: RerankStage) -> str:
+    if stage.fuse or stage.fusion is not None:
+        return "fusion"
+    if stage.model == "first_stage":
+        return "first_stage"
+    return "untrained" if stage.model == "model" and stage.engine is None else "system"
+
+
+def _check_seeds(name: str, stage: EvaluateStage, chosen: Mapping[str, RerankStage]) -> None:
+    for system, run_names in stage.seeds.items():
+        place = f"evaluate stage {name!r}: seeds.{system}"
+        if system in chosen:
+            raise ValueError(f"{place}: a rerank stage has the same name; a system of several runs needs its own")
+        if len(set(run_names)) < 2 or len(set(run_names)) < len(run_names):
+            raise ValueError(f"{place} must name two or more rerank stages, each once; got {run_names}")
+        for run_name in run_names:
+            if run_name not in chosen:
+                raise LookupError(f"{place} names {run_name!r}, which is not among the runs: {', '.join(chosen)}")
+        if len(splits := sorted({chosen[run_name].split for run_name in run_names})) > 1:
+            raise ValueError(f"{place}: its runs rank the queries of different splits, {', '.join(splits)}")
+
+
+def _check_comparisons(
+    name: str, stage: EvaluateStage, chosen: Mapping[str, RerankStage], systems: Mapping[str, Sequence[str]]
+) -> None:
     for pair in stage.comparisons:
         if len(pair) != 2:
             raise ValueError(f"evaluate stage {name!r}: a comparison is a pair [system, baseline]; got {pair}")
-        for run_name in pair:
-            if run_name not in chosen:
+        for system in pair:
+            if system not in systems:
                 raise LookupError(
-                    f"evaluate stage {name!r}: comparisons names {run_name!r}, which is not among the runs: "
-                    f"{', '.join(chosen)}"
+                    f"evaluate stage {name!r}: comparisons names {system!r}, which is not among the runs: "
+                    f"{', '.join(systems)}"
                 )
-        if chosen[pair[0]].split != chosen[pair[1]].split:
+        splits = [chosen[systems[system][0]].split for system in pair]
+        if splits[0] != splits[1]:
             raise ValueError(
                 f"evaluate stage {name!r}: {pair[0]!r} and {pair[1]!r} cannot be compared, because they rank the "
-                f"queries of different splits, {chosen[pair[0]].split!r} and {chosen[pair[1]].split!r}"
+                f"queries of different splits, {splits[0]!r} and {splits[1]!r}"
             )
 
 
@@ -126,33 +182,78 @@ def _labels(chosen: Mapping[str, RerankStage]) -> dict[str, str]:
     return {run_name: f"{label} ({run_name})" if label in shared else label for run_name, label in labels.items()}
 
 
-def _row(config: Config, name: str, run_name: str, label: str, result: Evaluation) -> dict[str, Any]:
+def _row(
+    config: Config, name: str, run_name: str, stage: RerankStage, label: str, result: Evaluation
+) -> dict[str, Any]:
     path = _existing(Path(config.run_dir) / run_name / "summary.json", name, run_name)
     summary = json.loads(path.read_text(encoding="utf-8"))
     num_prompts = summary["num_prompts"]
     return {
         "run": run_name,
         "label": label,
-        "mean": result.mean,
-        "interval": {
-            m: bootstrap_interval([row[m] for row in result.per_query.values()], config.seed)
-            for m in result.mean
-            if not is_sum(m)
-        },
-        "num_queries": len(result.per_query),
+        "role": _role(stage),
+        **_measured(config, result),
         # A first-stage row asks no model: it has no share, rather than a share of 0.
         "malformed": summary["num_malformed"] / num_prompts if num_prompts else None,
         "fallback": summary["num_fallbacks"] / num_prompts if num_prompts else None,
     }
 
 
-def _compare(
-    config: Config, stage: EvaluateStage, pair: Sequence[str], evaluations: Mapping[str, Evaluation]
+def _measured(config: Config, result: Evaluation) -> dict[str, Any]:
+    averaged = [m for m in result.mean if not is_sum(m)]
+    samples = [[row[m] for row in result.per_query.values()] for m in averaged]
+    intervals = bootstrap_intervals(samples, config.seed) if averaged else []
+    return {
+        "mean": result.mean,
+        "interval": dict(zip(averaged, intervals, strict=True)),
+        "num_queries": len(result.per_query),
+    }
+
+
+def _computed(
+    config: Config, stage: EvaluateStage, chosen: Mapping[str, RerankStage], store: Store
+) -> list[dict[str, Any]]:
+    """Rows of what the candidates alone tell: their best order, and the first stage where it has no run."""
+    splits = list(dict.fromkeys(s.split for s in chosen.values()))
+    found: list[dict[str, Any]] = []
+    for split in splits:
+        examples, qrels = store.examples(split), store.qrels(split)
+        where = f", {split}" if len(splits) > 1 else ""
+        runs = [("oracle", f"oracle: best order of the candidates{where}", references.oracle(examples, qrels))]
+        if not any(s.split == split and _role(s) == "first_stage" for s in chosen.values()):
+            runs.insert(0, ("first_stage", f"first stage{where}", references.first_stage(examples)))
+        for role, label, ranked in runs:
+            result = evaluate(ranked, qrels, stage.measures)
+            row = {"label": label, "role": role, **_measured(config, result), "num_missing": len(result.missing)}
+            found.append(row | {"malformed": None, "fallback": None})
+    return found
+
+
+def _row_over_seeds(
+    config: Config,
+    system: str,
+    rows: Sequence[Mapping[str, Any]],
+    run_names: Sequence[str],
+    evaluations: Sequence[Evaluation],
 ) -> dict[str, Any]:
-    measure = stage.measures[0]
-    system, baseline = (evaluations[run_name].per_query for run_name in pair)
-    test = paired_test([system[q][measure] for q in system], [baseline[q][measure] for q in system], config.seed)
-    return {"system": pair[0], "baseline": pair[1], "measure": measure, **test._asdict()}
+    measures = evaluations[0].mean
+    values = {m: [[row[m] for row in e.per_query.values()] for e in evaluations] for m in measures if not is_sum(m)}
+    of_runs = [row for row in rows if row["run"] in run_names]
+    return {
+        "label": f"{system} (mean of {len(run_names)} seeds)",
+        "system": system,
+        "runs": list(run_names),
+        "mean": {m: statistics.fmean(e.mean[m] for e in evaluations) for m in measures},
+        "interval": {m: interval_over_seeds(runs, config.seed) for m, runs in values.items()},
+        "num_queries": len(evaluations[0].per_query),
+        "num_missing": len({qid for e in evaluations for qid in e.missing}),
+        **{part: _mean_share([row[part] for row in of_runs]) for part in ("malformed", "fallback")},
+    }
+
+
+def _mean_share(shares: Sequence[float | None]) -> float | None:
+    known = [share for share in shares if share is not None]
+    return statistics.fmean(known) if known else None
 
 
 def _formats(run_dir: Path, chosen: Mapping[str, RerankStage]) -> dict[str, Any]:
