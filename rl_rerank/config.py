@@ -517,6 +517,15 @@ class RerankStage(StageConfig):
         """Whether a model is asked."""
         return self.model != "first_stage" and not self.fuse
 
+    @property
+    def role(self) -> str:
+        """What its row is in a table: first_stage, untrained (the experiment's own model), fusion or system."""
+        if self.fuse or self.fusion is not None:
+            return "fusion"
+        if self.model == "first_stage":
+            return "first_stage"
+        return "untrained" if self.model == "model" and self.engine is None else "system"
+
     def __post_init__(self) -> None:
         if self.shuffles < 1 or self.retries < 0:
             raise ValueError(
@@ -532,6 +541,10 @@ class RerankStage(StageConfig):
             )
         if self.model == "first_stage" and self.fusion is not None:
             raise ValueError("rerank stage: model=first_stage cannot be fused with the first stage, which it is")
+
+
+REFERENCE_ROLES = ("first_stage", "untrained")
+"""Roles of the runs that stand beside every number, whether an evaluate stage names them or not."""
 
 
 @dataclass(kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 import statistics
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_rerank import trec
-from rl_rerank.config import Config, EvaluateFiles, EvaluateStage, GRPOStage, RerankStage
+from rl_rerank.config import REFERENCE_ROLES, Config, EvaluateFiles, EvaluateStage, GRPOStage, RerankStage
 from rl_rerank.data import prepare
 from rl_rerank.data.store import Store
 from rl_rerank.evaluation import references
@@ -33,7 +34,7 @@ def run(config: Config, name: str, stage: EvaluateStage) -> None:
     for measure in stage.measures:
         parse(measure)
     chosen = _rerank_stages(config, name, stage)
-    chosen |= _references(config, chosen)
+    chosen |= _references(config, name, chosen)
     systems = {run_name: [run_name] for run_name in chosen} | stage.seeds
     _check_seeds(name, stage, chosen)
     _check_comparisons(name, stage, chosen, systems)
@@ -112,26 +113,19 @@ def _rerank_stages(config: Config, name: str, stage: EvaluateStage) -> dict[str,
     return {n: available[n] for n in stage.runs} if stage.runs else available
 
 
-def _references(config: Config, chosen: Mapping[str, RerankStage]) -> dict[str, RerankStage]:
-    """First stages and untrained models that have been ranked, and stand beside every number."""
-    splits = {stage.split for stage in chosen.values()}
+def _references(config: Config, name: str, chosen: Mapping[str, RerankStage]) -> dict[str, RerankStage]:
+    """Earlier stages that ranked with the first stage or the untrained model, where they have run."""
+    earlier = itertools.takewhile(lambda named: named[0] != name, config.stages.items())
+    splits = {s.split for s in chosen.values()}
     return {
-        name: stage
-        for name, stage in config.stages.items()
-        if isinstance(stage, RerankStage)
-        and name not in chosen
-        and stage.split in splits
-        and _role(stage) in ("first_stage", "untrained")
-        and all((Path(config.run_dir) / name / file).is_file() for file in ("run.trec", "summary.json"))
+        run_name: s
+        for run_name, s in earlier
+        if isinstance(s, RerankStage)
+        and run_name not in chosen
+        and s.split in splits
+        and s.role in REFERENCE_ROLES
+        and all((Path(config.run_dir) / run_name / file).is_file() for file in ("run.trec", "summary.json"))
     }
-
-
-def _role(stage: RerankStage) -> str:
-    if stage.fuse or stage.fusion is not None:
-        return "fusion"
-    if stage.model == "first_stage":
-        return "first_stage"
-    return "untrained" if stage.model == "model" and stage.engine is None else "system"
 
 
 def _check_seeds(name: str, stage: EvaluateStage, chosen: Mapping[str, RerankStage]) -> None:
@@ -191,7 +185,7 @@ def _row(
     return {
         "run": run_name,
         "label": label,
-        "role": _role(stage),
+        "role": stage.role,
         **_measured(config, result),
         # A first-stage row asks no model: it has no share, rather than a share of 0.
         "malformed": summary["num_malformed"] / num_prompts if num_prompts else None,
@@ -220,7 +214,7 @@ def _computed(
         examples, qrels = store.examples(split), store.qrels(split)
         where = f", {split}" if len(splits) > 1 else ""
         runs = [("oracle", f"oracle: best order of the candidates{where}", references.oracle(examples, qrels))]
-        if not any(s.split == split and _role(s) == "first_stage" for s in chosen.values()):
+        if not any(s.split == split and s.role == "first_stage" for s in chosen.values()):
             runs.insert(0, ("first_stage", f"first stage{where}", references.first_stage(examples)))
         for role, label, ranked in runs:
             result = evaluate(ranked, qrels, stage.measures)
