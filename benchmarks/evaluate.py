@@ -40,8 +40,8 @@ def made_up() -> tuple[Run, Qrels]:
 def alone(run: Run, qrels: Qrels) -> dict[str, float]:
     """Measure -> mean, and every query's value, by ir_measures."""
     measures = {ir_measures.parse_measure(text): text for text in MEASURES}
-    found = ir_measures.calc(measures, qrels, run)  # pyright: ignore[reportArgumentType] (mappings are dicts here)
-    return {text: found.aggregated[measure] for measure, text in measures.items()}
+    means, _ = ir_measures.calc(measures, qrels, run)
+    return {text: means[measure] for measure, text in measures.items()}
 
 
 def ours(run: Run, qrels: Qrels) -> dict[str, float]:

@@ -40,7 +40,7 @@ def agreement(rankings: Sequence[Sequence[str]]) -> float:
         if len(set(ranking)) != len(ranking) or sorted(ranking) != docids:
             raise ValueError(f"rankings must hold the same documents, each once; number {i + 1} differs from the first")
     places = [[{d: p for p, d in enumerate(ranking)}[d] for d in docids] for ranking in rankings]
-    return statistics.fmean(float(kendalltau(a, b)[0]) for a, b in itertools.combinations(places, 2))
+    return statistics.fmean(_tau(a, b) for a, b in itertools.combinations(places, 2))
 
 
 def hits_by_position(
@@ -71,3 +71,7 @@ def hits_by_position(
             if grades.get(docid, 0) >= rel:
                 hits.setdefault(position, []).append(docid in top)
     return [PositionHits(p, len(found), sum(found) / len(found)) for p, found in sorted(hits.items())]
+
+
+def _tau(a: Sequence[int], b: Sequence[int]) -> float:
+    return float(kendalltau(a, b)[0])  # pyright: ignore[reportArgumentType] (scipy says too little of its result)
