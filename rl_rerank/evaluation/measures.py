@@ -146,11 +146,14 @@ def _values(run: Run, qrels: Qrels, measures: set[Measure]) -> dict[Measure, dic
     # A judged query that the run lacks is worth 0, except in counts that belong to the query alone.
     values = {m: {qid: _absent(m, grades) for qid, grades in qrels.items()} for m in measures}
     if run:
-        wanted = {_with_gains_of(m, qrels): m for m in measures}
+        wanted: dict[Measure, list[Measure]] = {}
+        for measure in measures:
+            # Two notations may come to the same gains.
+            wanted.setdefault(_with_gains_of(measure, qrels), []).append(measure)
         for group in _groups(wanted):
             for metric in PIPELINE.iter_calc(group, qrels, run):
-                if metric.query_id in run:
-                    values[wanted[metric.measure]][metric.query_id] = float(metric.value)
+                for measure in wanted[metric.measure] if metric.query_id in run else ():
+                    values[measure][metric.query_id] = float(metric.value)
     return values
 
 

@@ -5,10 +5,10 @@ and no number of queries makes up for that. The model is that of a crossed desig
 
 - Queries are resampled, as for one run: the mean over runs of each query is the unit. This holds the query effect and
   the rest, what a seed does to single queries, in their true proportion.
-- Seeds are too few to be resampled: three seeds have ten resamples, and their spread is a third too small. Their
+- Seeds are too few to be resampled: three seeds have ten resamples, and their variance is a third too small. Their
   effect is taken as normal with the variance that the analysis of variance leaves to it, the variance of the runs'
   means less the rest's part in it (0 where the rest explains all), and drawn as Student's t with S - 1 degrees of
-  freedom times its standard error.
+  freedom times its standard error; for the difference of two systems, with Satterthwaite's degrees of freedom.
 
 A system with one run says nothing about seeds and is taken as it is: a first stage, an untrained model. Seeds of two
 systems are taken as unrelated, also where their numbers are the same.

@@ -27,6 +27,9 @@ __all__ = ["evaluate_files", "run", "table"]
 
 logger = logging.getLogger(__name__)
 
+SEED = 1
+"""Of the intervals of a single run file."""
+
 
 def run(config: Config, name: str, stage: EvaluateStage) -> None:
     """Write `metrics.json` and `table.md` for the rerank stages' runs."""
@@ -75,8 +78,9 @@ def evaluate_files(config: EvaluateFiles) -> dict[str, Any]:
     """The values of one run file, also written to `config.output` where given.
 
     Returns:
-        `provider` (distribution -> version), `mean` (measure -> value over all judged queries), `per_query`
-        (qid -> measure -> value) and `missing` (judged queries that the run lacks; they count 0).
+        `provider` (distribution -> version), `mean` (measure -> value over all judged queries), `interval` (measure ->
+        its 95% interval, without sums), `per_query` (qid -> measure -> value) and `missing` (judged queries that the
+        run lacks; they count 0).
     """
     for measure in config.measures:
         parse(measure)
@@ -92,6 +96,7 @@ def evaluate_files(config: EvaluateFiles) -> dict[str, Any]:
     values = {
         "provider": result.provider,
         "mean": result.mean,
+        "interval": _intervals(result, SEED),
         "per_query": result.per_query,
         "missing": list(result.missing),
     }
@@ -194,14 +199,15 @@ def _row(
 
 
 def _measured(config: Config, result: Evaluation) -> dict[str, Any]:
+    intervals = _intervals(result, config.seed)
+    return {"mean": result.mean, "interval": intervals, "num_queries": len(result.per_query)}
+
+
+def _intervals(result: Evaluation, seed: int) -> dict[str, list[float]]:
     averaged = [m for m in result.mean if not is_sum(m)]
     samples = [[row[m] for row in result.per_query.values()] for m in averaged]
-    intervals = bootstrap_intervals(samples, config.seed) if averaged else []
-    return {
-        "mean": result.mean,
-        "interval": dict(zip(averaged, intervals, strict=True)),
-        "num_queries": len(result.per_query),
-    }
+    intervals = bootstrap_intervals(samples, seed) if averaged else []
+    return {m: [low, high] for m, (low, high) in zip(averaged, intervals, strict=True)}
 
 
 def _computed(

@@ -43,6 +43,12 @@ def test_exponential_and_linear_gains_stand_side_by_side():
     assert mean["nDCG(dcg='exp-log2')@1"] == pytest.approx(1 / 7)
 
 
+def test_two_notations_of_the_same_gains_have_the_same_value():
+    measures = ["nDCG(dcg='exp-log2')@10", "nDCG(gains={1: 1, 3: 7})@10"]
+    mean = evaluate(RUN, {"q": {"a": 1, "b": 3}}, measures).mean
+    assert mean[measures[0]] == mean[measures[1]] == pytest.approx((1 + 7 / 2) / (7 + 1 / math.log2(3)))
+
+
 def test_a_missing_query_is_worth_zero():
     qrels = {"q": {"a": 1}, "absent": {"a": 1}}
     result = evaluate(RUN, qrels, ["ERR@10", "RBP(p=0.5,rel=1)", "nDCG(dcg='exp-log2')@10"])
