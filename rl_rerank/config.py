@@ -543,6 +543,15 @@ class RerankStage(StageConfig):
         """Whether a model is asked."""
         return self.model != "first_stage" and not self.fuse
 
+    @property
+    def role(self) -> str:
+        """What its row is in a table: first_stage, untrained (the experiment's own model), fusion or system."""
+        if self.fuse or self.fusion is not None:
+            return "fusion"
+        if self.model == "first_stage":
+            return "first_stage"
+        return "untrained" if self.model == "model" and self.engine is None else "system"
+
     def __post_init__(self) -> None:
         if self.shuffles < 1 or self.retries < 0:
             raise ValueError(
@@ -560,15 +569,23 @@ class RerankStage(StageConfig):
             raise ValueError("rerank stage: model=first_stage cannot be fused with the first stage, which it is")
 
 
+REFERENCE_ROLES = ("first_stage", "untrained")
+"""Roles of the runs that stand beside every number, whether an evaluate stage names them or not."""
+
+
 @dataclass(kw_only=True)
 class EvaluateStage(StageConfig):
     """Measure runs."""
 
     measures: list[str] = field(default_factory=lambda: ["nDCG@10", "RR@10", "AP"])
     runs: list[str] = field(default_factory=list)
-    """Names of rerank stages, in table order; empty means all."""
+    """Names of rerank stages, in table order; empty means all. The first stage and the untrained model, where they have
+    been ranked, follow in any case."""
     comparisons: list[list[str]] = field(default_factory=list)
-    """Pairs [system, baseline] to be tested on the first measure."""
+    """Pairs [system, baseline] to be tested on the first measure: names of rerank stages, or of `seeds`."""
+    seeds: dict[str, list[str]] = field(default_factory=dict)
+    """A name -> the rerank stages of one system that was trained with several seeds. It gets a row with the mean over
+    them, an interval over queries and seeds, and can be compared."""
     force: bool = False
     """Also test pairs that were made under different protocols; the table then says so."""
 

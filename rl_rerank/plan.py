@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rl_rerank import batches, lengths, registry
 from rl_rerank.config import (
+    REFERENCE_ROLES,
     STRATEGIES,
     Config,
     EngineConfig,
@@ -70,7 +71,8 @@ def upstream(config: Config, name: str) -> list[str]:
         return earlier
     if isinstance(stage, EvaluateStage):
         # It tells from the training records whether the reward rose.
-        return [n for n in earlier if n in _runs(config, stage) or isinstance(config.stages[n], GRPOStage)]
+        read = {*_runs(config, stage), *(run for runs in stage.seeds.values() for run in runs)}
+        return [n for n in earlier if n in read or _is_beside(config.stages[n])]
     read = {target for _, target, _ in _references(config, stage)}
     if isinstance(stage, ExportStage):
         read |= {n for n in earlier if isinstance(config.stages[n], EvaluateStage)}  # for the model card
@@ -201,7 +203,10 @@ def _references(config: Config, stage: StageConfig) -> Iterator[tuple[str, str, 
     if isinstance(stage, EvaluateStage):
         for run in _runs(config, stage):
             yield "runs", run, ("rerank",)
-        for run in (run for pair in stage.comparisons for run in pair):
+        for system, runs in stage.seeds.items():
+            for run in runs:
+                yield f"seeds.{system}", run, ("rerank",)
+        for run in (run for pair in stage.comparisons for run in pair if run not in stage.seeds):
             yield "comparisons", run, ("rerank",)
 
 
@@ -211,6 +216,11 @@ def _given(stage: StageConfig) -> tuple[str, ...]:
 
 def _runs(config: Config, stage: EvaluateStage) -> list[str]:
     return stage.runs or [n for n, s in config.stages.items() if isinstance(s, RerankStage)]
+
+
+def _is_beside(stage: StageConfig) -> bool:
+    """Whether an evaluation reads an earlier stage that it does not name."""
+    return isinstance(stage, GRPOStage) or (isinstance(stage, RerankStage) and stage.role in REFERENCE_ROLES)
 
 
 def _check_name(name: str) -> None:

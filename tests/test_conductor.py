@@ -257,6 +257,21 @@ def test_accelerate_launches_the_training_stages_alone():
     assert conductor.command(config, "evaluate", [])[1:] == ["-m", "rl_rerank", "evaluate", "stage=evaluate"]
 
 
+def test_an_evaluation_reads_its_runs_and_those_that_stand_beside_every_number():
+    config = compose(
+        "run",
+        [
+            "experiment=quickstart",
+            "stages.evaluate.runs=[sft_eval]",
+            "stages.evaluate.comparisons=[[both,sft_eval]]",
+            "+stages.evaluate.seeds.both=[sft_eval,grpo_eval]",
+        ],
+    )
+    assert isinstance(config, Config)
+    plan.validate(config)
+    assert plan.upstream(config, "evaluate") == ["first_stage", "untrained", "sft_eval", "grpo", "grpo_eval"]
+
+
 @pytest.mark.parametrize(
     ("overrides", "fragment"),
     [
@@ -270,6 +285,7 @@ def test_accelerate_launches_the_training_stages_alone():
         (["stages.evaluate.runs=[sft]"], "stages.evaluate.runs names 'sft', a sft stage"),
         (["stages.evaluate.comparisons=[[sft_eval]]"], "a comparison is a pair [system, baseline]; got ['sft_eval']"),
         (["stages.evaluate.measures=[nDGC@10]"], "nDGC@10"),
+        (["+stages.evaluate.seeds.two=[sft_eval,sft]"], "stages.evaluate.seeds.two names 'sft', a sft stage"),
         (
             ["stages.export.model=model"],
             "stages.export.model names 'model', which is no stage; it can be: sft, format, grpo",

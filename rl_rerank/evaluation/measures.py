@@ -1,4 +1,8 @@
-"""Measuring runs with ir_measures, by trec_eval's rules whatever computes a measure."""
+"""Measuring runs with ir_measures, by trec_eval's rules whatever computes a measure.
+
+Beside what ir_measures offers there are the measures of `total_recall` and `user_models`. nDCG with exponential gains,
+`nDCG(dcg='exp-log2')@10`, is computed as nDCG with the gains 2^grade - 1. None of these needs another program.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,17 @@ from importlib.metadata import version
 
 import ir_measures
 import numpy as np
-from ir_measures import Measure
+from ir_measures import Measure, providers
 
+from rl_rerank.evaluation.total_recall import TotalRecall
+from rl_rerank.evaluation.user_models import UserModels
+
+OURS = (TotalRecall(), UserModels())
+PIPELINE = providers.FallbackProvider([*OURS, *ir_measures.DefaultPipeline.providers])
+"""What computes a measure: the first of these that can."""
+LOWER_IS_BETTER = ("LastRel",)
+MAX_EXPONENT = 50
+"""The highest grade that exponential gains take: 2^50 - 1 is still an exact float."""
 EXAMPLES = "nDCG@10, AP, AP(rel=2), RR@10, P(rel=2)@5, R@100, Judged@10, Bpref, Rprec, SetF"
 
 Run = Mapping[str, Mapping[str, float]]
@@ -52,7 +65,10 @@ def parse(text: str) -> Measure:
         if isinstance(value, bool) or value < 1:
             reason = f"{parameter} must be at least 1; got {value}"
             raise ValueError(f"{text!r} is no measure: {reason}. Examples: {EXAMPLES}")
-    if not ir_measures.DefaultPipeline.supports(measure):
+    if not 0 < measure.params.get("p", 0.5) < 1:
+        reason = f"p must lie between 0 and 1; got {measure.params['p']}"
+        raise ValueError(f"{text!r} is no measure: {reason}. Examples: {EXAMPLES}")
+    if not PIPELINE.supports(_with_linear_gains(text, measure)):
         raise ValueError(f"{text!r}: nothing that is installed computes this measure. Examples: {EXAMPLES}")
     return measure
 
@@ -60,6 +76,11 @@ def parse(text: str) -> Measure:
 def is_sum(text: str) -> bool:
     """Whether the measure is summed over queries (NumQ, NumRel, NumRet) instead of averaged."""
     return isinstance(parse(text).aggregator(), ir_measures.SumAgg)
+
+
+def lower_is_better(text: str) -> bool:
+    """Whether a smaller value of the measure is the better one."""
+    return parse(text).NAME in LOWER_IS_BETTER
 
 
 def trec_order(scores: Mapping[str, float]) -> list[str]:
@@ -79,12 +100,13 @@ def evaluate(run: Run, qrels: Qrels, measures: Sequence[str]) -> Evaluation:
     The mean is trec_eval's with `-c`: it is taken over all judged queries of the qrels, and one that the run lacks
     counts 0 (trec_eval without `-c` leaves it out, so that a system that fails on hard queries looks better). The value
     of a query that the run has is the same either way. Ranks follow `trec_order` for every measure, also for those
-    that trec_eval itself does not compute; gains are linear; an unjudged document counts as not relevant. IPrec is that
-    of trec_eval 9, which pytrec_eval wraps: trec_eval 10 rounds its recall points otherwise.
+    that trec_eval itself does not compute; gains are linear unless the measure says otherwise; an unjudged document
+    counts as not relevant. IPrec is that of trec_eval 9, which pytrec_eval wraps: trec_eval 10 rounds its recall points
+    otherwise.
 
     Raises:
         ValueError: for something that is no measure, for qrels without queries, and for a run that has documents but
-            shares no query with the qrels.
+            shares no query with the qrels; for a grade above `MAX_EXPONENT` where gains are exponential.
     """
     if not measures:
         raise ValueError(f"there is nothing to measure: the list of measures is empty. Examples: {EXAMPLES}")
@@ -103,7 +125,7 @@ def evaluate(run: Run, qrels: Qrels, measures: Sequence[str]) -> Evaluation:
     per_query = {qid: {text: values[measure][qid] for text, measure in parsed.items()} for qid in judged}
     totals = {text: math.fsum(row[text] for row in per_query.values()) for text in parsed}
     return Evaluation(
-        provider={name: version(name) for name in ("ir_measures", "pytrec_eval-terrier")},
+        provider={name: version(name) for name in _distributions(parsed.values())},
         mean={text: total if is_sum(text) else total / len(judged) for text, total in totals.items()},
         per_query=per_query,
         missing=tuple(qid for qid in judged if qid not in kept),
@@ -124,11 +146,43 @@ def _values(run: Run, qrels: Qrels, measures: set[Measure]) -> dict[Measure, dic
     # A judged query that the run lacks is worth 0, except in counts that belong to the query alone.
     values = {m: {qid: _absent(m, grades) for qid, grades in qrels.items()} for m in measures}
     if run:
-        for group in _groups(measures):
-            for metric in ir_measures.iter_calc(group, qrels, run):
-                if metric.query_id in run:
-                    values[metric.measure][metric.query_id] = float(metric.value)
+        wanted: dict[Measure, list[Measure]] = {}
+        for measure in measures:
+            # Two notations may come to the same gains.
+            wanted.setdefault(_with_gains_of(measure, qrels), []).append(measure)
+        for group in _groups(wanted):
+            for metric in PIPELINE.iter_calc(group, qrels, run):
+                for measure in wanted[metric.measure] if metric.query_id in run else ():
+                    values[measure][metric.query_id] = float(metric.value)
     return values
+
+
+def _is_exponential(measure: Measure) -> bool:
+    return measure.NAME == "nDCG" and measure["dcg"] == "exp-log2"
+
+
+def _with_linear_gains(text: str, measure: Measure) -> Measure:
+    # Whether a measure with exponential gains can be computed is the question whether the same with linear ones can.
+    if not _is_exponential(measure):
+        return measure
+    if "gains" in measure.params:
+        raise ValueError(f"{text!r} is no measure: gains and dcg='exp-log2' both say what a grade is worth")
+    return measure(dcg="log2")
+
+
+def _with_gains_of(measure: Measure, qrels: Qrels) -> Measure:
+    # 2^grade - 1 for every grade there is. A negative grade gains nothing with either.
+    if not _is_exponential(measure):
+        return measure
+    grades = {grade for of_query in qrels.values() for grade in of_query.values() if grade > 0}
+    if grades and max(grades) > MAX_EXPONENT:
+        raise ValueError(f"{measure}: the qrels hold the grade {max(grades)}, too high for the gain 2^grade - 1")
+    return measure(dcg="log2", gains={grade: 2**grade - 1 for grade in sorted(grades)})
+
+
+def _distributions(measures: Iterable[Measure]) -> list[str]:
+    is_ours = any(provider.supports(measure) for measure in measures for provider in OURS)
+    return ["ir_measures", "pytrec_eval-terrier", *(["rl-rerank"] if is_ours else [])]
 
 
 def _absent(measure: Measure, grades: Mapping[str, int]) -> float:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rl_rerank.evaluation import protocol
+from rl_rerank.evaluation.measures import lower_is_better
 from rl_rerank.evaluation.protocol import Protocol
 
 SIGNIFICANT = 0.05
@@ -18,12 +19,14 @@ def table(metrics: Mapping[str, Any]) -> str:
         _row(["system", *(f"{m} [95% interval]" for m in measures), "queries", "missing", "malformed", "fallback"]),
         _row(["---", *("---:" for _ in range(len(measures) + 4))]),
     ]
-    for row in metrics["rows"]:
+    over_seeds = metrics["over_seeds"]
+    rows = [row | {"num_missing": len(metrics["missing"][row["run"]])} for row in metrics["rows"]]
+    for row in [*rows, *over_seeds["rows"], *metrics["references"]]:
         values = [_value(row, m) for m in measures]
-        missing = len(metrics["missing"][row["run"]])
-        shares = [share(row["malformed"]), share(row["fallback"])]
-        lines.append(_row([row["label"], *values, str(row["num_queries"]), str(missing), *shares]))
-    sentences = [*(verdict(c, labels(metrics), queries(metrics, c)) for c in metrics["comparisons"])]
+        counts = [str(row["num_queries"]), str(row["num_missing"])]
+        lines.append(_row([row["label"], *values, *counts, share(row["malformed"]), share(row["fallback"])]))
+    compared = [*metrics["comparisons"], *over_seeds["comparisons"]]
+    sentences = [verdict(c, systems(metrics), queries(metrics, c)) for c in compared]
     sentences += [learned(stage, training) for stage, training in metrics["training"].items()]
     if sentences:
         lines += ["", *(f"- {sentence}" for sentence in sentences)]
@@ -35,19 +38,22 @@ def verdict(comparison: Mapping[str, Any], labels: Mapping[str, str], num_querie
     """One paired test as a sentence."""
     system, baseline = labels[comparison["system"]], labels[comparison["baseline"]]
     difference, (low, high) = comparison["difference"], comparison["interval"]
+    adjusted = _adjusted(comparison)
+    by_holm = f", {p_value(adjusted)} by Holm" if adjusted != comparison["p_value"] else ""
     evidence = (
         f"{difference:+.4f} {comparison['measure']}, 95% interval {low:+.4f} to {high:+.4f}, "
-        f"{p_value(comparison['p_value'])} (randomisation), {p_value(comparison['p_value_t'])} (t), "
+        f"{p_value(comparison['p_value'])} (randomisation{by_holm}), {p_value(comparison['p_value_t'])} (t), "
         f"{num_queries} queries"
     )
     if not is_significant(comparison):
         return f"{system} against {baseline}: no significant difference ({evidence})."
-    return f"{system} is {'better' if difference > 0 else 'worse'} than {baseline} ({evidence})."
+    is_better = (difference > 0) != lower_is_better(comparison["measure"])
+    return f"{system} is {'better' if is_better else 'worse'} than {baseline} ({evidence})."
 
 
 def is_significant(comparison: Mapping[str, Any]) -> bool:
-    """Whether the paired randomisation test rejects "no difference" at the 5% level."""
-    return comparison["p_value"] < SIGNIFICANT
+    """Whether the paired randomisation test, adjusted by Holm for all comparisons, rejects "no difference" at 5%."""
+    return _adjusted(comparison) < SIGNIFICANT
 
 
 def learned(stage: str, training: Mapping[str, Any]) -> str:
@@ -72,9 +78,19 @@ def labels(metrics: Mapping[str, Any]) -> dict[str, str]:
     return {row["run"]: row["label"] for row in metrics["rows"]}
 
 
+def systems(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """What can be compared, runs and systems of several seeds -> the name of its row."""
+    return {name: row["label"] for name, row in _named(metrics)}
+
+
 def queries(metrics: Mapping[str, Any], comparison: Mapping[str, Any]) -> int:
     """How many queries a comparison rests on."""
-    return len(metrics["per_query"][comparison["system"]])
+    return dict(_named(metrics))[comparison["system"]]["num_queries"]
+
+
+def _named(metrics: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    rows = [(row["run"], row) for row in metrics["rows"]]
+    return rows + [(row["system"], row) for row in metrics["over_seeds"]["rows"]]
 
 
 def share(value: float | None) -> str:
@@ -85,6 +101,11 @@ def share(value: float | None) -> str:
 def p_value(p: float) -> str:
     """A p-value as it is printed in papers."""
     return "p < 0.0001" if p < 0.0001 else f"p = {p:.4f}" if p < 0.1 else f"p = {p:.2f}"
+
+
+def _adjusted(comparison: Mapping[str, Any]) -> float:
+    # A comparison by itself has nothing to be adjusted for.
+    return comparison.get("p_value_holm", comparison["p_value"])
 
 
 def _value(row: Mapping[str, Any], measure: str) -> str:

@@ -34,7 +34,9 @@ def test_the_result_holds_provider_means_queries_and_what_is_missing(files):
     assert result["mean"] == {"RR@10": 0.25, "P(rel=1)@2": 0.25}
     assert result["per_query"] == {"1": {"RR@10": 0.5, "P(rel=1)@2": 0.5}, "2": {"RR@10": 0.0, "P(rel=1)@2": 0.0}}
     assert result["missing"] == ["2"]
-    assert set(result) == {"provider", "mean", "per_query", "missing"}
+    # Two queries, .5 and 0: the interval reaches from one to the other.
+    assert result["interval"] == {"RR@10": [0.0, 0.5], "P(rel=1)@2": [0.0, 0.5]}
+    assert set(result) == {"provider", "mean", "interval", "per_query", "missing"}
 
 
 def test_the_output_file_holds_the_same(files, tmp_path):

@@ -1,16 +1,23 @@
 """The evaluate stage on a small finished experiment."""
 
+import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 
-from rl_rerank.config import Config, EvaluateStage
+from rl_rerank.config import Config, EvaluateStage, RerankStage
 from rl_rerank.stages import evaluate
 
 # The relevant document stands third in the first stage's order, fourth in the untrained model's, first in the trained
 # one's, which lacks one query of eight.
 FIRST, UNTRAINED = 1 / math.log2(4), 1 / math.log2(5)
+
+
+def evaluated(experiment, **settings):
+    evaluate.run(experiment, "evaluate", EvaluateStage(kind="evaluate", **settings))
+    return json.loads((Path(experiment.run_dir) / "evaluate" / "metrics.json").read_text())
 
 
 def rows(metrics):
@@ -53,7 +60,11 @@ def test_comparisons_are_paired_by_query(metrics):
     assert trained["p_value"] == pytest.approx(18 / 256)
     assert untrained["p_value"] == pytest.approx(2 / 256)
     assert trained["interval"][0] < 3 / 8 < trained["interval"][1]
-    assert set(trained) == {"system", "baseline", "measure", "difference", "interval", "p_value", "p_value_t"}
+    # Two comparisons: the smaller p-value counts twice, the larger once.
+    assert trained["p_value_holm"] == pytest.approx(18 / 256)
+    assert untrained["p_value_holm"] == pytest.approx(4 / 256)
+    test = {"difference", "interval", "p_value", "p_value_t", "p_value_holm"}
+    assert set(trained) == {"system", "baseline", "measure", *test}
 
 
 def test_training_rewards_are_tested_and_the_control_is_named(metrics):
@@ -80,6 +91,74 @@ def test_the_table_has_every_row_and_every_test(finished, metrics):
     assert "- trained | GRPO against BM25: no significant difference (+0.3750 nDCG@10" in text
     assert "is worse than BM25" in text
     assert "control (control: rewards permuted within groups): the mean training reward does not rise" in text
+
+
+def test_the_best_order_of_the_candidates_is_a_row(finished, metrics):
+    [oracle] = metrics["references"]
+    assert (oracle["role"], oracle["mean"]["nDCG@10"], oracle["num_queries"]) == ("oracle", 1.0, 8)
+    assert "| oracle: best order of the candidates | 1.0000 [1.0000, 1.0000] |" in evaluate.table(metrics)
+
+
+def test_rows_say_what_they_are(metrics):
+    roles = {row["run"]: row["role"] for row in metrics["rows"]}
+    assert roles == {"first": "first_stage", "untrained": "untrained", "trained": "system"}
+
+
+def test_first_stage_and_untrained_rows_follow_where_they_were_not_asked_for(experiment):
+    found = evaluated(experiment, runs=["trained"], comparisons=[["trained", "untrained"]])
+    assert [row["run"] for row in found["rows"]] == ["trained", "first", "untrained"]
+    assert [row["role"] for row in found["references"]] == ["oracle"]
+
+
+def test_a_first_stage_that_was_not_ranked_is_computed_and_an_untrained_model_left_out(experiment):
+    del experiment.stages["first"]
+    (Path(experiment.run_dir) / "untrained" / "run.trec").unlink()
+    found = evaluated(experiment, runs=["trained"])
+    assert [row["run"] for row in found["rows"]] == ["trained"]
+    first, oracle = found["references"]
+    assert (first["role"], oracle["role"]) == ("first_stage", "oracle")
+    assert first["mean"]["nDCG@10"] == pytest.approx(FIRST)
+
+
+def test_a_fusion_is_a_row_of_its_own(experiment):
+    shutil.copytree(Path(experiment.run_dir) / "trained", Path(experiment.run_dir) / "fused")
+    experiment.stages["fused"] = RerankStage(kind="rerank", fuse=["first", "trained"])
+    found = evaluated(experiment)
+    assert [(row["run"], row["role"]) for row in found["rows"]][-1] == ("fused", "fusion")
+
+
+def test_runs_with_several_seeds_are_a_row_over_seeds_and_queries(experiment):
+    # Seed 2 lacks no query and has the relevant document first everywhere: 1 beside 7/8.
+    run_dir = Path(experiment.run_dir)
+    shutil.copytree(run_dir / "trained", run_dir / "trained2")
+    lines = [f"q{q} Q0 d{q}-{d} {rank} {-rank} x\n" for q in range(8) for rank, d in enumerate((2, 0, 1, 3), start=1)]
+    (run_dir / "trained2" / "run.trec").write_text("".join(lines))
+    experiment.stages["trained2"] = RerankStage(kind="rerank", model="grpo", label="second seed")
+    seeds = {"GRPO": ["trained", "trained2"]}
+    found = evaluated(experiment, seeds=seeds, comparisons=[["GRPO", "first"], ["trained", "first"]])
+    [row] = found["over_seeds"]["rows"]
+    assert (row["label"], row["num_missing"]) == ("GRPO (mean of 2 seeds)", 1)
+    assert row["mean"]["nDCG@10"] == pytest.approx((7 / 8 + 1) / 2)
+    assert row["interval"]["nDCG@10"][0] < (7 / 8 + 1) / 2 < row["interval"]["nDCG@10"][1]
+    # 1 and 1 of 40 prompts are malformed.
+    assert row["malformed"] == pytest.approx(1 / 40)
+    [over], [alone] = found["over_seeds"]["comparisons"], found["comparisons"]
+    assert (over["system"], over["baseline"], alone["system"]) == ("GRPO", "first", "trained")
+    assert over["difference"] == pytest.approx((7 / 8 + 1) / 2 - FIRST)
+    # Both are one family of tests.
+    smaller = min(over, alone, key=lambda c: c["p_value"])
+    assert smaller["p_value_holm"] == pytest.approx(2 * smaller["p_value"])
+    text = evaluate.table(found)
+    assert "| GRPO (mean of 2 seeds) | 0.9375 [" in text
+    assert "- GRPO (mean of 2 seeds) " in text
+
+
+def test_a_measure_for_which_lower_is_better_is_read_so(experiment):
+    # The relevant document stands at rank 4 instead of 3.
+    found = evaluated(experiment, measures=["LastRel"], comparisons=[["untrained", "first"]])
+    [comparison] = found["comparisons"]
+    assert comparison["difference"] == pytest.approx(1.0)
+    assert "untrained" in found["per_query"] and "is worse than BM25" in evaluate.table(found)
 
 
 def test_chosen_runs_stand_in_the_asked_order(experiment):
@@ -110,6 +189,10 @@ def test_an_experiment_without_training_has_no_training_part(experiment):
         ({"comparisons": [["trained", "bm25"]]}, LookupError, "'bm25', which is not among the runs"),
         ({"measures": ["ndcg@10"]}, ValueError, "Did you mean 'nDCG'"),
         ({"measures": []}, ValueError, "list of measures is empty"),
+        ({"seeds": {"a": ["trained"]}}, ValueError, "seeds.a must name two or more rerank stages"),
+        ({"seeds": {"a": ["trained", "trained"]}}, ValueError, "each once; got ['trained', 'trained']"),
+        ({"seeds": {"a": ["trained", "grpo"]}}, LookupError, "seeds.a names 'grpo', which is not among the runs"),
+        ({"seeds": {"first": ["trained", "untrained"]}}, ValueError, "a rerank stage has the same name"),
     ],
 )
 def test_settings_that_cannot_be_met_are_refused(experiment: Config, settings, error, reason):

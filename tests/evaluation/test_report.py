@@ -1,5 +1,6 @@
 """The report of a small finished experiment whose every text is hostile."""
 
+import dataclasses
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -78,11 +79,24 @@ def test_every_part_is_on_the_page(html):
     text = " ".join(" ".join(reader.texts).split())
     for part in ("Systems", "Training", "Form of the answers", "Queries", "Provenance", "Resolved configuration"):
         assert part in text
+    assert "oracle: best order of the candidates" in text
     assert "1 missing" in text
     assert "9 / 10" in text and "90.0%" in text
     assert "trained | GRPO beats BM25 on 7, ties on 0 and loses on 1." in text
     assert "control: rewards permuted within groups" in text
     assert reader.tags.count("details") >= 8
+
+
+def test_systems_of_several_seeds_have_their_row_and_their_tests(experiment):
+    experiment.stages["evaluate"] = dataclasses.replace(
+        experiment.stages["evaluate"], seeds={"GRPO": ["trained", "untrained"]}, comparisons=[["GRPO", "first"]]
+    )
+    for name, module in (("evaluate", evaluate), ("report", report)):
+        module.run(experiment, name, experiment.stages[name])
+    html = (Path(experiment.run_dir) / "report" / "index.html").read_text()
+    before_table = html[: html.index("<table")]
+    assert "GRPO (mean of 2 seeds)" in before_table and "on 8 queries" in before_table
+    assert "GRPO (mean of 2 seeds)" in html[html.index("<table") : html.index("</table>")]
 
 
 def test_plots_lie_beside_the_page_as_png(finished, html):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rl_rerank.evaluation.statistics import bootstrap_interval, paired_test, rise
+from rl_rerank.evaluation.statistics import bootstrap_interval, bootstrap_intervals, holm, paired_test, rise
 
 
 def test_the_interval_of_one_value_is_that_value():
@@ -34,8 +34,8 @@ def test_the_interval_is_the_normal_one_for_many_values():
 
 def test_the_interval_covers_the_true_mean_about_as_often_as_it_says():
     rng = np.random.default_rng(5)
-    intervals = [bootstrap_interval(rng.normal(0.3, 1, 40).tolist(), seed=i, draws=400) for i in range(300)]
-    assert 0.90 <= np.mean([low <= 0.3 <= high for low, high in intervals]) <= 0.98
+    intervals = [bootstrap_interval(rng.normal(0.3, 1, 60).tolist(), seed=i, draws=400) for i in range(1000)]
+    assert 0.93 <= np.mean([low <= 0.3 <= high for low, high in intervals]) <= 0.97
 
 
 def test_the_interval_depends_on_nothing_but_values_and_seed():
@@ -44,6 +44,36 @@ def test_the_interval_depends_on_nothing_but_values_and_seed():
     # More values than fit one chunk of draws
     low, high = bootstrap_interval([0.0, 1.0] * 50_000, seed=1, draws=100)
     assert 0.49 < low < 0.5 < high < 0.51
+
+
+def test_intervals_of_several_measures_are_those_of_each_by_itself():
+    one, other = [0.1, 0.7, 0.3, 0.9], [0.0, 1.0, 1.0, 0.0]
+    together = bootstrap_intervals([one, other], seed=1)
+    assert together == [bootstrap_interval(one, seed=1), bootstrap_interval(other, seed=1)]
+
+
+def test_holm_by_hand():
+    # Sorted .01, .02, .03, .5 times 4, 3, 2, 1: .04, .06, .06, .5; none falls below one before it.
+    assert holm([0.02, 0.5, 0.01, 0.03]) == pytest.approx([0.06, 0.5, 0.04, 0.06])
+    assert holm([0.3, 0.4]) == [0.6, 0.6]
+    assert holm([0.7, 0.9, 0.8]) == [1.0, 1.0, 1.0]
+    assert holm([0.04]) == [0.04]
+    assert holm([]) == []
+
+
+def test_holm_holds_the_chance_of_any_false_discovery():
+    rng = np.random.default_rng(7)
+    plain, adjusted = [], []
+    for i in range(300):
+        baseline = rng.normal(size=25)
+        # Two systems are better, three are not.
+        systems = [(rng.normal(1.5 if s < 2 else 0.0, 1, 25) + baseline).tolist() for s in range(5)]
+        p = [paired_test(system, baseline.tolist(), seed=i, draws=300).p_value for system in systems]
+        plain.append(min(p[2:]) < 0.05)
+        adjusted.append(min(holm(p)[2:]) < 0.05)
+    # Without it about 1 - .95^3 = 14% of 300; with it at most 5%, give or take 1.3%.
+    assert np.mean(plain) > 0.09
+    assert np.mean(adjusted) < 0.09
 
 
 def test_the_randomisation_test_by_hand():
@@ -100,9 +130,10 @@ def test_the_tests_agree_with_scipy():
 
 def test_under_no_effect_five_percent_are_significant():
     rng = np.random.default_rng(4)
-    p = [paired_test(rng.normal(size=20).tolist(), [0.0] * 20, seed=i, draws=300).p_value for i in range(400)]
-    # 20 of 400 are expected, with a standard deviation of 4.4
-    assert 7 <= sum(value < 0.05 for value in p) <= 33
+    tests = [paired_test(rng.normal(size=20).tolist(), [0.0] * 20, seed=i, draws=300) for i in range(1000)]
+    # 50 of 1000 are expected, with a standard deviation of 7. The draws are seeded.
+    assert 40 <= sum(test.p_value < 0.05 for test in tests) <= 60
+    assert 40 <= sum(test.p_value_t < 0.05 for test in tests) <= 60
 
 
 def test_values_that_cannot_be_tested_are_refused():

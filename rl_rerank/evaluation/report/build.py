@@ -10,7 +10,7 @@ from typing import Any
 from rl_rerank import trec
 from rl_rerank.evaluation import answers
 from rl_rerank.evaluation.cost import Cost, pareto
-from rl_rerank.evaluation.measures import trec_order
+from rl_rerank.evaluation.measures import lower_is_better, trec_order
 from rl_rerank.evaluation.report import figures
 from rl_rerank.evaluation.report.evidence import Evidence, Metrics
 from rl_rerank.evaluation.report.figures import Plot
@@ -26,7 +26,7 @@ from rl_rerank.evaluation.report.page import (
 )
 from rl_rerank.evaluation.report.queries import QueryCard, answer_cards, choose_queries, query_card
 from rl_rerank.evaluation.report.training import Training, choose_samples, overlaid_plots, training_plots
-from rl_rerank.evaluation.table import is_significant, labels, learned, protocol_sentences, queries
+from rl_rerank.evaluation.table import is_significant, labels, learned, protocol_sentences, queries, systems
 from rl_rerank.paths import read_jsonl
 
 MAX_SAMPLE_CHARS = 1500
@@ -44,7 +44,7 @@ def build_page(evidence: Evidence, *, title: str, subtitle: str, config: str) ->
         systems=_systems(metrics),
         protocol=tuple(protocol_sentences(metrics)),
         forced=tuple(metrics["forced"]),
-        verdicts=tuple(_verdict(metrics, comparison) for comparison in metrics["comparisons"]),
+        verdicts=tuple(_verdict(metrics, c) for c in [*metrics["comparisons"], *metrics["over_seeds"]["comparisons"]]),
         regressions=evidence.regressions,
         by_measure=_by_measure(evidence),
         warnings=evidence.store.warnings,
@@ -72,7 +72,9 @@ def build_page(evidence: Evidence, *, title: str, subtitle: str, config: str) ->
 
 
 def _systems(metrics: Metrics) -> tuple[SystemRow, ...]:
-    best = {m: max(row["mean"][m] for row in metrics["rows"]) for m in metrics["measures"]}
+    values = {m: [row["mean"][m] for row in metrics["rows"]] for m in metrics["measures"]}
+    best = {m: min(found) if lower_is_better(m) else max(found) for m, found in values.items()}
+    rows = [row | {"num_missing": len(metrics["missing"][row["run"]])} for row in metrics["rows"]]
     many = len(metrics["rows"]) > 1
     return tuple(
         SystemRow(
@@ -81,21 +83,21 @@ def _systems(metrics: Metrics) -> tuple[SystemRow, ...]:
                 Cell(
                     mean=row["mean"][m],
                     interval=row["interval"].get(m),
-                    is_best=many and row["mean"][m] == best[m],
+                    is_best=many and "run" in row and row["mean"][m] == best[m],
                 )
                 for m in metrics["measures"]
             ),
             num_queries=row["num_queries"],
-            num_missing=len(metrics["missing"][row["run"]]),
+            num_missing=row["num_missing"],
             malformed=row["malformed"],
             fallback=row["fallback"],
         )
-        for row in metrics["rows"]
+        for row in [*rows, *metrics["over_seeds"]["rows"], *metrics["references"]]
     )
 
 
 def _verdict(metrics: Metrics, comparison: Mapping[str, Any]) -> Verdict:
-    names = labels(metrics)
+    names = systems(metrics)
     return Verdict(
         system=names[comparison["system"]],
         baseline=names[comparison["baseline"]],
@@ -105,6 +107,7 @@ def _verdict(metrics: Metrics, comparison: Mapping[str, Any]) -> Verdict:
         p_value=comparison["p_value"],
         p_value_t=comparison["p_value_t"],
         num_queries=queries(metrics, comparison),
+        is_gain=(comparison["difference"] > 0) != lower_is_better(comparison["measure"]),
         is_significant=is_significant(comparison),
     )
 

@@ -30,6 +30,9 @@ class Verdict:
     p_value_t: float
     num_queries: int
     is_significant: bool
+    """By Holm's method, where several systems were tested."""
+    is_gain: bool
+    """Whether the difference is for the better, which is down for some measures."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ from typing import Any
 from rl_rerank.config import Config, EvaluateStage, ReportRuns, build
 from rl_rerank.data.store import Store
 from rl_rerank.evaluation import protocol
+from rl_rerank.evaluation.measures import lower_is_better
 from rl_rerank.evaluation.protocol import Protocol
 from rl_rerank.evaluation.report.build import training_name
 from rl_rerank.evaluation.report.evidence import Evidence, LostQuery, Metrics, Regression, trainings
-from rl_rerank.evaluation.statistics import paired_test
+from rl_rerank.evaluation.statistics import holm, paired_test
 from rl_rerank.evaluation.table import is_significant, labels, p_value, table
 
 NUM_LOST = 5
@@ -90,7 +91,7 @@ def gather(wanted: ReportRuns) -> Evidence:
     _check_measures(runs)
     pairs = [pair for run in runs[1:] for pair in _pairs(runs[0], run)]
     forced = _protocol_differences(runs, pairs, wanted)
-    tested = [(pair, _tests(pair, wanted.seed)) for pair in pairs if not _is_once(pair)]
+    tested = _adjusted([(pair, _tests(pair, wanted.seed)) for pair in pairs if not _is_once(pair)])
     stores = {run.name: Store(run.folder / "data") for run in runs}
     regressions = [_regression(pair, tests, stores[pair.first.name]) for pair, tests in tested]
     metrics = _merged(runs, pairs, forced, [tests[0] for _, tests in tested])
@@ -213,12 +214,23 @@ def _tests(pair: _Pair, seed: int) -> list[dict[str, Any]]:
     return tests
 
 
+def _adjusted(tested: Sequence[tuple[_Pair, list[dict[str, Any]]]]) -> list[tuple[_Pair, list[dict[str, Any]]]]:
+    """The tests with p-values by Holm's method, over the systems of a measure."""
+    by_measure = [holm([test["p_value"] for test in tests]) for tests in zip(*(t for _, t in tested), strict=True)]
+    return [
+        (pair, [{**test, "p_value_holm": ps[number]} for test, ps in zip(tests, by_measure, strict=True)])
+        for number, (pair, tests) in enumerate(tested)
+    ]
+
+
 def _regression(pair: _Pair, tests: Sequence[Mapping[str, Any]], store: Store) -> Regression | None:
-    worse = {test["measure"]: test for test in tests if test["difference"] < 0 and is_significant(test)}
+    worse = {test["measure"]: test for test in tests if is_significant(test) and not _is_gain(test)}
     if not worse:
         return None
-    values = pair.values(next(iter(worse)))
-    lost = sorted((after - before, qid) for qid, (before, after) in values.items() if after < before)[:NUM_LOST]
+    measure = next(iter(worse))
+    values, sign = pair.values(measure), -1 if lower_is_better(measure) else 1
+    lost = sorted((sign * (after - before), qid) for qid, (before, after) in values.items() if after != before)
+    lost = [(change, qid) for change, qid in lost if change < 0][:NUM_LOST]
     queries = tuple(LostQuery(qid, _query(store, qid), *values[qid]) for _, qid in lost)
     return Regression(pair.label, pair.then.name, pair.first.name, worse, queries)
 
@@ -270,6 +282,16 @@ def _merged(
         "provider": runs[0].metrics["provider"],
         "measures": runs[0].metrics["measures"],
         "rows": ordered,
+        # The runs were measured on the same queries and candidates, so the first one's are those of all.
+        "references": runs[0].metrics["references"],
+        "over_seeds": {
+            "rows": [
+                {**row, "label": f"{row['label']} ({run.name})"}
+                for run in runs
+                for row in run.metrics["over_seeds"]["rows"]
+            ],
+            "comparisons": [],
+        },
         "per_query": together("per_query"),
         "missing": together("missing"),
         "format": together("format"),
@@ -290,9 +312,14 @@ def _trainings(runs: Sequence[FinishedRun]) -> dict[str, dict[str, Path]]:
     return found
 
 
+def _is_gain(test: Mapping[str, Any]) -> bool:
+    return (test["difference"] > 0) != lower_is_better(test["measure"])
+
+
 def _loss(tests: Sequence[Mapping[str, Any]]) -> float:
-    """The significant difference on the first measure, or 0."""
-    return tests[0]["difference"] if is_significant(tests[0]) else 0.0
+    """The significant difference on the first measure, negative for the worse, or 0."""
+    size = abs(tests[0]["difference"])
+    return 0.0 if not is_significant(tests[0]) else size if _is_gain(tests[0]) else -size
 
 
 def _columns(first: FinishedRun, pair: _Pair) -> dict[str, str]:

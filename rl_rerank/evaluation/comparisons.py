@@ -1,0 +1,38 @@
+"""Systems against baselines, all tests of a table together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rl_rerank.evaluation.measures import Evaluation
+from rl_rerank.evaluation.seeds import paired_test_over_seeds
+from rl_rerank.evaluation.statistics import PairedTest, holm, paired_test
+
+
+def compare(
+    systems: Mapping[str, Sequence[Evaluation]], pairs: Sequence[Sequence[str]], measure: str, seed: int
+) -> list[dict[str, Any]]:
+    """One record a pair: system, baseline, measure, what `PairedTest` holds, and the p-value by Holm over all pairs.
+
+    Args:
+        systems: name -> the evaluations of its runs, one for each seed, on the same judged queries.
+        pairs: [system, baseline] each.
+    """
+    tests = [_test(*(_values(systems[name], measure) for name in pair), seed=seed) for pair in pairs]
+    adjusted = holm([test.p_value for test in tests])
+    return [
+        {"system": system, "baseline": baseline, "measure": measure, **test._asdict(), "p_value_holm": p}
+        for (system, baseline), test, p in zip(pairs, tests, adjusted, strict=True)
+    ]
+
+
+def _test(system: Sequence[Sequence[float]], baseline: Sequence[Sequence[float]], *, seed: int) -> PairedTest:
+    if len(system) == len(baseline) == 1:
+        return paired_test(system[0], baseline[0], seed)
+    return paired_test_over_seeds(system, baseline, seed)
+
+
+def _values(evaluations: Sequence[Evaluation], measure: str) -> list[list[float]]:
+    qids = evaluations[0].per_query
+    return [[evaluation.per_query[qid][measure] for qid in qids] for evaluation in evaluations]
