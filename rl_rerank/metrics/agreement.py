@@ -59,7 +59,7 @@ def rbo(scores: Mapping[str, float], gold: Mapping[str, float], *, p: float = 0.
     Returns:
         A value in [0, 1]; 0.0 for no documents.
 
-    Source: Webber, Moffat & Zobel 2010, https://doi.org/10.1145/1852102.1852106, eq. 4 (truncated) and 23 (RBO_ext).
+    Source: Webber, Moffat & Zobel 2010, https://doi.org/10.1145/1852102.1852106.
     """
     if not 0 < p < 1:
         raise ValueError(f"p must be between 0 and 1, both excluded; p = 1 is average overlap; got {p}")
