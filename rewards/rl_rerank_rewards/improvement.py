@@ -28,6 +28,9 @@ class Improvement:
     malformed: float = -1.0
 
     paradigms: ClassVar[tuple[str, ...]] = ORDERS
+    unclaimed: ClassVar[dict[str, str]] = {
+        "pays_identity": "the shown order earns 0, and a random one is more often worse than it can be better"
+    }
 
     def __call__(self, example: RankingExample, rollout: Rollout) -> float:
         need_several("improvement", rollout)

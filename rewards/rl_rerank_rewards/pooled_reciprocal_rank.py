@@ -48,7 +48,8 @@ class PooledReciprocalRank:
 
     paradigms: ClassVar[tuple[str, ...]] = ("pointwise_graded", "pointwise")
     unclaimed: ClassVar[dict[str, str]] = {
-        "binary": "relevant documents are all alike: the highest score earns the most also for a lower grade"
+        "binary": "relevant documents are all alike: the highest score earns the most also for a lower grade",
+        "pays_constant": "equal scores share the best rank, and nothing is lost by it on irrelevant documents",
     }
 
     def score_all(self, example: RankingExample, rollouts: Sequence[Rollout]) -> list[float]:

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 
-from rl_rerank import data, lengths, registry
+from rl_rerank import data, lengths
 from rl_rerank.config import Config, GRPOStage
 from rl_rerank.engines import checkpoint, vllm_environment
 from rl_rerank.rerank import build_paradigm
-from rl_rerank.reward import Term
+from rl_rerank.terms import reward_terms
 from rl_rerank.training import tracking
 from rl_rerank.training.arguments import grpo_arguments, peft_config
 from rl_rerank.training.grpo import RankingGRPOTrainer, Task
@@ -65,17 +65,3 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
     trainer.add_callback(tracking.ConfigRecord(config))
     trainer.train(resume_from_checkpoint=resumable_checkpoint(output / "checkpoints", trainer.accelerator))
     save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
-
-
-def reward_terms(config: Config) -> list[Term]:
-    """The configured rewards, built.
-
-    Raises:
-        ValueError: if none is configured.
-    """
-    if not config.rewards:
-        raise ValueError("no reward is configured; choose some with 'reward=[ndcg,format]'")
-    return [
-        Term(name, registry.build("reward", name, reward.params, target=reward.target), reward.weight)
-        for name, reward in config.rewards.items()
-    ]
