@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 
-from rl_rerank import data, lengths
+from rl_rerank import batches, data, lengths
 from rl_rerank.config import Config, GRPOStage
 from rl_rerank.engines import checkpoint, vllm_environment
 from rl_rerank.rerank import build_paradigm
@@ -36,6 +36,7 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
         vllm_environment.apply()
     paradigm = build_paradigm(config, config.paradigm)
     terms = reward_terms(config)
+    per_query = batches.whole_queries(name, stage, terms, paradigm)
     arguments = grpo_arguments(config, stage, output, max_completion_tokens=paradigm.max_completion_tokens)
     start = checkpoint.locate(config, stage.model)
     lengths.check_context(config, name, stage, start)
@@ -46,6 +47,7 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
         checkpoint.renderer(config.model, start),
         count=-(-stage.max_steps // stage.num_iterations) * stage.prompts_per_step,
         seed=stage.seed,
+        per_query=per_query,
     )
     tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
     trainer = RankingGRPOTrainer(
