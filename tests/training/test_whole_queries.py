@@ -15,7 +15,7 @@ SCRIPT = str(Path(__file__).with_name("whole_queries.py"))
 
 @pytest.mark.parametrize("processes", [1, 2, 3])
 def test_a_query_reward_sees_every_completion_of_a_query_under_every_layout(tiny_model_dir, tmp_path, processes):
-    launched = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--master_port=0"]
+    launched = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
     command = [*(launched if processes > 1 else [sys.executable]), SCRIPT, str(tiny_model_dir), str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
@@ -34,13 +34,14 @@ def test_a_query_reward_sees_every_completion_of_a_query_under_every_layout(tiny
         assert len(rows) == prompts * GENERATIONS
         for start in range(0, len(rows), DOCUMENTS * GENERATIONS):
             # Values come back to the completions that they are for: 0, 1, 2, ... along the query.
-            assert [row[2] for row in rows[start : start + DOCUMENTS * GENERATIONS]] == [0, 1, 2, 3, 4, 5]
-        # 0..5 for each query: every group of two differs
-        assert logged["rewards/seen/min"] == 0 and logged["rewards/seen/max"] == 5
-        assert logged["rewards/seen/mean"] == 2.5 and logged["rewards/seen/constant_groups"] == 0
+            assert [row[2] for row in rows[start : start + DOCUMENTS * GENERATIONS]] == list(range(12))
+        # 0..11 for each query: every group of two differs
+        assert logged["rewards/seen/min"] == 0 and logged["rewards/seen/max"] == 11
+        assert logged["rewards/seen/mean"] == 5.5 and logged["rewards/seen/constant_groups"] == 0
         assert logged["rewards/seen/seconds"] >= 0
 
 
 def test_queries_lie_on_several_processes_in_some_layouts():
-    # one query of 3 prompts on 3 processes: a prompt each
+    # one query of 6 prompts on 2 processes is 3 on each, on 3 processes 2
+    assert (DOCUMENTS, GENERATIONS) in layouts(2)
     assert (DOCUMENTS, GENERATIONS) in layouts(3)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
+from accelerate.state import AcceleratorState
 from datasets import Dataset
 from transformers import AutoModelForCausalLM
 from trl import GRPOConfig
@@ -26,7 +27,7 @@ from rl_rerank.training.grpo import RankingGRPOTrainer, Task  # noqa: E402
 from rl_rerank.training.questions import questions  # noqa: E402
 from rl_rerank.types import Candidate, RankingExample  # noqa: E402
 
-DOCUMENTS, GENERATIONS, STEPS = 3, 2, 2
+DOCUMENTS, GENERATIONS, STEPS = 6, 2, 2
 PARADIGM = PointwiseGraded(documents=DOCUMENTS)
 
 
@@ -42,10 +43,10 @@ class Seen:
 
 
 def layouts(world: int) -> list[tuple[int, int]]:
-    """(prompts_per_step, micro_batch) of every step of up to three queries that the configuration admits."""
+    """(prompts_per_step, micro_batch) of every step of one or two queries that the configuration admits."""
     found = []
-    for queries in (1, 2, 3):
-        for micro in range(GENERATIONS, 3 * DOCUMENTS * GENERATIONS + 1, GENERATIONS):
+    for queries in (1, 2):
+        for micro in range(GENERATIONS, 2 * DOCUMENTS * GENERATIONS + 1, GENERATIONS):
             stage = GRPOStage(
                 kind="grpo", prompts_per_step=queries * DOCUMENTS, num_generations=GENERATIONS, micro_batch=micro
             )
@@ -60,7 +61,7 @@ def layouts(world: int) -> list[tuple[int, int]]:
 
 def examples() -> list[RankingExample]:
     return [
-        RankingExample(f"q{q}", f"query {q}", tuple(Candidate(f"q{q}d{d}", "text") for d in range(4)), {f"q{q}d0": 1})
+        RankingExample(f"q{q}", f"query {q}", tuple(Candidate(f"q{q}d{d}", "text") for d in range(7)), {f"q{q}d0": 1})
         for q in range(5)
     ]
 
@@ -112,5 +113,9 @@ def train(model_dir: str, output: Path, prompts: int, micro: int, world: int) ->
 if __name__ == "__main__":
     world, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", "1"), ("RANK", "0")))
     folder = Path(sys.argv[2])
-    found = {f"{p}x{m}": train(sys.argv[1], folder / "trainer", p, m, world) for p, m in layouts(world)}
+    found = {}
+    for prompts, micro in layouts(world):
+        # Everything that accelerate knows of this process is in singletons.
+        AcceleratorState._reset_state(reset_partial_state=False)
+        found[f"{prompts}x{micro}"] = train(sys.argv[1], folder / "trainer", prompts, micro, world)
     (folder / f"seen{rank}.json").write_text(json.dumps(found))
