@@ -128,7 +128,10 @@ def _rollout(row: dict[str, Any], place: str, example: RankingExample, paradigm:
     key = "completion" if "completion" in row else "text"
     completion = Completion(string(row, (key,), place), finish_reason=string(row, ("finish_reason",), place, "stop"))
     prompt = Prompt(example.qid, tuple(docids), (), paradigm.name)
-    return Rollout(prompt, completion, paradigm.parse(prompt, completion, strict=True))
+    try:
+        return Rollout(prompt, completion, paradigm.parse(prompt, completion, strict=True))
+    except ValueError as e:  # Completions cannot raise; a number of documents that is never asked about can.
+        raise ValueError(f"{place}: {paradigm.name} has no answers about {len(docids)} documents: {e}") from None
 
 
 def _order(value: Any, place: str) -> tuple[str, ...] | None:

@@ -81,6 +81,11 @@ def test_rows_that_do_not_read_are_named(files, capsys, rows, message):
     assert message in capsys.readouterr().err
 
 
+def test_a_paradigm_that_never_asks_about_so_many_documents_is_told(files, capsys):
+    assert main(["rewards", "replay", *files(), "reward=[ndcg]", "paradigm=pointwise"]) == 2
+    assert "completions.jsonl:1: pointwise has no answers about 3 documents" in capsys.readouterr().err
+
+
 def test_files_are_required(capsys):
     assert main(["rewards", "replay", "examples=x.jsonl", "reward=[ndcg]"]) == 2
     assert "rewards replay: completions is required" in capsys.readouterr().err
