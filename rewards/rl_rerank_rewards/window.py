@@ -13,7 +13,8 @@ ORDERS = ("listwise", "groupwise", "first_token")
 
 def window_qrels(example: RankingExample, rollout: Rollout) -> dict[str, int]:
     """The grades of the prompt's documents; unjudged ones have 0."""
-    return {docid: example.qrels.get(docid, 0) for docid in rollout.prompt.docids}
+    grade = example.qrels.get
+    return {docid: grade(docid, 0) for docid in rollout.prompt.docids}
 
 
 def need_several(name: str, rollout: Rollout) -> None:

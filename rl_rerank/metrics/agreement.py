@@ -92,10 +92,10 @@ def kendall_tau(scores: Mapping[str, float], gold: Mapping[str, float]) -> float
 
 def _common(ours: Sequence[str], theirs: Sequence[str]) -> list[float]:
     """Overlaps of two orders without ties: a document is common from the deeper of its two ranks on."""
-    places = {docid: place for place, docid in enumerate(theirs)}
+    places = dict(zip(theirs, range(len(theirs)), strict=True))
     joins = [0] * len(ours)
-    for place, docid in enumerate(ours):
-        joins[max(place, places[docid])] += 1
+    for place, other in enumerate(map(places.__getitem__, ours)):
+        joins[place if place > other else other] += 1
     return [float(count) for count in accumulate(joins)]
 
 

@@ -85,7 +85,7 @@ def expected_recall(scores: Mapping[str, float], qrels: Mapping[str, int], *, k:
     """Recall@k of the order by `scores`, in expectation over the orders of equal scores."""
     check_cutoff(k)
     binary = _binary(qrels)
-    return sum(expected_gains(tied_groups(scores), binary)[:k]) / len(binary) if binary else 0.0
+    return sum(expected_gains(tied_groups(scores)[:k], binary)[:k]) / len(binary) if binary else 0.0
 
 
 def reciprocal_rank(docids: Sequence[str], qrels: Mapping[str, int], *, k: int | None = None) -> float:
@@ -171,8 +171,9 @@ def _ndcg(groups: Sequence[Sequence[str]], qrels: Mapping[str, int], k: int, kin
     if kind not in GAINS:
         raise ValueError(f"gain must be one of {', '.join(GAINS)}; got {kind!r}")
     gains = {d: gain(grade, kind) for d, grade in qrels.items() if grade > 0}
-    ideal = dcg(sorted(gains.values(), reverse=True)[:k])
-    return dcg(expected_gains(groups, gains)[:k]) / ideal if ideal else 0.0
+    if not gains:
+        return 0.0
+    return dcg(expected_gains(groups[:k], gains)[:k]) / dcg(sorted(gains.values(), reverse=True)[:k])
 
 
 def _average_precision(groups: Sequence[Sequence[str]], qrels: Mapping[str, int]) -> float:

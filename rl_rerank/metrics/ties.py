@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 
 def tied_groups(scores: Mapping[str, float]) -> list[list[str]]:
     """docids by score, highest first, those of equal scores together."""
+    if len(set(scores.values())) == len(scores):
+        return [[docid] for docid in sorted(scores, key=scores.__getitem__, reverse=True)]
     by_score: dict[float, list[str]] = {}
     for docid, score in scores.items():
         by_score.setdefault(score, []).append(docid)
