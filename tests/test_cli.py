@@ -112,3 +112,13 @@ def test_init_copies_an_experiment_once(
     assert main(["init"]) == 2
     assert "is there already" in capsys.readouterr().err
     assert (tmp_path / "conf/experiment/my_experiment.yaml").read_text() == "mine\n"
+
+
+def test_a_step_that_would_split_a_query_is_refused_before_anything_starts(capsys: pytest.CaptureFixture[str]):
+    arguments = ["experiment=quickstart", "stage=grpo", "model.path=nowhere", "dry_run=true"]
+    step = ["reward=[pooled_reciprocal_rank]", "stages.grpo.prompts_per_step=7"]
+    assert main(["grpo", *arguments, *step]) == 2
+    # pointwise asks about one relevant document and one that is not
+    assert (
+        "prompts_per_step=7 = 3 x 2 + 1 would split a query; use a multiple of 2, such as 8" in capsys.readouterr().err
+    )

@@ -55,9 +55,11 @@ class TRLFunction:
             qid=[example.qid],
             docids=[list(rollout.prompt.docids)],
         )
-        if value is None and self.none is not None:
-            return self.none
-        return value
+        if value is not None:
+            return value
+        if self.none is None:
+            raise ValueError(f"{self.function} left the completion out by None; say what that is worth: none=0.0")
+        return self.none
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the function, which its name finds again."""

@@ -81,5 +81,6 @@ def test_a_function_from_a_file_gets_columns_and_may_not_leave_a_completion_out(
     )
     reward = TRLFunction(f"{file}:theirs", conversational=False)
     assert reward(EXAMPLE, rollout("b")) == 2 + 2 + 1 + 1
-    assert reward(EXAMPLE, rollout("")) is None  # which `evaluate` refuses
+    with pytest.raises(ValueError, match="left the completion out by None; say what that is worth"):
+        reward(EXAMPLE, rollout(""))
     assert TRLFunction(f"{file}:theirs", conversational=False, none=-1.0)(EXAMPLE, rollout("")) == -1.0
