@@ -37,6 +37,9 @@ class TRLFunction:
         "pointwise",
         "pointwise_graded",
     )
+    unclaimed: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("gold_best", "pays_partial"), "the function decides; the one by default asks for <think> and for nothing else"
+    )
 
     @cached_property
     def _loaded(self) -> Any:
