@@ -97,15 +97,6 @@ def evaluate(term: Term, example: RankingExample, rollouts: Sequence[Rollout]) -
     return [_checked(term.name, value, example, r) for value, r in zip(found, rollouts, strict=True)]
 
 
-def score(terms: Sequence[Term], example: RankingExample, rollout: Rollout) -> dict[str, float]:
-    """The unweighted value of every term that looks at one rollout, by name.
-
-    Raises:
-        ValueError: as `evaluate`.
-    """
-    return {term.name: evaluate(term, example, [rollout])[0].value for term in terms}
-
-
 def total(terms: Sequence[Term], values: Mapping[str, float]) -> float:
     """The weighted sum of `values`."""
     return sum(term.weight * values[term.name] for term in terms)

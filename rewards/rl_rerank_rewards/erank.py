@@ -36,7 +36,7 @@ class ERank:
     outranking: float = -1.0
     malformed: float = -1.0
     reference: float | None = None
-    """t where the example scores a document not; None: that is an error."""
+    """t of a document that the example does not score; None: that is an error."""
     search: bool = False
     """Ignore text outside the answer block; the paper does not say."""
 

@@ -49,6 +49,8 @@ class TRLReward:
 def as_trl(reward: Reward, paradigm: Paradigm, examples: Sequence[RankingExample], *, name: str = "") -> TRLReward:
     """A reward for `trl.GRPOTrainer(reward_funcs=...)`; the dataset needs the columns `prompt`, `qid` and `docids`.
 
+    trl does not say which completions were cut at the limit: those are read as far as they go.
+
     Args:
         name: what trl logs it under; empty: the name of the reward's class.
 
