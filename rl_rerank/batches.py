@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rl_rerank.config import Config, GRPOStage, SFTStage, TrainingStage
+from rl_rerank.paradigms.base import Paradigm, prompts_per_query
+from rl_rerank.reward import Term
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,28 @@ def batches(config: Config, name: str, stage: TrainingStage, processes: int | No
             f"multiple of micro_batch={stage.micro_batch}; change one of them"
         )
     return Batches(rows, group, micro_batch, processes)
+
+
+def whole_queries(name: str, stage: GRPOStage, terms: Sequence[Term], paradigm: Paradigm) -> int | None:
+    """How many prompts of a query have to stand in one step: None where no reward compares them.
+
+    Processes may share a query's prompts: its completions are put together before they are scored.
+
+    Raises:
+        ValueError: with the arithmetic, if a step would end within a query.
+    """
+    comparing = [term.name for term in terms if term.needs_query]
+    if not comparing:
+        return None
+    prompts, step = prompts_per_query(paradigm), stage.prompts_per_step
+    if step % prompts:
+        whole, rest = divmod(step, prompts)
+        raise ValueError(
+            f"stages.{name}: the reward {comparing[0]!r} compares all completions of a query, and the paradigm "
+            f"{paradigm.name} asks {prompts} prompts about one: prompts_per_step={step} = {whole} x {prompts} + {rest} "
+            f"would split a query; use a multiple of {prompts}, such as {(whole + 1) * prompts}"
+        )
+    return prompts
 
 
 def describe(config: Config, name: str, stage: TrainingStage, *, completion_tokens: int) -> list[str]:

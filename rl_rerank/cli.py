@@ -20,7 +20,8 @@ from typing import Any
 
 import yaml
 
-from rl_rerank import __version__, conductor, doctor, follower, ledger, lengths, parse, plan, processes, registry
+from rl_rerank import __version__, conductor, doctor, follower, ledger, lengths, parse, plan, processes
+from rl_rerank.authoring import commands
 from rl_rerank.compose import compose, files, options
 from rl_rerank.config import STAGES, Config, ConvertFiles, EvaluateFiles, ReportRuns
 from rl_rerank.data.convert import convert
@@ -39,7 +40,7 @@ commands
   report     or several finished runs:      rl-rerank report 'run_dirs=[runs/a,runs/b]' output=comparison
   parse      read stored completions:       rl-rerank parse paradigm=listwise completions=FILE.jsonl output=FILE
   convert    RankLLM's and Rankify's files:  rl-rerank convert input=requests.jsonl output=set.json format=rankify
-  rewards    list the installed rewards:    rl-rerank rewards list
+  rewards    list, check, replay or begin a reward: rl-rerank rewards list
   init       copy an experiment to ./conf:  rl-rerank init
   doctor     check the installation:        rl-rerank doctor
 
@@ -81,7 +82,20 @@ for each: its status in strict reading (as rewards see it) and in lenient readin
 that the lenient one gives, and every issue found. Without output= the rows are printed. With experiment= the paradigm
 has that experiment's parameters. A completion that was cut says so with "finish_reason": "length".
 """,
-    "rewards": "usage: rl-rerank rewards list\n\nThe installed rewards with their parameters and defaults.\n",
+    "rewards": """\
+usage: rl-rerank rewards list
+       rl-rerank rewards check NAME|FILE.py:Class [paradigm=NAME] [rewards.NAME.params.KEY=VALUE ...]
+       rl-rerank rewards replay completions=FILE.jsonl examples=FILE.jsonl 'reward=[ndcg,format]' [paradigm=NAME]
+                                [output=FILE.jsonl]
+       rl-rerank rewards new NAME
+
+list    the installed rewards with their parameters and defaults
+check   what a reward pays for gold, reversed, random, constant, malformed and hostile completions of made-up queries;
+        exit status 1 where another completion beats gold, a malformed one beats what it was made from, shown order or
+        equal scores beat random ones, a value is not finite, or differs in a second try or in a pickled copy
+replay  what rewards make of stored completions, such as runs/NAME/grpo/completions.jsonl
+new     a package with one reward, its tests and its entry point, in the folder NAME_reward
+""",
     "init": """\
 usage: rl-rerank init
 
@@ -310,20 +324,9 @@ def _convert(command: str, overrides: list[str], config_dir: str | None) -> int:
 
 
 def _rewards(command: str, overrides: list[str], config_dir: str | None) -> int:
-    if overrides not in ([], ["list"]):
-        raise LookupError(f"rewards knows only `rewards list`; got {' '.join(overrides)!r}")
-    broken = 0
-    for name in registry.names("reward"):
-        try:
-            reward = registry.find("reward", name)
-        except ImportError as e:
-            print(f"{name}  broken: {e}")
-            broken = 1
-            continue
-        parameters = inspect.signature(reward).parameters.values()
-        shown = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters)
-        print(f"{name}({shown})\n    {_first_line(reward)}")
-    return broken
+    lines, status = commands.run(overrides, config_dir)
+    print("\n".join(lines))
+    return status
 
 
 def _init(command: str, overrides: list[str], config_dir: str | None) -> int:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from rl_rerank import batches, lengths, registry
+from rl_rerank import batches, lengths
 from rl_rerank.config import (
     REFERENCE_ROLES,
     STRATEGIES,
@@ -30,6 +30,7 @@ from rl_rerank.evaluation.measures import parse as parse_measure
 from rl_rerank.paradigms.pipeline import Pipeline
 from rl_rerank.ranking import check as check_ranking
 from rl_rerank.rerank import build_paradigm
+from rl_rerank.terms import reward_terms
 
 TRAINING = ("sft", "grpo")
 RESERVED = ("data", "model", "superseded")
@@ -121,9 +122,10 @@ def validate(config: Config) -> None:
         build_paradigm(config, name)
     for name, stage in config.stages.items():
         _check_paradigms(config, name, stage)
-    for name, reward in config.rewards.items():
-        registry.build("reward", name, reward.params, target=reward.target)
+    terms = reward_terms(config) if config.rewards else []
     for name, stage in config.stages.items():
+        if isinstance(stage, GRPOStage):
+            batches.whole_queries(name, stage, terms, build_paradigm(config, config.paradigm))
         if isinstance(stage, TrainingStage):
             lengths.check_context(config, name, stage)
 

@@ -59,7 +59,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]):
         (["evaluate", "run=nowhere.run", "qrels=nowhere.qrels"], "nowhere.run"),
         (["run", "--config-dir"], "--config-dir needs a folder"),
         (["run", "--config-dir=nowhere"], "--config-dir: there is no folder"),
-        (["rewards", "lst"], "rewards knows only `rewards list`"),
+        (["rewards", "lst"], "rewards has no subcommand 'lst'"),
         (["doctor", "modl=x"], "doctor takes model=DIR"),
     ],
 )
@@ -101,13 +101,6 @@ def test_a_dry_run_of_one_stage_shows_that_stage(capsys: pytest.CaptureFixture[s
     assert planned[2] == "# prompt lengths are not known: model.path='nowhere' has no tokenizer on this machine"
 
 
-def test_rewards_are_listed_with_parameters_and_meaning(capsys: pytest.CaptureFixture[str]):
-    assert main(["rewards", "list"]) == 0
-    shown = capsys.readouterr().out
-    assert "ndcg(k=10, malformed=0.0)\n    nDCG@k of the prompt's window" in shown
-    assert all(f"\n{name}(" in f"\n{shown}" for name in ("exact_match", "format", "ndcg", "recall"))
-
-
 def test_init_copies_an_experiment_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
@@ -119,3 +112,13 @@ def test_init_copies_an_experiment_once(
     assert main(["init"]) == 2
     assert "is there already" in capsys.readouterr().err
     assert (tmp_path / "conf/experiment/my_experiment.yaml").read_text() == "mine\n"
+
+
+def test_a_step_that_would_split_a_query_is_refused_before_anything_starts(capsys: pytest.CaptureFixture[str]):
+    arguments = ["experiment=quickstart", "stage=grpo", "model.path=nowhere", "dry_run=true"]
+    step = ["reward=[pooled_reciprocal_rank]", "stages.grpo.prompts_per_step=7"]
+    assert main(["grpo", *arguments, *step]) == 2
+    # pointwise asks about one relevant document and one that is not
+    assert (
+        "prompts_per_step=7 = 3 x 2 + 1 would split a query; use a multiple of 2, such as 8" in capsys.readouterr().err
+    )

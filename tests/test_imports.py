@@ -64,7 +64,13 @@ def test_the_interpreter_of_these_tests_has_no_torch(no_torch: Path):
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["grpo", "--help"], ["rewards", "list"], ["run", "experiment=quickstart", "dry_run=true"]],
+    [
+        ["--help"],
+        ["grpo", "--help"],
+        ["rewards", "list"],
+        ["rewards", "check", "ndcg"],
+        ["run", "experiment=quickstart", "dry_run=true"],
+    ],
 )
 def test_commands_that_train_nothing_need_no_torch(no_torch: Path, arguments: list[str]):
     ended = command(*arguments, path=no_torch)

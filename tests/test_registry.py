@@ -49,7 +49,7 @@ def test_a_function_is_a_plugin_too(plugin):
 
 
 def test_defaults_leave_out_what_is_required(plugin):
-    assert registry.defaults("reward", "ndcg") == {"k": 10, "malformed": 0.0}
+    assert registry.defaults("reward", "ndcg") == {"k": 10, "gain": "linear", "malformed": 0.0}
     assert registry.defaults("reward", f"{plugin}:Mine") == {"x": 1.0, "names": []}
     assert registry.defaults("reward", f"{plugin}:plain") == {}
 
@@ -74,7 +74,7 @@ def test_an_attribute_that_does_not_exist_is_named(plugin):
 
 
 def test_a_parameter_that_does_not_exist_lists_the_fields():
-    with pytest.raises(ValueError, match="reward 'ndcg' has no parameter 'kk'; it has: k, malformed"):
+    with pytest.raises(ValueError, match="reward 'ndcg' has no parameter 'kk'; it has: k, gain, malformed"):
         registry.build("reward", "ndcg", {"kk": 3})
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rl_rerank.types import RankingExample, Rollout
 
@@ -14,10 +15,14 @@ class ExactMatch:
     A document is relevant from the grade `relevant` on. Meaningful where positives and negatives are balanced.
 
     Paradigms: pointwise.
+
+    Source: the accuracy reward of ProRank, https://arxiv.org/abs/2506.03487
     """
 
     relevant: int = 1
     malformed: float = 0.0
+
+    paradigms: ClassVar[tuple[str, ...]] = ("pointwise",)
 
     def __call__(self, example: RankingExample, rollout: Rollout) -> float:
         if len(rollout.prompt.docids) != 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rl_rerank.types import RankingExample, Rollout
 
@@ -20,6 +21,8 @@ class Format:
     ids: float = -0.1
     answer: float = -0.3
     tags: float = -0.5
+
+    paradigms: ClassVar[tuple[str, ...]] = ("listwise", "groupwise", "setwise", "pairwise", "pointwise")
 
     def __post_init__(self) -> None:
         if not self.tags <= self.answer <= self.ids <= self.ok:

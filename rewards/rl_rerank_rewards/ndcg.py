@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rl_rerank.metrics import expected_ndcg
 from rl_rerank.types import RankingExample, Rollout
+from rl_rerank_rewards.window import ORDERS, need_several, window_qrels
 
 
 @dataclass(frozen=True)
 class NDCG:
     """nDCG@k of the prompt's window, in [0, 1]; `malformed` if the completion is not well formed.
 
-    Linear gains, in expectation over the orders of equal scores. The ideal is taken over the window, not over all
-    qrels: the policy can only order what it was shown.
+    DCG@k = sum over ranks i <= k of gain_i / log2(i + 1), over that of the best order; 0 where nothing is relevant. In
+    expectation over the orders of equal scores. The ideal is taken over the window, not over all qrels: the policy can
+    only order what it was shown.
 
-    Paradigms: listwise, groupwise.
+    Paradigms: listwise, groupwise, first_token.
+
+    Source: Jarvelin & Kekalainen 2002, https://doi.org/10.1145/582415.582418
     """
 
     k: int = 10
+    gain: str = "linear"
+    """`linear`: the grade; `exponential`: 2^grade - 1."""
     malformed: float = 0.0
 
+    paradigms: ClassVar[tuple[str, ...]] = ORDERS
+
     def __call__(self, example: RankingExample, rollout: Rollout) -> float:
-        docids = rollout.prompt.docids
-        if len(docids) < 2:
-            raise ValueError("ndcg needs prompts of at least 2 documents: one document has only one order")
+        need_several("ndcg", rollout)
         if not rollout.judgment.is_ok:
             return self.malformed
-        qrels = {docid: example.qrels.get(docid, 0) for docid in docids}
-        return expected_ndcg(rollout.judgment.scores, qrels, k=self.k)
+        return expected_ndcg(rollout.judgment.scores, window_qrels(example, rollout), k=self.k, gain=self.gain)

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from rl_rerank.metrics import expected_recall
 from rl_rerank.types import RankingExample, Rollout
+from rl_rerank_rewards.window import ORDERS, window_qrels
 
 
 @dataclass(frozen=True)
 class Recall:
     """Recall@k of the window's relevant documents (grade >= 1), in [0, 1]; `malformed` if not well formed.
 
-    In expectation over the orders of equal scores. Where the cutoff is not below the window's size every order earns
-    the same, and the group teaches nothing: choose a `k` well below the window.
+    In expectation over the orders of equal scores; 0 where nothing is relevant. A cutoff that is not below the window's
+    size pays every order the same, and the group teaches nothing: by default it is half the window, at most 10.
 
-    Paradigms: listwise, groupwise.
+    Paradigms: listwise, groupwise, first_token.
+
+    Source: trec_eval's `recall`; as a reward: ReasonRank, https://arxiv.org/abs/2508.07050
     """
 
-    k: int = 3
+    k: int | None = None
+    """None: half the window's documents, at least 1 and at most 10."""
     malformed: float = 0.0
 
+    paradigms: ClassVar[tuple[str, ...]] = ORDERS
+
     def __call__(self, example: RankingExample, rollout: Rollout) -> float:
-        docids = rollout.prompt.docids
         if not rollout.judgment.is_ok:
             return self.malformed
-        qrels = {docid: example.qrels.get(docid, 0) for docid in docids}
-        return expected_recall(rollout.judgment.scores, qrels, k=self.k)
+        k = min(10, max(1, len(rollout.prompt.docids) // 2)) if self.k is None else self.k
+        return expected_recall(rollout.judgment.scores, window_qrels(example, rollout), k=k)

@@ -15,7 +15,8 @@ Strategy: TypeAlias = Generator[list[Prompt], list[Judgment], Ranking]
 class Paradigm(Protocol):
     """One way of asking. Implementations are frozen dataclasses whose fields are its parameters.
 
-    Two further attributes are optional. `score_scale` says what its scores are, where one document's score does not
+    Three further attributes are optional. `prompts_per_query` is how many training prompts an example gives at most,
+    where it may be more than one. `score_scale` says what its scores are, where one document's score does not
     depend on the others': `log_odds`, or `points` from 0 up. `members` maps the names that prompts of its strategy may
     bear to the paradigms that read their answers.
     """
@@ -94,6 +95,11 @@ def check_engine(paradigm: Paradigm, engine: str, capabilities: Collection[str])
 def members(paradigm: Paradigm) -> Mapping[str, Paradigm]:
     """The paradigms that a strategy may ask with, by the name on their prompts."""
     return getattr(paradigm, "members", {paradigm.name: paradigm})
+
+
+def prompts_per_query(paradigm: Paradigm) -> int:
+    """How many training prompts an example gives at most."""
+    return getattr(paradigm, "prompts_per_query", 1)
 
 
 def score_scale(paradigm: Paradigm) -> str:

@@ -64,6 +64,10 @@ class Pairwise:
             raise ValueError(f"pairwise: pairs must be at least 1; got {self.pairs}")
 
     @property
+    def prompts_per_query(self) -> int:
+        return self.pairs
+
+    @property
     def continuations(self) -> tuple[str, ...]:
         return LETTERS.answers(2) if self.mode == "scoring" else ()
 

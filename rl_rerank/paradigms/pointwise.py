@@ -45,6 +45,10 @@ class Pointwise:
             )
 
     @property
+    def prompts_per_query(self) -> int:
+        return 2 * self.pairs
+
+    @property
     def continuations(self) -> tuple[str, ...]:
         return (self.positive, self.negative)
 

@@ -87,6 +87,10 @@ class PointwiseGraded:
             )
 
     @property
+    def prompts_per_query(self) -> int:
+        return self.documents
+
+    @property
     def continuations(self) -> tuple[str, ...]:
         return tuple(f"{s}{END}" for s in range(self.max_score + 1)) if self.rule == "expected" else ()
 

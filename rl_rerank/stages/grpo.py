@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from datasets import Dataset
 
-from rl_rerank import data, lengths, registry
+from rl_rerank import batches, data, lengths
 from rl_rerank.config import Config, GRPOStage
 from rl_rerank.engines import checkpoint, vllm_environment
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.rerank import build_paradigm
-from rl_rerank.reward import Term
+from rl_rerank.terms import reward_terms
 from rl_rerank.training import algorithms, tracking
 from rl_rerank.training.arguments import grpo_arguments, peft_config
 from rl_rerank.training.dev import DevEvaluation, DevSet, measure
@@ -38,6 +38,7 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
         vllm_environment.apply()
     paradigm = build_paradigm(config, config.paradigm)
     terms = reward_terms(config)
+    per_query = batches.whole_queries(name, stage, terms, paradigm)
     arguments = grpo_arguments(config, stage, output, max_completion_tokens=paradigm.max_completion_tokens)
     start = checkpoint.locate(config, stage.model)
     lengths.check_context(config, name, stage, start)
@@ -48,6 +49,7 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
         checkpoint.renderer(config.model, start),
         count=-(-stage.max_steps // stage.num_iterations) * stage.prompts_per_step,
         seed=stage.seed,
+        per_query=per_query,
     )
     tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
     trainer = RankingGRPOTrainer(
@@ -98,17 +100,3 @@ def _dev_evaluation(
         every=stage.eval_steps,
         patience=stage.patience,
     )
-
-
-def reward_terms(config: Config) -> list[Term]:
-    """The configured rewards, built.
-
-    Raises:
-        ValueError: if none is configured.
-    """
-    if not config.rewards:
-        raise ValueError("no reward is configured; choose some with 'reward=[ndcg,format]'")
-    return [
-        Term(name, registry.build("reward", name, reward.params, target=reward.target), reward.weight)
-        for name, reward in config.rewards.items()
-    ]

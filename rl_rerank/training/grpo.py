@@ -27,8 +27,8 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
 from rl_rerank.paradigms.base import Paradigm
-from rl_rerank.reward import Term, score, total
-from rl_rerank.training import on_policy, prefix, shared_attention, vllm_rollout
+from rl_rerank.reward import Term, total
+from rl_rerank.training import on_policy, prefix, scoring, shared_attention, vllm_rollout
 from rl_rerank.training.questions import Question
 from rl_rerank.training.sampling import sample_groups
 from rl_rerank.types import Completion, Rollout, Status
@@ -324,9 +324,14 @@ class RankingGRPOTrainer(GRPOTrainer):
     ) -> Tensor:
         rollouts = [self._rollout(key, ids) for key, ids in zip(prompts, completion_ids_list, strict=True)]
         terms = self.task.terms
-        values = [
-            score(terms, self._question(key).example, rollout) for key, rollout in zip(prompts, rollouts, strict=True)
-        ]
+        scores = scoring.score_rows(
+            terms,
+            self.task.questions,
+            [(int(key), r.completion, r.judgment) for key, r in zip(prompts, rollouts, strict=True)],
+            gather_object,
+            num_generations=self.num_generations,
+        )
+        values = [{name: found.value for name, found in row.items()} for row in scores.values]
         self._rows = [
             {
                 "step": self.state.global_step + 1,
@@ -345,7 +350,25 @@ class RankingGRPOTrainer(GRPOTrainer):
             torch.tensor([[v[term.name] for term in terms] for v in values], device=self.accelerator.device)
         )
         assert isinstance(rewards, Tensor)
+        self._log_terms(scores, rewards)
         return self._permuted(rewards) if self.task.permute_rewards else rewards
+
+    def _log_terms(self, scores: scoring.Scores, rewards: Tensor) -> None:
+        """Log what trl does not: range, time, groups in which a term is constant, and the parts of compositions.
+
+        Args:
+            rewards: [B, terms], of all processes.
+        """
+        mode = "train" if self.model.training else "eval"
+        for column, term in enumerate(self.task.terms):
+            figures = scoring.term_metrics(term.name, rewards[:, column], self.num_generations)
+            for key, value in figures.items():
+                self._metrics[mode][key].append(value)
+            self._log_metric(f"rewards/{term.name}/seconds", scores.seconds[term.name])
+        for row in scores.values:
+            for name, found in row.items():
+                for part, value in found.parts.items():
+                    self._log_metric(f"rewards/{name}/{part}/mean", value)
 
     def _rollout(self, key: str, ids: list[int]) -> Rollout:
         prompt = self._question(key).prompt

@@ -1,0 +1,34 @@
+"""Reciprocal rank of the order that a completion gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from rl_rerank.metrics import expected_reciprocal_rank
+from rl_rerank.types import RankingExample, Rollout
+from rl_rerank_rewards.window import ORDERS, need_several, window_qrels
+
+
+@dataclass(frozen=True)
+class ReciprocalRank:
+    """1 / rank of the first relevant document, in [0, 1]; `malformed` if not well formed.
+
+    0 where none is relevant (grade >= 1) or none stands in the first k. In expectation over the orders of equal scores.
+
+    Paradigms: listwise, groupwise, first_token.
+
+    Source: Voorhees 1999, the TREC-8 question answering track.
+    """
+
+    k: int | None = None
+    """Cutoff; None: all ranks."""
+    malformed: float = 0.0
+
+    paradigms: ClassVar[tuple[str, ...]] = ORDERS
+
+    def __call__(self, example: RankingExample, rollout: Rollout) -> float:
+        need_several("reciprocal_rank", rollout)
+        if not rollout.judgment.is_ok:
+            return self.malformed
+        return expected_reciprocal_rank(rollout.judgment.scores, window_qrels(example, rollout), k=self.k)

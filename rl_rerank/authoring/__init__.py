@@ -1,0 +1,1 @@
+"""Tools for whoever writes a reward: list, check, replay, new."""

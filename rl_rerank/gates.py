@@ -1,0 +1,82 @@
+"""Gates: what a completion earns that does not give an order, by how far it got.
+
+The rungs are tags < answer < ids < valid. A completion's status says on which it stands, with two faults about which
+published systems differ: a second answer block, and text outside the block.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from rl_rerank.paradigms.answers import find_answer
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.types import Completion, Judgment, Rollout, Status
+
+OUTSIDE = "text_outside_answer"
+SEVERAL = "several_answer_blocks"
+
+
+class Rung(StrEnum):
+    """How far a completion got."""
+
+    tags = "tags"
+    """No answer block, or a completion that was cut."""
+    answer = "answer"
+    """An answer that cannot be read, or two of them."""
+    ids = "ids"
+    """A readable answer that names wrong, missing or repeated documents."""
+    valid = "valid"
+
+
+def rung(judgment: Judgment) -> Rung:
+    """The rung that a strictly read completion stands on."""
+    if judgment.status is Status.ok:
+        return Rung.valid
+    if judgment.status is Status.repaired:
+        return Rung.ids
+    if judgment.status is Status.tags and {issue.kind for issue in judgment.issues} == {SEVERAL}:
+        return Rung.answer
+    return Rung[judgment.status.value]
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """What the rungs below `valid` earn.
+
+    Raises:
+        ValueError: if a worse rung earns more than a better one.
+    """
+
+    tags: float
+    answer: float
+    ids: float
+
+    def __post_init__(self) -> None:
+        if not self.tags <= self.answer <= self.ids:
+            raise ValueError(
+                "the ladder must not fall from worse to better: tags <= answer <= ids; got "
+                f"{self.tags}, {self.answer}, {self.ids}"
+            )
+
+    def value(self, judgment: Judgment) -> float | None:
+        """What a completion earns; None for a valid one."""
+        reached = rung(judgment)
+        return None if reached is Rung.valid else getattr(self, reached.value)
+
+
+def without_outside(rollout: Rollout, alone: Paradigm) -> Rollout:
+    """The rollout as it would be judged if nothing stood outside its answer block, as an unanchored regex reads it.
+
+    Args:
+        alone: the rollout's paradigm without reasoning, so that it reads what stands in the block.
+    """
+    kinds = [issue.kind for issue in rollout.judgment.issues]
+    if rollout.judgment.status is not Status.tags or OUTSIDE not in kinds:
+        return rollout
+    if set(kinds) != {OUTSIDE}:
+        others = tuple(issue for issue in rollout.judgment.issues if issue.kind != OUTSIDE)
+        return replace(rollout, judgment=replace(rollout.judgment, issues=others))
+    block = find_answer(rollout.completion, reasoning=True, strict=False).text
+    assert block is not None  # it is the only fault
+    return replace(rollout, judgment=alone.parse(rollout.prompt, Completion(block), strict=True))

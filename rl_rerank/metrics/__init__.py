@@ -1,0 +1,44 @@
+"""Ranking measures as pure functions, used alike by rewards and tests."""
+
+from rl_rerank.metrics.agreement import average_overlap, by_place, kendall_tau, pairwise_agreement, rbo
+from rl_rerank.metrics.distributions import js, kl, normalised
+from rl_rerank.metrics.relevance import (
+    average_precision,
+    dcg,
+    expected_average_precision,
+    expected_ndcg,
+    expected_recall,
+    expected_reciprocal_power,
+    expected_reciprocal_rank,
+    ndcg,
+    recall,
+    reciprocal_power,
+    reciprocal_rank,
+)
+from rl_rerank.metrics.ties import tied_groups
+from rl_rerank.metrics.total_recall import norm_area, wss
+
+__all__ = [
+    "average_overlap",
+    "average_precision",
+    "by_place",
+    "dcg",
+    "expected_average_precision",
+    "expected_ndcg",
+    "expected_recall",
+    "expected_reciprocal_power",
+    "expected_reciprocal_rank",
+    "js",
+    "kendall_tau",
+    "kl",
+    "ndcg",
+    "norm_area",
+    "normalised",
+    "pairwise_agreement",
+    "rbo",
+    "recall",
+    "reciprocal_power",
+    "reciprocal_rank",
+    "tied_groups",
+    "wss",
+]

@@ -1,0 +1,47 @@
+"""On one, two and three processes a reward of whole queries sees exactly N x G completions of each."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from whole_queries import DOCUMENTS, GENERATIONS, STEPS, layouts
+
+SCRIPT = str(Path(__file__).with_name("whole_queries.py"))
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+def test_a_query_reward_sees_every_completion_of_a_query_under_every_layout(tiny_model_dir, tmp_path, processes):
+    launched = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
+    command = [*(launched if processes > 1 else [sys.executable]), SCRIPT, str(tiny_model_dir), str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    seen = [json.loads((tmp_path / f"seen{rank}.json").read_text()) for rank in range(processes)]
+    assert len(layouts(processes)) >= 3
+    for prompts, micro in layouts(processes):
+        calls = [call for rank in seen for call in rank[f"{prompts}x{micro}"][0]]
+        for qid, docids in calls:
+            assert len(docids) == DOCUMENTS * GENERATIONS
+            assert set(Counter(docids).values()) == {GENERATIONS}
+            assert all(docid.startswith(f"{qid}d") for docid in docids)
+        # Every query of every step was seen, by each process that has rows of it.
+        assert len(calls) >= STEPS * prompts // DOCUMENTS
+        _, rows, logged = seen[0][f"{prompts}x{micro}"]
+        assert len(rows) == prompts * GENERATIONS
+        for start in range(0, len(rows), DOCUMENTS * GENERATIONS):
+            # Values come back to the completions that they are for: 0, 1, 2, ... along the query.
+            assert [row[2] for row in rows[start : start + DOCUMENTS * GENERATIONS]] == list(range(12))
+        # 0..11 for each query: every group of two differs
+        assert logged["rewards/seen/min"] == 0 and logged["rewards/seen/max"] == 11
+        assert logged["rewards/seen/mean"] == 5.5 and logged["rewards/seen/constant_groups"] == 0
+        assert logged["rewards/seen/seconds"] >= 0
+
+
+def test_queries_lie_on_several_processes_in_some_layouts():
+    # one query of 6 prompts on 2 processes is 3 on each, on 3 processes 2
+    assert (DOCUMENTS, GENERATIONS) in layouts(2)
+    assert (DOCUMENTS, GENERATIONS) in layouts(3)
