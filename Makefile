@@ -33,8 +33,9 @@ $(STAMP):
 demo: install
 	$(BIN)/rl-rerank run experiment=quickstart
 
+# Two files at a time, one thread each: what a test has to wait for is mostly processes that start.
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

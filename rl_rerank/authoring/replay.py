@@ -16,7 +16,6 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +71,9 @@ def replay(completions: Path, examples: Path, terms: Sequence[Term], paradigm: P
 
 def read_examples(path: Path) -> Iterator[RankingExample]:
     """The examples of a jsonl file, with gold orders and scores where it has them."""
-    reader, extra = Reader(), {}
+    reader = Reader()
     for place, row in records(path):
         reader.add(place, row)
-        extra[str(row["qid"])] = {"order": _order(row.get("order"), place), "scores": _scores(row.get("scores"), place)}
     collection = reader.collection()
     assert collection.runs is not None
     for query in collection.queries:
@@ -85,8 +83,15 @@ def read_examples(path: Path) -> Iterator[RankingExample]:
             )
             for rank, (docid, score) in enumerate(collection.runs[query.qid], start=1)
         )
-        example = RankingExample(query.qid, query.text, candidates, collection.qrels[query.qid])
-        yield replace(example, **extra[query.qid])
+        yield RankingExample(
+            query.qid,
+            query.text,
+            candidates,
+            collection.qrels[query.qid],
+            query.instruction,
+            order=query.order,
+            scores=query.scores,
+        )
 
 
 def summary(terms: Sequence[Term], rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -132,19 +137,3 @@ def _rollout(row: dict[str, Any], place: str, example: RankingExample, paradigm:
         return Rollout(prompt, completion, paradigm.parse(prompt, completion, strict=True))
     except ValueError as e:  # Completions cannot raise; a number of documents that is never asked about can.
         raise ValueError(f"{place}: {paradigm.name} has no answers about {len(docids)} documents: {e}") from None
-
-
-def _order(value: Any, place: str) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    if not isinstance(value, list) or not all(isinstance(docid, str) for docid in value):
-        raise ValueError(f"{place}: order must be a list of docids, best first; got {value!r:.80}")
-    return tuple(value)
-
-
-def _scores(value: Any, place: str) -> dict[str, float] | None:
-    if value is None:
-        return None
-    if not isinstance(value, dict) or not all(type(score) in (int, float) for score in value.values()):
-        raise ValueError(f"{place}: scores must be an object docid -> number; got {value!r:.80}")
-    return {docid: float(score) for docid, score in value.items()}

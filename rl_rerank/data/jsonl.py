@@ -17,7 +17,8 @@ class JsonLines:
     """Reads a line `{qid, query, candidates: [{docid, text, title, score}], qrels: {docid: grade}, excluded, split}`.
 
     Candidates stand in first-stage order, and no document of the list `excluded` is one. All but qid, query, docid and
-    text may be absent.
+    text may be absent. `instruction` says more of what is sought, `order` is a gold order of docids, best first, and
+    `scores` has a gold score for each docid that it names: rewards such as multiview and erank compare with these.
     """
 
     path: str
@@ -65,11 +66,13 @@ class Reader:
         split = split_name(string(row, ("split",), place, ""), place)
         qrels = _qrels(row.get("qrels"), place, self.spaced)
         excluded = _excluded(row.get("excluded"), place, self.spaced)
+        gold = _order(row.get("order"), place, self.spaced), _scores(row.get("scores"), place, self.spaced)
+        instruction = string(row, ("instruction",), place, "")
         run = self._candidates(row.get("candidates"), place)
         if not text.strip():
             self.omissions.add("empty queries skipped", f"{place}, qid {qid!r}")
             return
-        self.queries.append(Query(qid, text, split))
+        self.queries.append(Query(qid, text, split, "", instruction, *gold))
         self.qrels[qid] = qrels
         if excluded:
             self.excluded[qid] = excluded
@@ -120,6 +123,29 @@ def _qrels(values: Any, place: str, spaced: bool) -> dict[str, int]:
         if not isinstance(grade, int) or isinstance(grade, bool):
             raise ValueError(f"{place}: the grade of docid {docid!r} must be an integer; got {grade!r:.80}")
     return {trec.one_word(docid): grade for docid, grade in values.items()} if spaced else values
+
+
+def _order(value: Any, place: str, spaced: bool) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(docid, str) for docid in value):
+        raise ValueError(f"{place}: order must be a list of docids, best first; got {value!r:.80}")
+    if len(set(value)) < len(value):
+        raise ValueError(f"{place}: order names a docid more than once; got {value!r:.80}")
+    return tuple(map(trec.one_word, value)) if spaced else tuple(value)
+
+
+def _scores(value: Any, place: str, spaced: bool) -> dict[str, float] | None:
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError(f"{place}: scores must be an object docid -> number; got {value!r:.80}")
+    found: dict[str, float] = {}
+    for docid, number in value.items():
+        score = _score(number, f"{place}: scores, docid {docid!r}")
+        if score is not None:
+            found[trec.one_word(docid) if spaced else docid] = score
+    return found
 
 
 def _score(value: Any, spot: str) -> float | None:

@@ -30,6 +30,11 @@ class Query(NamedTuple):
     """train, dev or test; empty where the source has no splits, or leaves this query out of them."""
     group: str = ""
     """Queries of one group always fall into the same split; empty means the query stands alone."""
+    instruction: str = ""
+    order: tuple[str, ...] | None = None
+    """A gold order of docids, best first, where one is known."""
+    scores: Mapping[str, float] | None = None
+    """docid -> gold score, where known."""
 
 
 @dataclass(frozen=True)

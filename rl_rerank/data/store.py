@@ -24,6 +24,9 @@ class Row(NamedTuple):
     candidates: tuple[tuple[str, float | None], ...]
     """(docid, first-stage score), best first."""
     qrels: Mapping[str, int]
+    instruction: str = ""
+    order: tuple[str, ...] | None = None
+    scores: Mapping[str, float] | None = None
 
 
 class Store:
@@ -101,7 +104,10 @@ class Store:
             query=row["query"],
             candidates=tuple(candidates),
             qrels=row["qrels"],
+            instruction=row.get("instruction", ""),
             split=split,
+            order=tuple(row["order"]) if "order" in row else None,
+            scores=row.get("scores"),
             provenance={"source": self._meta["source"]},
         )
 
@@ -145,7 +151,9 @@ def write(
 
 def _line(row: Row, where: Mapping[str, int]) -> dict[str, Any]:
     candidates = [(docid, score, where[docid]) for docid, score in row.candidates]
-    return {"qid": row.qid, "query": row.query, "candidates": candidates, "qrels": dict(row.qrels)}
+    line: dict[str, Any] = {"qid": row.qid, "query": row.query, "candidates": candidates, "qrels": dict(row.qrels)}
+    known = {"instruction": row.instruction or None, "order": row.order, "scores": row.scores}
+    return line | {name: value for name, value in known.items() if value is not None}
 
 
 def _write_lines(path: Path, values: Mapping[str, Any]) -> dict[str, int]:

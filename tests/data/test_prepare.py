@@ -247,3 +247,47 @@ def test_a_source_of_ones_own_is_a_file_with_a_dataclass(tmp_path):
     )
     config = DataConfig(source=f"{tmp_path}/mine.py:Mine", params={"word": "lamp"})
     assert prepare(config, tmp_path / "data").example("q1").docids == ("d1",)
+
+
+def test_gold_orders_scores_and_instructions_come_through(tmp_path):
+    row = {
+        "qid": "q0",
+        "query": "ice",
+        "candidates": [{"docid": d, "text": d} for d in ("a b", "c")],
+        "qrels": {"c": 1},
+        "instruction": "only frozen water",
+        "order": ["c", "a b"],
+        "scores": {"c": 7, "a b": 1.5},
+        "split": "test",
+    }
+    plain = {"qid": "q1", "query": "cave", "candidates": [{"docid": "d", "text": "d"}], "split": "test"}
+    jsonl(tmp_path / "data.jsonl", [row, plain])
+    config = DataConfig(source="jsonl", path=str(tmp_path / "data.jsonl"), protocol="bright")
+    store = prepare(config, tmp_path / "data")
+    gold, without = store.examples("test")
+    assert (gold.instruction, gold.order, gold.scores) == (
+        "only frozen water",
+        ("c", "a%20b"),
+        {"c": 7.0, "a%20b": 1.5},
+    )
+    assert (without.instruction, without.order, without.scores) == ("", None, None)
+    assert store.example("q0") == gold
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("order", "c", "order must be a list of docids, best first"),
+        ("order", ["c", "c"], "order names a docid more than once"),
+        ("scores", [1], "scores must be an object docid -> number"),
+        ("scores", {"c": "much"}, "scores, docid 'c': score must be a finite number; got 'much'"),
+    ],
+)
+def test_gold_that_is_none_names_its_line(tmp_path, key, value, says):
+    jsonl(
+        tmp_path / "data.jsonl", [{"qid": "q", "query": "x", "candidates": [{"docid": "c", "text": "c"}], key: value}]
+    )
+    config = DataConfig(source="jsonl", path=str(tmp_path / "data.jsonl"))
+    with pytest.raises(ValueError, match=says) as caught:
+        prepare(config, tmp_path / "data")
+    assert "data.jsonl:1" in str(caught.value)
