@@ -1,7 +1,7 @@
 # ruff: noqa: T201 (a script whose output is its table)
 """Every paradigm with a real model on transformers and on vLLM: do they give the same answers?
 
-    python benchmarks/engines.py [FOLDER] [--queries 20] [--model smollm2]
+    python benchmarks/engines.py [FOLDER] [--queries 20] [--model smollm2] [--journal FILE]
 
 FOLDER is a collection's; without one the embedded data are used. Candidates are the first stage's top 10, passages are
 cut to 64 tokens, and the model is in float32. Compared are the prompts that both engines were asked: a strategy that
@@ -167,6 +167,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?", help="a collection's; pydocs without one")
     parser.add_argument("--queries", type=int, default=20)
     parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--journal", type=Path, help="keeps the answers, so that a run that was stopped goes on")
     given = parser.parse_args()
     logging.disable(logging.WARNING)
     source = "collection" if given.folder else "pydocs"
@@ -180,7 +181,7 @@ def main() -> None:
         qrels = {qid: judged for split in ("test", "dev", "train") for qid, judged in store.qrels(split).items()}
         hf, vllm = (build_engine(EngineConfig(kind=kind), model, path) for kind in ("hf", "vllm"))
         assert isinstance(hf, HFEngine)
-        journal = Journal(Path(folder) / "journal.sqlite")
+        journal = Journal(given.journal or Path(folder) / "journal.sqlite")
         ours, theirs = (run(Journaled(e, journal, {"engine": type(e).__name__}), examples) for e in (hf, vllm))
         vllm.close()
     print(

@@ -121,12 +121,10 @@ class VLLMEngine:
             raise ValueError("score() was given no continuations")
         endings = [self.renderer.continuation_ids(text) for text in continuations]
         asked = [self.asked(prompt) for prompt in prompts]
-        one_token = all(len(ending) == 1 for ending in endings)
-        self._check_context(asked, 1 if one_token else max(map(len, endings)) + 1)
+        self._check_context(asked, max(map(len, endings)))
         found: list[Completion] = []
         for part in _parts(len(prompts), done):
-            read = self._score_tokens if one_token else self._score_sequences
-            for row in read(asked[part], endings):
+            for row in self._score_sequences(asked[part], endings):
                 scores = dict(zip(continuations, row, strict=True))
                 found.append(Completion("", finish_reason="score", continuations=scores))
                 if done is not None:
@@ -141,33 +139,42 @@ class VLLMEngine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
-    def _score_tokens(self, rows: Sequence[tuple[int, ...]], endings: Sequence[tuple[int, ...]]) -> list[list[float]]:
-        tokens = [token for (token,) in endings]
-        # Exactly these tokens, however unlikely: no top-k that a token could fall out of.
-        params = SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=sorted(set(tokens)), detokenize=False)
-        found: list[list[float]] = []
-        for output in self._run(rows, params):
-            logprobs = output.outputs[0].logprobs
-            assert logprobs is not None
-            found.append([logprobs[0][token].logprob for token in tokens])
-        return found
-
     def _score_sequences(
         self, rows: Sequence[tuple[int, ...]], endings: Sequence[tuple[int, ...]]
     ) -> list[list[float]]:
-        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
-        outputs = self._run([row + ending for row in rows for ending in endings], params)
-        values: list[float] = []
-        for i, output in enumerate(outputs):
-            ending = endings[i % len(endings)]
-            assert output.prompt_logprobs is not None
-            positions = output.prompt_logprobs[-len(ending) :]
-            total = 0.0
-            for position, token in zip(positions, ending, strict=True):
-                assert position is not None
-                total += position[token].logprob
-            values.append(total)
-        return [values[i : i + len(endings)] for i in range(0, len(values), len(endings))]
+        """For each row the log-probabilities of the endings behind it, a token at a time.
+
+        What an ending has before its last token goes to the engine behind the row, which is then in its cache.
+        """
+        # Beginnings of endings -> the tokens that follow them in one.
+        following: dict[tuple[int, ...], set[int]] = {}
+        for ending in endings:
+            for i, token in enumerate(ending):
+                following.setdefault(ending[:i], set()).add(token)
+        heads = sorted(following, key=len)
+        found = {(): self._score_tokens(rows, [following[()]] * len(rows))}
+        longer = [row + head for row in rows for head in heads[1:]]
+        further = self._score_tokens(longer, [following[head] for head in heads[1:]] * len(rows))
+        for number, head in enumerate(heads[1:]):
+            found[head] = further[number :: len(heads) - 1]
+        return [
+            [sum(found[ending[:i]][row][token] for i, token in enumerate(ending)) for ending in endings]
+            for row in range(len(rows))
+        ]
+
+    def _score_tokens(self, rows: Sequence[tuple[int, ...]], tokens: Sequence[set[int]]) -> list[dict[int, float]]:
+        """Token -> its log-probability behind the row, for the tokens that are asked for."""
+        # Exactly these tokens, however unlikely: no top-k that a token could fall out of.
+        params = [
+            SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=sorted(wanted), detokenize=False)
+            for wanted in tokens
+        ]
+        found: list[dict[int, float]] = []
+        for output, wanted in zip(self._run(rows, params), tokens, strict=True):
+            logprobs = output.outputs[0].logprobs
+            assert logprobs is not None
+            found.append({token: logprobs[0][token].logprob for token in wanted})
+        return found
 
     def _check_context(self, rows: Sequence[tuple[int, ...]], max_tokens: int) -> None:
         longest = max(map(len, rows), default=0)

@@ -49,7 +49,9 @@ def environment(tmp_path_factory):
     python = folder / "venv/bin/python"
     paths = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib")]
     site = next((folder / "venv/lib").glob("python*")) / "site-packages"
-    (site / "here.pth").write_text("\n".join(dict.fromkeys(paths)) + "\n")
+    # With the .pth files that lie there, by which an editable installation is found.
+    lines = [f"import site; site.addsitedir({path!r})" for path in dict.fromkeys(paths)]
+    (site / "here.pth").write_text("\n".join(lines) + "\n")
     work = folder / "work"
     work.mkdir()
     return python, work

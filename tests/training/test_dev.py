@@ -62,7 +62,13 @@ def stage(tmp_path, tiny_model_dir, monkeypatch, values, *overrides) -> Path:
             *("experiment=quickstart", "data=jsonl", f"data.path={tmp_path / 'data.jsonl'}", "budget=smoke"),
             *(f"run_dir={tmp_path / 'run'}", f"model.path={tiny_model_dir}", "model.max_prompt_tokens=400"),
             *(f"reward=[{tmp_path / 'mine.py'}:Letters]", "stages.grpo.model=model", "stages.grpo.max_steps=4"),
-            *("stages.grpo.eval_steps=1", "stages.grpo.save_steps=100", "stages.grpo.learning_rate=1e-3", *overrides),
+            *(
+                "stages.grpo.eval_steps=1",
+                "stages.grpo.save_steps=100",
+                "stages.grpo.learning_rate=1e-3",
+                "report_to=[]",
+                *overrides,
+            ),
         ],
     )
     chosen = config.stages["grpo"]
