@@ -1,0 +1,72 @@
+"""The configuration schema. Dataclasses are the schema, the YAML files under conf/ are diffs.
+
+`build` turns a resolved mapping into these dataclasses; value checks live in `__post_init__` and run there.
+"""
+
+from rl_rerank.config.building import build, unknown_key
+from rl_rerank.config.commands import ConvertFiles, EvaluateFiles, ReportRuns
+from rl_rerank.config.engine import ENGINE_ARGS, CrossEncoderArgs, EngineConfig, OpenAIArgs
+from rl_rerank.config.experiment import (
+    STRATEGIES,
+    Config,
+    DataConfig,
+    HubConfig,
+    LauncherConfig,
+    ModelConfig,
+    PluginConfig,
+    RewardConfig,
+)
+from rl_rerank.config.stages import (
+    ALGORITHMS,
+    REFERENCE_ROLES,
+    STAGES,
+    EvaluateStage,
+    ExportStage,
+    Fusion,
+    GRPOStage,
+    LongDocuments,
+    LoraConfig,
+    ReportStage,
+    RerankStage,
+    SFTStage,
+    StageConfig,
+    SynthStage,
+    TrainingStage,
+    trained,
+)
+
+__all__ = [
+    "ALGORITHMS",
+    "ENGINE_ARGS",
+    "REFERENCE_ROLES",
+    "STAGES",
+    "STRATEGIES",
+    "Config",
+    "ConvertFiles",
+    "CrossEncoderArgs",
+    "DataConfig",
+    "EngineConfig",
+    "EvaluateFiles",
+    "EvaluateStage",
+    "ExportStage",
+    "Fusion",
+    "GRPOStage",
+    "HubConfig",
+    "LauncherConfig",
+    "LongDocuments",
+    "LoraConfig",
+    "ModelConfig",
+    "OpenAIArgs",
+    "PluginConfig",
+    "ReportRuns",
+    "ReportStage",
+    "RerankStage",
+    "RewardConfig",
+    "SFTStage",
+    "StageConfig",
+    "SynthStage",
+    "TrainingStage",
+    "build",
+    "trained",
+    "unknown_key",
+]

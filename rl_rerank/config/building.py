@@ -1,0 +1,81 @@
+"""From plain values to dataclasses, strictly."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def build(cls: type[T], values: Mapping[str, Any], place: str = "") -> T:
+    """Construct the dataclass `cls` from nested plain values, strictly.
+
+    A class whose static method `chosen` takes a value and its place says by it which class the value is of.
+
+    Raises:
+        ValueError: for a key that is no field, a missing required one or a value of the wrong type; the message names
+            the place.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+    for key in values:
+        if key not in fields:
+            raise ValueError(unknown_key(f"{place}{key}", key, fields))
+    built = {key: _convert(hints[key], value, f"{place}{key}") for key, value in values.items()}
+    required = {
+        n for n, f in fields.items() if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    if missing := sorted(required - built.keys()):
+        raise ValueError(f"{place}{missing[0]} is required; give {place}{missing[0]}=VALUE")
+    return cls(**built)
+
+
+def unknown_key(place: str, key: str, known: typing.Iterable[str]) -> str:
+    """The sentence for a key that does not exist."""
+    known = sorted(known)
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"there is no setting {place!r}.{hint} Here you can set: {', '.join(known) or 'nothing'}."
+
+
+def _convert(hint: Any, value: Any, place: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        [hint] = [a for a in args if a is not type(None)]
+        return _convert(hint, value, place)
+    if choose := getattr(hint, "chosen", None):
+        hint = choose(value, place)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{place} must be a mapping; got {value!r}")
+        return build(typing.cast(type, hint), value, f"{place}.")
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{place} must be a mapping; got {value!r}")
+        return {str(k): _convert(args[1], v, f"{place}.{k}") for k, v in value.items()}
+    if origin is list:
+        if not isinstance(value, list):
+            raise ValueError(f"{place} must be a list such as [a,b]; got {value!r}")
+        return [_convert(args[0], v, f"{place}[{i}]") for i, v in enumerate(value)]
+    if hint is Any:
+        return value
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ValueError(f"{place} must be of type {hint.__name__}; got {value!r}")
+    return value
+
+
+def one_of(place: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Refuse a value that is none of those allowed."""
+    if value not in allowed:
+        raise ValueError(f"{place} must be one of {', '.join(allowed)}; got {value!r}")

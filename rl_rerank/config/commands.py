@@ -1,0 +1,63 @@
+"""Commands that read files and need no experiment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rl_rerank.config.building import one_of
+
+
+@dataclass(kw_only=True)
+class EvaluateFiles:
+    """`rl-rerank evaluate run=RUN qrels=QRELS`: measure one run file."""
+
+    run: str
+    qrels: str
+    measures: list[str] = field(default_factory=lambda: ["nDCG@10"])
+    output: str | None = None
+    """Where the JSON goes; null prints it."""
+
+
+@dataclass(kw_only=True)
+class ReportRuns:
+    """`rl-rerank report run_dirs=[A,B]`: one page over several finished runs."""
+
+    run_dirs: list[str]
+    """Run folders; the first is what the others are compared with."""
+    output: str = "comparison"
+    """The folder that is written: index.html, table.md and the plots."""
+    title: str = ""
+    force: bool = False
+    """Also compare runs that were made under different protocols; the page then says so."""
+    seed: int = 1
+    """Of the tests and intervals."""
+
+    def __post_init__(self) -> None:
+        if len(self.run_dirs) < 2:
+            raise ValueError(f"run_dirs names at least two run folders, such as 'run_dirs=[a,b]'; got {self.run_dirs}")
+        folders = [str(Path(folder)) for folder in self.run_dirs]
+        if repeated := sorted({folder for folder in folders if folders.count(folder) > 1}):
+            raise ValueError(f"run_dirs names {repeated[0]!r} twice")
+
+
+@dataclass(kw_only=True)
+class ConvertFiles:
+    """`rl-rerank convert input=FILE output=FILE format=FORMAT`: ranking examples in another format."""
+
+    input: str
+    """A file of RankLLM's, Rankify's or ours (jsonl), or the folder `data` of a run."""
+    output: str
+    """A name that ends in .json or .jsonl."""
+    format: str
+    """rankllm, rankify or jsonl."""
+    run: str | None = None
+    """A TREC run file over the input's candidates, whose order and scores are written."""
+    split: str = "test"
+    """The split that is written, where the input is a folder."""
+
+    def __post_init__(self) -> None:
+        one_of("format", self.format, ("rankllm", "rankify", "jsonl"))
+        if not self.output.endswith((".json", ".jsonl")) or (self.format == "jsonl" and self.output.endswith(".json")):
+            wanted = ".jsonl" if self.format == "jsonl" else ".json or .jsonl"
+            raise ValueError(f"output must end in {wanted}; got {self.output!r}")

