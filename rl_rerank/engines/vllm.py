@@ -152,7 +152,8 @@ class VLLMEngine:
             for i, token in enumerate(ending):
                 following.setdefault(ending[:i], set()).add(token)
         heads = sorted(following, key=len)
-        found = {(): self._score_tokens(rows, [following[()]] * len(rows))}
+        found: dict[tuple[int, ...], list[dict[int, float]]] = {}
+        found[()] = self._score_tokens(rows, [following[()]] * len(rows))
         longer = [row + head for row in rows for head in heads[1:]]
         further = self._score_tokens(longer, [following[head] for head in heads[1:]] * len(rows))
         for number, head in enumerate(heads[1:]):
