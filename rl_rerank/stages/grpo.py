@@ -87,11 +87,14 @@ def _dev_evaluation(
     paradigm: Paradigm,
     start: Path,
 ) -> DevEvaluation:
-    examples = [e for e in store.examples("dev")[: stage.eval_queries] if e.candidates]
+    judged = store.qrels("dev") if "dev" in store.splits else {}
+    examples = [e for e in store.examples("dev") if e.qid in judged][: stage.eval_queries] if judged else []
     if not examples:
-        raise ValueError(f"stages.{name}.eval_steps={stage.eval_steps} ranks dev queries, and the data have none")
+        raise ValueError(
+            f"stages.{name}.eval_steps={stage.eval_steps} ranks judged dev queries, and the data have none"
+        )
     renderer = checkpoint.renderer(config.model, start)
-    dev = DevSet(examples, store.qrels("dev"), paradigm, renderer, config.engine.batch_tokens)
+    dev = DevSet(examples, judged, paradigm, renderer, config.engine.batch_tokens)
     assert stage.eval_steps is not None
     return DevEvaluation(
         Path(config.run_dir) / name,

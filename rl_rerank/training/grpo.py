@@ -180,11 +180,16 @@ class RankingGRPOTrainer(GRPOTrainer):
         compute_aux_loss: bool = False,
         **multimodal: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        if any(value is not None for value in multimodal.values()):
-            raise NotImplementedError("prompts with images are not trained on yet")
-        if compute_aux_loss:
+        if compute_aux_loss or any(value is not None for value in multimodal.values()):
             return self._plain(
-                model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss=True
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                batch_size,
+                compute_entropy,
+                compute_aux_loss,
+                **multimodal,
             )
         if not self.prefix_refusal and not self._is_verified:
             self._verify(model, input_ids, attention_mask, logits_to_keep)

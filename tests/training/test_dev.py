@@ -103,3 +103,21 @@ def test_patience_ends_training_and_the_last_model_is_left(tiny_model_dir, tmp_p
 def test_keeping_the_best_needs_to_know_how_often_is_measured():
     with pytest.raises(ValueError, match="keep=best and patience need eval_steps"):
         GRPOStage(kind="grpo", keep="best")
+
+
+def test_without_judged_dev_queries_the_stage_says_so(tiny_model_dir, tmp_path, monkeypatch):
+    unjudged = {"qid": "u", "query": "x", "candidates": [{"docid": "u1", "text": "x"}], "split": "dev"}
+    rows = [
+        {
+            "qid": f"q{i}",
+            "query": f"query {i}",
+            "candidates": [{"docid": f"{i}{c}", "text": f"the text {c}{i}"} for c in "abc"],
+            "qrels": {f"{i}a": 1},
+            "split": "train",
+        }
+        for i in range(8)
+    ]
+    path = tmp_path / "unjudged.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, unjudged]))
+    with pytest.raises(ValueError, match="ranks judged dev queries, and the data have none"):
+        stage(tmp_path, tiny_model_dir, monkeypatch, [], f"data.path={path}")
