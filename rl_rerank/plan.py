@@ -58,7 +58,7 @@ EXTRAS = {
     "vllm": "vllm",
     "httpx2": "openai",
     "tenacity": "openai",
-    "sentence_transformers": "cross_encoder",
+    "sentence_transformers": "cross-encoder",
     "ir_datasets": "ir-datasets",
 }
 """Package -> the extra of rl-rerank that installs it."""

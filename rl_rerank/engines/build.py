@@ -12,7 +12,7 @@ from rl_rerank.engines.base import Engine
 from rl_rerank.engines.journaled import Journaled
 from rl_rerank.journal import Journal
 
-_EXTRAS = {"vllm": "vllm", "httpx2": "openai", "tenacity": "openai", "sentence_transformers": "cross_encoder"}
+_EXTRAS = {"vllm": "vllm", "httpx2": "openai", "tenacity": "openai", "sentence_transformers": "cross-encoder"}
 JOURNAL = "journal.sqlite"
 
 

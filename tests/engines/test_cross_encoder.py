@@ -22,7 +22,7 @@ from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.rerank import rerank
 from rl_rerank.types import Candidate, RankingExample, Sampling
 
-pytest.importorskip("sentence_transformers", reason="the extra cross_encoder has it")
+pytest.importorskip("sentence_transformers", reason="the extra cross-encoder has it")
 
 TEXT = "how to sort an array in place the is stable number of elements capital france paris a title"
 EXAMPLE = RankingExample(
