@@ -53,7 +53,7 @@ def killed_once(arguments, marker, log):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with log.open("w") as out:
         process = subprocess.Popen(arguments, start_new_session=True, env=environment, stdout=out, stderr=out)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 900
     while not marker.exists():
         assert process.poll() is None, log.read_text()[-3000:]
         assert time.monotonic() < deadline, log.read_text()[-3000:]

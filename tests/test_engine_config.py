@@ -86,7 +86,7 @@ def test_how_a_server_is_reached_and_paid_does_not_make_a_stage_out_of_date():
     [
         ([*SERVED, "stages.synth.teacher=model"], "synth", "tenacity", "openai"),
         ([*SERVED, "stages.synth.teacher=model", "engine.args.tokenizer=x"], "synth", "transformers", "train"),
-        (PAIRS, "untrained", "sentence_transformers", "cross_encoder"),
+        (PAIRS, "untrained", "sentence_transformers", "cross-encoder"),
     ],
 )
 def test_a_missing_extra_is_named(monkeypatch, overrides, stage, missing, extra):
