@@ -17,6 +17,7 @@ from typing import IO
 from rl_rerank import ledger, plan, processes
 from rl_rerank.config import (
     STRATEGIES,
+    CheckStage,
     Config,
     EvaluateStage,
     ExportStage,
@@ -74,6 +75,8 @@ def results(config: Config) -> list[str]:
         folder = Path(config.run_dir) / name
         if isinstance(stage, EvaluateStage) and (folder / "table.md").is_file():
             lines.append((folder / "table.md").read_text(encoding="utf-8"))
+        elif isinstance(stage, CheckStage) and (folder / "checks.md").is_file():
+            lines.append((folder / "checks.md").read_text(encoding="utf-8"))
         elif isinstance(stage, ReportStage):
             lines += [f"report: {page}" for page in sorted(folder.glob("*.html"))]
         elif isinstance(stage, ExportStage):

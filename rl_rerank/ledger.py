@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_rerank import plan
-from rl_rerank.config import Config, GRPOStage, ReportStage, RerankStage, SynthStage, TrainingStage
+from rl_rerank.config import CheckStage, Config, GRPOStage, ReportStage, RerankStage, SynthStage, TrainingStage
 from rl_rerank.data import Store
 from rl_rerank.paths import read_jsonl, write_json, write_jsonl
 
@@ -42,7 +42,7 @@ def record(config: Config, name: str) -> dict[str, Any]:
         kept["paradigms"] = {p: whole["paradigms"][p] for p in used if p in whole["paradigms"]}
     if isinstance(stage, SynthStage) or (isinstance(stage, RerankStage) and stage.paradigm):
         kept.pop("paradigm", None)
-    if isinstance(stage, GRPOStage):
+    if isinstance(stage, (GRPOStage, CheckStage)):
         kept["rewards"] = {r: {**values, **_source(values["target"])} for r, values in whole["rewards"].items()}
     return json.loads(json.dumps(kept, default=str))
 

@@ -11,6 +11,7 @@ from rl_rerank import batches, lengths
 from rl_rerank.config import (
     REFERENCE_ROLES,
     STRATEGIES,
+    CheckStage,
     Config,
     EngineConfig,
     EvaluateStage,
@@ -30,6 +31,7 @@ from rl_rerank.evaluation.measures import parse as parse_measure
 from rl_rerank.paradigms.pipeline import Pipeline
 from rl_rerank.ranking import check as check_ranking
 from rl_rerank.rerank import build_paradigm
+from rl_rerank.stages import check
 from rl_rerank.terms import reward_terms
 
 TRAINING = ("sft", "grpo")
@@ -68,7 +70,7 @@ def upstream(config: Config, name: str) -> list[str]:
     """The stages whose output stage `name` reads, in order."""
     stage = config.stages[name]
     earlier = list(config.stages)[: list(config.stages).index(name)]
-    if isinstance(stage, ReportStage):
+    if isinstance(stage, (ReportStage, CheckStage)):
         return earlier
     if isinstance(stage, EvaluateStage):
         # It tells from the training records whether the reward rose.
@@ -112,6 +114,8 @@ def validate(config: Config) -> None:
             raise ValueError(f"stages.{name}.split must be one of {', '.join(SPLITS)}; got {stage.split!r}")
         if isinstance(stage, TrainingStage):
             batches.batches(config, name, stage)
+        if isinstance(stage, CheckStage):
+            check.build(name, stage)
         for measure in stage.measures if isinstance(stage, EvaluateStage) else ():
             parse_measure(measure)
         if isinstance(stage, GRPOStage) and not config.rewards:

@@ -1,4 +1,4 @@
-"""Finding plugins by name: rewards, paradigms, sources and synthesis steps."""
+"""Finding plugins by name: rewards, paradigms, sources, synthesis steps and checks of a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-KINDS = ("reward", "paradigm", "source", "step")
+KINDS = ("reward", "paradigm", "source", "step", "check")
 
 
 def names(kind: str) -> list[str]:

@@ -21,8 +21,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from rl_rerank.authoring.probes import FAMILIES, HOSTILE, Probe, completion, malformed, probes, rollout, well_formed
 from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.probes import FAMILIES, HOSTILE, Probe, completion, malformed, probes, rollout, well_formed
 from rl_rerank.reward import Term, evaluate
 from rl_rerank.types import Completion, Rollout
 

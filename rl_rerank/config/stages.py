@@ -333,6 +333,14 @@ class EvaluateStage(StageConfig):
 
 
 @dataclass(kw_only=True)
+class CheckStage(StageConfig):
+    """Say whether the mechanisms that a system stands on do in this run what they should."""
+
+    checks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """An installed check's name -> its parameters. Two of a kind: NAME@ANYTHING."""
+
+
+@dataclass(kw_only=True)
 class ReportStage(StageConfig):
     """One self-contained HTML page with tables and plots."""
 
@@ -353,6 +361,7 @@ STAGES: dict[str, type[StageConfig]] = {
     "grpo": GRPOStage,
     "rerank": RerankStage,
     "evaluate": EvaluateStage,
+    "check": CheckStage,
     "report": ReportStage,
     "export": ExportStage,
 }

@@ -1,0 +1,32 @@
+"""Whether every part of a reward is alive in training."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+
+from rl_rerank.mechanisms.base import Finding, Run
+
+
+@dataclass(frozen=True)
+class RewardMoves:
+    """Every term, and every part of a composition, leaves the value of the first step.
+
+    A term that never does teaches nothing, such as a recall@10 of windows of 10.
+    """
+
+    stage: str = "grpo"
+
+    def __call__(self, run: Run) -> list[Finding]:
+        steps = run.rows(self.stage, "metrics.jsonl")
+        names = sorted({key for row in steps for key in row if key.startswith("reward/")})
+        if not names:
+            raise LookupError(f"stage {self.stage!r} has logged no reward")
+        return [self._finding(name, [row[name] for row in steps if name in row]) for name in names]
+
+    def _finding(self, name: str, values: list[float]) -> Finding:
+        moves = any(abs(value - values[0]) > 1e-9 for value in values)
+        third = max(1, len(values) // 3)
+        first, last = statistics.fmean(values[:third]), statistics.fmean(values[-third:])
+        what = f"{self.stage}: {name.removeprefix('reward/')} moves"
+        return Finding(what, moves, f"{first:.3f} in the first third of {len(values)} steps, {last:.3f} in the last")
