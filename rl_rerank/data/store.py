@@ -64,6 +64,22 @@ class Store:
         with (self._directory / _DOCUMENTS).open("rb") as documents:
             return [self._example(row, split, documents, known) for row in rows]
 
+    def part(self, split: str, start: int, stop: int) -> list[RankingExample]:
+        """The examples at the places from `start` to before `stop`; what is not asked for is not read."""
+        offsets = list(self._meta["offsets"].get(split, {}).values())[start:stop]
+        known: dict[int, Document] = {}
+        with (
+            (self._directory / f"{split}.jsonl").open("rb") as rows,
+            (self._directory / _DOCUMENTS).open("rb") as documents,
+        ):
+            return [self._example(_read_line(rows, offset), split, documents, known) for offset in offsets]
+
+    def size(self, split: str) -> int:
+        """How many examples a split holds; LookupError for one that holds none."""
+        if split not in self.splits:
+            raise LookupError(f"the data have no split {split!r}; they have: {', '.join(self.splits) or 'none'}")
+        return len(self._meta["offsets"][split])
+
     def example(self, qid: str) -> RankingExample:
         """The example of one query; LookupError if there is none."""
         for split, offsets in self._meta["offsets"].items():
@@ -85,8 +101,7 @@ class Store:
         return {qid: grades for qid, grades in judged.items() if grades}
 
     def _rows(self, split: str) -> list[dict[str, Any]]:
-        if split not in self.splits:
-            raise LookupError(f"the data have no split {split!r}; they have: {', '.join(self.splits) or 'none'}")
+        self.size(split)
         return paths.read_jsonl(self._directory / f"{split}.jsonl")
 
     def _example(

@@ -159,6 +159,22 @@ def bars(name: str, title: str, groups: Sequence[str], values: Mapping[str, Sequ
     return _plot(name, title, (5.0, 0.8 + 0.22 * len(groups) * len(values)), draw)
 
 
+def columns(name: str, title: str, labels: Sequence[str], counts: Sequence[int], axis: str) -> Plot:
+    """One vertical bar for each label, with its count above it."""
+
+    def draw(axes: Axes, theme: Theme) -> None:
+        axes.bar(range(len(counts)), counts, 0.86, color=theme.color(0))
+        for place, count in enumerate(counts):
+            if count:
+                _note(axes, theme, f"{count:,}", (place, count), (0, 2), ha="center", va="bottom")
+        axes.set_xticks(range(len(labels)), [_plain(label) for label in labels])
+        axes.set_ylim(0, 1.15 * max([1, *counts]))
+        axes.set_yticks([])
+        axes.set_xlabel(_plain(axis), color=theme.text, fontsize=SMALL)
+
+    return _plot(name, title, (min(1.2 + 0.42 * len(labels), 7.0), 2.3), draw)
+
+
 def frontier(
     name: str, title: str, points: Sequence[tuple[str, float, float]], front: Set[int], cost: str, quality: str
 ) -> Plot:

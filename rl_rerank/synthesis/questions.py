@@ -1,4 +1,4 @@
-"""The walk over the training examples that all steps share."""
+"""The training prompts of examples, in a seeded order."""
 
 from __future__ import annotations
 
@@ -19,12 +19,22 @@ def questions(
     seen: set[tuple[str, tuple[str, ...]]] = set()
     for walk in range(PASSES):
         before = len(seen)
-        order = list(examples)
-        random.Random(f"{seed}:{paradigm.name}:{walk}").shuffle(order)
-        for example in order:
-            for prompt in paradigm.prompts(example, random.Random(f"{seed}:{paradigm.name}:{walk}:{example.qid}")):
+        for example in shuffled(examples, f"{seed}:{paradigm.name}:{walk}"):
+            for prompt in prompts(example, paradigm, seed, walk):
                 if (example.qid, prompt.docids) not in seen:
                     seen.add((example.qid, prompt.docids))
                     yield example, prompt
         if len(seen) == before:
             return
+
+
+def prompts(example: RankingExample, paradigm: Paradigm, seed: int, walk: int) -> list[Prompt]:
+    """Those of one pass."""
+    return paradigm.prompts(example, random.Random(f"{seed}:{paradigm.name}:{walk}:{example.qid}"))
+
+
+def shuffled(examples: Sequence[RankingExample], seed: str) -> Iterator[RankingExample]:
+    """All examples in a seeded order, each read when its turn comes."""
+    order = list(range(len(examples)))
+    random.Random(seed).shuffle(order)
+    return (examples[place] for place in order)
