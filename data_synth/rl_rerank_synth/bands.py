@@ -24,6 +24,8 @@ class Bands:
     """Judged relevant candidates that are kept, of the highest grades; bands are then of the others alone, and an
     example without one is dropped and counted as `without_positive`. null: bands are of all candidates."""
     bands: list[list[int]] = field(default_factory=lambda: [[10, 10], [100, 5], [1000, 4]])
+    size: int | None = None
+    """Candidates at most; the last negatives give way."""
     relabel: bool = True
     """Count every relevant candidate that is not kept out of the judgments, so that no list is taken for incomplete."""
 
@@ -53,7 +55,8 @@ class Bands:
                 relevant.sort(key=lambda c, qrels=example.qrels: -qrels[c.docid])
                 kept |= {c.docid for c in relevant[: self.positives]}
                 pool = [c for c in pool if c not in relevant]
-            kept |= {c.docid for c in self._negatives(pool, rng)}
+            negatives = self._negatives(pool, rng)
+            kept |= {c.docid for c in negatives[: None if self.size is None else max(self.size - len(kept), 0)]}
             qrels = {d: g for d, g in example.qrels.items() if d in kept} if self.relabel else example.qrels
             candidates = tuple(c for c in example.candidates if c.docid in kept)
             yield replace(example, candidates=candidates, qrels=qrels)

@@ -41,8 +41,9 @@ class Reasons:
         batch = list(examples)
         asked: list[tuple[RankingExample, Prompt, str]] = []
         for example in batch:
-            for prompt in prompts(example, paradigm, context.stage.seed, 0):
-                target = paradigm.target(called_for(example, prompt.docids, paradigm), prompt)
+            seen = called_for(example, paradigm)
+            for prompt in prompts(seen, paradigm, context.stage.seed, 0):
+                target = paradigm.target(seen, prompt)
                 asked.append((example, prompt, target.rsplit(THINK_END, 1)[1]))
         if not asked:
             return

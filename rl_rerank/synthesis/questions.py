@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.types import Prompt, RankingExample
@@ -13,13 +13,20 @@ PASSES = 8
 
 
 def questions(
-    examples: Sequence[RankingExample], paradigm: Paradigm, seed: int
+    examples: Sequence[RankingExample],
+    paradigm: Paradigm,
+    seed: int,
+    seen_as: Callable[[RankingExample], RankingExample] = lambda example: example,
 ) -> Iterator[tuple[RankingExample, Prompt]]:
-    """Prompts in a seeded order, none twice. Later passes show the documents in another order, or others of them."""
+    """Prompts in a seeded order, none twice. Later passes show the documents in another order, or others of them.
+
+    Args:
+        seen_as: makes of an example the one that is asked about.
+    """
     seen: set[tuple[str, tuple[str, ...]]] = set()
     for walk in range(PASSES):
         before = len(seen)
-        for example in shuffled(examples, f"{seed}:{paradigm.name}:{walk}"):
+        for example in map(seen_as, shuffled(examples, f"{seed}:{paradigm.name}:{walk}")):
             for prompt in prompts(example, paradigm, seed, walk):
                 if (example.qid, prompt.docids) not in seen:
                     seen.add((example.qid, prompt.docids))

@@ -38,31 +38,30 @@ def _answered(examples: Sequence[RankingExample], name: str, seed: int) -> Itera
                 yield _row(example, name, output.docids, output.text, output.teacher)
 
 
-def _labelled(examples: Sequence[RankingExample], name: str, paradigm: Paradigm, seed: int) -> Iterator[dict[str, Any]]:
-    for example, prompt in questions(examples, paradigm, seed):
-        target = paradigm.target(called_for(example, prompt.docids, paradigm), prompt)
-        yield _row(example, name, prompt.docids, target, "labels")
+def _labelled(
+    examples: Sequence[RankingExample], name: str, paradigm: Paradigm, seed: int
+) -> Iterator[dict[str, Any]]:
+    for example, prompt in questions(examples, paradigm, seed, lambda example: called_for(example, paradigm)):
+        yield _row(example, name, prompt.docids, paradigm.target(example, prompt), "labels")
 
 
 def _row(example: RankingExample, name: str, docids: Sequence[str], target: str, teacher: str) -> dict[str, Any]:
     return {"qid": example.qid, "paradigm": name, "docids": list(docids), "target": target, "teacher": teacher}
 
 
-def called_for(example: RankingExample, docids: Sequence[str], paradigm: Paradigm) -> RankingExample:
+def called_for(example: RankingExample, paradigm: Paradigm) -> RankingExample:
     """The example with the grades that an answer in this paradigm is made from.
 
     Scores in points come from gold scores, an order or a choice from a gold order, where the example has one of these
-    for all of the documents; everything else comes from its judgments.
+    for all of its candidates; everything else comes from its judgments.
     """
     scale = score_scale(paradigm)
-    gold: dict[str, Any] | None = None
+    gold: dict[str, Any] = {}
     if scale == "points" and example.scores is not None:
         gold = {**example.scores}
     elif not scale and example.order is not None:
         gold = {docid: len(example.order) - place for place, docid in enumerate(example.order)}
-    if gold is None or not gold.keys() >= set(docids):
-        return example
-    return replace(example, qrels=gold)
+    return replace(example, qrels=gold) if gold.keys() >= set(example.docids) else example
 
 
 def retriever(example: RankingExample) -> Iterator[dict[str, Any]]:
