@@ -51,8 +51,7 @@ class Viewers:
         folder, omissions = Path(self.path), Omissions()
         documents = read_documents(existing(folder, "corpus.jsonl"), omissions)
         stories, offered = self._stories(folder, documents, omissions)
-        collection = queries(self, stories, offered, documents, omissions)
-        return collection
+        return queries(self, stories, offered, documents, omissions)
 
     def state(self) -> str:
         """A digest of the files."""
@@ -107,9 +106,8 @@ def queries(
             found.add(user, stories[user], place, split, offered)
         for user, place in group:  # Only now are these watches past.
             found.watched(stories[user].events[place])
-    return Collection(
-        {**documents, **found.carousels}, found.queries, found.qrels, found.runs, {}, omissions.sentences()
-    )
+    documents = {**documents, **found.carousels}
+    return Collection(documents, found.queries, found.qrels, found.runs, warnings=omissions.sentences())
 
 
 class _Found:
@@ -159,7 +157,7 @@ class _Found:
         candidates = [chosen, *others[: self.settings.negatives]]
         candidates.sort(key=lambda docid: (-self._counts[docid], docid))
         text = f"{written(past.latest(self.settings.history))}\ntask {task}"
-        self.queries.append(Query(qid, text, split, qid.split("-")[0]))
+        self.queries.append(Query(qid, text, split))
         self.qrels[qid] = {docid: int(docid == chosen) for docid in candidates}
         self.runs[qid] = [(docid, float(self._counts[docid])) for docid in candidates]
 

@@ -27,6 +27,8 @@ class Row(NamedTuple):
     instruction: str = ""
     order: tuple[str, ...] | None = None
     scores: Mapping[str, float] | None = None
+    features: Mapping[str, Mapping[str, float | str]] | None = None
+    """docid -> what else is known of the candidate."""
 
 
 class Store:
@@ -108,12 +110,13 @@ class Store:
         self, row: dict[str, Any], split: str, documents: BinaryIO, known: dict[int, Document]
     ) -> RankingExample:
         candidates: list[Candidate] = []
+        features = row.get("features", {})
         for rank, (docid, score, offset) in enumerate(row["candidates"], start=1):
             if offset not in known:
                 line = _read_line(documents, offset)
                 known[offset] = Document(line["title"], line["text"], tuple(line["images"]))
             title, text, images = known[offset]
-            candidates.append(Candidate(docid, text, title, images, rank, score))
+            candidates.append(Candidate(docid, text, title, images, rank, score, features.get(docid, {})))
         return RankingExample(
             qid=row["qid"],
             query=row["query"],
@@ -167,7 +170,7 @@ def write(
 def _line(row: Row, where: Mapping[str, int]) -> dict[str, Any]:
     candidates = [(docid, score, where[docid]) for docid, score in row.candidates]
     line: dict[str, Any] = {"qid": row.qid, "query": row.query, "candidates": candidates, "qrels": dict(row.qrels)}
-    known = {"instruction": row.instruction or None, "order": row.order, "scores": row.scores}
+    known = {"instruction": row.instruction or None, "order": row.order, "scores": row.scores, "features": row.features}
     return line | {name: value for name, value in known.items() if value is not None}
 
 
