@@ -282,8 +282,8 @@ def _check_steps(name: str, stage: SynthStage) -> None:
             )
     if stage.teacher == MODEL and MODEL not in asked:
         raise ValueError(
-            f"stages.{name}.teacher=model answers in the steps of a recipe, and none of them asks it; give one that does, "
-            "such as recipe=answers"
+            f"stages.{name}.teacher=model answers in the steps of a recipe, and none of them asks it; give one that "
+            "does, such as recipe=answers"
         )
 
 

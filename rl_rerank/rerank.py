@@ -158,7 +158,7 @@ def _was_scored(rollout: Rollout) -> bool:
 
 
 def _ask(prompts: Sequence[Prompt], paradigm: Paradigm, engine: Engine, samples: Samples, bar: tqdm) -> list[Rollout]:
-    """One answer a prompt, or the consensus of several. Prompts that ask the same of the engine are one call, whatever their paradigms."""
+    """One answer a prompt, or the consensus of several. Prompts that ask the same of the engine are one call."""
     bar.total = bar.n + len(prompts)
     demands = {name: _Demand(p.continuations, p.max_completion_tokens) for name, p in members(paradigm).items()}
     own = _Demand(paradigm.continuations, paradigm.max_completion_tokens)

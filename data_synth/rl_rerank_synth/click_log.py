@@ -42,7 +42,7 @@ Log = Mapping[tuple[str, str], Mapping[int, Shown]]
 
 
 def read(path: Path) -> Iterator[Session]:
-    """Lines `{qid, docids: [...], clicks: [docid, ...]}`, plain or with .gz; a click on what was not shown is an error."""
+    """Lines `{qid, docids: [...], clicks: [docid, ...]}`, plain or with .gz; what is clicked must be shown."""
     for place, row in records(path):
         docids, clicks = row.get("docids"), row.get("clicks")
         if not isinstance(docids, list) or not isinstance(clicks, list):
@@ -88,8 +88,8 @@ def propensities(log: Log, depth: int) -> list[float]:
     for k in range(depth):
         if depth > 1 and not (clicks[k] + skips[k]).any():
             raise ValueError(
-                f"the log shows no document at rank {k + 1} that it also shows at another of the first {depth} ranks, so "
-                "its position bias cannot be told from relevance; give the propensities"
+                f"the log shows no document at rank {k + 1} that it also shows at another of the first {depth} ranks, "
+                "so its position bias cannot be told from relevance; give the propensities"
             )
     upper = np.triu_indices(depth, 1)
 

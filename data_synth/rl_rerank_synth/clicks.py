@@ -54,9 +54,7 @@ class Clicks:
             graded = {d: bisect_right(self.thresholds, s) for d, s in scores.items()} if self.thresholds else {}
             said = {**example.provenance, context.name: f"{Path(self.path).name}, {len(scores)} documents"}
             order = tuple(sorted(kept.docids, key=lambda docid, scores=scores: -scores[docid]))
-            yield replace(
-                kept, order=order, scores=scores, qrels=graded or example.qrels, teachers=(), provenance=said
-            )
+            yield replace(kept, order=order, scores=scores, qrels=graded or example.qrels, teachers=(), provenance=said)
 
     def _read(self) -> dict[str, dict[str, float]]:
         log = click_log.count(click_log.read(Path(self.path)))

@@ -16,16 +16,16 @@ from rl_rerank_synth.length import without
 
 @dataclass(frozen=True)
 class Decontaminate:
-    """Drops queries that are a benchmark's or share a run of words with one, and documents that share one with its texts.
+    """Drops queries that are a benchmark's or share a run of words with one, and documents that share one with a text.
 
-    Words are compared in lower case without punctuation. A query that is shorter than a run is compared
-    whole. An example whose
+    Words are compared in lower case without punctuation. A query that is shorter than a run is compared whole. An
+    example whose
     last relevant document goes, goes too. Runs of 13 words for texts are those of GPT-3, Brown et al. 2020,
     https://arxiv.org/abs/2005.14165, appendix C; the 8 for queries is ours. Runs are held as hashes of 8 bytes.
     """
 
     benchmarks: dict[str, str] = field(default_factory=dict)
-    """A name -> a folder with queries.jsonl and, where texts are to be compared too, corpus.jsonl, plain or with .gz."""
+    """A name -> a folder with queries.jsonl and, for comparing texts too, corpus.jsonl, plain or with .gz."""
     query_words: int = 8
     passage_words: int = 13
     split: str = "test"

@@ -32,8 +32,8 @@ class Language:
     """Drops examples whose candidates, taken together, are in a language that is not named.
 
     A text is in the language of whose frequent words it has the largest share. One with fewer than `evidence` of them
-    in any language is not known, and is kept: most queries are too short to tell. Languages without spaces between words
-    are never known.
+    in any language is not known, and is kept: most queries are too short to tell. Languages without spaces between
+    words are never known.
     """
 
     languages: list[str] = field(default_factory=lambda: ["en"])

@@ -73,7 +73,7 @@ def _with_sight(prompt: Prompt, answer: str) -> Prompt:
     """The prompt, with the answer and what is asked instead behind it."""
     *others, last = prompt.messages
     told = (
-        f"\nThe right answer is {answer} Do not answer. Write only the reasoning that leads to it from the query and the "
-        "passages, and do not say that you were told."
+        f"\nThe right answer is {answer} Do not answer. Write only the reasoning that leads to it from the query and "
+        "the passages, and do not say that you were told."
     )
     return replace(prompt, messages=(*others, Message(last.role, (*last.segments, ours(told)))), constraint=None)

@@ -43,10 +43,10 @@ class Screens:
     """Reads `corpus.jsonl`, `screens.jsonl {screen, task, carousels: [{row, genre, movies: [docid, ...]}]}` and, where
     there is one, `feedback.jsonl {user, screen, clicked, fixations: {docid: count}, profile, split}`.
 
-    With feedback a query is a person's profile and the task, one for each screen that the person saw, and the candidates
-    are all items of the screen, row by row; without it, one for each screen, and nothing is judged. Each candidate has
-    `row`, `column`, `page` and `genre` among its features, and `examination`, how often people looked at this place of a
-    screen. Source: RecGaze, https://arxiv.org/abs/2504.20792; the grades are ours.
+    With feedback a query is a person's profile and the task, one for each screen that the person saw, and the
+    candidates are all items of the screen, row by row; without it, one for each screen, and nothing is judged. Each
+    candidate has `row`, `column`, `page` and `genre` among its features, and `examination`, how often people looked at
+    this place of a screen. Source: RecGaze, https://arxiv.org/abs/2504.20792; the grades are ours.
     """
 
     path: str

@@ -97,7 +97,9 @@ def parsed(text: str) -> tuple[dict[str, str], list[list[Event]]]:
             place = int(position) if position else None
             sessions[-1].append(Event(0, "watch", item, title, unquote(surface), unquote(carousel), place))
         else:
-            raise ValueError(f"line {number} of a story is none of attributes, session, watch and search: {line[:80]!r}")
+            raise ValueError(
+                f"line {number} of a story is none of attributes, session, watch and search: {line[:80]!r}"
+            )
     return attributes, sessions
 
 

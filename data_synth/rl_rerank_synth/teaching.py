@@ -14,6 +14,7 @@ from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.synthesis.step import LABELS, StepContext
 from rl_rerank.types import Prompt, Ranking, RankingExample, Rollout, TeacherOutput
 
+
 def teacher(
     context: StepContext, engine: str, examples: Sequence[RankingExample], paradigm: Paradigm
 ) -> tuple[Engine, str]:

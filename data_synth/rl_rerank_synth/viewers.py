@@ -21,13 +21,13 @@ class Viewers:
     """Reads a folder of `corpus.jsonl {docid, title, text}` and `events.jsonl {user, time, kind, item, text, surface,
     carousel, position, offered}`, and, where there is one, `users.jsonl {user, NAME: text, ...}`, plain or with .gz.
 
-    A query is a viewer's story before a watch, and the task. item: which of the offered items is watched. carousel: which
-    of the carousels that the viewer has seen is chosen from. search: which item answers a search. Its relevant document
-    is what was chosen. `offered` lists what else was shown; without it `negatives` other items are drawn by how often
-    they had been watched before.
+    A query is a viewer's story before a watch, and the task. item: which of the offered items is watched. carousel:
+    which of the carousels that there have been is chosen from. search: which item answers a search. Its relevant
+    document is what was chosen. `offered` lists what else was shown; without it `negatives` other items are drawn by
+    how often they had been watched before.
 
-    Times split: all watches of the first part of the time are for training, those of the last for test. What a query, its
-    candidates and their draw depend on happened before the watch.
+    Times split: all watches of the first part of the time are for training, those of the last for test. What a query,
+    its candidates and their draw depend on happened before the watch.
     """
 
     path: str

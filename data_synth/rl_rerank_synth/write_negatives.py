@@ -28,9 +28,9 @@ VIOLATING = (
 class WriteNegatives:
     """Adds `count` written passages, judged not relevant, to the candidates.
 
-    `hard`: superficially overlapping ones, as in ReasonIR's and ReasonRank's data. `instruction`: the model first writes
-    an instruction with which the best passage is relevant, which becomes the example's, and then passages that answer the
-    query and violate it, as in Promptriever's, https://arxiv.org/abs/2409.11136. Our words, not the papers'.
+    `hard`: superficially overlapping ones, as in ReasonIR's and ReasonRank's data. `instruction`: the model first
+    writes an instruction with which the best passage is relevant, which becomes the example's, and then passages that
+    answer the query and violate it, as in Promptriever's, https://arxiv.org/abs/2409.11136. Our words, not theirs.
     """
 
     kind: str = "hard"

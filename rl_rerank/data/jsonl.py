@@ -57,9 +57,7 @@ class Reader:
     def collection(self) -> Collection:
         """What was read."""
         warnings = self.omissions.sentences()
-        return Collection(
-            self.documents, self.queries, self.qrels, self.runs, self.excluded, warnings, self.features
-        )
+        return Collection(self.documents, self.queries, self.qrels, self.runs, self.excluded, warnings, self.features)
 
     def add(self, place: str, row: dict[str, Any]) -> None:
         """Read one row; `place` is where it stands, for errors."""

@@ -34,7 +34,7 @@ def settle(
     window: int,
     stride: int | None,
 ) -> Strategy:
-    """A pass over all documents settles the first window - stride ranks, the next one over the rest as many, to the end.
+    """A pass over all documents settles the first window - stride ranks, the next over the rest as many, to the end.
 
     N = 100, window 20 and stride 10 take 9 + 8 + ... + 1 = 45 prompts in 9 passes. Source: Liu et al. 2024,
     https://arxiv.org/abs/2412.14574; that later passes go over the rest alone is from an account of it, not read there.

@@ -48,8 +48,8 @@ def run(config: Config, name: str, stage: SynthStage) -> None:
     summary = _write(config, name, stage, store, outcome)
     if outcome.stopped:
         raise ValueError(
-            f"{name} stopped before its end: {outcome.stopped}. Its {summary['examples']} finished examples are written; "
-            "the same command goes on from here"
+            f"{name} stopped before its end: {outcome.stopped}. Its {summary['examples']} finished examples are "
+            "written; the same command goes on from here"
         )
     if not any(made["rows"] for made in summary["paradigms"].values()) and any(stage.mixture.values()):
         raise ValueError(

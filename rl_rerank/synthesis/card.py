@@ -22,7 +22,7 @@ from rl_rerank.synthesis.statistics import DOUBLINGS, TENTHS
 
 HERE = Path(__file__).resolve().parent
 FILES = {
-    "examples.jsonl": "ranking examples with their texts, labels, teachers' answers and provenance; `data=jsonl` reads it",
+    "examples.jsonl": "ranking examples with texts, labels, teachers' answers and provenance; `data=jsonl` reads it",
     "examples.parquet": "the same as a table",
     "rows.jsonl": "prompts, by id, with answers: what an `sft` stage reads",
     "retriever.jsonl": "a query, a positive and hard negatives with scores, for training retrievers",
@@ -100,31 +100,25 @@ def html(config: Config, name: str, summary: Mapping[str, Any]) -> str:
 
 
 def plots(summary: Mapping[str, Any]) -> list[Plot]:
-    """What is left after every step, and what the examples look like."""
+    """What is left after every step, and what the examples look like; nothing is drawn that has one value only."""
     found = summary["statistics"]
-    drawn: list[Plot] = []
+    drawn: list[tuple[str, str, list[str], list[int], str]] = []
     if steps := summary["steps"]:
         left = [next(iter(steps.values()))["in"], *(counts["out"] for counts in steps.values())]
-        drawn.append(figures.columns("steps", "examples after every step", ["in", *steps], left, "step"))
-    if found["agreement"]["examples"]:
-        bins = [f"{i / TENTHS:.1f}" for i in range(TENTHS)]
-        title = "agreement of the gold order with the judgments"
-        drawn.append(figures.columns("agreement", title, bins, found["agreement"]["histogram"], "nDCG@10, from"))
-    drawn.append(
-        figures.columns(
-            "grades", "judgments of the candidates", list(found["grades"]), list(found["grades"].values()), ""
-        )
-    )
-    sizes = found["candidates"]
-    drawn.append(figures.columns("sizes", "candidates of an example", list(sizes), list(sizes.values()), "candidates"))
+        drawn.append(("steps", "examples after every step", ["in", *steps], left, "step"))
+    tenths = [f"{i / TENTHS:.1f}" for i in range(TENTHS)]
+    agreement = "agreement of the gold order with the judgments"
+    drawn.append(("agreement", agreement, tenths, found["agreement"]["histogram"], "nDCG@10, from"))
+    grades, sizes = found["grades"], found["candidates"]
+    drawn.append(("grades", "judgments of the candidates", list(grades), list(grades.values()), "grade"))
+    drawn.append(("sizes", "candidates of an example", list(sizes), list(sizes.values()), "candidates"))
     for what in ("query", "document", "answer"):
         counts = found[f"{what}_words"]
-        if any(counts):
-            last = max(place for place, count in enumerate(counts) if count) + 1
-            first = min(place for place, count in enumerate(counts) if count)
-            labels = [f"{2**place}" if place < DOUBLINGS - 1 else "more" for place in range(first, last)]
-            drawn.append(figures.columns(what, f"words of a {what}", labels, counts[first:last], "up to"))
-    return drawn
+        there = [place for place, count in enumerate(counts) if count]
+        shown = range(min(there, default=0), max(there, default=0) + 1)
+        labels = [f"{2**place}" if place < DOUBLINGS - 1 else "more" for place in shown]
+        drawn.append((what, f"words of a {what}", labels, [counts[place] for place in shown], "up to"))
+    return [figures.columns(*plot) for plot in drawn if sum(count > 0 for count in plot[3]) > 1]
 
 
 def _card(config: Config, name: str, stage: SynthStage, summary: Mapping[str, Any]) -> Card:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from rl_rerank.config import SynthBudget
-from rl_rerank.engines.base import CapReached, Capability, Engine, Sink
+from rl_rerank.engines.base import Capability, CapReached, Engine, Sink
 from rl_rerank.types import Completion, Prompt, Sampling
 
 T = TypeVar("T")

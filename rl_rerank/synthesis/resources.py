@@ -16,7 +16,6 @@ from rl_rerank.engines.build import JOURNAL, build_stage_engine
 from rl_rerank.engines.journaled import Journaled
 from rl_rerank.synthesis.metered import Meter, Metered
 
-
 T = TypeVar("T")
 
 

@@ -38,9 +38,7 @@ def _answered(examples: Sequence[RankingExample], name: str, seed: int) -> Itera
                 yield _row(example, name, output.docids, output.text, output.teacher)
 
 
-def _labelled(
-    examples: Sequence[RankingExample], name: str, paradigm: Paradigm, seed: int
-) -> Iterator[dict[str, Any]]:
+def _labelled(examples: Sequence[RankingExample], name: str, paradigm: Paradigm, seed: int) -> Iterator[dict[str, Any]]:
     for example, prompt in questions(examples, paradigm, seed, lambda example: called_for(example, paradigm)):
         yield _row(example, name, prompt.docids, paradigm.target(example, prompt), "labels")
 

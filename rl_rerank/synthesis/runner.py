@@ -1,7 +1,7 @@
 """Takes all examples through a recipe: one segment of steps after the other, chunk by chunk, in one or more processes.
 
-What a chunk becomes depends on its own examples and the seed alone, so neither the number of processes nor kills show in
-the output, which is put together in the order of the chunks.
+What a chunk becomes depends on its own examples and the seed alone, so neither the number of processes nor kills show
+in the output, which is put together in the order of the chunks.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from rl_rerank.rerank import build_paradigm
 from rl_rerank.synthesis.resources import Resources
 from rl_rerank.types import RankingExample
 
-
 LABELS, MODEL = "labels", "model"
 """Who may be asked, beside the engines that the stage names."""
 
@@ -44,7 +43,8 @@ class StepContext:
 
     def paradigm(self, name: str) -> Paradigm:
         """The paradigm with the parameters that the configuration gives it; empty: the experiment's."""
-        return build_paradigm(self.config, name or self.config.paradigm)
+        chosen = name or self.config.paradigm
+        return self.resources.shared(("paradigm", chosen), lambda: build_paradigm(self.config, chosen))
 
     def seed(self, *parts: object) -> str:
         """A seed of random.Random that depends on the stage's seed, the step and `parts`, and on nothing else."""
@@ -64,8 +64,9 @@ class Step(Protocol):
     number of processes and on kills. A step that looks at all examples has an attribute `whole = True`; it is given
     the stream in order and whole, in one process.
 
-    Further attributes are optional: `answers`, the paradigm whose SFT rows are this step's answers; `paradigm`, one that
-    it needs; and `engine`, which it asks: empty for the stage's teacher, `labels` for an oracle, `model`, or a name.
+    Further attributes are optional: `answers`, the paradigm whose SFT rows are this step's answers; `paradigm`, one
+    that it needs; and `engine`, which it asks: empty for the stage's teacher, `labels` for an oracle, `model`, or a
+    name.
     """
 
     def __call__(self, examples: Iterable[RankingExample], context: StepContext, /) -> Iterator[RankingExample]: ...

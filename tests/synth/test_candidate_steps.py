@@ -13,6 +13,7 @@ from synth_runs import apply, config, example, run, stage
 from rl_rerank.engines.scripted import Scripted
 from rl_rerank.types import Candidate, RankingExample
 
+
 def ranked(num_documents: int, relevant: set[int], qid: str = "q") -> RankingExample:
     """Documents d1, d2, ... at these ranks."""
     candidates = tuple(Candidate(f"d{n}", f"text {n}", rank=n) for n in range(1, num_documents + 1))
@@ -28,7 +29,13 @@ def test_bm25_searches_the_whole_collection_and_keeps_what_is_judged(tmp_path):
     texts = {"a": "ice cave", "b": "bread oven", "c": "cave of bread", "d": "nothing of it"}
     rows = [{"docid": docid, "text": text} for docid, text in texts.items()]
     lines = [
-        {"qid": "q1", "query": "ice caves", "split": "train", "candidates": rows[1:2], "qrels": {"d": 1, "b": 0, "x": 1}},
+        {
+            "qid": "q1",
+            "query": "ice caves",
+            "split": "train",
+            "candidates": rows[1:2],
+            "qrels": {"d": 1, "b": 0, "x": 1},
+        },
         {"qid": "q2", "query": "other", "split": "dev", "candidates": rows, "qrels": {}},
     ]
     (tmp_path / "examples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -80,10 +87,14 @@ def test_hybrid_maps_both_scores_to_one_scale_and_adds_them():
     def candidate(docid, **features):
         return Candidate(docid, "text", features=features)
 
-    shown = (candidate("a", bm25_score=12.0, dense_score=0.1), candidate("b", bm25_score=2.0), candidate("c", dense_score=0.9))
+    shown = (
+        candidate("a", bm25_score=12.0, dense_score=0.1),
+        candidate("b", bm25_score=2.0),
+        candidate("c", dense_score=0.9),
+    )
     given = RankingExample("q", "query", (*shown, candidate("d")), {"d": 1})
     [found], _ = apply([given], "hybrid")
-    # bm25: a 1, b 0; dense: a 0, c 1. Half each: a .5, c .5, b 0; equal ones by docid. d was not found, and is relevant.
+    # bm25: a 1, b 0; dense: a 0, c 1. Half each: a .5, c .5, b 0; equal ones by docid. d was not found and is relevant.
     assert found.docids == ("a", "c", "b", "d")
     assert [c.score for c in found.candidates] == [0.5, 0.5, 0.0, None]
     [weighted], _ = apply([given], "hybrid", weight=0.2, depth=2)
@@ -131,7 +142,11 @@ def test_written_negatives_are_judged_not_relevant_and_survive_the_bands():
     assert found.instruction == "Only Alpine ones."
     written = found.candidates[-1]
     # The second one says the same as the first.
-    assert (written.docid, written.text, len(found.candidates)) == ("q-write_negatives1", "a passage that violates it", 31)
+    assert (written.docid, written.text, len(found.candidates)) == (
+        "q-write_negatives1",
+        "a passage that violates it",
+        31,
+    )
     assert found.qrels == {"d2": 1, "q-write_negatives1": 0}
     assert counts["passages"] == 2
     [few], _ = apply([found], "bands", bands=[[10, 1]])
@@ -170,7 +185,15 @@ def test_groups_keep_the_labels_of_the_long_list_at_even_intervals():
         assert steps == {50 // size}
         assert found.scores == {docid: given.scores[docid] for docid in found.order}
         assert found.qid == f"q-g{size}"
-    assert len({tuple(e.order or ()) for e in apply([replace(given, qid=f"q{n}") for n in range(9)], "groups", smallest=5, largest=5)[0]}) > 1
+    assert (
+        len(
+            {
+                tuple(e.order or ())
+                for e in apply([replace(given, qid=f"q{n}") for n in range(9)], "groups", smallest=5, largest=5)[0]
+            }
+        )
+        > 1
+    )
     assert len(apply([given], "groups", number=2)[0]) == 2
     with pytest.raises(LookupError, match="'bare' has no gold order"):
         apply([example("bare", {"a": 1})], "groups")

@@ -21,7 +21,12 @@ def said(text: str, docids: str = "abc", paradigm: str = "listwise") -> TeacherO
 
 
 def test_only_answers_in_the_asked_form_are_kept():
-    answers = [said("[2] > [3] > [1]"), said("[2] > [2] > [1]"), said("The best is [2]."), said("yes", "b", "pointwise")]
+    answers = [
+        said("[2] > [3] > [1]"),
+        said("[2] > [2] > [1]"),
+        said("The best is [2]."),
+        said("yes", "b", "pointwise"),
+    ]
     given = [example("q1", GRADES, teachers=tuple(answers)), example("q2", GRADES, teachers=(answers[1],))]
     made, counts = apply(given, "well_formed")
     assert [e.teachers for e in made] == [(answers[0], answers[3])]
@@ -47,7 +52,12 @@ def test_self_consistency_is_ndcg_of_the_gold_order():
 
 
 def test_single_answers_are_judged_by_the_documents_of_their_prompt():
-    answers = [said("[2] > [3] > [1]"), said("[1] > [3] > [2]"), said("yes", "b", "pointwise"), said("yes", "a", "pointwise")]
+    answers = [
+        said("[2] > [3] > [1]"),
+        said("[1] > [3] > [2]"),
+        said("yes", "b", "pointwise"),
+        said("yes", "a", "pointwise"),
+    ]
     [made], counts = apply([example("q", GRADES, teachers=tuple(answers))], "consistency", of="answers", min_ndcg=0.7)
     assert made.teachers == (answers[0], answers[2])
     assert counts["inconsistent"] == 2
@@ -66,18 +76,24 @@ def test_what_is_too_easy_or_too_hard_goes():
 
     given = [example(qid, GRADES) for qid in ("easy", "sometimes", "hard", "broken")]
     flat = example("flat", {"a": 1, "b": 1})
-    made, counts = apply([*given, flat], "pass_rate", engine=Scripted(answer), synth_stage=stage(teacher="model"), samples=4)
+    made, counts = apply(
+        [*given, flat], "pass_rate", engine=Scripted(answer), synth_stage=stage(teacher="model"), samples=4
+    )
     assert [(e.qid, e.provenance["pass_rate"]) for e in made] == [("sometimes", "0.5000")]
     assert counts == {"too_easy": 1, "too_hard": 2, "without_prompt": 1}
 
 
 def test_lengths_are_bounded_in_words():
     candidates = (Candidate("a", "one two three four"), Candidate("b", "one"), Candidate("c", " "))
-    given = RankingExample("q", "a query", candidates, {"a": 1}, order=tuple("abc"), scores={"a": 2.0, "b": 1.0, "c": 0.0})
+    given = RankingExample(
+        "q", "a query", candidates, {"a": 1}, order=tuple("abc"), scores={"a": 2.0, "b": 1.0, "c": 0.0}
+    )
     [made], counts = apply([given], "length")
     assert (made.docids, made.order, made.scores) == (("a", "b"), ("a", "b"), {"a": 2.0, "b": 1.0})
     assert counts["documents"] == 1
-    made, counts = apply([given, replace(given, qid="r", query="a longer query here")], "length", max_document=3, max_query=3)
+    made, counts = apply(
+        [given, replace(given, qid="r", query="a longer query here")], "length", max_document=3, max_query=3
+    )
     assert made == [] and (counts["one_grade"], counts["queries"]) == (1, 1)
     answered = replace(given, teachers=(said("a b c", "ab"), said("a", "ab")))
     [made], _ = apply([answered], "length", max_answer=2)
@@ -105,7 +121,8 @@ def test_languages_are_told_by_their_frequent_words():
     english = "the cave is in the ice and it is not the same as that of a rock with this"
     german = "die Höhle ist in dem Eis und das ist nicht dasselbe wie die in einem Fels mit der"
     given = [
-        RankingExample(qid, "x", (Candidate("d", text),)) for qid, text in [("en", english), ("de", german), ("?", "E = mc2")]
+        RankingExample(qid, "x", (Candidate("d", text),))
+        for qid, text in [("en", english), ("de", german), ("?", "E = mc2")]
     ]
     made, counts = apply(given, "language")
     assert [e.qid for e in made] == ["en", "?"] and counts == {"in_de": 1}
@@ -134,7 +151,9 @@ def test_decontamination_finds_what_was_planted(benchmark):
     given = [
         example("exact", GRADES, query="Which proteins are needed, for the growth of a lens?"),
         example("ngram", GRADES, query=f"tell me {QUERY.removeprefix('which ')} please"),
-        RankingExample("passage", "q", (Candidate("a", clean), Candidate("b", planted), Candidate("c", clean)), {"a": 1}),
+        RankingExample(
+            "passage", "q", (Candidate("a", clean), Candidate("b", planted), Candidate("c", clean)), {"a": 1}
+        ),
         RankingExample("positive", "q", (Candidate("a", clean), Candidate("b", planted)), {"b": 1}),
         example("train", GRADES, query="a train query"),
     ]
@@ -146,8 +165,14 @@ def test_decontamination_finds_what_was_planted(benchmark):
 
 
 def test_decontamination_finds_nothing_in_a_clean_set(benchmark):
-    clean = [f"sentence {n} about number {n * n} and nothing of eyes, lenses or their many proteins at all" for n in range(50)]
-    given = [RankingExample(f"q{n}", f"query about {n}", (Candidate(f"d{n}", text),), {f"d{n}": 1}) for n, text in enumerate(clean)]
+    clean = [
+        f"sentence {n} about number {n * n} and nothing of eyes, lenses or their many proteins at all"
+        for n in range(50)
+    ]
+    given = [
+        RankingExample(f"q{n}", f"query about {n}", (Candidate(f"d{n}", text),), {f"d{n}": 1})
+        for n, text in enumerate(clean)
+    ]
     made, counts = apply(given, "decontaminate", benchmarks=benchmark)
     assert made == given and not counts
     with pytest.raises(ValueError, match="must name at least one"):

@@ -7,25 +7,25 @@ import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rl_rerank_synth import click_log
-from rl_rerank_synth.calibrate import fit
-from rl_rerank_synth.click_log import Session
-from rl_rerank_synth.screens import Place, Screens, examination
-from rl_rerank_synth.stories import Event, Story, parsed, written
-from rl_rerank_synth.viewers import Viewers, queries
 from synth_runs import apply, example
 
 from rl_rerank.config import DataConfig
 from rl_rerank.data import prepare
 from rl_rerank.data.records import Collection, Document, Omissions
 from rl_rerank.metrics import expected_ndcg, ndcg
-
+from rl_rerank_synth import click_log
+from rl_rerank_synth.calibrate import fit
+from rl_rerank_synth.click_log import Session
+from rl_rerank_synth.screens import Place, Screens, examination
+from rl_rerank_synth.stories import Event, Story, parsed, written
+from rl_rerank_synth.viewers import Viewers, queries
 
 THETA = [1.0, 0.7, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1]
 
@@ -55,7 +55,7 @@ def quality(scores: dict[str, dict[str, float]], truth: dict[str, dict[str, int]
 
 
 def test_position_bias_is_found_and_clicks_without_it_rank_better():
-    sessions, truth = simulated(300, 100)
+    sessions, truth = simulated(300, 300)
     log = click_log.count(sessions)
     found = click_log.propensities(log, 10)
     assert found[0] == 1.0
@@ -68,7 +68,11 @@ def test_position_bias_is_found_and_clicks_without_it_rank_better():
 
 
 def test_ips_is_a_mean_of_clicks_weighted_by_one_over_propensity():
-    sessions = [Session("q", ("a", "b"), frozenset("a")), Session("q", ("b", "a"), frozenset("a")), Session("q", ("b", "a"), frozenset())]
+    sessions = [
+        Session("q", ("a", "b"), frozenset("a")),
+        Session("q", ("b", "a"), frozenset("a")),
+        Session("q", ("b", "a"), frozenset()),
+    ]
     # a: shown 3 times, a click at rank 1 counts 1 / 1 and one at rank 2 counts 1 / .25: 5 / 3.
     assert click_log.relevance(click_log.count(sessions), [1.0, 0.25], floor=0.05) == {"q": {"a": 5 / 3, "b": 0.0}}
     assert click_log.relevance(click_log.count(sessions), [1.0, 0.25], floor=0.5)["q"]["a"] == 1.0
@@ -86,7 +90,12 @@ def test_clicks_become_gold_scores_and_unseen_candidates_go(tmp_path):
     given = [example("q", {"a": 0, "b": 0, "c": 1}), example("r", {"a": 1})]
     [made], counts = apply(given, "clicks", path=str(tmp_path / "log.jsonl"), propensities=[1.0, 0.5])
     # b: one of two at rank 2, 1 / .5 / 2
-    assert (made.docids, made.order, made.scores, made.qrels) == (("a", "b"), ("b", "a"), {"a": 0.0, "b": 1.0}, {"a": 0, "b": 1})
+    assert (made.docids, made.order, made.scores, made.qrels) == (
+        ("a", "b"),
+        ("b", "a"),
+        {"a": 0.0, "b": 1.0},
+        {"a": 0, "b": 1},
+    )
     assert counts == {"documents": 1, "not_in_log": 1}
     (tmp_path / "bad.jsonl").write_text('{"qid": "q", "docids": ["a"], "clicks": ["z"]}\n')
     with pytest.raises(ValueError, match=r"bad\.jsonl:1: 'z' was clicked and is none of the documents shown"):
@@ -168,7 +177,13 @@ def screens(folder: Path, feedback: list[dict[str, Any]]) -> list[dict[str, Any]
 
 
 def test_screens_become_records_and_records_screens(tmp_path):
-    seen = {"user": "u1", "screen": 2, "clicked": "m211", "fixations": {"m212": 1, "m213": 3, "m211": 1}, "profile": "likes g21"}
+    seen = {
+        "user": "u1",
+        "screen": 2,
+        "clicked": "m211",
+        "fixations": {"m212": 1, "m213": 3, "m211": 1},
+        "profile": "likes g21",
+    }
     shown = screens(tmp_path / "s", [{**seen, "split": "train"}, {**seen, "user": "u2", "split": "train"}])
     data = DataConfig(source="screens", path=str(tmp_path / "s"), depth=150, params={"excluded": ["u2/2"]})
     [made] = prepare(data, tmp_path / "store").examples("train")
@@ -197,9 +212,7 @@ def test_examination_of_a_place_is_recovered(tmp_path):
         feedback.append({"user": f"u{n}", "screen": s, "fixations": looked})
     screens(tmp_path / "s", feedback)
     collection = Screens(str(tmp_path / "s")).read()
-    found = {
-        (int(f["row"]), int(f["column"])): f["examination"] for f in collection.features["u0-1"].values()
-    }
+    found = {(int(f["row"]), int(f["column"])): f["examination"] for f in collection.features["u0-1"].values()}
     assert max(abs(float(found[where]) - theta) for where, theta in curve.items()) < 0.05
     nothing = examination({"1": {"a": Place(1, 1, 1, "g")}}, [])
     assert nothing == {}
@@ -235,7 +248,7 @@ def test_a_story_reads_back_as_what_it_was_written_from(events, attributes):
 
     assert said == [shown(event) for event in story.events]
     times = [event.time for event in story.events]
-    assert len(sessions) == bool(times) + sum(b - a >= 6 * 3600 for a, b in zip(times, times[1:], strict=False))
+    assert len(sessions) == bool(times) + sum(b - a >= 6 * 3600 for a, b in pairwise(times))
 
 
 def made_of(stories: dict[str, Story], **params: Any) -> Collection:
@@ -256,7 +269,10 @@ def test_no_later_event_shows_in_a_query_its_candidates_or_its_split_order(viewe
     for qid in known:
         assert early.runs is not None and whole.runs is not None
         assert early.runs[qid] == whole.runs[qid] and early.qrels[qid] == whole.qrels[qid]
-    last = {split: [int(q.qid.split("-")[1]) for q in whole.queries if q.split == split] for split in ("train", "dev", "test")}
+    last = {
+        split: [int(q.qid.split("-")[1]) for q in whole.queries if q.split == split]
+        for split in ("train", "dev", "test")
+    }
     for earlier, later in (("train", "dev"), ("train", "test"), ("dev", "test")):
         assert not last[earlier] or not last[later] or max(last[earlier]) < min(last[later])
 
@@ -264,11 +280,45 @@ def test_no_later_event_shows_in_a_query_its_candidates_or_its_split_order(viewe
 def test_viewers_give_item_carousel_and_search_tasks(tmp_path):
     hour = 3600
     events = [
-        {"user": "a", "time": 0, "kind": "watch", "item": "i1", "text": "One", "surface": "home", "carousel": "Comedy", "position": 2},
-        {"user": "b", "time": hour, "kind": "watch", "item": "i2", "text": "Two", "surface": "home", "carousel": "Drama"},
+        {
+            "user": "a",
+            "time": 0,
+            "kind": "watch",
+            "item": "i1",
+            "text": "One",
+            "surface": "home",
+            "carousel": "Comedy",
+            "position": 2,
+        },
+        {
+            "user": "b",
+            "time": hour,
+            "kind": "watch",
+            "item": "i2",
+            "text": "Two",
+            "surface": "home",
+            "carousel": "Drama",
+        },
         {"user": "a", "time": 30 * hour, "kind": "search", "text": "funny dog"},
-        {"user": "a", "time": 31 * hour, "kind": "watch", "item": "i3", "text": "Three", "surface": "search", "position": 1, "offered": ["i4", "i3"]},
-        {"user": "b", "time": 32 * hour, "kind": "watch", "item": "i4", "text": "Four", "surface": "home", "carousel": "Comedy"},
+        {
+            "user": "a",
+            "time": 31 * hour,
+            "kind": "watch",
+            "item": "i3",
+            "text": "Three",
+            "surface": "search",
+            "position": 1,
+            "offered": ["i4", "i3"],
+        },
+        {
+            "user": "b",
+            "time": 32 * hour,
+            "kind": "watch",
+            "item": "i4",
+            "text": "Four",
+            "surface": "home",
+            "carousel": "Comedy",
+        },
     ]
     corpus = [{"docid": f"i{n}", "title": f"Item {n}", "text": "text"} for n in range(1, 5)]
     for name, rows in {"events": events, "corpus": corpus, "users": [{"user": "a", "country": "US"}]}.items():
@@ -288,5 +338,5 @@ def test_viewers_give_item_carousel_and_search_tasks(tmp_path):
 def test_a_story_keeps_its_last_events():
     story = Story({}, [Event(n, "watch", f"i{n}") for n in range(5)])
     assert [event.item for event in story.latest(2).events] == ["i3", "i4"] and story.latest(0).events == []
-    with pytest.raises(ValueError, match="line 2 of a story is none of attributes, session, watch and search"):
+    with pytest.raises(ValueError, match="line 2 of a story is no attributes, session, watch or search"):
         parsed("attributes\nwatch i1 [home, , ] x")

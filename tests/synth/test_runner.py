@@ -57,7 +57,8 @@ from synth_runs import config, run
 from rl_rerank.config import EngineConfig
 from pathlib import Path
 args = {"model": "m", "base_url": sys.argv[2], "concurrency": 1}
-run(config(Path(sys.argv[1]), 12), {"rank": {"paradigm": "listwise"}}, teacher="model", chunk=4, mixture={"listwise": 5},
+steps = {"rank": {"paradigm": "listwise"}}
+run(config(Path(sys.argv[1]), 12), steps, teacher="model", chunk=4, mixture={"listwise": 5},
     engine=EngineConfig(kind="openai", args=args))
 """
 
@@ -132,7 +133,7 @@ def test_money_and_time_are_budgets_too(tmp_path, server):
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (error(400, "this prompt is not allowed"), "refuses the request: {\"error\": {\"message\": \"this prompt"),
+        (error(400, "this prompt is not allowed"), 'refuses the request: {"error": {"message": "this prompt'),
         ((200, "<html>Gateway</html>", {}), "no usable answer in 2 attempts, the last time: the reply is not JSON"),
         (error(429, "slow down"), "no usable answer in 2 attempts, the last time"),
     ],
