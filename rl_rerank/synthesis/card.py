@@ -105,7 +105,7 @@ def plots(summary: Mapping[str, Any]) -> list[Plot]:
     drawn: list[tuple[str, str, list[str], list[int], str]] = []
     if steps := summary["steps"]:
         left = [next(iter(steps.values()))["in"], *(counts["out"] for counts in steps.values())]
-        drawn.append(("steps", "examples after every step", ["in", *steps], left, "step"))
+        drawn.append(("steps", "examples after every step", ["in", *steps], left, ""))
     tenths = [f"{i / TENTHS:.1f}" for i in range(TENTHS)]
     agreement = "agreement of the gold order with the judgments"
     drawn.append(("agreement", agreement, tenths, found["agreement"]["histogram"], "nDCG@10, from"))
@@ -123,7 +123,7 @@ def plots(summary: Mapping[str, Any]) -> list[Plot]:
 
 def _card(config: Config, name: str, stage: SynthStage, summary: Mapping[str, Any]) -> Card:
     return Card(
-        title=f"{config.experiment or name}: data for training a reranker",
+        title=f"{name if config.experiment in ('', 'default') else config.experiment}: data for training a reranker",
         about=tuple(_about(config, name, stage, summary)),
         stopped=summary["stopped"],
         steps=tuple(_steps(stage, summary["steps"])),
@@ -139,7 +139,7 @@ def _card(config: Config, name: str, stage: SynthStage, summary: Mapping[str, An
 
 
 def _about(config: Config, name: str, stage: SynthStage, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    entered = f"{config.data.depth} first-stage candidates a query" if stage.inputs == "queries" else "its passages"
+    entered = "its training queries" if stage.inputs == "queries" else "its passages"
     about = [
         ("Examples", f"{summary['examples']}, made by rl-rerank {__version__} (stage `{name}`)"),
         ("Data", f"{source(config)}, {entered}, fingerprint `{summary['data']}`"),
