@@ -40,7 +40,7 @@ class NearDocuments:
 class NearQueries:
     """Of examples whose queries are the same but for case, punctuation and white space, or nearly so, the first stays.
 
-    Looks at all examples, and holds the words of all queries in memory.
+    Looks at all examples at once, and holds them in memory.
     """
 
     near: bool = True
@@ -50,7 +50,6 @@ class NearQueries:
 
     def __call__(self, examples: Iterable[RankingExample], context: StepContext) -> Iterator[RankingExample]:
         """The examples without the copies; counts `exact` and `near`."""
-        # The stream comes once, and clusters need all of it: what is kept of an example is held until then.
         texts: dict[str, str] = {}
         first: dict[str, str] = {}
         held: list[RankingExample] = []

@@ -12,6 +12,7 @@ import json
 import logging
 import shutil
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def _write(config: Config, name: str, stage: SynthStage, store: Store, outcome: 
         "warnings": list(store.warnings),
         "examples": len(examples),
         "stopped": outcome.stopped,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "paradigms": {p: {"asked": stage.mixture[p], "rows": len(some)} for p, some in made.items()},
         "steps": outcome.record.counts,
         "failures": outcome.record.failures,
@@ -127,10 +129,11 @@ def hub_folder(config: Config, name: str, stage: SynthStage) -> Path:
     if not (folder / "rows.jsonl").is_file():
         raise FileNotFoundError(f"{str(folder)!r} has no rows.jsonl: remove it and run the stage again")
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    sent = {"rows.jsonl": summary["files"]["rows.jsonl"]}
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     shutil.copyfile(folder / "rows.jsonl", partial / "rows.jsonl")
-    paths.write_text(partial / "README.md", card.markdown(config, name, summary))
+    paths.write_text(partial / "README.md", card.markdown(config, name, {**summary, "files": sent}))
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     return target

@@ -141,7 +141,10 @@ def _card(config: Config, name: str, stage: SynthStage, summary: Mapping[str, An
 def _about(config: Config, name: str, stage: SynthStage, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
     entered = "its training queries" if stage.inputs == "queries" else "its passages"
     about = [
-        ("Examples", f"{summary['examples']}, made by rl-rerank {__version__} (stage `{name}`)"),
+        (
+            "Examples",
+            f"{summary['examples']}, made by rl-rerank {__version__} (stage `{name}`) on {summary['finished'][:10]}",
+        ),
         ("Data", f"{source(config)}, {entered}, fingerprint `{summary['data']}`"),
         ("Licence of the texts", stage.licence or "not stated; that of the data above"),
         ("Teacher", _teacher(config, stage)),

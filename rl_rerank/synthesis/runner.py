@@ -10,25 +10,28 @@ import json
 import logging
 import multiprocessing
 import shutil
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 from tqdm import tqdm
 
 from rl_rerank import processes
 from rl_rerank.config import Config, SynthStage
 from rl_rerank.paths import read_jsonl, write_json
+from rl_rerank.synthesis.metered import BudgetReached, Meter
 from rl_rerank.synthesis.parts import Parts, Record
 from rl_rerank.synthesis.worker import UNFINISHED, Segment, Stopped, Worker
 
 logger = logging.getLogger(__name__)
 
 AHEAD = 2
-"""Chunks that wait for each process."""
+"""Chunks that each process has before it, with the one at work."""
+Folders: TypeAlias = tuple[Path | None, Path]
+"""Where chunks come from (None: the first ones) and where they go."""
 
 
 @dataclass
@@ -99,11 +102,11 @@ def _segment(config: Config, name: str, worker: Worker, segment: Segment, previo
     todo = [number for number in chunks.numbers() if number not in there]
     with tqdm(total=len(there) + len(todo), initial=len(there), desc=_label(name, segment), unit="chunk") as bar:
         shards = min(config.stages[name].shards, len(todo)) if isinstance(config.stages[name], SynthStage) else 1
+        total: Counter[str] = Counter(worker.resources.meter.before)
         if shards <= 1:
             records: Iterable[Record] = (worker.work(segment, number, chunks, parts) for number in todo)
         else:
             records = _spread(config, name, worker, segment.number, todo, (previous, target), shards)
-        total: Counter[str] = Counter(worker.resources.meter.before)
         for record in records:
             total.update(record.usage)
             bar.set_postfix({k: f"{total[k]:.4g}" for k in ("cost", "completion_tokens") if total[k]})
@@ -116,33 +119,42 @@ def _label(name: str, segment: Segment) -> str:
 
 
 def _spread(
-    config: Config,
-    name: str,
-    worker: Worker,
-    segment: int,
-    todo: Sequence[int],
-    folders: tuple[Path | None, Path],
-    shards: int,
+    config: Config, name: str, worker: Worker, segment: int, todo: Sequence[int], folders: Folders, shards: int
 ) -> Iterator[Record]:
-    """Records of chunks as processes finish them. At the first stop no further chunk is begun."""
-    arguments = (config, name, dict(worker.resources.meter.before))
+    """Records of chunks as processes finish them. At the first stop, or at a budget, no further chunk is begun.
+
+    A process knows what it has used itself, and what was used before it was started.
+    """
+    meter, left = worker.resources.meter, deque(todo)
+    arguments = (config, name, dict(meter.before))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(shards, context, initializer=_start, initargs=arguments) as pool:
-        waiting, left = set[Future[Record]](), iter(todo)
+        waiting = set[Future[Record]]()
         stop: Stopped | None = None
-        while True:
-            room = 0 if stop else shards * AHEAD - len(waiting)
-            waiting |= {pool.submit(_work, segment, number, *folders) for number in islice(left, room)}
-            if not waiting:
-                break
+        while waiting or (left and stop is None):
+            while left and stop is None and len(waiting) < shards * AHEAD:
+                waiting.add(pool.submit(_work, segment, left.popleft(), *folders))
             finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in finished:
                 try:
-                    yield future.result()
+                    record = future.result()
                 except Stopped as e:
                     stop = stop or e
+                    continue
+                meter.before = Counter(meter.before) + record.usage
+                yield record
+            if left and stop is None:
+                stop = _reached(meter)
         if stop is not None:
             raise stop
+
+
+def _reached(meter: Meter) -> Stopped | None:
+    try:
+        meter.check()
+    except BudgetReached as e:
+        return Stopped(str(e))
+    return None
 
 
 _workers: list[Worker] = []

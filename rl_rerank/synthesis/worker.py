@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import islice
 from pathlib import Path
 
 from rl_rerank import registry
 from rl_rerank.config import Config, SynthStage
 from rl_rerank.data import Store
-from rl_rerank.paths import write_text
 from rl_rerank.synthesis.metered import BudgetReached, Meter, TeacherFailed
 from rl_rerank.synthesis.parts import Chunks, Parts, Passages, Queries, Record, walk
 from rl_rerank.synthesis.resources import Resources
@@ -100,17 +101,23 @@ class Worker:
         return record
 
     def work_whole(self, segment: Segment, chunks: Chunks, parts: Parts) -> None:
-        """Make all of a segment's output, in chunks of the stage's size."""
-        record, size = Record(), self.stage.chunk
+        """Make all of a segment's output, in chunks of the stage's size.
+
+        Raises:
+            Stopped: as `work` does.
+        """
+        before, record, number = Counter(self.resources.meter.usage), Record(), 0
         made = self._apply(segment, walk(chunks), record)
-        number, some = 0, list[RankingExample]()
-        for example in made:
-            some.append(example)
-            if len(some) == size:
+        try:
+            while some := list(islice(made, self.stage.chunk)):
                 parts.write(number, some, Record())
-                number, some = number + 1, []
-        # The record is complete when the last example has come out.
-        parts.write(number, some, record)
+                number += 1
+            # The counts are complete when the last example has come out.
+            record.usage = Counter(self.resources.meter.usage) - before
+            parts.write(number, [], record)
+        except (BudgetReached, TeacherFailed, OSError) as e:
+            self._note(Counter(self.resources.meter.usage) - before)
+            raise Stopped(str(e)) from e
 
     def close(self) -> None:
         """Free the engines."""
@@ -151,13 +158,13 @@ class Worker:
         return stream
 
     def _note(self, usage: Counter[str]) -> None:
+        """Keep what was used for nothing, in a file that all processes add to; on a full disk it is lost."""
         if usage:
-            path = self.directory / UNFINISHED
-            before = path.read_text(encoding="utf-8") if path.is_file() else ""
-            write_text(path, before + f"{dict(usage)}\n".replace("'", '"'))
+            with contextlib.suppress(OSError), (self.directory / UNFINISHED).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(usage) + "\n")
 
 
 def _counted(stream: Iterable[RankingExample], counts: Counter[str], name: str) -> Iterator[RankingExample]:
-    for example in chain(stream):
+    for example in stream:
         counts[name] += 1
         yield example

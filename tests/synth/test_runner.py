@@ -115,6 +115,20 @@ def test_a_budget_ends_the_run_with_what_it_has_and_a_larger_one_goes_on(tmp_pat
     assert summary(settings)["stopped"] == ""
 
 
+def test_processes_that_share_the_work_share_the_budget(tmp_path, server):
+    settings = config(tmp_path, 40)
+    more = {"teacher": "model", "chunk": 2, "mixture": {"listwise": 5}, "engine": served(server), "shards": 2}
+    # Two processes with two chunks each: the budget, reached after four answers, is seen when at most eight are under
+    # way or done.
+    with pytest.raises(ValueError, match=r"budget\.max_tokens=440 is reached"):
+        run(settings, RANK, budget=SynthBudget(max_tokens=440), **more)
+    asked = len(server.bodies)
+    assert 4 <= asked <= 12
+    assert len(read_jsonl(tmp_path / "run/synth/examples.jsonl")) == asked
+    assert len(run(settings, RANK, **more)) == 40
+    assert len(server.bodies) == 40
+
+
 def test_money_and_time_are_budgets_too(tmp_path, server):
     engine = served(server, prompt_price=1.0, completion_price=10.0)
     more = {"teacher": "model", "chunk": 4, "mixture": {"listwise": 5}, "engine": engine}
