@@ -49,6 +49,7 @@ settings
   budget=smoke                    a smaller size of an experiment that has sizes
   data=NAME model=NAME engine=NAME launcher=NAME
                                   a file of the same folder of conf/, such as data=beir data.path=DIR
+  recipe=NAME                     the steps of a synth stage, such as erank
   'reward=[ndcg,format]'          the rewards, by name or as path/to/file.py:Class
   rewards.ndcg.params.k=5         a reward's parameter; rewards.ndcg.weight=0.5 its weight
   stages.sft.max_steps=60         a setting of one stage; stages.sft.trl.KEY=VALUE any other setting of trl

@@ -34,7 +34,7 @@ from rl_rerank.paths import conf_dir
 
 T = TypeVar("T")
 
-GROUPS = ("data", "model", "engine", "launcher", "reward", "budget", "experiment")
+GROUPS = ("data", "model", "engine", "launcher", "reward", "recipe", "budget", "experiment")
 """The folders of conf/: an override of one of these names chooses a file."""
 
 PRIMARY = "rl_rerank_config"
@@ -92,6 +92,7 @@ def _variant(given: Mapping[str, Any]) -> str:
     named = [
         Path(str(given["data.path"])).name if given.get("data.path") else given.get("data"),
         Path(str(given["model.path"])).name if given.get("model.path") else given.get("model"),
+        given.get("recipe"),
         given.get("budget"),
         f"seed{given['seed']}" if "seed" in given else None,
     ]

@@ -37,6 +37,8 @@ def record(config: Config, name: str) -> dict[str, Any]:
     if engine is not None:
         place = kept if engine is config.engine else kept["stages"][name]
         place["engine"] = engine.answering()
+    if isinstance(stage, SynthStage):
+        kept["stages"][name] = _synthesis(stage, kept["stages"][name])
     if used := plan.paradigms(config, name):
         kept["paradigm"] = config.paradigm
         kept["paradigms"] = {p: whole["paradigms"][p] for p in used if p in whole["paradigms"]}
@@ -47,8 +49,15 @@ def record(config: Config, name: str) -> dict[str, Any]:
     return json.loads(json.dumps(kept, default=str))
 
 
+def _synthesis(stage: SynthStage, values: dict[str, Any]) -> dict[str, Any]:
+    """Without what decides how fast the work is done and how far it goes at a time."""
+    kept = {key: value for key, value in values.items() if key not in ("shards", "budget")}
+    steps = {name: {**step, **_source(step["target"])} for name, step in values["steps"].items()}
+    return {**kept, "steps": steps, "engines": {key: engine.answering() for key, engine in stage.engines.items()}}
+
+
 def _source(target: str | None) -> dict[str, str]:
-    """The contents of a reward's own file count, not its name alone."""
+    """The contents of a reward's or a step's own file count, not its name alone."""
     if target is None or ".py:" not in target:
         return {}
     file = Path(target.rsplit(":", 1)[0])

@@ -32,6 +32,8 @@ from rl_rerank.paradigms.pipeline import Pipeline
 from rl_rerank.ranking import check as check_ranking
 from rl_rerank.rerank import build_paradigm
 from rl_rerank.stages import check
+from rl_rerank.synthesis.step import LABELS, MODEL
+from rl_rerank.synthesis.worker import build_steps
 from rl_rerank.terms import reward_terms
 
 TRAINING = ("sft", "grpo")
@@ -87,7 +89,8 @@ def paradigms(config: Config, name: str) -> list[str]:
     stage = config.stages[name]
     found: list[str] = []
     if isinstance(stage, SynthStage):
-        found = list(stage.mixture)
+        steps = build_steps(stage).values()
+        found = [*stage.mixture, *(p for step in steps if (p := getattr(step, "paradigm", "")))]
     elif isinstance(stage, SFTStage):
         teacher = config.stages.get(stage.data)
         found = [config.paradigm, *(teacher.mixture if isinstance(teacher, SynthStage) else ())]
@@ -108,6 +111,8 @@ def validate(config: Config) -> None:
         _check_name(name)
         _check_references(config, name, stage)
         _check_engine(config, name, stage)
+        if isinstance(stage, SynthStage):
+            _check_steps(name, stage)
         if isinstance(stage, RerankStage):
             _check_fused(config, name, stage)
         if isinstance(stage, RerankStage) and stage.split not in SPLITS:
@@ -163,7 +168,8 @@ def describe(config: Config, names: list[str]) -> list[str]:
 def _line(config: Config, name: str, stage: StageConfig) -> str:
     if isinstance(stage, SynthStage):
         rows = ", ".join(f"{count} {paradigm}" for paradigm, count in stage.mixture.items())
-        return f"synth: {sum(stage.mixture.values())} rows ({rows}) from teacher {stage.teacher}"
+        steps = f" by {', '.join(stage.steps)}" if stage.steps else ""
+        return f"synth: {sum(stage.mixture.values())} rows ({rows}) from teacher {stage.teacher}{steps}"
     if isinstance(stage, SFTStage):
         what = "lists" if stage.loss == "softmax" else "rows"
         rows = stage.batch_size * stage.max_steps
@@ -269,6 +275,22 @@ def _check_paradigms(config: Config, name: str, stage: StageConfig) -> None:
             )
 
 
+def _check_steps(name: str, stage: SynthStage) -> None:
+    """Refuse a recipe whose steps name an engine that is not there, or whose teacher nobody asks."""
+    asked = _asked(stage)
+    for engine_name in asked:
+        if engine_name not in (LABELS, MODEL, *stage.engines):
+            raise LookupError(
+                f"a step of stages.{name} asks the engine {engine_name!r}, which is none of {LABELS}, {MODEL} and the "
+                f"engines of the stage: {', '.join(stage.engines) or 'none'}"
+            )
+    if stage.teacher == MODEL and MODEL not in asked:
+        raise ValueError(
+            f"stages.{name}.teacher=model answers in the steps of a recipe, and none of them asks it; give one that "
+            "does, such as recipe=answers"
+        )
+
+
 def _check_fused(config: Config, name: str, stage: RerankStage) -> None:
     for run in stage.fuse:
         other = config.stages[run]
@@ -280,9 +302,15 @@ def _check_fused(config: Config, name: str, stage: RerankStage) -> None:
 
 def engine(config: Config, stage: StageConfig) -> EngineConfig | None:
     """What answers the stage's prompts; None where it asks none."""
-    if (isinstance(stage, RerankStage) and stage.asks) or (isinstance(stage, SynthStage) and stage.teacher == "model"):
+    if (isinstance(stage, RerankStage) and stage.asks) or (isinstance(stage, SynthStage) and MODEL in _asked(stage)):
         return stage.engine or config.engine
     return config.engine if isinstance(stage, ExportStage) else None
+
+
+def _asked(stage: SynthStage) -> list[str]:
+    """Whom the steps of a synthesis ask: labels, model, or a name among its engines."""
+    steps = build_steps(stage).values()
+    return [step.engine or stage.teacher for step in steps if hasattr(step, "engine")]  # pyright: ignore
 
 
 def _check_engine(config: Config, name: str, stage: StageConfig) -> None:
@@ -342,8 +370,11 @@ def _needs(config: Config, stage: StageConfig) -> list[str]:
         sharded = ["deepspeed"] if launched and config.launcher.strategy.startswith("zero") else []
         return ["torch", "transformers", "trl", *(["vllm"] if rollout == "vllm" else []), *launched, *sharded]
     asked = engine(config, stage)
-    if asked is None:
-        return []
+    engines = [*([] if asked is None else [asked]), *(stage.engines.values() if isinstance(stage, SynthStage) else ())]
+    return [package for one in engines for package in _engine_needs(one)]
+
+
+def _engine_needs(asked: EngineConfig) -> list[str]:
     if asked.kind == "openai":
         return ["httpx2", "tenacity", *(["transformers"] if asked.openai().tokenizer else [])]
     own = {"vllm": ["vllm"], "cross_encoder": ["sentence_transformers"]}

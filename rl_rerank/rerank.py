@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from rl_rerank import registry
 from rl_rerank.config import Config, PluginConfig
+from rl_rerank.consensus import consensus
 from rl_rerank.engines.base import Engine
 from rl_rerank.paradigms.base import Paradigm, Strategy, check_engine, members
 from rl_rerank.types import Completion, Judgment, Prompt, Ranking, RankingExample, Rollout, Sampling
@@ -27,6 +28,18 @@ def build_paradigm(config: Config, name: str) -> Paradigm:
 
 RETRY_TEMPERATURE = 0.7
 """A greedy answer would only repeat itself, so a prompt is asked again with sampling, under a seed."""
+
+
+class Samples(NamedTuple):
+    """How the answers to a prompt are drawn."""
+
+    number: int = 1
+    temperature: float = 0.0
+    """0 is greedy: all answers to a prompt are then the same."""
+    seed: int = 0
+
+
+GREEDY = Samples()
 
 
 def shuffled(example: RankingExample, seed: int, repeat: int = 0) -> RankingExample:
@@ -64,6 +77,7 @@ def rerank(
     shuffle_seed: int | None = None,
     retries: int = 0,
     retry_seed: int = 0,
+    samples: Samples | None = None,
     progress: str | None = None,
 ) -> tuple[list[Ranking], list[Rollout]]:
     """Rank the candidates of every example.
@@ -74,6 +88,7 @@ def rerank(
     Args:
         shuffle_seed: shows candidates in a seeded random order; None shows them in first-stage order.
         retries: how often a prompt is asked again whose generated answer gives no scores, at RETRY_TEMPERATURE.
+        samples: how answers are drawn, and their consensus taken; None: one greedy answer a prompt.
         progress: label of a progress bar; None shows none.
 
     Returns:
@@ -97,7 +112,7 @@ def rerank(
     with tqdm(desc=progress, unit="prompt", disable=progress is None) as bar:
         while waiting := [query for query in queries if query.ranking is None]:
             prompts = [prompt for query in waiting for prompt in query.prompts]
-            answered = iter(_round(prompts, paradigm, engine, retries=retries, seed=retry_seed, bar=bar))
+            answered = iter(_round(prompts, paradigm, engine, samples or GREEDY, retries, retry_seed, bar))
             for query in waiting:
                 mine = [next(answered) for _ in query.prompts]
                 rollouts += [rollout for attempts in mine for rollout in attempts]
@@ -117,16 +132,22 @@ def answer(prompts: Sequence[Prompt], paradigm: Paradigm, engine: Engine, *, str
 
 
 def _round(
-    prompts: Sequence[Prompt], paradigm: Paradigm, engine: Engine, *, retries: int, seed: int, bar: tqdm
+    prompts: Sequence[Prompt],
+    paradigm: Paradigm,
+    engine: Engine,
+    samples: Samples,
+    retries: int,
+    seed: int,
+    bar: tqdm,
 ) -> list[list[Rollout]]:
     """The answer to each prompt, followed by those that it was asked for again; the last one counts."""
-    attempts = [[rollout] for rollout in _ask(prompts, paradigm, engine, bar=bar)]
+    attempts = [[rollout] for rollout in _ask(prompts, paradigm, engine, samples, bar)]
     for attempt in range(1, retries + 1):
         unusable = [i for i, made in enumerate(attempts) if not made[-1].judgment.scores and not _was_scored(made[-1])]
         if not unusable:
             break
         again = [prompts[i] for i in unusable]
-        sampled = _ask(again, paradigm, engine, bar=bar, temperature=RETRY_TEMPERATURE, seed=seed + attempt)
+        sampled = _ask(again, paradigm, engine, Samples(1, RETRY_TEMPERATURE, seed + attempt), bar)
         for i, rollout in zip(unusable, sampled, strict=True):
             attempts[i].append(rollout)
     return attempts
@@ -136,16 +157,8 @@ def _was_scored(rollout: Rollout) -> bool:
     return rollout.completion.continuations is not None
 
 
-def _ask(
-    prompts: Sequence[Prompt],
-    paradigm: Paradigm,
-    engine: Engine,
-    *,
-    bar: tqdm,
-    temperature: float = 0.0,
-    seed: int = 0,
-) -> list[Rollout]:
-    """One answer a prompt. Prompts that ask the same of the engine are one call, whatever their paradigms."""
+def _ask(prompts: Sequence[Prompt], paradigm: Paradigm, engine: Engine, samples: Samples, bar: tqdm) -> list[Rollout]:
+    """One answer a prompt, or the consensus of several. Prompts that ask the same of the engine are one call."""
     bar.total = bar.n + len(prompts)
     demands = {name: _Demand(p.continuations, p.max_completion_tokens) for name, p in members(paradigm).items()}
     own = _Demand(paradigm.continuations, paradigm.max_completion_tokens)
@@ -155,12 +168,12 @@ def _ask(
         if continuations := prompt.continuations or demand.continuations:
             demand = _Demand(continuations, 0)
         groups.setdefault(demand, []).append(i)
-    completions: dict[int, Completion] = {}
+    completions: dict[int, list[Completion]] = {}
     for demand, places in groups.items():
         asked = [prompts[i] for i in places]
-        completions |= zip(places, _complete(asked, demand, engine, temperature, seed, bar), strict=True)
+        completions |= zip(places, _complete(asked, demand, engine, samples, bar), strict=True)
     return [
-        Rollout(prompt, completions[i], paradigm.parse(prompt, completions[i], strict=False))
+        consensus([Rollout(prompt, c, paradigm.parse(prompt, c, strict=False)) for c in completions[i]])
         for i, prompt in enumerate(prompts)
     ]
 
@@ -173,14 +186,14 @@ class _Demand(NamedTuple):
 
 
 def _complete(
-    prompts: Sequence[Prompt], demand: _Demand, engine: Engine, temperature: float, seed: int, bar: tqdm
-) -> list[Completion]:
+    prompts: Sequence[Prompt], demand: _Demand, engine: Engine, samples: Samples, bar: tqdm
+) -> list[list[Completion]]:
     def move(*_: object) -> None:
         bar.update()
 
     # An engine that is to tell of every answer may ask for fewer at a time.
     done = None if bar.disable else move
     if demand.continuations:
-        return engine.score(prompts, demand.continuations, done)
-    sampling = Sampling(demand.max_tokens, temperature=temperature, seed=seed)
-    return [completion for [completion] in engine.generate(prompts, sampling, done)]
+        return [[completion] for completion in engine.score(prompts, demand.continuations, done)]
+    sampling = Sampling(demand.max_tokens, samples.temperature, num_generations=samples.number, seed=samples.seed)
+    return engine.generate(prompts, sampling, done)

@@ -37,6 +37,8 @@ class TeacherOutput:
     docids: tuple[str, ...]
     """The docids behind identifiers 1..n of the prompt that the teacher saw."""
     text: str
+    prompt: str = ""
+    """The first 16 digits of the sha256 of what it was asked."""
 
 
 @dataclass(frozen=True, slots=True)

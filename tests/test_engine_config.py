@@ -12,6 +12,7 @@ from rl_rerank.compose import compose
 from rl_rerank.config import Config, EngineConfig
 
 SERVED = ["engine=openai", "engine.args.model=m"]
+TEACHER = ["recipe=answers", "stages.synth.teacher=model"]
 PAIRS = ["engine=cross_encoder", "engine.args.model=a/folder"]
 
 
@@ -51,7 +52,7 @@ def test_an_unknown_kind_is_refused():
         ("sft_eval", SERVED, "model=format cannot be asked through engine.kind=openai, which has a model of its own"),
         ("untrained", SERVED, "scores 'yes' and 'no' at the answer position. A server is asked for these only if"),
         ("untrained", [*PAIRS, "paradigm=listwise"], "so paradigm must be pointwise and format_prompts empty"),
-        ("synth", [*PAIRS, "stages.synth.teacher=model"], "needs generated answers, which a cross-encoder does not"),
+        ("synth", [*PAIRS, *TEACHER], "needs generated answers, which a cross-encoder does not"),
     ],
 )
 def test_what_an_engine_cannot_do_is_refused_before_any_work(stage, overrides, says):
@@ -61,7 +62,7 @@ def test_what_an_engine_cannot_do_is_refused_before_any_work(stage, overrides, s
 
 
 def test_a_teacher_can_be_served_where_the_rest_of_the_experiment_is_not():
-    served = ["+engine@stages.synth.engine=openai", "stages.synth.engine.args.model=m", "stages.synth.teacher=model"]
+    served = ["+engine@stages.synth.engine=openai", "stages.synth.engine.args.model=m", *TEACHER]
     config = quickstart(*served)
     for name, stage in config.stages.items():
         plan._check_engine(config, name, stage)
@@ -72,10 +73,11 @@ def test_a_teacher_can_be_served_where_the_rest_of_the_experiment_is_not():
 
 
 def test_how_a_server_is_reached_and_paid_does_not_make_a_stage_out_of_date():
-    teacher = ["stages.synth.teacher=model", *SERVED]
+    teacher = [*TEACHER, *SERVED]
     before = ledger.record(quickstart(*teacher), "synth")
     costs = ["engine.args.max_cost=5", "engine.args.prompt_price=1", "engine.args.concurrency=2"]
     elsewhere = ["engine.args.base_url=http://localhost:8000/v1", "journal=other.sqlite"]
+    elsewhere += ["stages.synth.shards=4", "stages.synth.budget.max_tokens=9"]
     assert ledger.record(quickstart(*teacher, *costs, *elsewhere), "synth") == before
     for change in ("engine.args.model=n", "engine.args.revision=2", "engine.args.body={top_k: 1}"):
         assert ledger.record(quickstart(*teacher, change), "synth") != before
@@ -84,8 +86,8 @@ def test_how_a_server_is_reached_and_paid_does_not_make_a_stage_out_of_date():
 @pytest.mark.parametrize(
     ("overrides", "stage", "missing", "extra"),
     [
-        ([*SERVED, "stages.synth.teacher=model"], "synth", "tenacity", "openai"),
-        ([*SERVED, "stages.synth.teacher=model", "engine.args.tokenizer=x"], "synth", "transformers", "train"),
+        ([*SERVED, *TEACHER], "synth", "tenacity", "openai"),
+        ([*SERVED, *TEACHER, "engine.args.tokenizer=x"], "synth", "transformers", "train"),
         (PAIRS, "untrained", "sentence_transformers", "cross-encoder"),
     ],
 )
@@ -94,3 +96,25 @@ def test_a_missing_extra_is_named(monkeypatch, overrides, stage, missing, extra)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else name)
     with pytest.raises(ImportError, match=rf"stage '{stage}' needs {missing}, .*rl-rerank\[{extra}\]"):
         plan.check_installed(config, [stage])
+
+
+def test_a_recipe_that_asks_nobody_or_somebody_unknown_is_refused():
+    config = quickstart("stages.synth.teacher=model")
+    with pytest.raises(ValueError, match=r"synth\.teacher=model answers in the steps .* such as recipe=answers"):
+        plan.validate(config)
+    config = quickstart("recipe=answers", "stages.synth.steps.answers.params.engine=gpt")
+    with pytest.raises(LookupError, match="asks the engine 'gpt', which is none of labels, model and the engines"):
+        plan.validate(config)
+
+
+def test_engines_of_single_steps_are_part_of_what_a_stage_was_made_with():
+    named = [
+        "recipe=grouprank",
+        "+engine@stages.synth.engines.big=openai",
+        "stages.synth.engines.big.args.model=m",
+        "stages.synth.steps.all_at_once.params.engine=big",
+    ]
+    before = ledger.record(quickstart(*named), "synth")
+    assert before["stages"]["synth"]["engines"]["big"]["model"] == "m"
+    assert ledger.record(quickstart(*named, "stages.synth.engines.big.args.concurrency=3"), "synth") == before
+    assert ledger.record(quickstart(*named, "stages.synth.engines.big.args.revision=2"), "synth") != before

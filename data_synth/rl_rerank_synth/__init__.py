@@ -1,9 +1,5 @@
-"""The data-synthesis steps.
+"""The steps of data synthesis.
 
-A step is a frozen dataclass, declared under the entry-point group `rl_rerank.step` and called once a paradigm:
-
-    step(examples, paradigm_name, paradigm, count, context) -> iterator of rows
-
-`context` is a `rl_rerank.stages.synth.StepContext`. A row is `{qid, paradigm, docids, target, teacher}` with docids in
-prompt order. The stage takes the first `count` rows and writes them.
+A step is a frozen dataclass, declared under the entry-point group `rl_rerank.step`, that makes a stream of examples of
+another: `step(examples, context) -> iterator of examples`. `rl_rerank.synthesis.step` says what it may rely on.
 """

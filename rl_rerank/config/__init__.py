@@ -13,9 +13,9 @@ from rl_rerank.config.experiment import (
     HubConfig,
     LauncherConfig,
     ModelConfig,
-    PluginConfig,
     RewardConfig,
 )
+from rl_rerank.config.plugin import PluginConfig
 from rl_rerank.config.stages import (
     ALGORITHMS,
     REFERENCE_ROLES,
@@ -31,6 +31,7 @@ from rl_rerank.config.stages import (
     RerankStage,
     SFTStage,
     StageConfig,
+    SynthBudget,
     SynthStage,
     TrainingStage,
     trained,
@@ -66,6 +67,7 @@ __all__ = [
     "RewardConfig",
     "SFTStage",
     "StageConfig",
+    "SynthBudget",
     "SynthStage",
     "TrainingStage",
     "build",

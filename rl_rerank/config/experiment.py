@@ -7,6 +7,7 @@ from typing import Any
 
 from rl_rerank.config.building import one_of
 from rl_rerank.config.engine import EngineConfig
+from rl_rerank.config.plugin import PluginConfig
 from rl_rerank.config.stages import StageConfig
 
 
@@ -66,16 +67,6 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
-
-
-@dataclass(kw_only=True)
-class PluginConfig:
-    """A plugin and its parameters."""
-
-    name: str = ""
-    target: str | None = None
-    """`package.module:Attribute` or `path/to/file.py:Attribute`, for code that is not registered."""
-    params: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)

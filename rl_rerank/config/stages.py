@@ -8,6 +8,7 @@ from typing import Any
 
 from rl_rerank.config.building import one_of
 from rl_rerank.config.engine import EngineConfig
+from rl_rerank.config.plugin import PluginConfig
 
 
 @dataclass(kw_only=True)
@@ -71,25 +72,64 @@ class TrainingStage(StageConfig):
 
 
 @dataclass(kw_only=True)
-class SynthStage(StageConfig):
-    """Write training examples: prompts with the answers that a teacher gives."""
+class SynthBudget:
+    """Where synthesis stops by itself; it goes on with more when it is started again. Counted over all starts but for
+    the seconds, and looked at before every round of prompts of a process."""
 
+    max_tokens: int | None = None
+    """Of completions, and of prompts where the engine counts these."""
+    max_cost: float | None = None
+    """At the prices of `engine.args`, over all engines."""
+    max_seconds: float | None = None
+    """Of one start."""
+
+
+@dataclass(kw_only=True)
+class SynthStage(StageConfig):
+    """Make training data: examples go through `steps`, one after the other, and what comes out is written."""
+
+    steps: dict[str, PluginConfig] = field(default_factory=dict)
+    """A name of your choice -> a synthesis step and its parameters, in order; the step is named after its place where
+    `name` is empty. conf/recipe has ready lists. Empty: the examples as they are."""
     teacher: str = "labels"
-    """`labels`: a template over the collection's judgments; `model`: the configured model through the engine; or an
-    installed step's name."""
+    """Who answers in steps that name no engine: `labels`, an oracle over the collection's judgments; or `model`, the
+    configured model through the engine."""
+    noise: float = 0.0
+    """teacher=labels: standard deviation of its errors, in grades, drawn anew for every prompt and sample."""
     mixture: dict[str, int] = field(default_factory=lambda: {"pointwise": 400})
-    """paradigm -> number of rows. Parameters of a paradigm stand under `paradigms`."""
+    """paradigm -> number of SFT rows. Rows of a paradigm that a step answers are these answers; of any other, the
+    answers that the labels call for. Parameters of a paradigm stand under `paradigms`."""
     engine: EngineConfig | None = None
     """teacher=model: what the teacher answers through; null: the experiment's engine."""
-    min_ndcg: float = 0.0
-    """teacher=model: keep answers whose nDCG over the prompt's documents is at least this."""
-    temperature: float = 0.0
+    engines: dict[str, EngineConfig] = field(default_factory=dict)
+    """Further engines, which steps name."""
+    inputs: str = "queries"
+    """What enters the first step: `queries` of the training split with their candidates; or `passages` of the corpus,
+    each an example of its own that stands for its query until a step writes one."""
+    outputs: list[str] = field(default_factory=list)
+    """Beside examples.jsonl, rows.jsonl and the card: parquet (examples.parquet), retriever (retriever.jsonl)."""
+    licence: str = ""
+    """Of the texts, for the card."""
+    chunk: int = 64
+    """Examples that are asked about together, and written together."""
+    shards: int = 1
+    """Processes that share the work. What is written does not depend on them."""
+    budget: SynthBudget = field(default_factory=SynthBudget)
     seed: int = 1
 
     def __post_init__(self) -> None:
+        one_of("synth stage: inputs", self.inputs, ("queries", "passages"))
+        one_of("synth stage: teacher", self.teacher, ("labels", "model"))
+        for output in self.outputs:
+            one_of("synth stage: outputs", output, ("parquet", "retriever"))
         for name, count in self.mixture.items():
             if count < 0:
                 raise ValueError(f"synth stage: mixture.{name} must be 0 or more; got {count}")
+        for name in ("chunk", "shards"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"synth stage: {name} must be at least 1; got {getattr(self, name)}")
+        if self.noise < 0:
+            raise ValueError(f"synth stage: noise must be 0 or more; got {self.noise}")
 
 
 @dataclass(kw_only=True)

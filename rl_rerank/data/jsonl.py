@@ -14,11 +14,13 @@ from rl_rerank.data.records import Collection, Document, Omissions, Query
 
 @dataclass(frozen=True)
 class JsonLines:
-    """Reads a line `{qid, query, candidates: [{docid, text, title, score}], qrels: {docid: grade}, excluded, split}`.
+    """Reads a line `{qid, query, candidates: [{docid, text, title, score, features}], qrels: {docid: grade}, excluded,
+    split}`.
 
     Candidates stand in first-stage order, and no document of the list `excluded` is one. All but qid, query, docid and
     text may be absent. `instruction` says more of what is sought, `order` is a gold order of docids, best first, and
     `scores` has a gold score for each docid that it names: rewards such as multiview and erank compare with these.
+    `features` are numbers and texts by name.
     """
 
     path: str
@@ -46,6 +48,7 @@ class Reader:
         self.queries: list[Query] = []
         self.qrels: dict[str, dict[str, int]] = {}
         self.runs: dict[str, list[tuple[str, float | None]]] = {}
+        self.features: dict[str, dict[str, dict[str, float | str]]] = {}
         self.excluded: dict[str, set[str]] = {}
         self.omissions = Omissions()
         self._first: dict[str, str] = {}
@@ -54,7 +57,7 @@ class Reader:
     def collection(self) -> Collection:
         """What was read."""
         warnings = self.omissions.sentences()
-        return Collection(self.documents, self.queries, self.qrels, self.runs, self.excluded, warnings)
+        return Collection(self.documents, self.queries, self.qrels, self.runs, self.excluded, warnings, self.features)
 
     def add(self, place: str, row: dict[str, Any]) -> None:
         """Read one row; `place` is where it stands, for errors."""
@@ -68,7 +71,7 @@ class Reader:
         excluded = _excluded(row.get("excluded"), place, self.spaced)
         gold = _order(row.get("order"), place, self.spaced), _scores(row.get("scores"), place, self.spaced)
         instruction = string(row, ("instruction",), place, "")
-        run = self._candidates(row.get("candidates"), place)
+        run, features = self._candidates(row.get("candidates"), place)
         if not text.strip():
             self.omissions.add("empty queries skipped", f"{place}, qid {qid!r}")
             return
@@ -77,11 +80,17 @@ class Reader:
         if excluded:
             self.excluded[qid] = excluded
         self.runs[qid] = run
+        if features:
+            self.features[qid] = features
 
-    def _candidates(self, values: Any, place: str) -> list[tuple[str, float | None]]:
+    def _candidates(
+        self, values: Any, place: str
+    ) -> tuple[list[tuple[str, float | None]], dict[str, dict[str, float | str]]]:
+        """(docid, score) of each, best first; docid -> features of those that have any."""
         if not isinstance(values, list):
             raise ValueError(f"{place}: candidates must be a list of objects; got {values!r:.80}")
         run: dict[str, float | None] = {}
+        features: dict[str, dict[str, float | str]] = {}
         for number, value in enumerate(values, start=1):
             spot = f"{place}: candidate {number}"
             if not isinstance(value, dict):
@@ -95,7 +104,9 @@ class Reader:
                 continue
             self._enter(docid, document, spot)
             run[docid] = _score(value.get("score"), spot)
-        return list(run.items())
+            if known := _features(value.get("features"), spot):
+                features[docid] = known
+        return list(run.items()), features
 
     def _enter(self, docid: str, document: Document, spot: str) -> None:
         if self.documents.setdefault(docid, document) != document:
@@ -146,6 +157,17 @@ def _scores(value: Any, place: str, spaced: bool) -> dict[str, float] | None:
         if score is not None:
             found[trec.one_word(docid) if spaced else docid] = score
     return found
+
+
+def _features(values: Any, spot: str) -> dict[str, float | str]:
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ValueError(f"{spot}: features must be an object name -> number or text; got {values!r:.80}")
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            raise ValueError(f"{spot}: the feature {name!r} must be a number or a text; got {value!r:.80}")
+    return values
 
 
 def _score(value: Any, spot: str) -> float | None:

@@ -20,7 +20,7 @@ from rl_rerank.data.records import Collection, Omissions, Query, Source
 from rl_rerank.data.store import Row, Store, write
 
 # Part of the fingerprint: raise it when the same files are to give another store.
-_VERSION = 3
+_VERSION = 4
 _LEFT_BEHIND = 24 * 3600
 
 log = logging.getLogger(__name__)
@@ -189,7 +189,9 @@ def _row(
             best = min(relevant, key=lambda d: (-qrels[d], position.get(d, len(run)), d))
             candidates[depth - 1 :] = []
             candidates.append((best, dict(run).get(best)))
-    return Row(query.qid, query.text, tuple(candidates), qrels, query.instruction, query.order, query.scores)
+    known = collection.features.get(query.qid, {})
+    features = {docid: known[docid] for docid, _ in candidates if docid in known} or None
+    return Row(query.qid, query.text, tuple(candidates), qrels, query.instruction, query.order, query.scores, features)
 
 
 def _limited(

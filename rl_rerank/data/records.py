@@ -51,6 +51,8 @@ class Collection:
     """qid -> docids that must not be candidates, such as the paper that a question was made from."""
     warnings: tuple[str, ...] = ()
     """What was left out, a sentence each."""
+    features: Mapping[str, Mapping[str, Mapping[str, float | str]]] = field(default_factory=dict)
+    """qid -> docid -> what else is known of a candidate, such as its place on a screen."""
 
 
 @runtime_checkable

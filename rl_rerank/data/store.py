@@ -27,6 +27,8 @@ class Row(NamedTuple):
     instruction: str = ""
     order: tuple[str, ...] | None = None
     scores: Mapping[str, float] | None = None
+    features: Mapping[str, Mapping[str, float | str]] | None = None
+    """docid -> what else is known of the candidate."""
 
 
 class Store:
@@ -64,6 +66,22 @@ class Store:
         with (self._directory / _DOCUMENTS).open("rb") as documents:
             return [self._example(row, split, documents, known) for row in rows]
 
+    def part(self, split: str, start: int, stop: int) -> list[RankingExample]:
+        """The examples at the places from `start` to before `stop`; what is not asked for is not read."""
+        offsets = list(self._meta["offsets"].get(split, {}).values())[start:stop]
+        known: dict[int, Document] = {}
+        with (
+            (self._directory / f"{split}.jsonl").open("rb") as rows,
+            (self._directory / _DOCUMENTS).open("rb") as documents,
+        ):
+            return [self._example(_read_line(rows, offset), split, documents, known) for offset in offsets]
+
+    def size(self, split: str) -> int:
+        """How many examples a split holds; LookupError for one that holds none."""
+        if split not in self.splits:
+            raise LookupError(f"the data have no split {split!r}; they have: {', '.join(self.splits) or 'none'}")
+        return len(self._meta["offsets"][split])
+
     def example(self, qid: str) -> RankingExample:
         """The example of one query; LookupError if there is none."""
         for split, offsets in self._meta["offsets"].items():
@@ -85,20 +103,20 @@ class Store:
         return {qid: grades for qid, grades in judged.items() if grades}
 
     def _rows(self, split: str) -> list[dict[str, Any]]:
-        if split not in self.splits:
-            raise LookupError(f"the data have no split {split!r}; they have: {', '.join(self.splits) or 'none'}")
+        self.size(split)
         return paths.read_jsonl(self._directory / f"{split}.jsonl")
 
     def _example(
         self, row: dict[str, Any], split: str, documents: BinaryIO, known: dict[int, Document]
     ) -> RankingExample:
         candidates: list[Candidate] = []
+        features = row.get("features", {})
         for rank, (docid, score, offset) in enumerate(row["candidates"], start=1):
             if offset not in known:
                 line = _read_line(documents, offset)
                 known[offset] = Document(line["title"], line["text"], tuple(line["images"]))
             title, text, images = known[offset]
-            candidates.append(Candidate(docid, text, title, images, rank, score))
+            candidates.append(Candidate(docid, text, title, images, rank, score, features.get(docid, {})))
         return RankingExample(
             qid=row["qid"],
             query=row["query"],
@@ -152,7 +170,7 @@ def write(
 def _line(row: Row, where: Mapping[str, int]) -> dict[str, Any]:
     candidates = [(docid, score, where[docid]) for docid, score in row.candidates]
     line: dict[str, Any] = {"qid": row.qid, "query": row.query, "candidates": candidates, "qrels": dict(row.qrels)}
-    known = {"instruction": row.instruction or None, "order": row.order, "scores": row.scores}
+    known = {"instruction": row.instruction or None, "order": row.order, "scores": row.scores, "features": row.features}
     return line | {name: value for name, value in known.items() if value is not None}
 
 

@@ -10,6 +10,10 @@ from typing import Any, Protocol, TypeAlias
 from rl_rerank.types import Completion, Prompt, Sampling
 
 
+class CapReached(ValueError):
+    """The next request may cost more than is left of a cap."""
+
+
 class Capability(StrEnum):
     """What an engine can do beyond generating text."""
 

@@ -16,6 +16,7 @@ import httpx2
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from rl_rerank.config import OpenAIArgs
+from rl_rerank.engines.base import CapReached
 
 logger = logging.getLogger(__name__)
 logging.getLogger("httpx2").setLevel(logging.WARNING)  # It notes every request.
@@ -223,7 +224,7 @@ class _Round(Generic[T]):
         async with self.freed:
             await self.freed.wait_for(lambda: self._fits(most) or not self.num_under_way)
             if not self._fits(most):
-                raise ValueError(
+                raise CapReached(
                     f"engine.args.max_cost={self.args.max_cost}: {self.client.cost:.6g} is spent and the next request "
                     f"may cost {most:.2g}. With a higher cap the same command goes on from here"
                 )

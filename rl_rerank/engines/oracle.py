@@ -33,8 +33,8 @@ class Oracle:
         Args:
             target: a paradigm's; it is given examples whose grades have the errors, and may be fractions.
             noise: standard deviation of the errors, in grades.
-            fresh: draw the errors for every prompt, so that the oracle contradicts itself. Otherwise there is one for
-                each document of a query, whichever paradigm asks.
+            fresh: draw the errors for every prompt and sample, so that the oracle contradicts itself; greedy samples of
+                one prompt are the same. Otherwise there is one for each document of a query, whichever paradigm asks.
         """
         self._target = target
         self._noise = noise
@@ -51,7 +51,9 @@ class Oracle:
         self, prompts: Sequence[Prompt], sampling: Sampling, done: Sink | None = None
     ) -> list[list[Completion]]:
         self.batch_sizes.append(len(prompts))
-        found = [[Completion(self._target(self._seen(p), p))] * sampling.num_generations for p in prompts]
+        samples = range(sampling.first, sampling.first + sampling.num_generations)
+        draws = [f":{sampling.seed}:{n}" if sampling.temperature else "" for n in samples]
+        found = [[Completion(self._target(self._seen(p, draw), p)) for draw in draws] for p in prompts]
         tell(done, found)
         return found
 
@@ -78,13 +80,13 @@ class Oracle:
         surplus = [min(known) - 1000.0] * (len(continuations) - len(known))
         return dict(zip(continuations, known + surplus, strict=True))
 
-    def _seen(self, prompt: Prompt) -> RankingExample:
+    def _seen(self, prompt: Prompt, sample: str = "") -> RankingExample:
         """The prompt's example with errors in its grades."""
         if not self._fresh:
             return self._examples[prompt.qid]
         example = self._examples[prompt.qid]
         shown = tuple(example.candidate(docid) for docid in prompt.docids)
-        return self._with_errors(replace(example, candidates=shown), f"{prompt.qid}:{prompt.docids}")
+        return self._with_errors(replace(example, candidates=shown), f"{prompt.qid}:{prompt.docids}{sample}")
 
     def _with_errors(self, example: RankingExample, key: str) -> RankingExample:
         grades: dict[str, Any] = {**example.qrels}

@@ -77,12 +77,17 @@ def protocol(config: Config, stage: RerankStage, store: Store, paradigm: Paradig
     is_cut = engine.is_local or (engine.kind == "openai" and engine.openai().tokenizer is not None)
     asking = {
         "paradigm": _identity(config, stage.paradigm or config.paradigm),
-        "template": _digest(map(_words, members(paradigm).values())),
+        "template": template(paradigm),
         "max_prompt_tokens": config.model.max_prompt_tokens if is_cut else None,
         "max_passage_tokens": config.model.max_passage_tokens if is_cut else None,
         "long_documents": _long_documents(stage.long_documents),
     }
     return Protocol(**asdict(task) | asking)
+
+
+def template(paradigm: Paradigm) -> str:
+    """The sha256 of the words that the paradigm asks with."""
+    return _digest(map(_words, members(paradigm).values()))
 
 
 def write(folder: Path, made_under: Protocol) -> None:

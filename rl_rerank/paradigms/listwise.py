@@ -22,8 +22,8 @@ from rl_rerank.constraints import Permutation
 from rl_rerank.paradigms.answers import thought, written
 from rl_rerank.paradigms.base import Strategy
 from rl_rerank.paradigms.labels import NUMBERS, order
-from rl_rerank.paradigms.messages import contract, numbered, query, question
-from rl_rerank.paradigms.windows import check_windows, slide, training_window
+from rl_rerank.paradigms.messages import contract, in_turns, numbered, query, question
+from rl_rerank.paradigms.windows import check_windows, settle, slide, training_window
 from rl_rerank.types import Completion, Judgment, Prompt, RankingExample
 
 LONGEST = 100
@@ -38,6 +38,10 @@ class Listwise:
     """How far the window moves; None: half of it."""
     passes: int = 1
     """How often the window slides over the list."""
+    settle: bool = False
+    """Inference: passes go over what the ones before have not settled, until every rank is: labels for a whole list."""
+    turns: bool = False
+    """Show each document in a message of its own, which the model has acknowledged, as RankGPT does."""
     complete: bool = True
     """Inference: an answer that leaves documents out is completed with these, in the order shown, behind those that it
     names. It counts as malformed either way; False: nothing of it is used."""
@@ -59,6 +63,11 @@ class Listwise:
             raise ValueError(f"listwise: stride={self.stride} needs a window that moves; window is null")
         if self.passes < 1:
             raise ValueError(f"listwise: passes must be at least 1; got {self.passes}")
+        if self.settle and (self.window is None or self.passes > 1 or self.stride == self.window):
+            raise ValueError(
+                f"listwise: settle=true makes as many passes as it needs, each of which settles window - stride ranks; "
+                f"got window={self.window}, stride={self.stride}, passes={self.passes}"
+            )
         if self.constrained and self.reasoning:
             raise ValueError("listwise: constrained=true holds the whole completion to a permutation: no reasoning")
 
@@ -75,8 +84,12 @@ class Listwise:
                 f"for an answer about {LONGEST}; set the parameter window, and it slides over them"
             )
         form = contract("Answer with all identifiers, most relevant first, like [2] > [1].", reasoning=self.reasoning)
-        user = [*query(example), *numbered(example, docids), form]
-        asked = question(example, docids, self.name, "Rank the passages by relevance to the query.", user)
+        system = "Rank the passages by relevance to the query."
+        if self.turns:
+            asked = in_turns(example, docids, self.name, system, form)
+        else:
+            user = [*query(example), *numbered(example, docids), form]
+            asked = question(example, docids, self.name, system, user)
         return replace(asked, constraint=Permutation(len(docids))) if self.constrained else asked
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
@@ -94,4 +107,6 @@ class Listwise:
 
     def strategy(self, example: RankingExample) -> Strategy:
         window = self.window or max(len(example.docids), 2)
+        if self.settle:
+            return settle(example, self.prompt, window, self.stride)
         return slide(example, self.prompt, window, self.stride, self.passes)

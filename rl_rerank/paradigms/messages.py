@@ -50,6 +50,21 @@ def numbered(example: RankingExample, docids: Sequence[str], name: Callable[[int
     ]
 
 
+def in_turns(example: RankingExample, docids: Sequence[str], paradigm: str, system: str, form: Segment) -> Prompt:
+    """A conversation in which every document is a turn, and the last one asks.
+
+    After RankGPT, Sun et al. 2023, https://arxiv.org/abs/2304.09542.
+    """
+    opening = [*query(example), ours(f"\n{len(docids)} passages follow, each with its identifier.")]
+    turns = [Message("user", tuple(opening)), Message("assistant", (ours("Okay, please provide the passages."),))]
+    for identifier, docid in enumerate(docids, start=1):
+        [first, *shown] = passage(example.candidate(docid), f"[{identifier}]")
+        turns.append(Message("user", (ours(first.text.lstrip("\n")), *shown)))
+        turns.append(Message("assistant", (ours(f"Received passage [{identifier}]."),)))
+    last = Message("user", (*query(example), form))
+    return Prompt(example.qid, tuple(docids), (Message("system", (ours(system),)), *turns, last), paradigm)
+
+
 def contract(text: str, *, reasoning: bool) -> Segment:
     """The line that says how to answer."""
     asked = f"Think in <think></think>, then answer in <answer></answer>. {text}" if reasoning else text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from rl_rerank.paradigms.base import Strategy
 from rl_rerank.paradigms.ordering import Counts, rank_by_order
@@ -25,6 +26,33 @@ def windows(n: int, window: int, stride: int) -> list[tuple[int, int]]:
         if start == 0:
             return spans
         end -= stride
+
+
+def settle(
+    example: RankingExample,
+    prompt: Callable[[RankingExample, Sequence[str]], Prompt],
+    window: int,
+    stride: int | None,
+) -> Strategy:
+    """A pass over all documents settles the first window - stride ranks, the next over the rest as many, to the end.
+
+    N = 100, window 20 and stride 10 take 9 + 8 + ... + 1 = 45 prompts in 9 passes. Source: Liu et al. 2024,
+    https://arxiv.org/abs/2412.14574; that later passes go over the rest alone is from an account of it, not read there.
+    """
+    step = stride or window // 2
+    settled: list[str] = []
+    rest, counts = list(example.docids), Counts()
+    while rest:
+        ranking = yield from slide(
+            replace(example, candidates=tuple(map(example.candidate, rest))), prompt, window, step
+        )
+        counts.num_prompts += ranking.num_prompts
+        counts.num_malformed += ranking.num_malformed
+        counts.num_fallbacks += ranking.num_fallbacks
+        best = len(rest) if len(rest) <= window else window - step
+        settled += ranking.docids[:best]
+        rest = list(ranking.docids[best:])
+    return rank_by_order(example.qid, settled, **vars(counts))
 
 
 def slide(

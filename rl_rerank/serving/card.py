@@ -1,4 +1,4 @@
-"""The README.md of an exported model and of synthesised rows, with the hub's front matter. Free of torch."""
+"""The README.md of an exported model with the hub's front matter. Free of torch."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def model(config: Config, stage: ExportStage, name: str) -> str:
     matter["tags"] = ["rl-rerank", "reranker", config.paradigm, kind]
     rewards = ", ".join(f"{reward} x {term.weight:g}" for reward, term in config.rewards.items()) or "none"
     return f"""\
-{_front_matter(matter)}
+{front_matter(matter)}
 # {config.experiment or name}
 
 A {config.paradigm} reranker, trained with rl-rerank (stage `{stage.model}`).
 
 - Base model: {base}.
-- Data: {_source(config)}, {config.data.depth} first-stage candidates a query.
+- Data: {source(config)}, {config.data.depth} first-stage candidates a query.
 - Rewards: {rewards}.
 - Prompts of at most {config.model.max_prompt_tokens} tokens; how to ask stands in `{contract.FILE}`.
 
@@ -59,52 +59,8 @@ reranker.rank("a query", ["one document", "another document"])  # [(index, score
 {_results(config, stage)}"""
 
 
-def dataset(config: Config, name: str, summary: Mapping[str, Any]) -> str:
-    """The card of the rows that synth stage `name` writes.
-
-    Args:
-        summary: the stage's summary.json.
-    """
-    files = [{"split": "train", "path": "rows.jsonl"}]
-    matter = {
-        "task_categories": ["text-ranking"],
-        "tags": ["rl-rerank", "reranker", "synthetic"],
-        "configs": [{"config_name": "default", "data_files": files}],
-    }
-    teacher = f"`{Path(summary['teacher']).name}`"  # One of your own can be path/to/file.py:Class.
-    if summary["teacher"] == "model":
-        teacher += f" ({model_name(config.model)})"
-    counts = "\n".join(
-        f"| {paradigm} | {n['asked']} | {n['rows']} | "
-        f"{', '.join(f'{k} {v}' for k, v in n.items() if k not in ('asked', 'rows'))} |"
-        for paradigm, n in summary["paradigms"].items()
-    )
-    return f"""\
-{_front_matter(matter)}
-# {config.experiment or name}: answers for training a reranker
-
-Prompts that rl-rerank makes of a query and its candidates, with a teacher's answers (stage `{name}`).
-
-- **The rows hold ids, not texts**: `qid` and `docids` are those of the data below, from which prompts are made again.
-- Data: {_source(config)}, {config.data.depth} first-stage candidates a query, fingerprint `{summary["data"]}`.
-- Teacher: {teacher}.
-- Seed: {summary["seed"]}.
-
-| paradigm | asked for | rows | answers |
-| --- | ---: | ---: | --- |
-{counts}
-
-| column | holds |
-| --- | --- |
-| `qid` | the query's id |
-| `paradigm` | how the prompt asks |
-| `docids` | the ids of the documents that the prompt shows, in its order |
-| `target` | the teacher's answer |
-| `teacher` | what gave it |
-"""
-
-
-def _front_matter(values: Mapping[str, Any]) -> str:
+def front_matter(values: Mapping[str, Any]) -> str:
+    """What the hub reads at the top of a card."""
     return f"---\n{yaml.safe_dump(dict(values), sort_keys=False)}---\n"
 
 
@@ -112,7 +68,8 @@ def _is_hub_id(path: str) -> bool:
     return HUB_ID.fullmatch(path) is not None and not Path(path).is_dir()
 
 
-def _source(config: Config) -> str:
+def source(config: Config) -> str:
+    """Where the data are from, without a place of this machine."""
     return f"source `{config.data.source}`" + (f" ({Path(config.data.path).name})" if config.data.path else "")
 
 

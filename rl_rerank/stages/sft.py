@@ -12,6 +12,7 @@ from trl.trainer.sft_config import SFTConfig
 
 from rl_rerank import data, lengths
 from rl_rerank.config import Config, SFTStage
+from rl_rerank.data.examples import ExampleFile
 from rl_rerank.engines import checkpoint
 from rl_rerank.paths import read_jsonl
 from rl_rerank.rendering import Renderer
@@ -45,8 +46,8 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
 def _completion_trainer(config: Config, stage: SFTStage, start: Path, tokenizer: Any, arguments: SFTConfig) -> Trainer:
     rows = read_jsonl(Path(config.run_dir) / stage.data / "rows.jsonl")
     paradigms = {kind: build_paradigm(config, kind) for kind in {row["paradigm"] for row in rows}}
-    store = data.prepare(config.data, Path(config.run_dir) / "data")
-    dataset = tokenised(rows, store, paradigms, checkpoint.renderer(config.model, start))
+    examples = ExampleFile(Path(config.run_dir) / stage.data / "examples.jsonl")
+    dataset = tokenised(rows, examples, paradigms, checkpoint.renderer(config.model, start))
     logger.info("sft on %d rows, %d tokens", len(dataset), sum(map(len, dataset["input_ids"])))
     return AnswerTrainer(
         model=checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code),

@@ -1,100 +1,121 @@
-"""Synthesis: write training rows, prompts with the answers that a teacher gives.
+"""Synthesis: take the training examples through the steps of a recipe, and write what training reads.
 
-Left behind: rows.jsonl `{qid, paradigm, docids (prompt order), target, teacher}` and summary.json.
+Left behind: examples.jsonl, which `data=jsonl` reads; rows.jsonl `{qid, paradigm, docids (prompt order), target,
+teacher}`, which an sft stage reads; the outputs that are asked for; summary.json; and the data card, README.md and
+index.html.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from rl_rerank import data, paths, registry
+from rl_rerank import data, paths
 from rl_rerank.config import Config, SynthStage
-from rl_rerank.engines.base import Engine
-from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.data import Store
+from rl_rerank.data.examples import ExampleFile
 from rl_rerank.rerank import build_paradigm
-from rl_rerank.serving import card
-from rl_rerank.types import RankingExample
+from rl_rerank.synthesis import card, rows, runner
+from rl_rerank.synthesis.runner import Outcome
+from rl_rerank.synthesis.statistics import Statistics
+from rl_rerank.synthesis.worker import build_steps
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class StepContext:
-    """What a step may use beside its arguments, and where it leaves its counts."""
-
-    config: Config
-    stage: SynthStage
-    directory: Path
-    """The stage's folder, for what a step keeps across a kill."""
-    counts: Counter[str] = field(default_factory=Counter)
-    """What became of the answers, by name, such as kept, malformed, filtered. Goes into summary.json."""
-    engine: Engine | None = None
-    """The engine that a step has built. The stage closes it after the last paradigm."""
-
-
-class Step(Protocol):
-    """A synthesis step: a frozen dataclass that is called once for each paradigm of the mixture.
-
-    It yields rows `{qid, paradigm, docids, target, teacher}`, at least `count` of them where it can. The stage stops
-    asking after `count` rows.
-    """
-
-    def __call__(
-        self,
-        examples: Sequence[RankingExample],
-        paradigm_name: str,
-        paradigm: Paradigm,
-        count: int,
-        context: StepContext,
-        /,
-    ) -> Iterator[dict[str, Any]]: ...
-
-
 def run(config: Config, name: str, stage: SynthStage) -> None:
-    """Let the teacher answer prompts made from the training split.
+    """Do what is left of the recipe, and write its outputs.
+
+    Where it stops before its end (a budget, a teacher that fails, a full disk) they are written from what there is, and
+    the stage is not done: the same command goes on.
 
     Raises:
-        LookupError: if no step is named `stage.teacher`, or the data have no training split.
-        ValueError: if not one row comes out, though some were asked for.
+        LookupError: if a step or a paradigm does not exist, or the data have no training split.
+        ValueError: if it stopped before its end; if not one row comes out, though some were asked for.
     """
-    step: Step = registry.build("step", stage.teacher, {})
+    build_steps(stage)
+    for paradigm in stage.mixture:
+        build_paradigm(config, paradigm)
     store = data.prepare(config.data, Path(config.run_dir) / "data")
-    examples = store.examples("train")
-    context = StepContext(config, stage, Path(config.run_dir) / name)
-    rows: list[dict[str, Any]] = []
-    summary: dict[str, Any] = {}
-    try:
-        for paradigm, count in stage.mixture.items():
-            context.counts = Counter()
-            answers = step(examples, paradigm, build_paradigm(config, paradigm), count, context)
-            made = list(islice(answers, count))
-            if len(made) < count:
-                logger.warning(
-                    "%s: %d %s rows of the %d asked for: %d training examples give no more",
-                    *(name, len(made), paradigm, count, len(examples)),
-                )
-            rows.extend(made)
-            summary[paradigm] = {"asked": count, "rows": len(made), **context.counts}
-    finally:
-        if context.engine is not None:
-            context.engine.close()
-    if not rows and any(stage.mixture.values()):
+    if stage.inputs == "queries":
+        store.size("train")
+    outcome = runner.run(config, name)
+    summary = _write(config, name, stage, store, outcome)
+    if outcome.stopped:
         raise ValueError(
-            f"{name}: teacher={stage.teacher} made no row from {len(examples)} training examples: {summary}"
+            f"{name} stopped before its end: {outcome.stopped}. Its {summary['examples']} finished examples are "
+            "written; the same command goes on from here"
         )
-    paths.write_jsonl(context.directory / "rows.jsonl", rows)
-    usage = {} if context.engine is None else dict(context.engine.usage)
-    about = {"teacher": stage.teacher, "seed": stage.seed, "data": store.fingerprint, "paradigms": summary}
-    paths.write_json(context.directory / "summary.json", about | ({"usage": usage} if usage else {}))
-    (context.directory / "rows.partial.jsonl").unlink(missing_ok=True)
+    if not any(made["rows"] for made in summary["paradigms"].values()) and any(stage.mixture.values()):
+        raise ValueError(
+            f"{name}: teacher={stage.teacher} made no row from {summary['examples']} examples: {summary['steps']}"
+        )
+    runner.clean(config, name)
+
+
+def _write(config: Config, name: str, stage: SynthStage, store: Store, outcome: Outcome) -> dict[str, Any]:
+    folder = Path(config.run_dir) / name
+    _refuse_repeated(outcome, name)
+    runner.merge(outcome.files, folder / "examples.jsonl")
+    examples = ExampleFile(folder / "examples.jsonl")
+    made = _rows(config, name, stage, examples)
+    rows.write(folder / "rows.jsonl", (row for some in made.values() for row in some))
+    if "retriever" in stage.outputs:
+        rows.write(folder / "retriever.jsonl", (row for example in examples for row in rows.retriever(example)))
+    if "parquet" in stage.outputs:
+        rows.parquet(examples, folder / "examples.parquet")
+    summary: dict[str, Any] = {
+        "teacher": stage.teacher,
+        "seed": stage.seed,
+        "data": store.fingerprint,
+        "warnings": list(store.warnings),
+        "examples": len(examples),
+        "stopped": outcome.stopped,
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "paradigms": {p: {"asked": stage.mixture[p], "rows": len(some)} for p, some in made.items()},
+        "steps": outcome.record.counts,
+        "failures": outcome.record.failures,
+        "statistics": Statistics.of(examples).to_json(),
+        "files": {f.name: _sha256(f) for f in sorted(folder.iterdir()) if f.name in card.FILES},
+    }
+    usage = dict(outcome.record.usage)
+    paths.write_json(folder / "summary.json", summary | ({"usage": usage} if usage else {}))
+    card.write(config, name, json.loads((folder / "summary.json").read_text(encoding="utf-8")), folder)
+    return summary
+
+
+def _rows(config: Config, name: str, stage: SynthStage, examples: ExampleFile) -> dict[str, list[dict[str, Any]]]:
+    answered = {getattr(step, "answers", "") for step in build_steps(stage).values()}
+    made: dict[str, list[dict[str, Any]]] = {}
+    for paradigm, count in stage.mixture.items():
+        built = build_paradigm(config, paradigm)
+        made[paradigm] = list(
+            rows.sft(examples, paradigm, built, count, seed=stage.seed, answered=paradigm in answered)
+        )
+        if len(made[paradigm]) < count:
+            logger.warning(
+                "%s: %d %s rows of the %d asked for: %d training examples give no more",
+                *(name, len(made[paradigm]), paradigm, count, len(examples)),
+            )
+    return made
+
+
+def _refuse_repeated(outcome: Outcome, name: str) -> None:
+    seen: Counter[str] = Counter(runner.qids(outcome.files))
+    if len(seen) < seen.total():
+        [(qid, times)] = seen.most_common(1)
+        raise ValueError(f"{name}: its steps gave {times} examples the qid {qid!r}; a qid is one example")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hub_folder(config: Config, name: str, stage: SynthStage) -> Path:
@@ -108,10 +129,11 @@ def hub_folder(config: Config, name: str, stage: SynthStage) -> Path:
     if not (folder / "rows.jsonl").is_file():
         raise FileNotFoundError(f"{str(folder)!r} has no rows.jsonl: remove it and run the stage again")
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+    sent = {"rows.jsonl": summary["files"]["rows.jsonl"]}
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     shutil.copyfile(folder / "rows.jsonl", partial / "rows.jsonl")
-    paths.write_text(partial / "README.md", card.dataset(config, name, summary))
+    paths.write_text(partial / "README.md", card.markdown(config, name, {**summary, "files": sent}))
     shutil.rmtree(target, ignore_errors=True)
     partial.rename(target)
     return target

@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets import Dataset
 
-from rl_rerank.data import Store
+from rl_rerank.data.examples import ExampleFile
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.rendering import Renderer
 
@@ -16,7 +16,7 @@ IGNORED = -100
 
 
 def tokenised(
-    rows: Sequence[Mapping[str, Any]], store: Store, paradigms: Mapping[str, Paradigm], renderer: Renderer
+    rows: Sequence[Mapping[str, Any]], examples: ExampleFile, paradigms: Mapping[str, Paradigm], renderer: Renderer
 ) -> Dataset:
     """One `input_ids` and `labels` a row: only the answer and its end token are learned.
 
@@ -27,7 +27,7 @@ def tokenised(
     """
     input_ids, labels = [], []
     for row in rows:
-        prompt = paradigms[row["paradigm"]].prompt(store.example(row["qid"]), row["docids"])
+        prompt = paradigms[row["paradigm"]].prompt(examples.example(row["qid"]), row["docids"])
         rendered = renderer(prompt)
         if rendered.text.rstrip().endswith("<think>") and row["target"].startswith("<think>"):
             raise ValueError(

@@ -72,21 +72,3 @@ def test_the_card_loads_from_where_it_is():
     assert 'Reranker.load("ann/tiny", revision="step-40")' in model_card(
         push="ann/tiny", hub=HubConfig(revision="step-40")
     )
-
-
-def test_a_dataset_card_says_what_the_rows_are():
-    counts = {"pointwise": {"asked": 9, "rows": 7, "kept": 7, "malformed": 2}, "listwise": {"asked": 0, "rows": 0}}
-    summary = {"teacher": "model", "seed": 3, "data": "f" * 64, "paradigms": counts}
-    text = card.dataset(Config(experiment="tiny", model=ModelConfig(path="/home/me/qwen")), "synth", summary)
-    assert front_matter(text)["configs"] == [
-        {"config_name": "default", "data_files": [{"split": "train", "path": "rows.jsonl"}]}
-    ]
-    assert "| pointwise | 9 | 7 | kept 7, malformed 2 |\n| listwise | 0 | 0 |  |\n" in text
-    assert "- Teacher: `model` (qwen).\n- Seed: 3.\n" in text
-    assert f"- Data: source `pydocs`, 10 first-stage candidates a query, fingerprint `{'f' * 64}`." in text
-    assert "**The rows hold ids, not texts**" in text
-
-
-def test_a_teacher_of_ones_own_goes_by_its_file():
-    summary = {"teacher": "/home/me/mine.py:Silent", "seed": 1, "data": "", "paradigms": {}}
-    assert "- Teacher: `mine.py:Silent`.\n" in card.dataset(Config(), "synth", summary)

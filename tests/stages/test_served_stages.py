@@ -21,7 +21,11 @@ paradigm: listwise
 paradigms:
   listwise: {params: {window: 3, stride: 1}}
 stages:
-  synth: {kind: synth, teacher: model, mixture: {listwise: 3}}
+  synth:
+    kind: synth
+    teacher: model
+    mixture: {listwise: 3}
+    steps: {answers: {params: {paradigm: listwise}}, well_formed: {}}
   served: {kind: rerank, format_prompts: {listwise: 2}}
   evaluate: {kind: evaluate}
   report: {kind: report}
@@ -91,7 +95,7 @@ def test_a_served_teacher_and_reranker_run_without_torch_and_are_paid_once(folde
         "asked": asked,
         "from_journal": 6 - asked,
     }
-    assert summary(folder, "synth")["usage"]["asked"] >= 3
+    assert summary(folder, "synth")["usage"]["asked"] == 4
     assert "nDCG@10" in ended.stdout
     assert (folder / "run/journal.sqlite").is_file()
     paid = len(server.bodies)

@@ -26,6 +26,8 @@ SMALL = 8
 """Points; the size of everything that is written into a plot."""
 MAX_LABEL_CHARS = 32
 END_CHARS = 12
+SHORT_CHARS = 6
+"""Labels of bars that stand side by side."""
 WIDE = 50
 """An axis whose largest value is so many times the median of the positive ones is logarithmic, and linear around 0."""
 
@@ -157,6 +159,28 @@ def bars(name: str, title: str, groups: Sequence[str], values: Mapping[str, Sequ
         _legend(axes, theme, {label: {"color": theme.color(i), "linewidth": 6} for i, label in enumerate(values)})
 
     return _plot(name, title, (5.0, 0.8 + 0.22 * len(groups) * len(values)), draw)
+
+
+def columns(name: str, title: str, labels: Sequence[str], counts: Sequence[int], axis: str) -> Plot:
+    """One bar for each label, with its count at its end; lying down where labels are long."""
+    is_lying = max(map(len, labels), default=0) > SHORT_CHARS
+
+    def draw(axes: Axes, theme: Theme) -> None:
+        (axes.barh if is_lying else axes.bar)(range(len(counts)), counts, 0.86, color=theme.color(0))
+        for place, count in enumerate(counts):
+            if count and is_lying:
+                _note(axes, theme, f"{count:,}", (count, place), (3, 0), ha="left", va="center")
+            elif count:
+                _note(axes, theme, f"{count:,}", (place, count), (0, 2), ha="center", va="bottom")
+        names, values = (axes.yaxis, axes.xaxis) if is_lying else (axes.xaxis, axes.yaxis)
+        names.set_ticks(range(len(labels)), [_plain(label) for label in labels])
+        values.set_ticks([])
+        top = 1.15 * max([1, *counts])
+        axes.set(xlim=(0, top), ylim=(len(labels) - 0.5, -0.5)) if is_lying else axes.set(ylim=(0, top))
+        names.set_label_text(_plain(axis), color=theme.text, fontsize=SMALL)
+
+    size = (5.0, 0.6 + 0.24 * len(labels)) if is_lying else (min(1.2 + 0.42 * len(labels), 7.0), 2.3)
+    return _plot(name, title, size, draw)
 
 
 def frontier(

@@ -1,0 +1,40 @@
+"""Fewer negatives."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from rl_rerank.synthesis.step import StepContext
+from rl_rerank.types import RankingExample
+from rl_rerank_synth.length import without
+
+
+@dataclass(frozen=True)
+class Balance:
+    """At most `ratio` candidates that are not relevant for each one that is, at random; the order stays.
+
+    Examples without a relevant candidate are dropped, and counted as `without_positive`.
+    """
+
+    ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.ratio <= 0:
+            raise ValueError(f"balance: ratio must be above 0; got {self.ratio}")
+
+    def __call__(self, examples: Iterable[RankingExample], context: StepContext) -> Iterator[RankingExample]:
+        """The examples with what is left of their candidates; at least one that is not relevant stays."""
+        for example in examples:
+            relevant = [docid for docid in example.docids if example.qrels.get(docid, 0) > 0]
+            others = [docid for docid in example.docids if example.qrels.get(docid, 0) <= 0]
+            if not relevant:
+                context.counts["without_positive"] += 1
+                continue
+            wanted = max(1, round(self.ratio * len(relevant)))
+            chosen = random.Random(context.seed(example.qid)).sample(others, min(wanted, len(others)))
+            context.counts["documents"] += len(others) - len(chosen)
+            kept = {*relevant, *chosen}
+            outputs = tuple(output for output in example.teachers if kept.issuperset(output.docids))
+            yield replace(without(example, kept), teachers=outputs)

@@ -1,0 +1,95 @@
+"""Graded relevance from what happened after a click, learned from a few judgments."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rl_rerank.data.reading import records
+from rl_rerank.synthesis.step import StepContext
+from rl_rerank.types import RankingExample
+from rl_rerank_synth import click_log
+from rl_rerank_synth.length import without
+
+
+@dataclass(frozen=True)
+class Calibrate:
+    """A tree model maps post-click features (clicks, skips, long clicks, dwell, ...) to grades.
+
+    It is trained on the pairs that are judged, gives every pair of the other examples a score, which is its expected
+    grade, and the nearest grade. Examples with a judged pair pass as they are. As Zou et al. 2021,
+    https://arxiv.org/abs/2105.11108, calibrate clicks; which features and trees they use is from an account of it.
+    The features are of what happened after the page was shown: no ranker may see them, and no prompt does.
+    """
+
+    path: str
+    """Lines `{qid, docid, NAME: number, ...}`."""
+    rounds: int = 100
+
+    whole = True
+
+    def __call__(self, examples: Iterable[RankingExample], context: StepContext) -> Iterator[RankingExample]:
+        """The examples; those without a judgment get scores, an order and grades for the pairs that have features.
+
+        Raises:
+            ImportError: without scikit-learn.
+            ValueError: if no judged pair has features, or all have one grade.
+        """
+        known = click_log.features(records(Path(self.path)))
+        held = list(examples)
+        rows = [
+            (known[example.qid, docid], grade)
+            for example in held
+            for docid, grade in example.qrels.items()
+            if (example.qid, docid) in known
+        ]
+        model = fit([values for values, _ in rows], [grade for _, grade in rows], context.number, self.rounds)
+        for example in held:
+            if example.qrels:
+                yield example
+                continue
+            pairs = {d: known[example.qid, d] for d in example.docids if (example.qid, d) in known}
+            if not pairs:
+                context.counts["without_features"] += 1
+                continue
+            scores = dict(zip(pairs, model(list(pairs.values())), strict=True))
+            order = tuple(sorted(scores, key=lambda docid, scores=scores: -scores[docid]))
+            grades = {docid: round(score) for docid, score in scores.items()}
+            said = {**example.provenance, context.name: f"{Path(self.path).name}, {len(scores)} documents"}
+            kept = without(example, set(scores))
+            yield replace(kept, order=order, scores=scores, qrels=grades, provenance=said)
+
+
+def fit(rows: Sequence[Mapping[str, float]], grades: Sequence[int], seed: int, rounds: int = 100) -> Any:
+    """A function from feature rows to expected grades, by scikit-learn's histogram gradient boosting.
+
+    What a row lacks is missing for the trees, not 0.
+    """
+    if len(set(grades)) < 2:
+        raise ValueError(
+            f"a calibrator learns from judged pairs of at least two grades that have features; there are {len(grades)} "
+            f"pairs of grades {sorted(set(grades))}"
+        )
+    try:
+        trees = importlib.import_module("sklearn.ensemble")
+    except ImportError as e:
+        raise ImportError(
+            f"the step calibrate needs {e.name!r}, which is not installed: pip install 'rl-rerank[clicks]'"
+        ) from e
+    names = sorted({name for row in rows for name in row})
+
+    def table(some: Sequence[Mapping[str, float]]) -> list[list[float]]:
+        return [[row.get(name, float("nan")) for name in names] for row in some]
+
+    model = trees.HistGradientBoostingClassifier(max_iter=rounds, random_state=seed % 2**32, early_stopping=False)
+    model.fit(table(rows), list(grades))
+    classes = [int(value) for value in model.classes_]
+
+    def expected(some: Sequence[Mapping[str, float]]) -> list[float]:
+        shares = model.predict_proba(table(some))
+        return [float(sum(p * grade for p, grade in zip(row, classes, strict=True))) for row in shares]
+
+    return expected

@@ -1,0 +1,62 @@
+"""Keeps examples, documents and answers of sensible lengths, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from rl_rerank.synthesis.step import StepContext
+from rl_rerank.types import RankingExample
+
+
+@dataclass(frozen=True)
+class Length:
+    """Words are what white space parts. null sets no bound.
+
+    Too long and too short documents and answers go alone; an example goes with its query, or where one grade of
+    candidates, or no answer, is left.
+    """
+
+    min_query: int = 1
+    max_query: int | None = None
+    min_document: int = 1
+    max_document: int | None = None
+    """Longer ones are dropped, not cut: prompts are fitted to their budget anyway."""
+    max_answer: int | None = None
+
+    def __call__(self, examples: Iterable[RankingExample], context: StepContext) -> Iterator[RankingExample]:
+        """The examples with what is left of them."""
+        for example in examples:
+            if not _within(example.query, self.min_query, self.max_query):
+                context.counts["queries"] += 1
+                continue
+            fitting = [c for c in example.candidates if _within(c.text, self.min_document, self.max_document)]
+            answers = tuple(output for output in example.teachers if _within(output.text, 0, self.max_answer))
+            context.counts["documents"] += len(example.candidates) - len(fitting)
+            context.counts["answers"] += len(example.teachers) - len(answers)
+            if len(fitting) < len(example.candidates):
+                docids = {c.docid for c in fitting}
+                grades = [max(example.qrels.get(docid, 0), 0) for docid in docids]
+                answers = tuple(output for output in answers if docids.issuperset(output.docids))
+                if len(set(grades)) < 2 <= len(example.candidates):
+                    context.counts["one_grade"] += 1
+                    continue
+                example = without(example, docids)
+            if example.teachers and not answers:
+                context.counts["without_answer"] += 1
+                continue
+            yield replace(example, teachers=answers)
+
+
+def without(example: RankingExample, docids: set[str]) -> RankingExample:
+    """The example with these of its candidates alone, its gold order and scores with them."""
+    return replace(
+        example,
+        candidates=tuple(c for c in example.candidates if c.docid in docids),
+        order=None if example.order is None else tuple(d for d in example.order if d in docids),
+        scores=None if example.scores is None else {d: s for d, s in example.scores.items() if d in docids},
+    )
+
+
+def _within(text: str, low: int, high: int | None) -> bool:
+    return low <= len(text.split()) and (high is None or len(text.split()) <= high)

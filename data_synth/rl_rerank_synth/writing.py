@@ -1,0 +1,22 @@
+"""Texts that a model writes: what the steps that write queries and passages have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rl_rerank.engines.base import Engine
+from rl_rerank.types import Message, Prompt, Sampling, Segment
+
+
+def request(qid: str, system: str, *parts: Segment) -> Prompt:
+    """A prompt that asks for a text."""
+    return Prompt(qid, (), (Message("system", (Segment(system),)), Message("user", parts)), "writing")
+
+
+def written(engine: Engine, prompts: Sequence[Prompt], sampling: Sampling) -> list[str]:
+    """A text for each prompt, without what a model thinks before it; empty where there is none or it was cut off."""
+    texts = []
+    for [completion] in engine.generate(prompts, sampling) if prompts else ():
+        text = completion.text.rsplit("</think>", 1)[-1].strip().strip('"').strip()
+        texts.append(text if completion.finish_reason == "stop" and "<think>" not in text else "")
+    return texts

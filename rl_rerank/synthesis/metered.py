@@ -1,0 +1,100 @@
+"""An engine that counts what it is asked, stops at a budget, and says of a failure that it is the teacher's."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from rl_rerank.config import SynthBudget
+from rl_rerank.engines.base import Capability, CapReached, Engine, Sink
+from rl_rerank.types import Completion, Prompt, Sampling
+
+T = TypeVar("T")
+
+
+class BudgetReached(Exception):
+    """A budget leaves no room for another round of prompts."""
+
+
+class TeacherFailed(Exception):
+    """An engine that gave no answer to what it was asked, whatever the reason."""
+
+
+class Meter:
+    """What all engines of a process have used since it started, and what was used before."""
+
+    def __init__(self, budget: SynthBudget, before: Mapping[str, float]) -> None:
+        self.budget = budget
+        self.before = before
+        self.started = time.monotonic()
+        self.engines: list[Engine] = []
+
+    @property
+    def usage(self) -> dict[str, float]:
+        """Of this process, summed over its engines."""
+        found: Counter[str] = Counter()
+        for engine in self.engines:
+            for name, value in engine.usage.items():
+                found[name] += value  # pyright: ignore[reportArgumentType]  (a cost is a fraction)
+        return dict(found)
+
+    def check(self) -> None:
+        """Raise BudgetReached, with a sentence, where one is."""
+        usage = Counter(self.before) + Counter(self.usage)  # pyright: ignore[reportArgumentType]
+        tokens, seconds = usage["prompt_tokens"] + usage["completion_tokens"], time.monotonic() - self.started
+        for name, used in (("max_tokens", tokens), ("max_cost", usage["cost"]), ("max_seconds", seconds)):
+            limit = getattr(self.budget, name)
+            if limit is not None and used >= limit:
+                raise BudgetReached(f"budget.{name}={limit:g} is reached: {used:.6g}")
+
+
+class Metered:
+    """Asks `engine`, after a look at the budget."""
+
+    def __init__(self, engine: Engine, meter: Meter) -> None:
+        self.inner = engine
+        self.meter = meter
+        self._counts: Counter[str] = Counter()
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return self.inner.capabilities
+
+    @property
+    def usage(self) -> Mapping[str, float]:
+        """What the engine counts; one that counts nothing: its prompts, and the tokens of its completions."""
+        return self.inner.usage or dict(self._counts)
+
+    def asked(self, prompt: Prompt) -> Any:
+        return self.inner.asked(prompt)
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, done: Sink | None = None
+    ) -> list[list[Completion]]:
+        found = self._ask(lambda: self.inner.generate(prompts, sampling, done))
+        self._counts.update(calls=sum(map(len, found)))
+        self._counts.update(completion_tokens=sum(len(c.token_ids) for row in found for c in row))
+        return found
+
+    def score(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Sink | None = None
+    ) -> list[Completion]:
+        found = self._ask(lambda: self.inner.score(prompts, continuations, done))
+        self._counts.update(calls=len(found))
+        return found
+
+    def close(self) -> None:
+        self.inner.close()
+
+    def _ask(self, ask: Callable[[], T]) -> T:
+        self.meter.check()
+        try:
+            return ask()
+        except CapReached as e:
+            raise BudgetReached(str(e)) from None
+        except PermissionError:
+            raise  # No prompt will be answered.
+        except (ValueError, OSError) as e:
+            raise TeacherFailed(f"{type(e).__name__}: {e}") from e

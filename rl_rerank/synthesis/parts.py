@@ -1,0 +1,125 @@
+"""The pieces that a synthesis is made of on disk: what goes in, and what each chunk of it has become.
+
+A chunk is written whole or not at all, so that a run that was killed goes on with the chunks that are not there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from rl_rerank.data import Store, examples
+from rl_rerank.data.records import Collection, Document
+from rl_rerank.paths import write_json, write_text
+from rl_rerank.types import Candidate, RankingExample
+
+
+@dataclass
+class Record:
+    """What a chunk, or everything, came to."""
+
+    counts: dict[str, Counter[str]] = field(default_factory=dict)
+    """Step -> name -> number."""
+    usage: Counter[str] = field(default_factory=Counter)
+    """What engines used."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """Why examples were dropped that a teacher did not answer about."""
+
+    def add(self, other: Record) -> None:
+        """Sum up."""
+        for step, counts in other.counts.items():
+            self.counts.setdefault(step, Counter()).update(counts)
+        self.usage.update(other.usage)
+        self.failures.update(other.failures)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"counts": self.counts, "usage": self.usage, "failures": self.failures}
+
+    @staticmethod
+    def from_json(values: Mapping[str, Any]) -> Record:
+        counts = {step: Counter(found) for step, found in values["counts"].items()}
+        return Record(counts, Counter(values["usage"]), Counter(values["failures"]))
+
+
+class Chunks(Protocol):
+    """Examples in numbered chunks."""
+
+    def numbers(self) -> Sequence[int]: ...
+
+    def read(self, number: int) -> list[RankingExample]: ...
+
+
+class Parts:
+    """The chunks that are in a folder, which is made where there is none."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def numbers(self) -> list[int]:
+        """In order."""
+        return sorted(int(path.stem) for path in self.folder.glob("*.jsonl"))
+
+    def read(self, number: int) -> list[RankingExample]:
+        return list(examples.read(self.path(number)))
+
+    def path(self, number: int) -> Path:
+        """The examples of a chunk."""
+        return self.folder / f"{number:07d}.jsonl"
+
+    def write(self, number: int, made: Sequence[RankingExample], record: Record) -> None:
+        """Write a chunk; the examples come last, and are what says that it is there."""
+        write_json(self.folder / f"{number:07d}.json", record.to_json())
+        write_text(self.path(number), "".join(map(examples.line, made)))
+
+    def record(self) -> Record:
+        """Of all chunks together."""
+        total = Record()
+        for number in self.numbers():
+            total.add(Record.from_json(json.loads((self.folder / f"{number:07d}.json").read_text(encoding="utf-8"))))
+        return total
+
+
+class Queries:
+    """The training split of a store."""
+
+    def __init__(self, store: Store, size: int) -> None:
+        self._store = store
+        self._size = size
+
+    def numbers(self) -> range:
+        return range(-(-self._store.size("train") // self._size))
+
+    def read(self, number: int) -> list[RankingExample]:
+        return self._store.part("train", number * self._size, (number + 1) * self._size)
+
+
+class Passages:
+    """The documents of a collection, each an example that stands for its query until a step writes one."""
+
+    def __init__(self, collection: Collection, size: int) -> None:
+        self._documents = [(d, doc) for d, doc in collection.documents.items() if (doc.text or doc.title).strip()]
+        self._size = size
+
+    def numbers(self) -> range:
+        return range(-(-len(self._documents) // self._size))
+
+    def read(self, number: int) -> list[RankingExample]:
+        some = self._documents[number * self._size : (number + 1) * self._size]
+        return [_passage(docid, document) for docid, document in some]
+
+
+def _passage(docid: str, document: Document) -> RankingExample:
+    shown = Candidate(docid, document.text, document.title, document.images, 1)
+    query = document.text if document.text.strip() else document.title
+    return RankingExample(docid, query, (shown,), {docid: 1}, split="train", provenance={"query": "passage"})
+
+
+def walk(chunks: Chunks) -> Iterator[RankingExample]:
+    """All examples, in order."""
+    for number in chunks.numbers():
+        yield from chunks.read(number)

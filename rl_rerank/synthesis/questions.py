@@ -1,0 +1,47 @@
+"""The training prompts of examples, in a seeded order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.types import Prompt, RankingExample
+
+PASSES = 8
+"""At most so many times over the examples."""
+
+
+def questions(
+    examples: Sequence[RankingExample],
+    paradigm: Paradigm,
+    seed: int,
+    seen_as: Callable[[RankingExample], RankingExample] = lambda example: example,
+) -> Iterator[tuple[RankingExample, Prompt]]:
+    """Prompts in a seeded order, none twice. Later passes show the documents in another order, or others of them.
+
+    Args:
+        seen_as: makes of an example the one that is asked about.
+    """
+    seen: set[tuple[str, tuple[str, ...]]] = set()
+    for walk in range(PASSES):
+        before = len(seen)
+        for example in map(seen_as, shuffled(examples, f"{seed}:{paradigm.name}:{walk}")):
+            for prompt in prompts(example, paradigm, seed, walk):
+                if (example.qid, prompt.docids) not in seen:
+                    seen.add((example.qid, prompt.docids))
+                    yield example, prompt
+        if len(seen) == before:
+            return
+
+
+def prompts(example: RankingExample, paradigm: Paradigm, seed: int, walk: int) -> list[Prompt]:
+    """Those of one pass."""
+    return paradigm.prompts(example, random.Random(f"{seed}:{paradigm.name}:{walk}:{example.qid}"))
+
+
+def shuffled(examples: Sequence[RankingExample], seed: str) -> Iterator[RankingExample]:
+    """All examples in a seeded order, each read when its turn comes."""
+    order = list(range(len(examples)))
+    random.Random(seed).shuffle(order)
+    return (examples[place] for place in order)

@@ -1,0 +1,148 @@
+"""What is made of the examples for those who train: SFT rows, rows for retrievers, a parquet file."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rl_rerank.data import examples as lines
+from rl_rerank.paradigms.base import Paradigm, score_scale
+from rl_rerank.synthesis.questions import questions, shuffled
+from rl_rerank.types import RankingExample
+
+BATCH = 256
+"""Rows of the parquet file that are held in memory."""
+
+
+def sft(
+    examples: Sequence[RankingExample], name: str, paradigm: Paradigm, count: int, *, seed: int, answered: bool
+) -> Iterator[dict[str, Any]]:
+    """At most `count` rows `{qid, paradigm, docids (prompt order), target, teacher}` in a seeded order.
+
+    Args:
+        answered: the targets are what teachers have answered in this paradigm; otherwise what the labels call for.
+    """
+    rows = _answered(examples, name, seed) if answered else _labelled(examples, name, paradigm, seed)
+    return islice(rows, count)
+
+
+def _answered(examples: Sequence[RankingExample], name: str, seed: int) -> Iterator[dict[str, Any]]:
+    for example in shuffled(examples, f"{seed}:{name}:0"):
+        for output in example.teachers:
+            if output.paradigm == name:
+                yield _row(example, name, output.docids, output.text, output.teacher)
+
+
+def _labelled(examples: Sequence[RankingExample], name: str, paradigm: Paradigm, seed: int) -> Iterator[dict[str, Any]]:
+    for example, prompt in questions(examples, paradigm, seed, lambda example: called_for(example, paradigm)):
+        yield _row(example, name, prompt.docids, paradigm.target(example, prompt), "labels")
+
+
+def _row(example: RankingExample, name: str, docids: Sequence[str], target: str, teacher: str) -> dict[str, Any]:
+    return {"qid": example.qid, "paradigm": name, "docids": list(docids), "target": target, "teacher": teacher}
+
+
+def called_for(example: RankingExample, paradigm: Paradigm) -> RankingExample:
+    """The example with the grades that an answer in this paradigm is made from.
+
+    Scores in points come from gold scores, an order or a choice from a gold order, where the example has one of these
+    for all of its candidates; everything else comes from its judgments.
+    """
+    scale = score_scale(paradigm)
+    gold: dict[str, Any] = {}
+    if scale == "points" and example.scores is not None:
+        gold = {**example.scores}
+    elif not scale and example.order is not None:
+        gold = {docid: len(example.order) - place for place, docid in enumerate(example.order)}
+    return replace(example, qrels=gold) if gold.keys() >= set(example.docids) else example
+
+
+def retriever(example: RankingExample) -> Iterator[dict[str, Any]]:
+    """A row `{qid, query, positive, negatives, scores}` for each relevant candidate, texts in place.
+
+    Negatives are the candidates that are judged not relevant, or that nobody judged, in the example's order. Scores
+    are the teacher's, or else the grades; of the positive first, then of the negatives.
+    """
+    grade = {c.docid: max(example.qrels.get(c.docid, 0), 0) for c in example.candidates}
+    scores = example.scores if example.scores is not None and example.scores.keys() >= grade.keys() else grade
+    text = {c.docid: {"docid": c.docid, "title": c.title, "text": c.text} for c in example.candidates}
+    negatives = [docid for docid in grade if not grade[docid]]
+    for docid in grade:
+        if grade[docid] and negatives:
+            yield {
+                "qid": example.qid,
+                "query": example.query,
+                "positive": text[docid],
+                "negatives": [text[d] for d in negatives],
+                "scores": [scores[d] for d in (docid, *negatives)],
+            }
+
+
+def parquet(examples: Iterable[RankingExample], path: Path) -> None:
+    """Write the examples as one parquet file; what is keyed by docid is a list of pairs there.
+
+    Raises:
+        ImportError: without pyarrow, which the extra `train` brings.
+    """
+    try:
+        arrow = importlib.import_module("pyarrow")
+        files = importlib.import_module("pyarrow.parquet")
+    except ImportError as e:
+        raise ImportError(f"outputs=[parquet] needs {e.name!r}: pip install 'rl-rerank[train]'") from e
+    text, real = arrow.string(), arrow.float64()
+    candidate = arrow.struct(
+        [("docid", text), ("title", text), ("text", text), ("rank", arrow.int64()), ("score", real)]
+    )
+    teacher = arrow.struct([(n, arrow.list_(text) if n == "docids" else text) for n in _TEACHER])
+    schema = arrow.schema(
+        [
+            *((name, text) for name in ("qid", "query", "instruction", "split")),
+            ("candidates", arrow.list_(candidate)),
+            ("qrels", arrow.map_(text, arrow.int64())),
+            ("order", arrow.list_(text)),
+            ("scores", arrow.map_(text, real)),
+            ("teachers", arrow.list_(teacher)),
+            ("provenance", arrow.map_(text, text)),
+        ]
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    rows = map(_columns, examples)
+    try:
+        with files.ParquetWriter(partial, schema) as writer:
+            while some := list(islice(rows, BATCH)):
+                writer.write_table(arrow.Table.from_pylist(some, schema=schema))
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+_TEACHER = ("teacher", "paradigm", "docids", "text", "prompt")
+
+
+def _columns(example: RankingExample) -> dict[str, Any]:
+    row: dict[str, Any] = {"instruction": "", "order": None, "teachers": [], **lines.to_json(example)}
+    maps: Mapping[str, Any] = {"qrels": example.qrels, "scores": example.scores, "provenance": example.provenance}
+    return {**row, **{name: None if found is None else list(found.items()) for name, found in maps.items()}}
+
+
+def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write rows one a line, the file whole or not at all; returns their number."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial, number = path.with_name(f".{path.name}.partial"), 0
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            for row in rows:
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                number += 1
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return number

@@ -1,0 +1,202 @@
+"""Takes all examples through a recipe: one segment of steps after the other, chunk by chunk, in one or more processes.
+
+What a chunk becomes depends on its own examples and the seed alone, so neither the number of processes nor kills show
+in the output, which is put together in the order of the chunks.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+import shutil
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from tqdm import tqdm
+
+from rl_rerank import processes
+from rl_rerank.config import Config, SynthStage
+from rl_rerank.paths import read_jsonl, write_json
+from rl_rerank.synthesis.metered import BudgetReached, Meter
+from rl_rerank.synthesis.parts import Parts, Record
+from rl_rerank.synthesis.worker import UNFINISHED, Segment, Stopped, Worker
+
+logger = logging.getLogger(__name__)
+
+AHEAD = 2
+"""Chunks that each process has before it, with the one at work."""
+Folders: TypeAlias = tuple[Path | None, Path]
+"""Where chunks come from (None: the first ones) and where they go."""
+
+
+@dataclass
+class Outcome:
+    """What a run has made so far."""
+
+    files: list[Path] = field(default_factory=list)
+    """Of the examples, in order."""
+    record: Record = field(default_factory=Record)
+    stopped: str = ""
+    """Why it ended before its end; empty where it did not."""
+
+
+def run(config: Config, name: str) -> Outcome:
+    """Do what is left of the recipe of stage `name`.
+
+    After a stop the rest of the recipe is done over what there is, in a folder of its own, so that the outcome is a
+    smaller output of the whole recipe.
+    """
+    folder = Path(config.run_dir) / name
+    shutil.rmtree(folder / "partial", ignore_errors=True)
+    worker = Worker(config, name, used(folder))
+    outcome, previous = Outcome(), None
+    outcome.record.usage = _unfinished(folder)
+    try:
+        for segment in worker.segments:
+            target = folder / ("partial" if outcome.stopped else "parts") / f"{segment.number:02d}"
+            try:
+                _segment(config, name, worker, segment, previous, target)
+            except Stopped as e:
+                outcome.stopped = outcome.stopped or str(e)
+                logger.warning("%s: stopped: %s", name, e)
+            outcome.record.add(Parts(target).record())
+            previous = target
+    finally:
+        worker.close()
+    assert previous is not None
+    last = Parts(previous)
+    outcome.files = [last.path(number) for number in last.numbers()]
+    return outcome
+
+
+def used(folder: Path) -> Counter[str]:
+    """What the engines of a stage have used in earlier starts."""
+    total = Record(usage=_unfinished(folder))
+    for parts in sorted((folder / "parts").glob("*")):
+        total.add(Parts(parts).record())
+    return total.usage
+
+
+def _unfinished(folder: Path) -> Counter[str]:
+    total: Counter[str] = Counter()
+    for usage in read_jsonl(folder / UNFINISHED) if (folder / UNFINISHED).is_file() else ():
+        total.update(usage)
+    return total
+
+
+def _segment(config: Config, name: str, worker: Worker, segment: Segment, previous: Path | None, target: Path) -> None:
+    chunks, parts = worker.inputs(previous), Parts(target)
+    if segment.is_whole:
+        if not (target / "whole.json").is_file():
+            for left in target.iterdir():
+                left.unlink()
+            worker.work_whole(segment, chunks, parts)
+            write_json(target / "whole.json", {})
+        return
+    there = set(parts.numbers())
+    todo = [number for number in chunks.numbers() if number not in there]
+    with tqdm(total=len(there) + len(todo), initial=len(there), desc=_label(name, segment), unit="chunk") as bar:
+        shards = min(config.stages[name].shards, len(todo)) if isinstance(config.stages[name], SynthStage) else 1
+        total: Counter[str] = Counter(worker.resources.meter.before)
+        if shards <= 1:
+            records: Iterable[Record] = (worker.work(segment, number, chunks, parts) for number in todo)
+        else:
+            records = _spread(config, name, worker, segment.number, todo, (previous, target), shards)
+        for record in records:
+            total.update(record.usage)
+            bar.set_postfix({k: f"{total[k]:.4g}" for k in ("cost", "completion_tokens") if total[k]})
+            bar.update()
+
+
+def _label(name: str, segment: Segment) -> str:
+    steps = list(segment.steps)
+    return f"{name}: {steps[0]}..{steps[-1]}" if len(steps) > 1 else f"{name}: {''.join(steps) or 'reading'}"
+
+
+def _spread(
+    config: Config, name: str, worker: Worker, segment: int, todo: Sequence[int], folders: Folders, shards: int
+) -> Iterator[Record]:
+    """Records of chunks as processes finish them. At the first stop, or at a budget, no further chunk is begun.
+
+    A process knows what it has used itself, and what was used before it was started.
+    """
+    meter, left = worker.resources.meter, deque(todo)
+    arguments = (config, name, dict(meter.before))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(shards, context, initializer=_start, initargs=arguments) as pool:
+        waiting = set[Future[Record]]()
+        stop: Stopped | None = None
+        while waiting or (left and stop is None):
+            while left and stop is None and len(waiting) < shards * AHEAD:
+                waiting.add(pool.submit(_work, segment, left.popleft(), *folders))
+            finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in finished:
+                try:
+                    record = future.result()
+                except Stopped as e:
+                    stop = stop or e
+                    continue
+                meter.before = Counter(meter.before) + record.usage
+                yield record
+            if left and stop is None:
+                stop = _reached(meter)
+        if stop is not None:
+            raise stop
+
+
+def _reached(meter: Meter) -> Stopped | None:
+    try:
+        meter.check()
+    except BudgetReached as e:
+        return Stopped(str(e))
+    return None
+
+
+_workers: list[Worker] = []
+"""The worker of a process of its own."""
+
+
+def _start(config: Config, name: str, used: Mapping[str, float]) -> None:
+    processes.end_with_parent()
+    _workers.append(Worker(config, name, used))
+
+
+def _work(segment: int, number: int, previous: Path | None, target: Path) -> Record:
+    [worker] = _workers
+    return worker.work(worker.segments[segment], number, worker.inputs(previous), Parts(target))
+
+
+def clean(config: Config, name: str) -> None:
+    """Remove what only a run that is to go on needs."""
+    folder = Path(config.run_dir) / name
+    for left in ("parts", "partial"):
+        shutil.rmtree(folder / left, ignore_errors=True)
+    (folder / UNFINISHED).unlink(missing_ok=True)
+
+
+def merge(files: Sequence[Path], target: Path) -> None:
+    """Put chunks together into one file, written whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    try:
+        with partial.open("wb") as whole:
+            for file in files:
+                with file.open("rb") as part:
+                    shutil.copyfileobj(part, whole)
+        partial.replace(target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def qids(files: Sequence[Path]) -> Iterator[str]:
+    """Of all examples in the files."""
+    for file in files:
+        with file.open(encoding="utf-8") as lines:
+            for line in lines:
+                yield json.loads(line)["qid"]

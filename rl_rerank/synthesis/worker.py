@@ -1,0 +1,170 @@
+"""One process of a synthesis: takes chunks of examples through a run of steps."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from rl_rerank import registry
+from rl_rerank.config import Config, SynthStage
+from rl_rerank.data import Store
+from rl_rerank.synthesis.metered import BudgetReached, Meter, TeacherFailed
+from rl_rerank.synthesis.parts import Chunks, Parts, Passages, Queries, Record, walk
+from rl_rerank.synthesis.resources import Resources
+from rl_rerank.synthesis.step import Step, StepContext
+from rl_rerank.types import RankingExample
+
+PATIENCE = 3
+"""So many examples that a teacher does not answer about, one after the other, and the run stops."""
+UNFINISHED = "unfinished.jsonl"
+"""In the stage's folder: what was used for chunks that were not finished."""
+
+
+class Stopped(Exception):
+    """The work ends before its end, and why; it can go on later."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Steps that are taken together: each over a chunk, or all over the whole stream."""
+
+    number: int
+    steps: Mapping[str, Step]
+    is_whole: bool
+
+
+def build_steps(stage: SynthStage) -> dict[str, Step]:
+    """The steps of a stage by their names in it.
+
+    Raises:
+        LookupError, ImportError, ValueError: for a step or a parameter that does not exist.
+    """
+    return {
+        name: registry.build("step", plugin.name or name, plugin.params, target=plugin.target)
+        for name, plugin in stage.steps.items()
+    }
+
+
+def segments(steps: Mapping[str, Step]) -> list[Segment]:
+    """Runs of steps that look at one example at a time, and of those that look at all; the first is of the former."""
+    runs: list[tuple[bool, dict[str, Step]]] = [(False, {})]
+    for name, step in steps.items():
+        is_whole = getattr(step, "whole", False)
+        if is_whole != runs[-1][0]:
+            runs.append((is_whole, {}))
+        runs[-1][1][name] = step
+    return [Segment(number, run, is_whole) for number, (is_whole, run) in enumerate(runs)]
+
+
+class Worker:
+    """Made once in every process."""
+
+    def __init__(self, config: Config, name: str, used: Mapping[str, float]) -> None:
+        """`used` is what was used before, for budgets."""
+        stage = config.stages[name]
+        assert isinstance(stage, SynthStage)
+        self.config, self.stage = config, stage
+        self.directory = Path(config.run_dir) / name
+        self.segments = segments(build_steps(stage))
+        self.resources = Resources(config, stage, Meter(stage.budget, used))
+        self._inputs: dict[Path | None, Chunks] = {}
+        self._failed_in_a_row = 0
+
+    def inputs(self, folder: Path | None) -> Chunks:
+        """The chunks in a folder, or those that the first segment is given."""
+        if folder not in self._inputs:
+            self._inputs[folder] = Parts(folder) if folder is not None else self._first()
+        return self._inputs[folder]
+
+    def work(self, segment: Segment, number: int, chunks: Chunks, parts: Parts) -> Record:
+        """Make chunk `number` of a segment's output.
+
+        Raises:
+            Stopped: at a budget, or where a teacher fails at one example after the other.
+        """
+        before = Counter(self.resources.meter.usage)
+        try:
+            made, record = self._made(segment, chunks.read(number))
+        except (BudgetReached, Stopped, OSError) as e:
+            self._note(Counter(self.resources.meter.usage) - before)
+            raise Stopped(str(e)) from e
+        record.usage = Counter(self.resources.meter.usage) - before
+        try:
+            parts.write(number, made, record)
+        except OSError as e:
+            raise Stopped(f"{parts.folder}: {e}") from e
+        return record
+
+    def work_whole(self, segment: Segment, chunks: Chunks, parts: Parts) -> None:
+        """Make all of a segment's output, in chunks of the stage's size.
+
+        Raises:
+            Stopped: as `work` does.
+        """
+        before, record, number = Counter(self.resources.meter.usage), Record(), 0
+        made = self._apply(segment, walk(chunks), record)
+        try:
+            while some := list(islice(made, self.stage.chunk)):
+                parts.write(number, some, Record())
+                number += 1
+            # The counts are complete when the last example has come out.
+            record.usage = Counter(self.resources.meter.usage) - before
+            parts.write(number, [], record)
+        except (BudgetReached, TeacherFailed, OSError) as e:
+            self._note(Counter(self.resources.meter.usage) - before)
+            raise Stopped(str(e)) from e
+
+    def close(self) -> None:
+        """Free the engines."""
+        self.resources.close()
+
+    def _first(self) -> Chunks:
+        if self.stage.inputs == "passages":
+            return Passages(self.resources.collection, self.stage.chunk)
+        return Queries(Store(Path(self.config.run_dir) / "data"), self.stage.chunk)
+
+    def _made(self, segment: Segment, examples: Sequence[RankingExample]) -> tuple[list[RankingExample], Record]:
+        """What a chunk becomes; where its teacher fails, each of its examples is tried by itself."""
+        record = Record()
+        try:
+            return list(self._apply(segment, examples, record)), record
+        except TeacherFailed:
+            made, record = list[RankingExample](), Record()
+        for example in examples:
+            alone = Record()
+            try:
+                made += self._apply(segment, [example], alone)
+                self._failed_in_a_row = 0
+            except TeacherFailed as e:
+                alone = Record(failures=Counter({str(e)[:200]: 1}))
+                self._failed_in_a_row += 1
+                if self._failed_in_a_row >= PATIENCE:
+                    raise Stopped(f"{PATIENCE} examples in a row were not answered, the last time: {e}") from None
+            record.add(alone)
+        return made, record
+
+    def _apply(self, segment: Segment, examples: Iterable[RankingExample], record: Record) -> Iterator[RankingExample]:
+        stream = iter(examples)
+        for name, step in segment.steps.items():
+            context = StepContext(name, self.config, self.stage, self.resources)
+            record.counts[name] = context.counts
+            context.counts.update({"in": 0, "out": 0})
+            stream = _counted(iter(step(_counted(stream, context.counts, "in"), context)), context.counts, "out")
+        return stream
+
+    def _note(self, usage: Counter[str]) -> None:
+        """Keep what was used for nothing, in a file that all processes add to; on a full disk it is lost."""
+        if usage:
+            with contextlib.suppress(OSError), (self.directory / UNFINISHED).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(usage) + "\n")
+
+
+def _counted(stream: Iterable[RankingExample], counts: Counter[str], name: str) -> Iterator[RankingExample]:
+    for example in stream:
+        counts[name] += 1
+        yield example
