@@ -18,11 +18,11 @@ from rl_rerank.paths import read_jsonl
 from rl_rerank.rerank import build_paradigm
 from rl_rerank.training import tracking
 from rl_rerank.training.arguments import peft_config, sft_arguments
-from rl_rerank.training.models import save_trained
-from rl_rerank.training.records import Records, resumable_checkpoint
 from rl_rerank.training.lists import ListCollator, lists, reading
 from rl_rerank.training.losses import ranking_loss
+from rl_rerank.training.models import save_trained
 from rl_rerank.training.ranking import RankingTrainer
+from rl_rerank.training.records import Records, resumable_checkpoint
 from rl_rerank.training.rows import tokenised
 from rl_rerank.training.sft import AnswerTrainer, WeightedCollator
 

@@ -5,7 +5,7 @@ document, whose score is the difference of the logits of the paradigm's two cont
 for all, where the logit of the i-th continuation is the i-th document's score.
 """
 
-# Shape legend: L lists, N documents (padded), R rows, T tokens, K positions from the first answer token on, V vocabulary.
+# Shape legend: L lists, N documents (padded), R rows, T tokens, K last positions, V vocabulary.
 
 from __future__ import annotations
 
@@ -113,9 +113,10 @@ def reading(paradigm: Paradigm, renderer: Renderer) -> Reading:
     ids = [renderer.continuation_ids(text) for text in paradigm.continuations]
     for text, tokens in zip(paradigm.continuations, ids, strict=True):
         if len(tokens) != 1 or ids.count(tokens) > 1:
+            what = f"{len(tokens)} tokens" if len(tokens) != 1 else "the same token as another one"
             raise ValueError(
-                f"scores of the paradigm {paradigm.name!r} are logits of single tokens; in this tokenizer {text!r} is "
-                f"{len(tokens)} tokens, {ids.count(tokens)} times among {', '.join(map(repr, paradigm.continuations))}"
+                f"scores of the paradigm {paradigm.name!r} are logits of single tokens, and in this tokenizer {text!r} "
+                f"is {what}"
             )
     return Reading(tuple(token for [token] in ids), list_scores(paradigm) == "identifiers")
 
