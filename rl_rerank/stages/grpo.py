@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import get_peft_model
 
 from rl_rerank import batches, data, lengths
 from rl_rerank.config import Config, GRPOStage
 from rl_rerank.engines import checkpoint, vllm_environment
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.rerank import build_paradigm
-from rl_rerank.reward import Term
 from rl_rerank.terms import reward_terms
-from rl_rerank.training import algorithms, tracking
-from rl_rerank.training.arguments import grpo_arguments, peft_config
+from rl_rerank.training import algorithms, policies, tracking
+from rl_rerank.training.arguments import grpo_arguments, peft_config, policy_arguments
 from rl_rerank.training.dev import DevEvaluation, DevSet, measure
 from rl_rerank.training.grpo import RankingGRPOTrainer, Task
 from rl_rerank.training.models import keep_checkpoint, save_trained
-from rl_rerank.training.policies import policy_trainer
-from rl_rerank.training.policy import PolicyTrainer
+from rl_rerank.training.policy import Objective, PolicyTrainer
 from rl_rerank.training.questions import questions
 from rl_rerank.training.records import Records, resumable_checkpoint
 
@@ -45,11 +45,17 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
     start = checkpoint.locate(config, stage.model)
     lengths.check_context(config, name, stage, start)
     store = data.prepare(config.data, Path(config.run_dir) / "data")
+    renderer = checkpoint.renderer(config.model, start)
     tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
+    examples = store.examples("train")
     if stage.policy == "tokens":
-        trainer = _token_trainer(config, stage, output, start, store, paradigm, terms, per_query)
+        count = -(-stage.max_steps // stage.num_iterations) * stage.prompts_per_step
+        asked = questions(examples, paradigm, renderer, count=count, seed=stage.seed, per_query=per_query)
+        task = Task(asked, paradigm, terms, permute_rewards=stage.permute_rewards)
+        trainer = _token_trainer(config, stage, output, start, tokenizer, task)
     else:
-        trainer = policy_trainer(config, stage, output, start, store, paradigm, terms)
+        objective = policies.objective(stage, examples, paradigm, renderer, terms)
+        trainer = _policy_trainer(config, stage, output, start, tokenizer, objective)
     if stage.eval_steps is not None:
         trainer.add_callback(_dev_evaluation(config, name, stage, trainer, store, paradigm, start))
     trainer.add_callback(Records(output, trainer.accelerator, completions=lambda: trainer.completions))
@@ -63,38 +69,43 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
 
 
 def _token_trainer(
-    config: Config,
-    stage: GRPOStage,
-    output: Path,
-    start: Path,
-    store: data.Store,
-    paradigm: Paradigm,
-    terms: list[Term],
-    per_query: int | None,
+    config: Config, stage: GRPOStage, output: Path, start: Path, tokenizer: Any, task: Task
 ) -> RankingGRPOTrainer:
-    asked = questions(
-        store.examples("train"),
-        paradigm,
-        checkpoint.renderer(config.model, start),
-        count=-(-stage.max_steps // stage.num_iterations) * stage.prompts_per_step,
-        seed=stage.seed,
-        per_query=per_query,
-    )
     trainer = RankingGRPOTrainer(
-        task=Task(asked, paradigm, terms, permute_rewards=stage.permute_rewards),
+        task=task,
         model=checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code),
-        args=grpo_arguments(config, stage, output, max_completion_tokens=paradigm.max_completion_tokens),
+        args=grpo_arguments(config, stage, output, max_completion_tokens=task.paradigm.max_completion_tokens),
         shared_prefix=stage.shared_prefix,
         leave_one_out=algorithms.leaves_one_out(stage),
         max_logprob_gap=stage.max_logprob_gap,
         rollout_args={"dtype": "bfloat16" if stage.bf16 else config.model.dtype, **stage.rollout_args},
-        train_dataset=Dataset.from_dict({"prompt": [str(index) for index in range(len(asked))]}),
-        processing_class=checkpoint.load_tokenizer(start, config.model.trust_remote_code),
+        train_dataset=Dataset.from_dict({"prompt": [str(index) for index in range(len(task.questions))]}),
+        processing_class=tokenizer,
         peft_config=peft_config(stage.lora),
     )
     if stage.shared_prefix and trainer.prefix_refusal:
         logger.warning("prompts are computed once a completion, not once a group: %s", trainer.prefix_refusal)
     return trainer
+
+
+def _policy_trainer(
+    config: Config, stage: GRPOStage, output: Path, start: Path, tokenizer: Any, objective: Objective
+) -> PolicyTrainer:
+    arguments = policy_arguments(config, stage, output)  # before models are read, which ZeRO-3 shards as it says
+    model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
+    reference = None
+    if (adapter := peft_config(stage.lora)) is not None:
+        model = get_peft_model(model, adapter)
+    elif stage.beta:
+        reference = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
+    return PolicyTrainer(
+        objective=objective,
+        model=model,
+        reference=reference,
+        args=arguments,
+        train_dataset=Dataset.from_dict({"index": list(range(policies.num_tasks(stage)))}),
+        processing_class=tokenizer,
+    )
 
 
 def _dev_evaluation(

@@ -86,4 +86,5 @@ def _ranking_trainer(config: Config, stage: SFTStage, start: Path, tokenizer: An
         reading=reading(paradigm, renderer),
         loss=ranking_loss(stage.loss, stage.loss_params),
         answer_weight=stage.answer_weight,
+        processing_class=tokenizer,
     )

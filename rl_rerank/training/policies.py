@@ -1,65 +1,47 @@
-"""From a grpo stage whose policy samples no text to its trainer."""
+"""From a grpo stage whose policy samples no text to what it trains."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from datasets import Dataset
-from peft import get_peft_model
-
-from rl_rerank.config import Config, GRPOStage
-from rl_rerank.data import Store
-from rl_rerank.engines import checkpoint
+from rl_rerank.config import GRPOStage
 from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.rendering import Renderer
 from rl_rerank.reward import Term
-from rl_rerank.training.arguments import peft_config, policy_arguments
 from rl_rerank.training.choice import ChoiceObjective, ChoiceSettings
 from rl_rerank.training.lists import lists, reading
 from rl_rerank.training.losses import ranking_loss
-from rl_rerank.training.policy import Objective, PolicyTrainer
+from rl_rerank.training.policy import Objective
 from rl_rerank.training.questions import questions
 from rl_rerank.training.scores import ScoreSettings, ScoresObjective
+from rl_rerank.types import RankingExample
 
 
-def policy_trainer(
-    config: Config,
+def num_tasks(stage: GRPOStage) -> int:
+    """How many lists or prompts the stage is given, each once."""
+    return stage.max_steps * stage.prompts_per_step
+
+
+def objective(
     stage: GRPOStage,
-    output: Path,
-    start: Path,
-    store: Store,
+    examples: Sequence[RankingExample],
     paradigm: Paradigm,
+    renderer: Renderer,
     terms: Sequence[Term],
-) -> PolicyTrainer:
-    """The trainer of a stage with policy=scores or policy=choice.
-
-    Args:
-        output: the stage's folder.
-        start: the folder of the model that it starts from.
-    """
+) -> Objective:
+    """That of a stage with policy=scores or policy=choice, over the training examples."""
     build = _scores if stage.policy == "scores" else _choice
-    objective, count = build(config, stage, start, store, paradigm, terms)
-    model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
-    reference = None
-    if (adapter := peft_config(stage.lora)) is not None:
-        model = get_peft_model(model, adapter)
-    elif stage.beta:
-        reference = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
-    return PolicyTrainer(
-        objective=objective,
-        model=model,
-        reference=reference,
-        args=policy_arguments(config, stage, output),
-        train_dataset=Dataset.from_dict({"index": list(range(count))}),
-    )
+    return build(stage, examples, paradigm, renderer, terms)
 
 
 def _scores(
-    config: Config, stage: GRPOStage, start: Path, store: Store, paradigm: Paradigm, terms: Sequence[Term]
-) -> tuple[Objective, int]:
-    renderer = checkpoint.renderer(config.model, start)
-    count = stage.max_steps * stage.prompts_per_step
-    asked = lists(store.examples("train"), paradigm, renderer, count=count, size=stage.list_size, seed=stage.seed)
+    stage: GRPOStage,
+    examples: Sequence[RankingExample],
+    paradigm: Paradigm,
+    renderer: Renderer,
+    terms: Sequence[Term],
+) -> Objective:
+    asked = lists(examples, paradigm, renderer, count=num_tasks(stage), size=stage.list_size, seed=stage.seed)
     settings = ScoreSettings(
         num_generations=stage.num_generations,
         temperature=stage.temperature,
@@ -73,16 +55,17 @@ def _scores(
         permute_rewards=stage.permute_rewards,
         seed=stage.seed,
     )
-    pad_id = renderer.tokenizer.pad_token_id
-    return ScoresObjective(asked, reading(paradigm, renderer), terms, settings, pad_id=pad_id), count
+    return ScoresObjective(asked, reading(paradigm, renderer), terms, settings, pad_id=renderer.tokenizer.pad_token_id)
 
 
 def _choice(
-    config: Config, stage: GRPOStage, start: Path, store: Store, paradigm: Paradigm, terms: Sequence[Term]
-) -> tuple[Objective, int]:
-    renderer = checkpoint.renderer(config.model, start)
-    count = stage.max_steps * stage.prompts_per_step
-    asked = questions(store.examples("train"), paradigm, renderer, count=count, seed=stage.seed)
+    stage: GRPOStage,
+    examples: Sequence[RankingExample],
+    paradigm: Paradigm,
+    renderer: Renderer,
+    terms: Sequence[Term],
+) -> Objective:
+    asked = questions(examples, paradigm, renderer, count=num_tasks(stage), seed=stage.seed)
     settings = ChoiceSettings(
         temperature=stage.temperature,
         scale=stage.scale_rewards == "group",
@@ -91,5 +74,4 @@ def _choice(
         permute_rewards=stage.permute_rewards,
         seed=stage.seed,
     )
-    pad_id = renderer.tokenizer.pad_token_id
-    return ChoiceObjective(asked, paradigm, renderer, terms, settings, pad_id=pad_id), count
+    return ChoiceObjective(asked, paradigm, renderer, terms, settings, pad_id=renderer.tokenizer.pad_token_id)

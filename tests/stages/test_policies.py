@@ -105,6 +105,19 @@ def test_any_reward_trains_scores_which_are_measured_on_dev_queries(folder, tiny
     assert any(not torch.equal(start[name], end[name]) for name in start)
 
 
+def test_the_best_step_of_a_policy_is_kept(folder, tiny_model_dir, monkeypatch):
+    given = iter([0.1, 0.5, 0.6, 0.4])  # before training, then of every step: step 2 is the best
+    monkeypatch.setattr(grpo, "measure", lambda trainer, asked: (next(given), 0.0))
+    config = composed("on_scores", tiny_model_dir, "reward=[ndcg]", "stages.scores.keep=best")
+    stage = config.stages["scores"]
+    assert isinstance(stage, GRPOStage)
+    grpo.run(config, "scores", stage)
+    kept = load_file("run/scores/model/model.safetensors")
+    best, last = (load_file(f"run/scores/checkpoints/checkpoint-{step}/model.safetensors") for step in (2, 3))
+    assert all(torch.equal(kept[name], best[name]) for name in kept)
+    assert any(not torch.equal(kept[name], last[name]) for name in kept)
+
+
 @pytest.mark.parametrize(
     ("experiment", "overrides", "fragment"),
     [
@@ -113,7 +126,7 @@ def test_any_reward_trains_scores_which_are_measured_on_dev_queries(folder, tiny
         ("prorank", ["paradigm=listwise"], "stages.warmup.policy=choice needs a paradigm whose prompts have but few"),
         ("prorank", ["paradigm=groupwise", "stages.warmup.policy=tokens", "stages.warmup.micro_batch=8"],
          "stages.scores.loss=ranknet needs a paradigm that scores a list in one forward"),
-        ("prorank", ["paradigm=pointwise_graded", "reward=[pooled_reciprocal_rank]"],
+        ("prorank", ["reward=[pooled_reciprocal_rank]"],
          "compares all completions of a query, and policy=choice weighs"),
         ("on_scores", ["stages.scores.algorithm=dapo"], "algorithm=dapo means nothing to policy=scores; leave it out"),
         ("on_scores", ["stages.scores.num_iterations=2"], "num_iterations=2 means nothing to policy=scores"),

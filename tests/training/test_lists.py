@@ -125,7 +125,7 @@ def test_first_is_the_weighted_pairs_and_the_language_models_loss_of_the_whole_o
     run = trainer(model, tmp_path, reading(paradigm, renderer), [one], name="first", answer_weight=0.1)
     logits = model(torch.tensor([[*one.prompts[0], *one.answers[0]]])).logits[0, len(one.prompts[0]) - 1 : -1]
     [best] = [i for i, grade in enumerate(one.grades) if grade]
-    letters = logits[0, list(reading(paradigm, renderer).ids)]
+    letters = logits[0, list(reading(paradigm, renderer).ids)].tolist()
     pair = math.log1p(math.exp(letters[1 - best] - letters[best])) / 3
     answer = torch.nn.functional.cross_entropy(logits, torch.tensor(one.answers[0])).item()
     assert run.compute_loss(model, run.data_collator([{"index": 0}])).item() == pytest.approx(

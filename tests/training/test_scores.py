@@ -238,4 +238,4 @@ def test_the_reward_rises(tiny_model_dir, chatml_tokenizer, tmp_path, estimator)
     run = trainer(made, tiny_model_dir, tmp_path, steps=30, save_strategy="no")
     run.train()
     rewards = [row["reward"] for row in run.state.log_history if "reward" in row]
-    assert sum(rewards[-6:]) / 6 > sum(rewards[:6]) / 6 + 0.1
+    assert sum(rewards[-6:]) / 6 > sum(rewards[:6]) / 6 + 0.05
