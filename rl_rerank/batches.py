@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rl_rerank.config import Config, GRPOStage, SFTStage, TrainingStage
-from rl_rerank.paradigms.base import Paradigm, prompts_per_query
+from rl_rerank.paradigms.base import Paradigm, list_scores, prompts_per_query
+from rl_rerank.rerank import build_paradigm
 from rl_rerank.reward import Term
 
 
@@ -15,7 +16,7 @@ class Batches:
     """One optimizer step of a training stage."""
 
     rows: int
-    """Completions (grpo), answers or lists (sft) of all processes."""
+    """Completions, lists or prompts (grpo), answers or lists (sft) of all processes."""
     group: int
     """Rows that answer one prompt and have to lie on one process; 1 for sft."""
     micro_batch: int
@@ -40,6 +41,8 @@ def batches(config: Config, name: str, stage: TrainingStage, processes: int | No
     rows, group, what = stage.micro_batch, 1, ""
     if isinstance(stage, SFTStage):
         rows, what = stage.batch_size, f"batch_size={stage.batch_size}"
+    elif isinstance(stage, GRPOStage) and stage.policy != "tokens":
+        rows, what = stage.prompts_per_step, f"prompts_per_step={stage.prompts_per_step}"
     elif isinstance(stage, GRPOStage):
         rows, group = stage.prompts_per_step * stage.num_generations, stage.num_generations
         what = f"prompts_per_step={stage.prompts_per_step} x num_generations={group} = {rows}"
@@ -66,10 +69,16 @@ def whole_queries(name: str, stage: GRPOStage, terms: Sequence[Term], paradigm: 
     Processes may share a query's prompts: its completions are put together before they are scored.
 
     Raises:
-        ValueError: with the arithmetic, if a step would end within a query.
+        ValueError: with the arithmetic, if a step would end within a query; or if completions are compared where none
+            are sampled.
     """
     comparing = [term.name for term in terms if term.needs_query]
-    if not comparing:
+    if comparing and stage.policy == "choice":
+        raise ValueError(
+            f"stages.{name}: the reward {comparing[0]!r} compares all completions of a query, and policy=choice weighs "
+            "the answers to each prompt by themselves; use policy=tokens"
+        )
+    if not comparing or stage.policy == "scores":  # a list is a query's only prompt
         return None
     prompts, step = prompts_per_query(paradigm), stage.prompts_per_step
     if step % prompts:
@@ -89,11 +98,13 @@ def describe(config: Config, name: str, stage: TrainingStage, *, completion_toke
         completion_tokens: the longest completion.
     """
     step = batches(config, name, stage)
-    what = "completions" if isinstance(stage, GRPOStage) else "rows"
-    if isinstance(stage, SFTStage) and stage.loss == "softmax":
+    what = "rows"
+    if isinstance(stage, GRPOStage):
+        what = {"tokens": "completions", "scores": "lists", "choice": "prompts"}[stage.policy]
+    elif isinstance(stage, SFTStage) and stage.is_ranking:
         what = "lists"
     layout = f"{_count(step.micro_batches, 'micro-batch', 'micro-batches')} of {step.micro_batch} {what} a step"
-    if isinstance(stage, GRPOStage):
+    if isinstance(stage, GRPOStage) and stage.policy == "tokens":
         groups = _count(step.micro_batch // step.group, "whole group", "whole groups")
         layout += f", {groups} in each; every group lies whole on one process"
     where = f"each of {step.processes} processes" if step.processes > 1 else "1 process"
@@ -106,16 +117,25 @@ def _tokens(config: Config, stage: TrainingStage, step: Batches, completion_toke
     prompt = config.model.max_prompt_tokens
     prompts = completions = step.micro_batch
     how = ""
-    if isinstance(stage, GRPOStage):
+    if isinstance(stage, GRPOStage) and stage.policy == "tokens":
         prompts = step.micro_batch // step.group if stage.shared_prefix else step.micro_batch
         how = f", a prompt computed once for its {'group' if stage.shared_prefix else 'completion'}"
-    elif isinstance(stage, SFTStage) and stage.loss == "softmax":
-        prompts = completions = step.micro_batch * (stage.list_size or config.data.depth)
-        how = f", {stage.list_size or config.data.depth} documents a list"
+    elif isinstance(stage, GRPOStage) and stage.policy == "choice":
+        # What tells answers apart is one token, or behind a common beginning of a few.
+        completions = 0
+    elif isinstance(stage, GRPOStage) or (isinstance(stage, SFTStage) and stage.is_ranking):
+        shown = stage.list_size or config.data.depth
+        paradigm = build_paradigm(config, config.paradigm)
+        if list_scores(paradigm) == "documents":
+            prompts = step.micro_batch * shown
+        else:
+            shown = min(shown, len(paradigm.continuations))
+        how = f", {shown} documents a list"
+        completions = prompts if isinstance(stage, SFTStage) and stage.answer_weight else 0
     total = step.micro_batches * (prompts * prompt + completions * completion_tokens)
+    each = f" + {completions} completions x {completion_tokens}" if completions else ""
     return (
-        f"at most {total:,} tokens a process a step = {step.micro_batches} x ({prompts} prompts x {prompt} + "
-        f"{completions} completions x {completion_tokens}){how}"
+        f"at most {total:,} tokens a process a step = {step.micro_batches} x ({prompts} prompts x {prompt}{each}){how}"
     )
 
 

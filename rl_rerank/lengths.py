@@ -39,7 +39,7 @@ EMBEDDED_CONTEXT = 8192
 def trained_paradigms(config: Config, stage: TrainingStage) -> dict[str, Paradigm]:
     """The paradigms whose prompts a training stage is given, by name."""
     names = [config.paradigm]
-    if isinstance(stage, SFTStage) and stage.loss == "completion":
+    if isinstance(stage, SFTStage) and not stage.is_ranking:
         teacher = config.stages.get(stage.data)
         names = [name for name, rows in teacher.mixture.items() if rows] if isinstance(teacher, SynthStage) else []
     return {name: build_paradigm(config, name) for name in names}

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rl_rerank import batches, lengths
+from rl_rerank.additive import is_additive
 from rl_rerank.config import (
     REFERENCE_ROLES,
     STRATEGIES,
@@ -28,6 +29,7 @@ from rl_rerank.config import (
 )
 from rl_rerank.data.prepare import build_source
 from rl_rerank.evaluation.measures import parse as parse_measure
+from rl_rerank.paradigms.base import has_choices, list_scores
 from rl_rerank.paradigms.pipeline import Pipeline
 from rl_rerank.ranking import check as check_ranking
 from rl_rerank.rerank import build_paradigm
@@ -131,6 +133,7 @@ def validate(config: Config) -> None:
         build_paradigm(config, name)
     for name, stage in config.stages.items():
         _check_paradigms(config, name, stage)
+        _check_policy(config, name, stage)
     terms = reward_terms(config) if config.rewards else []
     for name, stage in config.stages.items():
         if isinstance(stage, GRPOStage):
@@ -171,11 +174,18 @@ def _line(config: Config, name: str, stage: StageConfig) -> str:
         steps = f" by {', '.join(stage.steps)}" if stage.steps else ""
         return f"synth: {sum(stage.mixture.values())} rows ({rows}) from teacher {stage.teacher}{steps}"
     if isinstance(stage, SFTStage):
-        what = "lists" if stage.loss == "softmax" else "rows"
+        what = "lists" if stage.is_ranking else "rows"
         rows = stage.batch_size * stage.max_steps
         return (
             f"sft from {stage.model}: {stage.max_steps} steps x {stage.batch_size} {what} = {rows} {what}"
             f"{_passes(config, stage)}"
+        )
+    if isinstance(stage, GRPOStage) and stage.policy != "tokens":
+        what = "prompts" if stage.policy == "choice" else f"lists, {stage.num_generations} orders of each"
+        asked = stage.max_steps * stage.prompts_per_step
+        return (
+            f"grpo on {stage.policy} from {stage.model}: {stage.max_steps} steps x {stage.prompts_per_step} = {asked} "
+            f"{what}"
         )
     if isinstance(stage, GRPOStage):
         completions = stage.prompts_per_step * stage.num_generations
@@ -195,7 +205,7 @@ def _line(config: Config, name: str, stage: StageConfig) -> str:
 
 def _passes(config: Config, stage: SFTStage) -> str:
     teacher = config.stages.get(stage.data)
-    if stage.loss == "softmax" or not isinstance(teacher, SynthStage) or not sum(teacher.mixture.values()):
+    if stage.is_ranking or not isinstance(teacher, SynthStage) or not sum(teacher.mixture.values()):
         return ""
     rows = sum(teacher.mixture.values())
     return f" ({stage.batch_size * stage.max_steps / rows:.1f} passes over {rows})"
@@ -203,7 +213,7 @@ def _passes(config: Config, stage: SFTStage) -> str:
 
 def _references(config: Config, stage: StageConfig) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """(setting, the stage it names, the kinds that will do) for every stage that `stage` names."""
-    if isinstance(stage, SFTStage) and stage.loss == "completion":
+    if isinstance(stage, SFTStage) and not stage.is_ranking:
         yield "data", stage.data, ("synth",)
     fused = stage.fuse if isinstance(stage, RerankStage) else []
     for run in fused:
@@ -289,6 +299,35 @@ def _check_steps(name: str, stage: SynthStage) -> None:
             f"stages.{name}.teacher=model answers in the steps of a recipe, and none of them asks it; give one that "
             "does, such as recipe=answers"
         )
+
+
+def _check_policy(config: Config, name: str, stage: StageConfig) -> None:
+    """What training without sampled text asks of the paradigm and of the rewards."""
+    paradigm = build_paradigm(config, config.paradigm)
+    place = ""
+    if isinstance(stage, SFTStage) and stage.is_ranking:
+        place = f"stages.{name}.loss={stage.loss}"
+    if isinstance(stage, GRPOStage) and stage.policy == "scores":
+        place = f"stages.{name}.policy=scores"
+    if place and not list_scores(paradigm):
+        raise ValueError(
+            f"{place} needs a paradigm that scores a list in one forward, such as pointwise or first_token; got "
+            f"{config.paradigm!r}"
+        )
+    if not isinstance(stage, GRPOStage):
+        return
+    if stage.policy == "choice" and not has_choices(paradigm):
+        raise ValueError(
+            f"stages.{name}.policy=choice needs a paradigm whose prompts have but few answers, such as pointwise, "
+            f"pointwise_graded, setwise or pairwise without reasoning; got {config.paradigm!r}"
+        )
+    for term in reward_terms(config) if stage.estimator != "group" else ():
+        if not is_additive(term.reward):
+            raise ValueError(
+                f"stages.{name}.estimator={stage.estimator} needs rewards that are sums over places and say so by a "
+                f"method `additive`, as ndcg, recall and reciprocal_rank do; {term.name!r} has none: use "
+                "estimator=group"
+            )
 
 
 def _check_fused(config: Config, name: str, stage: RerankStage) -> None:

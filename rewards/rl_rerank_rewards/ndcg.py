@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rl_rerank.metrics import expected_ndcg
+from rl_rerank.additive import Additive
+from rl_rerank.metrics import dcg, expected_ndcg
+from rl_rerank.metrics.relevance import discounts, gain
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.window import ORDERS, need_several, window_qrels
 
@@ -35,3 +38,9 @@ class NDCG:
         if not rollout.judgment.is_ok:
             return self.malformed
         return expected_ndcg(rollout.judgment.scores, window_qrels(example, rollout), k=self.k, gain=self.gain)
+
+    def additive(self, example: RankingExample, docids: Sequence[str]) -> Additive:
+        """Gains over the ideal, and discounts down to place k."""
+        gains = [gain(example.qrels.get(docid, 0), self.gain) for docid in docids]
+        ideal = dcg(sorted(gains, reverse=True)[: self.k]) or 1.0
+        return Additive(tuple(value / ideal for value in gains), discounts(min(self.k, len(docids))))

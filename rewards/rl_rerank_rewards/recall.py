@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from rl_rerank.additive import Additive
 from rl_rerank.metrics import expected_recall
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.window import ORDERS, window_qrels
@@ -33,3 +35,10 @@ class Recall:
             return self.malformed
         k = min(10, max(1, len(rollout.prompt.docids) // 2)) if self.k is None else self.k
         return expected_recall(rollout.judgment.scores, window_qrels(example, rollout), k=k)
+
+    def additive(self, example: RankingExample, docids: Sequence[str]) -> Additive:
+        """A share of the relevant documents at each of the first k places."""
+        relevant = [float(example.qrels.get(docid, 0) >= 1) for docid in docids]
+        k = min(10, max(1, len(docids) // 2)) if self.k is None else self.k
+        found = sum(relevant) or 1.0
+        return Additive(tuple(value / found for value in relevant), (1.0,) * min(k, len(docids)))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from rl_rerank.additive import Additive
 from rl_rerank.metrics import expected_reciprocal_rank
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.window import ORDERS, need_several, window_qrels
@@ -32,3 +34,9 @@ class ReciprocalRank:
         if not rollout.judgment.is_ok:
             return self.malformed
         return expected_reciprocal_rank(rollout.judgment.scores, window_qrels(example, rollout), k=self.k)
+
+    def additive(self, example: RankingExample, docids: Sequence[str]) -> Additive:
+        """1 / place of the first relevant document."""
+        relevant = tuple(float(example.qrels.get(docid, 0) >= 1) for docid in docids)
+        deepest = len(docids) if self.k is None else min(self.k, len(docids))
+        return Additive(relevant, tuple(1 / place for place in range(1, deepest + 1)), first=True)

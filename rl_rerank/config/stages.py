@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from rl_rerank.config.building import one_of
 from rl_rerank.config.engine import EngineConfig
+from rl_rerank.config.losses import ANSWER_LOSSES, RANKING_LOSSES, check_loss
 from rl_rerank.config.plugin import PluginConfig
+from rl_rerank.config.policies import check_policy
 
 
 @dataclass(kw_only=True)
@@ -61,7 +63,8 @@ class TrainingStage(StageConfig):
     save_steps: int = 20
     seed: int = 1
     trl: dict[str, Any] = field(default_factory=dict)
-    """Any other field of trl's SFTConfig or GRPOConfig."""
+    """Any other field of trl's SFTConfig or GRPOConfig, or of transformers' TrainingArguments where no text is
+    sampled."""
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "micro_batch", "save_steps"):
@@ -134,22 +137,32 @@ class SynthStage(StageConfig):
 
 @dataclass(kw_only=True)
 class SFTStage(TrainingStage):
-    """Supervised fine-tuning on synthesised rows."""
+    """Supervised fine-tuning: on synthesised answers, or by a ranking loss over lists of the training queries."""
 
     data: str = "synth"
     """The synth stage whose rows are used."""
     loss: str = "completion"
-    """`completion`: cross-entropy on the answer's tokens; `softmax`: a listwise loss on the paradigm's logits."""
+    """`completion`: cross-entropy on the answers' tokens; `fullrank`: the same with more weight on the first
+    identifiers of an order; or a ranking loss on the paradigm's logits: softmax, listnet, listmle, plackett_luce, bce,
+    hinge, ranknet, lambdarank, first, ranklist_style, anchored_hinge. rl_rerank/training/losses has their formulas."""
+    loss_params: dict[str, Any] = field(default_factory=dict)
+    """Parameters of the loss."""
     batch_size: int = 16
-    """Rows (softmax: lists) per optimizer step, over all processes."""
+    """Rows (ranking losses: lists) per optimizer step, over all processes."""
     list_size: int | None = None
-    """softmax: documents of a list, one of the highest grade and the others of lower ones; null: all candidates."""
+    """Ranking losses: documents of a list, one of the highest grade and the others of lower ones; null: all
+    candidates, or as many as the paradigm shows at once."""
     answer_weight: float = 0.3
-    """softmax: weight of the right answers' cross-entropy, without which sampled answers become all the same."""
+    """Ranking losses: weight of the right answers' cross-entropy, without which sampled answers become all the same."""
+
+    @property
+    def is_ranking(self) -> bool:
+        """Whether the loss is one over lists and not over synthesised answers."""
+        return self.loss in RANKING_LOSSES
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        one_of("sft stage: loss", self.loss, ("completion", "softmax"))
+        check_loss("sft stage", self.loss, self.loss_params, {**ANSWER_LOSSES, **RANKING_LOSSES})
         if self.list_size is not None and self.list_size < 2:
             raise ValueError(f"sft stage: list_size must be at least 2, or null for all; got {self.list_size}")
         if self.answer_weight < 0:
@@ -163,16 +176,36 @@ ALGORITHMS = ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "gdpo", "rloo")
 class GRPOStage(TrainingStage):
     """Reinforcement learning with group-relative advantages."""
 
+    policy: str = "tokens"
+    """What is drawn and rewarded. tokens: sampled completions; scores: orders of a list of documents, drawn by their
+    scores in one forward (Plackett-Luce); choice: the answer, where a prompt has but few of them, all of which are
+    rewarded and weighed by their probabilities."""
     micro_batch: int = 8
+    """Completions (scores: lists, choice: prompts) in one forward and backward of one process."""
     num_generations: int = 8
-    """Completions sampled for each prompt (G)."""
+    """Completions sampled for each prompt (G); scores: orders drawn for each list."""
     prompts_per_step: int = 8
-    """Prompts per optimizer step, over all processes."""
+    """Prompts (scores: lists) per optimizer step, over all processes."""
     num_iterations: int = 1
     """Optimizer passes over one batch of completions (mu)."""
     temperature: float = 1.0
     beta: float = 0.0
     """Weight of the KL to the starting model."""
+    entropy: float = 0.0
+    """scores and choice: weight of a bonus on the entropy of orders or answers."""
+    list_size: int | None = None
+    """scores: documents of a list, as in sft."""
+    estimator: str = "group"
+    """scores: how the gradient of the expected reward is estimated. group: advantages within the drawn orders, for any
+    reward; pl_rank and moves, of less variance, for rewards that are sums over places, such as nDCG, recall and the
+    reciprocal rank. rl_rerank/training/rank_gradients.py has their formulas."""
+    top_k: int | None = None
+    """scores: an order's probability is that of its first places, which is enough where a reward looks no deeper; null:
+    of all."""
+    loss: str | None = None
+    """scores: a ranking loss that is minimised at once with the reward's; null: none."""
+    loss_params: dict[str, Any] = field(default_factory=dict)
+    loss_weight: float = 1.0
     algorithm: str = "dr_grpo"
     """grpo, dr_grpo, dapo, gspo, cispo, gdpo or rloo; rl_rerank/training/algorithms.py has their formulas."""
     scale_rewards: str | None = None
@@ -209,12 +242,13 @@ class GRPOStage(TrainingStage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_policy(self, {f.name: f.default if f.default is not MISSING else {} for f in fields(self)})
         if self.num_generations < 2:
             raise ValueError(
                 "grpo stage: num_generations must be at least 2, because the advantage is relative to the group; "
                 f"got {self.num_generations}"
             )
-        if self.micro_batch % self.num_generations:
+        if self.policy == "tokens" and self.micro_batch % self.num_generations:
             raise ValueError(
                 f"grpo stage: micro_batch={self.micro_batch} is not a multiple of "
                 f"num_generations={self.num_generations}, so a group would be split; choose a multiple"

@@ -15,10 +15,13 @@ Strategy: TypeAlias = Generator[list[Prompt], list[Judgment], Ranking]
 class Paradigm(Protocol):
     """One way of asking. Implementations are frozen dataclasses whose fields are its parameters.
 
-    Three further attributes are optional. `prompts_per_query` is how many training prompts an example gives at most,
+    Five further attributes are optional. `prompts_per_query` is how many training prompts an example gives at most,
     where it may be more than one. `score_scale` says what its scores are, where one document's score does not
     depend on the others': `log_odds`, or `points` from 0 up. `members` maps the names that prompts of its strategy may
-    bear to the paradigms that read their answers.
+    bear to the paradigms that read their answers. `list_scores` says how one forward scores a list: `documents`, a
+    prompt for each document, whose score is the difference between the logits of its two continuations, or
+    `identifiers`, one prompt, in which the i-th continuation's logit is the score of the i-th document. `choices` takes
+    a prompt and gives all the answers that it may have, where these are few and no reasoning comes before them.
     """
 
     name: str
@@ -100,6 +103,16 @@ def members(paradigm: Paradigm) -> Mapping[str, Paradigm]:
 def prompts_per_query(paradigm: Paradigm) -> int:
     """How many training prompts an example gives at most."""
     return getattr(paradigm, "prompts_per_query", 1)
+
+
+def list_scores(paradigm: Paradigm) -> str:
+    """`documents` or `identifiers`, how one forward scores a list; empty where it does not."""
+    return getattr(paradigm, "list_scores", "")
+
+
+def has_choices(paradigm: Paradigm) -> bool:
+    """Whether its prompts have but few answers, which `choices` gives."""
+    return hasattr(paradigm, "choices") and not getattr(paradigm, "reasoning", False)
 
 
 def score_scale(paradigm: Paradigm) -> str:

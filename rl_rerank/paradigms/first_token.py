@@ -35,6 +35,7 @@ class FirstToken:
     """How often the windows slide over the list."""
 
     name = "first_token"
+    list_scores = "identifiers"
 
     def __post_init__(self) -> None:
         check_windows(self.name, self.window, self.stride)

@@ -76,6 +76,9 @@ class Pairwise:
         # At most a token a character, and the end token.
         return len(written("A", reasoning=self.reasoning)) + 1 + (self.think_tokens if self.reasoning else 0)
 
+    def choices(self, prompt: Prompt) -> tuple[str, ...]:
+        return LETTERS.answers(2)
+
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
         if len(docids) != 2:
             raise ValueError(f"pairwise: a prompt compares 2 documents; got {len(docids)}")

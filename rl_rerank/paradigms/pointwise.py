@@ -34,6 +34,7 @@ class Pointwise:
 
     name = "pointwise"
     score_scale = "log_odds"
+    list_scores = "documents"
 
     def __post_init__(self) -> None:
         if self.pairs < 1:
@@ -51,6 +52,9 @@ class Pointwise:
     @property
     def continuations(self) -> tuple[str, ...]:
         return (self.positive, self.negative)
+
+    def choices(self, prompt: Prompt) -> tuple[str, ...]:
+        return self.continuations
 
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
         [docid] = docids

@@ -104,6 +104,9 @@ class PointwiseGraded:
         longest = written(str(self.max_score), reasoning=self.reasoning)
         return len(longest) + 1 + (self.think_tokens if self.reasoning else 0)
 
+    def choices(self, prompt: Prompt) -> tuple[str, ...]:
+        return tuple(map(str, range(self.max_score + 1)))
+
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
         [docid] = docids
         form = contract("Answer with the score only, like 7.", reasoning=self.reasoning)

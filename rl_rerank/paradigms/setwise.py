@@ -73,6 +73,9 @@ class Setwise:
         longest = self._labels.answer(self.children + 1)
         return len(written(longest, reasoning=self.reasoning)) + 1 + (self.think_tokens if self.reasoning else 0)
 
+    def choices(self, prompt: Prompt) -> tuple[str, ...]:
+        return self._labels.answers(len(prompt.docids))
+
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
         label = self.labels.removesuffix("s")
         asked = contract(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import get_peft_model
 
 from rl_rerank import batches, data, lengths
 from rl_rerank.config import Config, GRPOStage
@@ -14,11 +16,12 @@ from rl_rerank.engines import checkpoint, vllm_environment
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.rerank import build_paradigm
 from rl_rerank.terms import reward_terms
-from rl_rerank.training import algorithms, tracking
-from rl_rerank.training.arguments import grpo_arguments, peft_config
+from rl_rerank.training import algorithms, policies, tracking
+from rl_rerank.training.arguments import grpo_arguments, peft_config, policy_arguments
 from rl_rerank.training.dev import DevEvaluation, DevSet, measure
 from rl_rerank.training.grpo import RankingGRPOTrainer, Task
 from rl_rerank.training.models import keep_checkpoint, save_trained
+from rl_rerank.training.policy import Objective, PolicyTrainer
 from rl_rerank.training.questions import questions
 from rl_rerank.training.records import Records, resumable_checkpoint
 
@@ -26,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def run(config: Config, name: str, stage: GRPOStage) -> None:
-    """Train on sampled completions and leave run_dir/<name>/model."""
+    """Train on what the policy samples or may choose, and leave run_dir/<name>/model."""
     output = Path(config.run_dir) / name
     if stage.rollout == "vllm_server" and not torch.cuda.is_available():
         raise ValueError(
@@ -39,33 +42,20 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
     paradigm = build_paradigm(config, config.paradigm)
     terms = reward_terms(config)
     per_query = batches.whole_queries(name, stage, terms, paradigm)
-    arguments = grpo_arguments(config, stage, output, max_completion_tokens=paradigm.max_completion_tokens)
     start = checkpoint.locate(config, stage.model)
     lengths.check_context(config, name, stage, start)
     store = data.prepare(config.data, Path(config.run_dir) / "data")
-    asked = questions(
-        store.examples("train"),
-        paradigm,
-        checkpoint.renderer(config.model, start),
-        count=-(-stage.max_steps // stage.num_iterations) * stage.prompts_per_step,
-        seed=stage.seed,
-        per_query=per_query,
-    )
+    renderer = checkpoint.renderer(config.model, start)
     tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
-    trainer = RankingGRPOTrainer(
-        task=Task(asked, paradigm, terms, permute_rewards=stage.permute_rewards),
-        model=checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code),
-        args=arguments,
-        shared_prefix=stage.shared_prefix,
-        leave_one_out=algorithms.leaves_one_out(stage),
-        max_logprob_gap=stage.max_logprob_gap,
-        rollout_args={"dtype": "bfloat16" if stage.bf16 else config.model.dtype, **stage.rollout_args},
-        train_dataset=Dataset.from_dict({"prompt": [str(index) for index in range(len(asked))]}),
-        processing_class=tokenizer,
-        peft_config=peft_config(stage.lora),
-    )
-    if stage.shared_prefix and trainer.prefix_refusal:
-        logger.warning("prompts are computed once a completion, not once a group: %s", trainer.prefix_refusal)
+    examples = store.examples("train")
+    if stage.policy == "tokens":
+        count = -(-stage.max_steps // stage.num_iterations) * stage.prompts_per_step
+        asked = questions(examples, paradigm, renderer, count=count, seed=stage.seed, per_query=per_query)
+        task = Task(asked, paradigm, terms, permute_rewards=stage.permute_rewards)
+        trainer = _token_trainer(config, stage, output, start, tokenizer, task)
+    else:
+        objective = policies.objective(stage, examples, paradigm, renderer, terms)
+        trainer = _policy_trainer(config, stage, output, start, tokenizer, objective)
     if stage.eval_steps is not None:
         trainer.add_callback(_dev_evaluation(config, name, stage, trainer, store, paradigm, start))
     trainer.add_callback(Records(output, trainer.accelerator, completions=lambda: trainer.completions))
@@ -78,11 +68,51 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
         keep_checkpoint(config, f"{name}@{best}", output / "model")
 
 
+def _token_trainer(
+    config: Config, stage: GRPOStage, output: Path, start: Path, tokenizer: Any, task: Task
+) -> RankingGRPOTrainer:
+    trainer = RankingGRPOTrainer(
+        task=task,
+        model=checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code),
+        args=grpo_arguments(config, stage, output, max_completion_tokens=task.paradigm.max_completion_tokens),
+        shared_prefix=stage.shared_prefix,
+        leave_one_out=algorithms.leaves_one_out(stage),
+        max_logprob_gap=stage.max_logprob_gap,
+        rollout_args={"dtype": "bfloat16" if stage.bf16 else config.model.dtype, **stage.rollout_args},
+        train_dataset=Dataset.from_dict({"prompt": [str(index) for index in range(len(task.questions))]}),
+        processing_class=tokenizer,
+        peft_config=peft_config(stage.lora),
+    )
+    if stage.shared_prefix and trainer.prefix_refusal:
+        logger.warning("prompts are computed once a completion, not once a group: %s", trainer.prefix_refusal)
+    return trainer
+
+
+def _policy_trainer(
+    config: Config, stage: GRPOStage, output: Path, start: Path, tokenizer: Any, objective: Objective
+) -> PolicyTrainer:
+    arguments = policy_arguments(config, stage, output)  # before models are read, which ZeRO-3 shards as it says
+    model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
+    reference = None
+    if (adapter := peft_config(stage.lora)) is not None:
+        model = get_peft_model(model, adapter)
+    elif stage.beta:
+        reference = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
+    return PolicyTrainer(
+        objective=objective,
+        model=model,
+        reference=reference,
+        args=arguments,
+        train_dataset=Dataset.from_dict({"index": list(range(policies.num_tasks(stage)))}),
+        processing_class=tokenizer,
+    )
+
+
 def _dev_evaluation(
     config: Config,
     name: str,
     stage: GRPOStage,
-    trainer: RankingGRPOTrainer,
+    trainer: RankingGRPOTrainer | PolicyTrainer,
     store: data.Store,
     paradigm: Paradigm,
     start: Path,

@@ -1,4 +1,4 @@
-"""From our stage configuration to the arguments of trl's trainers."""
+"""From our stage configuration to the arguments of trl's and transformers' trainers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
+from transformers import TrainingArguments
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
@@ -60,6 +61,20 @@ def grpo_arguments(config: Config, stage: GRPOStage, output: Path, *, max_comple
         vllm_importance_sampling_mode=stage.rollout_correction,
         shuffle_dataset=False,
         reward_weights=[reward.weight for reward in config.rewards.values()],
+    )
+
+
+def policy_arguments(config: Config, stage: GRPOStage, output: Path) -> TrainingArguments:
+    """TrainingArguments for a stage that samples no text: its tasks in order, each once."""
+    step = _step(config, stage, output)
+    return _build(
+        TrainingArguments,
+        config,
+        stage,
+        output,
+        per_device_train_batch_size=step.micro_batch,
+        gradient_accumulation_steps=step.micro_batches,
+        train_sampling_strategy="sequential",
     )
 
 

@@ -10,22 +10,31 @@ from datasets import Dataset
 from rl_rerank.data.examples import ExampleFile
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.rendering import Renderer
+from rl_rerank.training.rank_weights import rank_weights
 
 IGNORED = -100
 """The label of a token that is not learned."""
 
 
 def tokenised(
-    rows: Sequence[Mapping[str, Any]], examples: ExampleFile, paradigms: Mapping[str, Paradigm], renderer: Renderer
+    rows: Sequence[Mapping[str, Any]],
+    examples: ExampleFile,
+    paradigms: Mapping[str, Paradigm],
+    renderer: Renderer,
+    *,
+    separator: float | None = None,
 ) -> Dataset:
     """One `input_ids` and `labels` a row: only the answer and its end token are learned.
 
     The end token is labelled by position, never by id: in some tokenizers padding and the end token are the same.
 
+    Args:
+        separator: rows also have `weights`, those of `rank_weights` with this one for separators.
+
     Raises:
         ValueError: if answers open the reasoning that the chat template has opened.
     """
-    input_ids, labels = [], []
+    input_ids, labels, weights = [], [], []
     for row in rows:
         prompt = paradigms[row["paradigm"]].prompt(examples.example(row["qid"]), row["docids"])
         rendered = renderer(prompt)
@@ -38,4 +47,8 @@ def tokenised(
         answer = [*renderer.continuation_ids(row["target"]), renderer.end_id]
         input_ids.append([*question, *answer])
         labels.append([IGNORED] * len(question) + answer)
-    return Dataset.from_dict({"input_ids": input_ids, "labels": labels})
+        if separator is not None:
+            own = rank_weights(row["target"], renderer.tokenizer, separator)
+            weights.append([*[1.0] * len(question), *own, 1.0])
+    columns = {"input_ids": input_ids, "labels": labels}
+    return Dataset.from_dict(columns if separator is None else {**columns, "weights": weights})

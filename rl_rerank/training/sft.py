@@ -12,13 +12,26 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from trl.trainer.sft_trainer import SFTTrainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling, SFTTrainer
 
 from rl_rerank.training.rows import IGNORED
 
 
+class WeightedCollator(DataCollatorForLanguageModeling):
+    """trl's collator, with the rows' `weights` beside their labels."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = super().torch_call([{k: v for k, v in row.items() if k != "weights"} for row in examples])
+        weights = [torch.tensor(row["weights"]) for row in examples]
+        batch["weights"] = nn.utils.rnn.pad_sequence(weights, batch_first=True)
+        return batch
+
+
 class AnswerTrainer(SFTTrainer):
-    """Cross-entropy on labelled tokens, a mean over the tokens of an optimizer step on all processes."""
+    """Cross-entropy on labelled tokens, a mean over the tokens of an optimizer step on all processes.
+
+    Where rows have `weights`, each token's is multiplied by its own; the mean is still over their number.
+    """
 
     def compute_loss(
         self,
@@ -37,9 +50,12 @@ class AnswerTrainer(SFTTrainer):
         )
         targets = labels[:, columns]
         is_label = targets != IGNORED
-        total = nn.functional.cross_entropy(
-            outputs.logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum"
+        each = nn.functional.cross_entropy(
+            outputs.logits.float().flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="none"
         )
+        if "weights" in inputs:
+            each = each * inputs["weights"][:, 1:][:, columns].flatten()
+        total = each.sum()
         loss = total / torch.as_tensor(is_label.sum() if num_items_in_batch is None else num_items_in_batch).clamp(
             min=1
         )

@@ -15,10 +15,10 @@ from sharded_grpo import NUM_STEPS, VARIANTS
 SCRIPT = str(Path(__file__).with_name("sharded_grpo.py"))
 
 
-def run(command, model_dir, output):
+def run(command, model_dir, output, script=SCRIPT):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*command, SCRIPT, str(model_dir), str(output)], capture_output=True, text=True, env=environment
+        [*command, script, str(model_dir), str(output)], capture_output=True, text=True, env=environment
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return output

@@ -1,0 +1,120 @@
+"""Reinforcement learning where no text is sampled: a transformers Trainer around an objective.
+
+An objective makes the batches, reads the policy out of one forward, and turns it into a loss; `scores` and `choice` are
+the two there are. The trainer adds what they share: the frozen reference, logs, and the table of completions. Batches
+are drawn by number and what is sampled is seeded by these numbers, so a run that was interrupted goes on exactly.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from accelerate.utils import DistributedType, gather_object
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import Trainer
+from trl.models import prepare_deepspeed
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an objective made of a batch."""
+
+    loss: Tensor
+    metrics: Mapping[str, float]
+    """Means over the batch."""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """For the table of completions."""
+
+
+class Objective(Protocol):
+    """A policy, what it earns, and its loss."""
+
+    beta: float
+    """Weight of the KL to the reference, which is not computed where this is 0."""
+
+    def collate(self, rows: list[dict[str, int]]) -> dict[str, Any]:
+        """A batch of the tasks whose numbers stand under `index`."""
+        ...
+
+    def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+        """What defines the distribution, one row a task."""
+        ...
+
+    def outcome(self, batch: Mapping[str, Any], policy: Tensor, reference: Tensor | None, step: int) -> Outcome:
+        """The loss, with a gradient by `policy`."""
+        ...
+
+
+class PolicyTrainer(Trainer):
+    """Trains an objective's policy.
+
+    Attributes:
+        completions: rows for the completions table of the last step of all processes.
+    """
+
+    def __init__(self, *, objective: Objective, model: Any, reference: Any = None, **kwargs: Any) -> None:
+        """
+        Args:
+            reference: the starting model once more, where the objective needs one and `model` has no adapter.
+        """
+        super().__init__(model=model, data_collator=objective.collate, **kwargs)
+        self.objective = objective
+        self.completions: list[dict[str, Any]] = []
+        self._values: dict[str, list[float]] = defaultdict(list)
+        self._once: dict[str, float] = {}
+        self._rows: list[dict[str, Any]] = []
+        self._reference: Any = None
+        if objective.beta and not isinstance(model, PeftModel):
+            if reference is None:
+                raise ValueError("beta is above 0 and all weights are trained, so a reference model is needed")
+            if self.accelerator.distributed_type == DistributedType.DEEPSPEED:
+                self._reference = prepare_deepspeed(reference, self.accelerator)
+            else:
+                self._reference = self.accelerator.prepare_model(reference, evaluation_mode=True)
+
+    def log_once(self, name: str, value: float) -> None:
+        """Add a value to the row of metrics that is logged next."""
+        self._once[name] = value
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        policy = self.objective.forward(model, inputs)
+        reference = None
+        if self.objective.beta:
+            with torch.no_grad(), self._frozen(model) as frozen:
+                reference = self.objective.forward(frozen, inputs)
+        found = self.objective.outcome(inputs, policy, reference, self.state.global_step + 1)
+        for name, value in found.metrics.items():
+            self._values[name].append(value)
+        self._rows += found.rows
+        return (found.loss, None) if return_outputs else found.loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log with the means of the objective's metrics over micro-batches and processes since the last time."""
+        means = {name: sum(values) / len(values) for name, values in self._values.items()}
+        everyone = gather_object([means])
+        self.completions = gather_object(self._rows)
+        # A composed reward may have had a part on some processes only.
+        for name in dict.fromkeys(name for one in everyone for name in one):
+            found = [one[name] for one in everyone if name in one]
+            logs[name] = sum(found) / len(found)
+        logs.update(self._once)
+        self._values, self._once, self._rows = defaultdict(list), {}, []
+        super().log(logs, *args, **kwargs)
+
+    @contextmanager
+    def _frozen(self, model: nn.Module) -> Iterator[nn.Module]:
+        """The policy as it was when training began."""
+        if self._reference is not None:
+            yield self._reference
+            return
+        adapted: Any = self.accelerator.unwrap_model(model)
+        with adapted.disable_adapter():
+            yield model
