@@ -31,6 +31,8 @@ class Rank:
     retries: int = 0
     """How often a prompt is asked again whose answer cannot be used."""
 
+    ranks = True
+
     def __post_init__(self) -> None:
         if self.samples < 1 or (self.samples > 1 and self.temperature <= 0):
             raise ValueError(

@@ -91,13 +91,15 @@ def _write(config: Config, name: str, stage: SynthStage, store: Store, outcome: 
 
 
 def _rows(config: Config, name: str, stage: SynthStage, examples: ExampleFile) -> dict[str, list[dict[str, Any]]]:
-    answered = {getattr(step, "answers", "") for step in build_steps(stage).values()}
+    steps = build_steps(stage).values()
     made: dict[str, list[dict[str, Any]]] = {}
     for paradigm, count in stage.mixture.items():
         built = build_paradigm(config, paradigm)
-        made[paradigm] = list(
-            rows.sft(examples, paradigm, built, count, seed=stage.seed, answered=paradigm in answered)
+        answered = any(
+            getattr(step, "answers", "") == paradigm and not (getattr(step, "ranks", False) and built.continuations)
+            for step in steps
         )
+        made[paradigm] = list(rows.sft(examples, paradigm, built, count, seed=stage.seed, answered=answered))
         if len(made[paradigm]) < count:
             logger.warning(
                 "%s: %d %s rows of the %d asked for: %d training examples give no more",

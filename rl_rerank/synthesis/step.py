@@ -64,9 +64,9 @@ class Step(Protocol):
     number of processes and on kills. A step that looks at all examples has an attribute `whole = True`; it is given
     the stream in order and whole, in one process.
 
-    Further attributes are optional: `answers`, the paradigm whose SFT rows are this step's answers; `paradigm`, one
-    that it needs; and `engine`, which it asks: empty for the stage's teacher, `labels` for an oracle, `model`, or a
-    name.
+    Further attributes are optional: `answers`, the paradigm whose SFT rows are this step's answers, unless it also has
+    `ranks = True` and the paradigm ranks without writing; `paradigm`, one that it needs; and `engine`, which it asks:
+    empty for the stage's teacher, `labels` for an oracle, `model`, or a name.
     """
 
     def __call__(self, examples: Iterable[RankingExample], context: StepContext, /) -> Iterator[RankingExample]: ...

@@ -6,7 +6,8 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -44,10 +45,14 @@ def build_steps(stage: SynthStage) -> dict[str, Step]:
     Raises:
         LookupError, ImportError, ValueError: for a step or a parameter that does not exist.
     """
-    return {
-        name: registry.build("step", plugin.name or name, plugin.params, target=plugin.target)
-        for name, plugin in stage.steps.items()
-    }
+    return {name: _built(name, json.dumps(asdict(plugin))) for name, plugin in stage.steps.items()}
+
+
+@cache
+def _built(name: str, plugin: str) -> Step:
+    """A step; finding a plugin reads the metadata of everything that is installed, so each is built once."""
+    values = json.loads(plugin)
+    return registry.build("step", values["name"] or name, values["params"], target=values["target"])
 
 
 def segments(steps: Mapping[str, Step]) -> list[Segment]:

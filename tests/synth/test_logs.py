@@ -338,5 +338,5 @@ def test_viewers_give_item_carousel_and_search_tasks(tmp_path):
 def test_a_story_keeps_its_last_events():
     story = Story({}, [Event(n, "watch", f"i{n}") for n in range(5)])
     assert [event.item for event in story.latest(2).events] == ["i3", "i4"] and story.latest(0).events == []
-    with pytest.raises(ValueError, match="line 2 of a story is no attributes, session, watch or search"):
+    with pytest.raises(ValueError, match="line 2 of a story is none of attributes, session, watch and search"):
         parsed("attributes\nwatch i1 [home, , ] x")

@@ -131,6 +131,11 @@ def test_rows_of_a_paradigm_that_a_step_answers_are_its_answers(tmp_path):
     assert len(made) == 17
 
 
+def test_rows_of_a_paradigm_that_ranks_without_writing_are_the_labels_answers(tmp_path):
+    made = rows(config(tmp_path), steps={"rank": {"paradigm": "pointwise"}}, mixture={"pointwise": 5})
+    assert len(made) == 5 and {row["teacher"] for row in made} == {"labels"}
+
+
 def test_what_is_uploaded_is_written_whole_beside_the_rows(tmp_path):
     settings = config(tmp_path)
     run(settings, mixture={"pointwise": 3})
