@@ -121,8 +121,8 @@ def _tokens(config: Config, stage: TrainingStage, step: Batches, completion_toke
         prompts = step.micro_batch // step.group if stage.shared_prefix else step.micro_batch
         how = f", a prompt computed once for its {'group' if stage.shared_prefix else 'completion'}"
     elif isinstance(stage, GRPOStage) and stage.policy == "choice":
-        # What tells answers apart is one token, or behind a common beginning of a few.
         completions = 0
+        how = " for each token at which answers part, which mostly is one"
     elif isinstance(stage, GRPOStage) or (isinstance(stage, SFTStage) and stage.is_ranking):
         shown = stage.list_size or config.data.depth
         paradigm = build_paradigm(config, config.paradigm)

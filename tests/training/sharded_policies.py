@@ -38,6 +38,7 @@ def train(name: str, model_dir: Path, output: Path) -> None:
         gradient_accumulation_steps=PER_STEP // world,
         max_steps=STEPS,
         learning_rate=1e-3,
+        adam_epsilon=1e-5,  # Adam would blow up the rounding of gradients that are next to nothing
         logging_steps=1,
         save_strategy="no",
         use_cpu=True,
