@@ -31,5 +31,10 @@ class Recall:
     def __call__(self, example: RankingExample, rollout: Rollout) -> float:
         if not rollout.judgment.is_ok:
             return self.malformed
-        k = min(10, max(1, len(rollout.prompt.docids) // 2)) if self.k is None else self.k
+        k = cutoff(self.k, len(rollout.prompt.docids))
         return expected_recall(rollout.judgment.scores, window_qrels(example, rollout), k=k)
+
+
+def cutoff(k: int | None, n: int) -> int:
+    """The cutoff for a window of `n` documents."""
+    return min(10, max(1, n // 2)) if k is None else k

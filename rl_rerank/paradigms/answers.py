@@ -32,6 +32,24 @@ def issue(kind: str, place: str) -> Issue:
     return Issue(kind, place[:80])
 
 
+def clean_answer(completion: Completion, *, reasoning: bool) -> str | None:
+    """What `find_answer` finds, stripped, where the completion ends with the answer and nothing stands around it.
+
+    It looks at the end only, and not for faults: the answer may hold tags, which no reader of answers accepts. None
+    where it cannot tell.
+    """
+    text = completion.text
+    if completion.finish_reason == "length":
+        return None
+    if not reasoning:
+        return text.strip()
+    end = text.rfind(THINK_END)
+    block = text[end + len(THINK_END) :].strip()
+    if end < 0 or not block.startswith("<answer>") or not block.endswith("</answer>"):
+        return None
+    return block[len("<answer>") : -len("</answer>")].strip()
+
+
 def find_answer(completion: Completion, *, reasoning: bool, strict: bool) -> Answer:
     """The answer's text. In strict mode any issue means that the completion is malformed."""
     issues: list[Issue] = []
@@ -78,10 +96,11 @@ def no_answer(answer: Answer) -> Judgment:
 
 def wrong_ids(ids: Sequence[int], n: int, written: Callable[[int], str] = "[{}]".format) -> list[Issue]:
     """One issue for every identifier that is repeated, missing or outside 1..n, with the identifier as `written`."""
-    counts = Counter(ids)
-    found = [issue("id_out_of_range", written(i)) for i in counts if not 1 <= i <= n]
-    found += [issue("repeated_id", written(i)) for i, count in counts.items() if count > 1]
-    found += [issue("missing_id", written(i)) for i in range(1, n + 1) if i not in counts]
+    seen = dict.fromkeys(ids)
+    found = [issue("id_out_of_range", written(i)) for i in seen if not 1 <= i <= n]
+    if len(seen) < len(ids):
+        found += [issue("repeated_id", written(i)) for i, count in Counter(ids).items() if count > 1]
+    found += [issue("missing_id", written(i)) for i in range(1, n + 1) if i not in seen]
     return found
 
 
