@@ -7,10 +7,10 @@ terms: its method `explain` then gives the values of these beside its own, and t
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
+from math import isfinite
 from numbers import Real
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
@@ -135,6 +135,8 @@ def _evaluate(term: Term, example: RankingExample, rollouts: Sequence[Rollout]) 
         if len(found) != len(rollouts):
             place = _place(example, rollouts)
             raise RewardError(f"reward {term.name!r} returned {len(found)} values for {place}")
+        if _are_finite(found):
+            return found
         return [_checked(term.name, value, example, r) for value, r in zip(found, rollouts, strict=True)]
     except RewardError as e:
         if len(rollouts) > 1 and not term.needs_query:  # one by one, to find which it is
@@ -161,11 +163,14 @@ def _call(term: Term, example: RankingExample, rollouts: Sequence[Rollout]) -> l
         raise RewardError(f"reward {term.name!r} failed for {place}: {type(e).__name__}: {e}") from e
 
 
+def _are_finite(found: Sequence[Any]) -> bool:
+    """Whether all are breakdowns of finite floats, as is usual: a check for any real number is slow."""
+    return all([type(value) is Breakdown and type(value.value) is float and isfinite(value.value) for value in found])
+
+
 def _checked(name: str, found: Any, example: RankingExample, rollout: Rollout) -> Breakdown:
     value = found.value if isinstance(found, Breakdown) else found
-    if type(value) is float and math.isfinite(value):  # the usual case, which a check for Real makes slow
-        return found if isinstance(found, Breakdown) else Breakdown(value)
-    if not isinstance(value, Real) or not math.isfinite(value):  # numpy's scalars are Real too
+    if not isinstance(value, Real) or not isfinite(value):  # numpy's scalars are Real too
         place = _place(example, [rollout])
         raise RewardError(f"reward {name!r} returned {value!r} for {place}; a reward must return a finite number")
     return found if isinstance(found, Breakdown) else Breakdown(float(value))

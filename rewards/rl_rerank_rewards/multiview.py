@@ -101,7 +101,7 @@ class MultiView:
         need_several("multiview", rollout)
         grades, gold = window_qrels(example, rollout), gold_order(example, rollout)
         recall_k = cutoff(self.recall_k, len(grades))
-        return Orders(list(grades.values()), list(gold.values()), k=self.k, recall_k=recall_k, p=self.p)
+        return Orders([*grades.values()], [*gold.values()], k=self.k, recall_k=recall_k, p=self.p)
 
 
 def _any_range(rollout: Rollout) -> Rollout:

@@ -27,27 +27,24 @@ class Orders:
     def __init__(self, grades: Sequence[int], gold: Sequence[float], *, k: int, recall_k: int, p: float = 1.0) -> None:
         check_cutoff(k)
         check_cutoff(recall_k)
-        n = len(grades)
-        self.relevant = [document for document, grade in enumerate(grades, start=1) if grade > 0]
-        gains = [gain(grades[document - 1]) for document in self.relevant]
-        ideal = dcg(sorted(gains, reverse=True)[:k])
-        self.shares = [gained / ideal for gained in gains]
-        self.discounts = _discounts(n, k)
+        gains = {document: gain(grade) for document, grade in enumerate(grades, start=1) if grade > 0}
+        ideal = dcg(sorted(gains.values(), reverse=True)[:k])
+        self.shares = [(document, gained / ideal) for document, gained in gains.items()]
+        """Of the relevant documents, in the ideal DCG."""
+        self.discounts = _discounts(len(grades), k)
         self.recall_k = recall_k
         self.overlaps = _overlaps(gold, p)
 
     def __call__(self, order: Sequence[int]) -> tuple[float, float, float]:
         """nDCG@k and recall@recall_k, 0.0 if nothing is relevant, and the overlap."""
-        overlaps = self.overlaps
+        overlaps, discounts, recall_k = self.overlaps, self.discounts, self.recall_k
         overlap = sum([overlaps[document][place] for place, document in enumerate(order)])
-        if not self.relevant:
-            return 0.0, 0.0, overlap
-        found = ndcg = 0.0
-        for document, share in zip(self.relevant, self.shares, strict=True):
+        found, ndcg = 0, 0.0
+        for document, share in self.shares:
             place = order.index(document)
-            ndcg += share * self.discounts[place]
-            found += place < self.recall_k
-        return ndcg, found / len(self.relevant), overlap
+            ndcg += share * discounts[place]
+            found += place < recall_k
+        return ndcg, found / len(self.shares) if found else 0.0, overlap
 
 
 @cache

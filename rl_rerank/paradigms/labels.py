@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
+from rl_rerank.metrics.agreement import falling
 from rl_rerank.paradigms.answers import NUMBER, clean_answer, find_answer, issue, no_answer, wrong_ids
 from rl_rerank.types import Completion, Issue, Judgment, Prompt, Status
 
@@ -59,13 +60,6 @@ class Labels:
         """The identifiers of all labels in a text that holds nothing else."""
         found = re.findall(self.label, text, LOOSELY)
         return tuple(int(label) if label.isdigit() else ALPHABET.index(label.upper()) + 1 for label in found)
-
-    def listed(self, text: str, n: int) -> tuple[int, ...]:
-        """The identifiers of a text in the form of `ordered`, all of the first `n`; empty for any other text."""
-        try:
-            return tuple(map(_identifiers(self.kind, n).__getitem__, text.split(" > ")))
-        except KeyError:
-            return ()
 
     @cached_property
     def permutation(self) -> re.Pattern[str]:
@@ -128,8 +122,7 @@ def order(
         complete: a lenient answer that leaves documents out is completed with them, in the order of the prompt.
     """
     n, issues = len(prompt.docids), tuple[Issue, ...]()
-    clean = clean_answer(completion, reasoning=reasoning)
-    ids = labels.listed(clean, n) if clean is not None else ()
+    ids = _listed(completion, labels.kind, n, reasoning)
     if len(ids) == n and len(scores := _by_place(prompt, ids)) == n:
         return Judgment(Status.ok, scores, ids)
     if not ids:
@@ -174,15 +167,20 @@ def _mentioned(text: str, labels: Labels) -> tuple[int, ...]:
     return tuple(dict.fromkeys(i for label in found for i in labels.read(label)))
 
 
+def _listed(completion: Completion, kind: str, n: int, reasoning: bool) -> tuple[int, ...]:
+    """The identifiers of a clean answer in the form of `Labels.ordered`, all of the first `n`; empty for any other."""
+    clean = clean_answer(completion, reasoning)
+    if clean is None:
+        return ()
+    try:
+        return tuple(map(_identifiers(kind, n).__getitem__, clean.split(" > ")))
+    except KeyError:
+        return ()
+
+
 def _by_place(prompt: Prompt, ids: Sequence[int]) -> dict[str, float]:
     docids = prompt.docids
-    return {docids[i - 1]: score for i, score in zip(ids, _places(len(ids)), strict=True)}
-
-
-@cache
-def _places(n: int) -> tuple[float, ...]:
-    """n, n - 1, ..., 1."""
-    return tuple(float(n - place) for place in range(n))
+    return dict(zip([docids[i - 1] for i in ids], falling(len(ids)), strict=True))
 
 
 @cache

@@ -31,6 +31,7 @@ class Classifier:
     def __call__(self, conversations: Sequence[Sequence[Mapping[str, str]]]) -> list[float]:
         """The label's logit for each."""
         texts = [self.tokenizer.apply_chat_template(messages, tokenize=False) for messages in conversations]
+        texts = [text.encode(errors="replace").decode() for text in texts]  # no tokenizer takes half a character
         inputs = self.tokenizer(
             text=texts, return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False
         )

@@ -8,7 +8,6 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
-from rl_rerank.authoring.check import check
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.reward import RewardError, Term, evaluate
 from rl_rerank.training.interop import as_trl
@@ -128,8 +127,8 @@ def test_a_reward_model_says_what_it_says_in_a_plain_trl_trainer(reward_model_di
     found = evaluate(Term("reward_model", ours), EXAMPLE, [rollout(text) for text in texts])
     assert [value.value for value in found] == pytest.approx(theirs, abs=1e-6)
     assert theirs[0] != theirs[1]
-    report = check(Term("reward_model", ours), Listwise(), queries=1, shuffles=3)
-    assert report.failures == {}
+    [found] = evaluate(Term("reward_model", ours), EXAMPLE, [rollout("half a character \ud800")])
+    assert isinstance(found.value, float)
 
 
 def test_a_model_that_is_no_reward_model_is_refused(tiny_model_dir, tmp_path):
