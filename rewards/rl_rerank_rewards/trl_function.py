@@ -60,7 +60,7 @@ class TRLFunction:
             qid=[example.qid],
             docids=[list(rollout.prompt.docids)],
         )
-        [value] = asyncio.run(found) if inspect.isawaitable(found) else found
+        [value] = asyncio.run(found) if inspect.iscoroutine(found) else found
         if value is not None:
             return value
         if self.none is None:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 
 from rl_rerank.reward import Breakdown, RewardError, Term, evaluate, instead
 from rl_rerank.types import RankingExample, Rollout
@@ -68,7 +69,7 @@ class Workers:
 
 @dataclass
 class _Worker:
-    process: multiprocessing.process.BaseProcess
+    process: BaseProcess
     connection: Connection
     is_ready: bool = False
     has_ended: bool = False
