@@ -71,8 +71,10 @@ def without_outside(rollout: Rollout, alone: Paradigm) -> Rollout:
     Args:
         alone: the rollout's paradigm without reasoning, so that it reads what stands in the block.
     """
+    if rollout.judgment.status is not Status.tags:
+        return rollout
     kinds = [issue.kind for issue in rollout.judgment.issues]
-    if rollout.judgment.status is not Status.tags or OUTSIDE not in kinds:
+    if OUTSIDE not in kinds:
         return rollout
     if set(kinds) != {OUTSIDE}:
         others = tuple(issue for issue in rollout.judgment.issues if issue.kind != OUTSIDE)

@@ -6,13 +6,21 @@ terms: its method `explain` then gives the values of these beside its own, and t
 
 from __future__ import annotations
 
-import math
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from math import isfinite
 from numbers import Real
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from rl_rerank.types import RankingExample, Rollout
+
+logger = logging.getLogger(__name__)
+
+
+class RewardError(ValueError):
+    """A reward that fails, takes too long or gives something that is not a finite number."""
 
 
 @runtime_checkable
@@ -22,7 +30,9 @@ class Reward(Protocol):
     Return a finite float, also for a malformed completion: there is no way to skip one.
 
     Two attributes of the class are optional. `paradigms` names those whose completions it can judge; `unclaimed` maps
-    properties that `rewards check` demands to the reason why this reward does not have them.
+    properties that `rewards check` demands to the reason why this reward does not have them. So is the method
+    `explain_group(example, rollouts)`: a `Breakdown` for each of several rollouts of one prompt, where they are faster
+    together than one by one.
     """
 
     def __call__(self, example: RankingExample, rollout: Rollout, /) -> float: ...
@@ -57,6 +67,12 @@ class Term:
     name: str
     reward: Reward | QueryReward
     weight: float = 1.0
+    failed: float | None = None
+    """What a completion is worth where the reward fails; None: that is an error."""
+    workers: int = 0
+    """In training: processes of its own in which it runs; 0: it runs in the trainer's."""
+    timeout: float | None = None
+    """In training: seconds that one call may take, where it has workers; what takes longer fails. None: no limit."""
 
     @property
     def needs_query(self) -> bool:
@@ -81,20 +97,51 @@ def evaluate(term: Term, example: RankingExample, rollouts: Sequence[Rollout]) -
     Args:
         rollouts: all of the query's where `term.needs_query`.
 
+    Returns:
+        A breakdown for each. Where the term fails and `term.failed` says what that is worth, its only part is `failed`.
+
     Raises:
-        ValueError: if the term fails, or gives something that is not a finite number; it names the term, the qid and
+        RewardError: if the term fails, or gives something that is not a finite number; it names the term, the qid and
             the completion.
     """
-    if is_query_reward(term.reward):
-        place = f"qid {example.qid!r} and its {len(rollouts)} completions, the first {_shown(rollouts[0])}"
-        with_query: Any = getattr(term.reward, "explain_all", term.reward.score_all)
-        found = list(_call(term.name, place, with_query, example, rollouts))
+    return [found for together in calls(term, rollouts) for found in _evaluate(term, example, together)]
+
+
+def calls(term: Term, rollouts: Sequence[Rollout]) -> list[Sequence[Rollout]]:
+    """Rollouts of one query by what a term is called with at a time: all, those of one prompt, or each alone."""
+    if term.needs_query:
+        return [rollouts]
+    if hasattr(term.reward, "explain_group"):
+        return [list(group) for _, group in groupby(rollouts, key=lambda rollout: id(rollout.prompt))]
+    return [[rollout] for rollout in rollouts]
+
+
+def instead(term: Term, error: RewardError, rollouts: Sequence[Rollout]) -> list[Breakdown]:
+    """What rollouts are worth for which the term failed.
+
+    Raises:
+        RewardError: `error`, where the term does not say it.
+    """
+    if term.failed is None:
+        raise error
+    logger.warning("%s; it counts as %s", error, term.failed)
+    return [Breakdown(term.failed, {"failed": term.failed}) for _ in rollouts]
+
+
+def _evaluate(term: Term, example: RankingExample, rollouts: Sequence[Rollout]) -> list[Breakdown]:
+    """One call."""
+    try:
+        found = _call(term, example, rollouts)
         if len(found) != len(rollouts):
-            raise ValueError(f"reward {term.name!r} returned {len(found)} values for {place}")
-    else:
-        alone: Any = getattr(term.reward, "explain", term.reward)
-        found = [_call(term.name, _place(example, rollout), alone, example, rollout) for rollout in rollouts]
-    return [_checked(term.name, value, example, r) for value, r in zip(found, rollouts, strict=True)]
+            place = _place(example, rollouts)
+            raise RewardError(f"reward {term.name!r} returned {len(found)} values for {place}")
+        if _are_finite(found):
+            return found
+        return [_checked(term.name, value, example, r) for value, r in zip(found, rollouts, strict=True)]
+    except RewardError as e:
+        if len(rollouts) > 1 and not term.needs_query:  # one by one, to find which it is
+            return [found for rollout in rollouts for found in _evaluate(term, example, [rollout])]
+        return instead(term, e, rollouts)
 
 
 def total(terms: Sequence[Term], values: Mapping[str, float]) -> float:
@@ -102,25 +149,35 @@ def total(terms: Sequence[Term], values: Mapping[str, float]) -> float:
     return sum(term.weight * values[term.name] for term in terms)
 
 
-def _call(name: str, place: str, function: Any, *arguments: Any) -> Any:
+def _call(term: Term, example: RankingExample, rollouts: Sequence[Rollout]) -> list[Any]:
+    reward: Any = term.reward
     try:
-        return function(*arguments)
+        if is_query_reward(reward):
+            return list(getattr(reward, "explain_all", reward.score_all)(example, rollouts))
+        if hasattr(reward, "explain_group"):
+            return list(reward.explain_group(example, rollouts))
+        [rollout] = rollouts
+        return [getattr(reward, "explain", reward)(example, rollout)]
     except Exception as e:
-        raise ValueError(f"reward {name!r} failed for {place}: {type(e).__name__}: {e}") from e
+        place = _place(example, rollouts)
+        raise RewardError(f"reward {term.name!r} failed for {place}: {type(e).__name__}: {e}") from e
+
+
+def _are_finite(found: Sequence[Any]) -> bool:
+    """Whether all are breakdowns of finite floats, as is usual: a check for any real number is slow."""
+    return all([type(value) is Breakdown and type(value.value) is float and isfinite(value.value) for value in found])
 
 
 def _checked(name: str, found: Any, example: RankingExample, rollout: Rollout) -> Breakdown:
     value = found.value if isinstance(found, Breakdown) else found
-    if not isinstance(value, Real) or not math.isfinite(value):  # numpy's scalars are Real too
-        raise ValueError(
-            f"reward {name!r} returned {value!r} for {_place(example, rollout)}; a reward must return a finite number"
-        )
+    if not isinstance(value, Real) or not isfinite(value):  # numpy's scalars are Real too
+        place = _place(example, [rollout])
+        raise RewardError(f"reward {name!r} returned {value!r} for {place}; a reward must return a finite number")
     return found if isinstance(found, Breakdown) else Breakdown(float(value))
 
 
-def _place(example: RankingExample, rollout: Rollout) -> str:
-    return f"qid {example.qid!r} and the completion {_shown(rollout)}"
-
-
-def _shown(rollout: Rollout) -> str:
-    return repr(rollout.completion.text[:200])
+def _place(example: RankingExample, rollouts: Sequence[Rollout]) -> str:
+    first = repr(rollouts[0].completion.text[:200])
+    if len(rollouts) == 1:
+        return f"qid {example.qid!r} and the completion {first}"
+    return f"qid {example.qid!r} and its {len(rollouts)} completions, the first {first}"

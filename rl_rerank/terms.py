@@ -16,6 +16,13 @@ def reward_terms(config: Config) -> list[Term]:
     if not config.rewards:
         raise ValueError("no reward is configured; choose some with 'reward=[ndcg,format]'")
     return [
-        Term(name, registry.build("reward", name, reward.params, target=reward.target), reward.weight)
+        Term(
+            name,
+            registry.build("reward", name, reward.params, target=reward.target),
+            reward.weight,
+            reward.failed,
+            reward.workers,
+            reward.timeout,
+        )
         for name, reward in config.rewards.items()
     ]

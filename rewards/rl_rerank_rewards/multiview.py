@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
 from rl_rerank.gates import Ladder, without_outside
+from rl_rerank.metrics.orders import Orders
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.reward import Breakdown, Term, weighted
 from rl_rerank.types import Judgment, RankingExample, Rollout, Status
 from rl_rerank_rewards.average_overlap import AverageOverlap
 from rl_rerank_rewards.ndcg import NDCG
 from rl_rerank_rewards.rbo import RBO
-from rl_rerank_rewards.recall import Recall
+from rl_rerank_rewards.recall import Recall, cutoff
+from rl_rerank_rewards.window import gold_order, need_several, window_qrels
 
 ALONE = Listwise(window=None)
 
@@ -70,11 +73,35 @@ class MultiView:
 
     def explain(self, example: RankingExample, rollout: Rollout) -> Breakdown:
         """The value with its parts: the three terms, or the gate."""
+        return self.explain_group(example, [rollout])[0]
+
+    def explain_group(self, example: RankingExample, rollouts: Sequence[Rollout]) -> list[Breakdown]:
+        """The same for completions of one prompt, whose ideal and gold order are looked up once."""
+        orders, found = None, []
+        for rollout in rollouts:
+            judgment = rollout.judgment
+            if rollout.prompt.paradigm == ALONE.name and judgment.is_ok:
+                # Its parser gives the identifiers in their order, which the scores only repeat.
+                orders = orders or self._orders(example, rollout)
+                ndcg, recall, overlap = orders(judgment.ids)
+                value = ndcg + self.recall * recall + self.overlap * overlap
+                found.append(Breakdown(value, {"ndcg": ndcg, "recall": recall, "overlap": overlap}))
+            else:
+                found.append(self._one(example, rollout))
+        return found
+
+    def _one(self, example: RankingExample, rollout: Rollout) -> Breakdown:
         read = without_outside(rollout, ALONE)
         if not self.check_range:
             read = _any_range(read)
         gate = self.ladder.value(read.judgment)
         return weighted(self.terms, example, read) if gate is None else Breakdown(gate, {"gate": gate})
+
+    def _orders(self, example: RankingExample, rollout: Rollout) -> Orders:
+        need_several("multiview", rollout)
+        grades, gold = window_qrels(example, rollout), gold_order(example, rollout)
+        recall_k = cutoff(self.recall_k, len(grades))
+        return Orders([*grades.values()], [*gold.values()], k=self.k, recall_k=recall_k, p=self.p)
 
 
 def _any_range(rollout: Rollout) -> Rollout:

@@ -33,12 +33,16 @@ class Recall:
     def __call__(self, example: RankingExample, rollout: Rollout) -> float:
         if not rollout.judgment.is_ok:
             return self.malformed
-        k = min(10, max(1, len(rollout.prompt.docids) // 2)) if self.k is None else self.k
+        k = cutoff(self.k, len(rollout.prompt.docids))
         return expected_recall(rollout.judgment.scores, window_qrels(example, rollout), k=k)
 
     def additive(self, example: RankingExample, docids: Sequence[str]) -> Additive:
         """A share of the relevant documents at each of the first k places."""
         relevant = [float(example.qrels.get(docid, 0) >= 1) for docid in docids]
-        k = min(10, max(1, len(docids) // 2)) if self.k is None else self.k
+        k = cutoff(self.k, len(docids))
         found = sum(relevant) or 1.0
         return Additive(tuple(value / found for value in relevant), (1.0,) * min(k, len(docids)))
+
+def cutoff(k: int | None, n: int) -> int:
+    """The cutoff for a window of `n` documents."""
+    return min(10, max(1, n // 2)) if k is None else k

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -51,13 +53,14 @@ class TRLFunction:
         prompt: Any = "\n".join(message["content"] for message in messages)
         if self.conversational:
             prompt, answer = messages, [{"role": "assistant", "content": answer}]
-        [value] = self._loaded(
+        found = self._loaded(
             prompts=[prompt],
             completions=[answer],
             completion_ids=[list(rollout.completion.token_ids)],
             qid=[example.qid],
             docids=[list(rollout.prompt.docids)],
         )
+        [value] = asyncio.run(found) if inspect.iscoroutine(found) else found
         if value is not None:
             return value
         if self.none is None:

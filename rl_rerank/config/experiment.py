@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -77,6 +78,26 @@ class RewardConfig:
     target: str | None = None
     """`package.module:Attribute` or `path/to/file.py:Attribute`, for code that is not registered."""
     params: dict[str, Any] = field(default_factory=dict)
+    failed: float | None = None
+    """What a completion is worth where the reward fails; null: training stops behind a checkpoint."""
+    workers: int = 0
+    """Training: processes of its own, for a slow reward, in every training process; 0: it runs in that one."""
+    timeout: float | None = None
+    """Training: seconds that one call may take, which is for one completion, a group or a query, as the reward looks at
+    them; what takes longer fails. null: no limit. A call can only be ended in a process of its own."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 0:
+            raise ValueError(f"rewards: workers must be 0 or more; got {self.workers}")
+        if self.timeout is not None and self.timeout <= 0:
+            raise ValueError(f"rewards: timeout must be above 0, or null for no limit; got {self.timeout}")
+        if self.timeout is not None and not self.workers:
+            raise ValueError(
+                f"rewards: timeout={self.timeout} needs workers, because a call can only be ended in a process of its "
+                "own; set workers=1 or more"
+            )
+        if self.failed is not None and not math.isfinite(self.failed):
+            raise ValueError(f"rewards: failed must be a finite number, or null; got {self.failed}")
 
 
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "zero3-offload")

@@ -7,6 +7,7 @@ without ties give `by_place(docids)`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from itertools import accumulate, combinations
 
 from rl_rerank.metrics.ties import tied_groups
@@ -14,7 +15,13 @@ from rl_rerank.metrics.ties import tied_groups
 
 def by_place(docids: Sequence[str]) -> dict[str, float]:
     """Scores that give this order: n, n - 1, ..., 1."""
-    return {docid: float(len(docids) - place) for place, docid in enumerate(docids)}
+    return dict(zip(docids, falling(len(docids)), strict=True))
+
+
+@cache
+def falling(n: int) -> tuple[float, ...]:
+    """n, n - 1, ..., 1."""
+    return tuple(float(n - place) for place in range(n))
 
 
 def overlaps(scores: Mapping[str, float], gold: Mapping[str, float]) -> list[float]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from rl_rerank.types import Completion, Issue, Judgment, RankingExample, Status
 
-THINK_END = "</think>"
+THINK_END, OPEN, CLOSE = "</think>", "<answer>", "</answer>"
 NUMBER = r"(?:0|[1-9][0-9]{0,8})"
 """An identifier's number as we write it: no leading zeros, no digits of other scripts."""
 
@@ -30,6 +30,23 @@ class Answer:
 def issue(kind: str, place: str) -> Issue:
     """An issue with its place cut to 80 characters."""
     return Issue(kind, place[:80])
+
+
+def clean_answer(completion: Completion, reasoning: bool) -> str | None:
+    """What `find_answer` finds, stripped, where the completion ends with the answer and nothing stands around it.
+
+    It looks at the end only, and not for faults: the answer may hold tags, which no reader of answers accepts. None
+    where it cannot tell.
+    """
+    if completion.finish_reason == "length":
+        return None
+    if not reasoning:
+        return completion.text.strip()
+    _, ended, block = completion.text.rpartition(THINK_END)
+    block = block.strip()
+    if not ended or block[: len(OPEN)] != OPEN or block[-len(CLOSE) :] != CLOSE:
+        return None
+    return block[len(OPEN) : -len(CLOSE)].strip()
 
 
 def find_answer(completion: Completion, *, reasoning: bool, strict: bool) -> Answer:
@@ -59,15 +76,15 @@ def find_answer(completion: Completion, *, reasoning: bool, strict: bool) -> Ans
 
 def _blocks(text: str) -> tuple[list[str], str]:
     """What stands in the answer blocks, and what stands outside them. Linear in the text, as a lazy regex is not."""
-    *closed, outside = text.split("</answer>")
+    *closed, outside = text.split(CLOSE)
     blocks = []
     for part in reversed(closed):
-        before, opened, block = part.partition("<answer>")
+        before, opened, block = part.partition(OPEN)
         if opened:
             blocks.append(block)
             outside = before + outside
         else:
-            outside = f"{part}</answer>{outside}"
+            outside = f"{part}{CLOSE}{outside}"
     return blocks[::-1], outside.strip()
 
 
@@ -78,11 +95,13 @@ def no_answer(answer: Answer) -> Judgment:
 
 def wrong_ids(ids: Sequence[int], n: int, written: Callable[[int], str] = "[{}]".format) -> list[Issue]:
     """One issue for every identifier that is repeated, missing or outside 1..n, with the identifier as `written`."""
-    counts = Counter(ids)
-    found = [issue("id_out_of_range", written(i)) for i in counts if not 1 <= i <= n]
-    found += [issue("repeated_id", written(i)) for i, count in counts.items() if count > 1]
-    found += [issue("missing_id", written(i)) for i in range(1, n + 1) if i not in counts]
-    return found
+    asked, given = set(range(1, n + 1)), set(ids)
+    found: list[Issue] = []
+    if len(given) < len(ids) or not given <= asked:
+        counts = Counter(ids)
+        found += [issue("id_out_of_range", written(i)) for i in counts if i not in asked]
+        found += [issue("repeated_id", written(i)) for i, count in counts.items() if count > 1]
+    return found + [issue("missing_id", written(i)) for i in sorted(asked - given)]
 
 
 def written(answer: str, *, reasoning: bool, thought: str = "", think_open: bool = False) -> str:

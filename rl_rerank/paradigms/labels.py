@@ -13,10 +13,11 @@ import re
 import string
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
-from rl_rerank.paradigms.answers import NUMBER, find_answer, issue, no_answer, wrong_ids
-from rl_rerank.types import Completion, Judgment, Prompt, Status
+from rl_rerank.metrics.agreement import falling
+from rl_rerank.paradigms.answers import NUMBER, clean_answer, find_answer, issue, no_answer, wrong_ids
+from rl_rerank.types import Completion, Issue, Judgment, Prompt, Status
 
 ALPHABET = string.ascii_uppercase
 AROUND = " \t\n.,;:!?\"'*`()[]"
@@ -120,25 +121,31 @@ def order(
     Args:
         complete: a lenient answer that leaves documents out is completed with them, in the order of the prompt.
     """
-    answer = find_answer(completion, reasoning=reasoning, strict=strict)
-    if answer.text is None:
-        return no_answer(answer)
-    n = len(prompt.docids)
-    text, issues = answer.text.strip(), answer.issues
-    if labels.permutation.fullmatch(text):
-        ids = labels.read(text)
-    else:
-        issues = (*issues, issue("not_a_permutation", text))
-        if strict:
-            return Judgment(Status.answer, issues=issues)
-        ids = tuple(i for chain in labels.chain.findall(text) for i in labels.read(chain))
+    n, issues = len(prompt.docids), tuple[Issue, ...]()
+    ids = _listed(completion, labels.kind, n, reasoning)
+    if len(ids) == n and len(scores := _by_place(prompt, ids)) == n:
+        return Judgment(Status.ok, scores, ids)
+    if not ids:
+        answer = find_answer(completion, reasoning=reasoning, strict=strict)
+        if answer.text is None:
+            return no_answer(answer)
+        text, issues = answer.text.strip(), answer.issues
+        if labels.permutation.fullmatch(text):
+            ids = labels.read(text)
+        else:
+            issues = (*issues, issue("not_a_permutation", text))
+            if strict:
+                return Judgment(Status.answer, issues=issues)
+            ids = tuple(i for chain in labels.chain.findall(text) for i in labels.read(chain))
     issues = (*issues, *wrong_ids(ids, n, labels.answer))
     if not issues:
         return Judgment(Status.ok, _by_place(prompt, ids), ids)
+    if strict:
+        return Judgment(Status.ids, ids=ids, issues=issues)
     kept = tuple(dict.fromkeys(i for i in ids if 1 <= i <= n))
-    if not kept and not strict:
+    if not kept:
         return Judgment(Status.answer, ids=ids, issues=issues)
-    if strict or (len(kept) < n and not complete):
+    if len(kept) < n and not complete:
         return Judgment(Status.ids, ids=ids, issues=issues)
     completed = kept + tuple(i for i in range(1, n + 1) if i not in kept)
     return Judgment(Status.repaired, _by_place(prompt, completed), ids, issues)
@@ -160,6 +167,22 @@ def _mentioned(text: str, labels: Labels) -> tuple[int, ...]:
     return tuple(dict.fromkeys(i for label in found for i in labels.read(label)))
 
 
+def _listed(completion: Completion, kind: str, n: int, reasoning: bool) -> tuple[int, ...]:
+    """The identifiers of a clean answer in the form of `Labels.ordered`, all of the first `n`; empty for any other."""
+    clean = clean_answer(completion, reasoning)
+    if clean is None:
+        return ()
+    try:
+        return tuple(map(_identifiers(kind, n).__getitem__, clean.split(" > ")))
+    except KeyError:
+        return ()
+
+
 def _by_place(prompt: Prompt, ids: Sequence[int]) -> dict[str, float]:
-    n = len(ids)
-    return {prompt.docids[i - 1]: float(n - rank) for rank, i in enumerate(ids)}
+    docids = prompt.docids
+    return dict(zip([docids[i - 1] for i in ids], falling(len(ids)), strict=True))
+
+
+@cache
+def _identifiers(kind: str, n: int) -> dict[str, int]:
+    return {answer: i for i, answer in enumerate(KINDS[kind].answers(n), start=1)}

@@ -27,9 +27,10 @@ from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
 from rl_rerank.paradigms.base import Paradigm
-from rl_rerank.reward import Term, total
+from rl_rerank.reward import RewardError, Term, total
 from rl_rerank.training import on_policy, prefix, scoring, shared_attention, vllm_rollout
 from rl_rerank.training.questions import Question
+from rl_rerank.training.reward_workers import Workers
 from rl_rerank.training.sampling import sample_groups
 from rl_rerank.types import Completion, Rollout, Status
 
@@ -97,6 +98,7 @@ class RankingGRPOTrainer(GRPOTrainer):
         self.max_logprob_gap = max_logprob_gap
         self.completions: list[dict[str, Any]] = []
         self._rows: list[dict[str, Any]] = []
+        self._workers = {term.name: Workers(term) for term in task.terms if term.workers}
         self._skipping: _Skipping | None = None
         self._is_verified = False
         unwrapped = self.accelerator.unwrap_model(self.model)
@@ -329,13 +331,7 @@ class RankingGRPOTrainer(GRPOTrainer):
     ) -> Tensor:
         rollouts = [self._rollout(key, ids) for key, ids in zip(prompts, completion_ids_list, strict=True)]
         terms = self.task.terms
-        scores = scoring.score_rows(
-            terms,
-            self.task.questions,
-            [(int(key), r.completion, r.judgment) for key, r in zip(prompts, rollouts, strict=True)],
-            gather_object,
-            num_generations=self.num_generations,
-        )
+        scores = self._scores([(int(key), r.completion, r.judgment) for key, r in zip(prompts, rollouts, strict=True)])
         values = [{name: found.value for name, found in row.items()} for row in scores.values]
         self._rows = [
             {
@@ -358,6 +354,32 @@ class RankingGRPOTrainer(GRPOTrainer):
         self._log_terms(scores, rewards)
         return self._permuted(rewards) if self.task.permute_rewards else rewards
 
+    def _scores(self, rows: list[scoring.Row]) -> scoring.Scores:
+        """What the terms make of this process's rows.
+
+        Raises:
+            RewardError: on every process, if a term fails on one, behind a checkpoint of what is trained so far.
+        """
+        scores, failures = None, []
+        try:
+            scores = scoring.score_rows(
+                self.task.terms,
+                self.task.questions,
+                rows,
+                gather_object,
+                num_generations=self.num_generations,
+                workers=self._workers,
+            )
+        except RewardError as e:
+            failures.append(e)
+        everywhere = gather_object([str(e) for e in failures])
+        if scores is not None and not everywhere:
+            return scores
+        if self.model.training and self.state.global_step > 0:
+            self._save_checkpoint(self.model, trial=None)
+            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+        raise RewardError(everywhere[0]) from (failures[0] if failures else None)
+
     def _log_terms(self, scores: scoring.Scores, rewards: Tensor) -> None:
         """Log what trl does not: range, time, groups in which a term is constant, and the parts of compositions.
 
@@ -370,6 +392,9 @@ class RankingGRPOTrainer(GRPOTrainer):
             for key, value in figures.items():
                 self._metrics[mode][key].append(value)
             self._log_metric(f"rewards/{term.name}/seconds", scores.seconds[term.name])
+            if term.failed is not None:
+                failed = ["failed" in row[term.name].parts for row in scores.values]
+                self._log_metric(f"rewards/{term.name}/failed", sum(failed) / len(failed))
         for row in scores.values:
             for name, found in row.items():
                 for part, value in found.parts.items():

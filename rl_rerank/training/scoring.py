@@ -9,11 +9,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from torch import Tensor
 
-from rl_rerank.reward import Breakdown, Term, evaluate
+from rl_rerank.reward import Breakdown, Term, calls, evaluate
 from rl_rerank.training.questions import Question
+from rl_rerank.training.reward_workers import Call, Workers
 from rl_rerank.types import Completion, Judgment, Rollout
 
 Row = tuple[int, Completion, Judgment]
@@ -37,23 +39,36 @@ def score_rows(
     gather: Callable[[list[Row]], list[Row]],
     *,
     num_generations: int,
+    workers: Mapping[str, Workers] | None = None,
 ) -> Scores:
     """Score this process's rows.
 
     Args:
         rows: the completions of this process, siblings adjacent.
         gather: puts the rows of all processes together; called on all of them, and only where a term needs queries.
+        workers: by the term's name; a term without any runs here.
 
     Raises:
-        ValueError: if a term fails, or a query is not whole.
+        RewardError: if a term fails.
+        ValueError: if a query is not whole.
     """
     values: list[dict[str, Breakdown]] = [{} for _ in rows]
     seconds: dict[str, float] = {}
     whole = _queries(questions, gather(list(rows)), num_generations) if any(t.needs_query for t in terms) else {}
+    groups = [(row[0], _rollout(questions, row)) for row in rows]
+    here = [
+        (questions[question].example, [rollout for _, rollout in group])
+        for question, group in groupby(groups, key=lambda one: one[0])
+    ]
     for term in terms:
         begin = time.perf_counter()
-        for found, value in zip(values, _term(term, questions, rows, whole), strict=True):
-            found[term.name] = value
+        own = (workers or {}).get(term.name)
+        if term.needs_query:
+            found = _of_queries(term, own, questions, rows, whole)
+        else:
+            found = [value for group in _evaluated(term, own, here) for value in group]
+        for row, value in zip(values, found, strict=True):
+            row[term.name] = value
         seconds[term.name] = time.perf_counter() - begin
     return Scores(values, seconds)
 
@@ -73,20 +88,31 @@ def term_metrics(name: str, values: Tensor, num_generations: int) -> dict[str, f
     return {f"rewards/{name}/{figure}": value.item() for figure, value in figures.items()}
 
 
-def _term(
-    term: Term, questions: Sequence[Question], rows: Sequence[Row], whole: Mapping[int, Sequence[Row]]
+def _of_queries(
+    term: Term,
+    workers: Workers | None,
+    questions: Sequence[Question],
+    rows: Sequence[Row],
+    whole: Mapping[int, Sequence[Row]],
 ) -> list[Breakdown]:
-    if not term.needs_query:
-        return [evaluate(term, questions[row[0]].example, [_rollout(questions, row)])[0] for row in rows]
+    """A value for each row, out of those of the queries that it belongs to."""
+    queries = [whole[query] for query in dict.fromkeys(questions[row[0]].query for row in rows)]
+    asked = [(questions[rows[0][0]].example, [_rollout(questions, row) for row in rows]) for rows in queries]
     found: dict[int, list[Breakdown]] = {}
-    for query in dict.fromkeys(questions[row[0]].query for row in rows):
-        together = whole[query]
-        rollouts = [_rollout(questions, row) for row in together]
-        values = evaluate(term, questions[together[0][0]].example, rollouts)
+    for together, values in zip(queries, _evaluated(term, workers, asked), strict=True):
         for (question, _, _), value in zip(together, values, strict=True):
             found.setdefault(question, []).append(value)
     # The rows of a question are on one process, in the order in which they were gathered.
     return [found[question].pop(0) for question, _, _ in rows]
+
+
+def _evaluated(term: Term, workers: Workers | None, asked: Sequence[Call]) -> list[list[Breakdown]]:
+    """For each of `asked` a value for each of its rollouts."""
+    if workers is None:
+        return [evaluate(term, example, rollouts) for example, rollouts in asked]
+    split = [[(example, some) for some in calls(term, rollouts)] for example, rollouts in asked]
+    answers = iter(workers.evaluate([call for some in split for call in some]))
+    return [[value for _ in some for value in next(answers)] for some in split]
 
 
 def _queries(questions: Sequence[Question], rows: Sequence[Row], num_generations: int) -> dict[int, list[Row]]:

@@ -1,5 +1,8 @@
+import random
+
 import pytest
 
+from rl_rerank.paradigms import labels as reading
 from rl_rerank.paradigms.labels import LETTERS, NUMBERS, choice, order
 from rl_rerank.types import Completion, Prompt
 
@@ -119,3 +122,35 @@ def test_there_are_26_letters():
     assert LETTERS.answers(26)[-1] == "Z"
     with pytest.raises(ValueError, match="letters name at most 26 documents"):
         LETTERS.answers(27)
+
+
+def written(rng, labels, n):
+    """A completion that is well formed or has one fault or several, around the answer or in it."""
+    ids = rng.sample(range(1, n + 1), n)
+    if rng.random() < 0.4:
+        ids[rng.randrange(n)] = rng.choice((0, 1, n, n + 1)) if labels is NUMBERS else rng.randint(1, 26)
+    if rng.random() < 0.2:
+        ids = ids[:-1] or ids
+    text = rng.choice((" > ", " > ", " > ", " >", ", ", " > > ")).join(labels.answer(i) for i in ids)
+    text = rng.choice(("{}", "{}", "{}", " {}\n", "{}.", "{}</answer><answer>{}", "<answer>{}")).format(text, text)
+    text = rng.choice(("<answer>{}</answer>",) * 4 + ("{}", "<answer>{}", "a<answer>{}</answer>b")).format(text)
+    text = rng.choice(("<think>so</think>{}",) * 4 + ("{}", "</think>{}</think>", "so</think> {}\n")).format(text)
+    return Completion(text, finish_reason=rng.choice(("stop", "stop", "stop", "length")))
+
+
+@pytest.mark.parametrize("reasoning", [True, False])
+@pytest.mark.parametrize("labels", [LETTERS, NUMBERS], ids=["letters", "numbers"])
+def test_the_quick_way_to_an_order_reads_what_the_careful_one_reads(monkeypatch, labels, reasoning):
+    rng = random.Random(0)
+    asked = [(written(rng, labels, n), n) for n in (1, 2, 3, 20) for _ in range(250)]
+    how = [{"strict": s, "complete": c, "reasoning": reasoning} for s in (True, False) for c in (True, False)]
+
+    def read():
+        prompts = {n: Prompt("q", tuple(f"d{i}" for i in range(n)), ()) for _, n in asked}
+        found = [order(prompts[n], completion, labels, **kind) for completion, n in asked for kind in how]
+        return [(judgment, list(judgment.scores)) for judgment in found]
+
+    quick = read()
+    monkeypatch.setattr(reading, "clean_answer", lambda completion, reasoning: None)
+    assert quick == read()
+    assert {judgment.status.value for judgment, _ in quick} >= {"ok", "repaired", "ids", "answer"}

@@ -4,7 +4,7 @@ import math
 import pickle
 
 import pytest
-from rollouts import GRADED, LISTWISE, SETWISE, answer, example, malformed, scored
+from rollouts import GRADED, GROUPWISE, LISTWISE, SETWISE, answer, example, malformed, scored
 
 from rl_rerank import registry
 from rl_rerank.metrics import by_place
@@ -130,6 +130,14 @@ def test_the_anchors_bands_tile_the_scale(grade, score, loss):
     assert AnchorBand()(example({"a": grade}), answer(GRADED, str(score), "a")) == pytest.approx(-loss)
 
 
+def test_a_groups_distances_from_its_anchors_are_averaged():
+    # grades 4 0 2 with scores 10 0 8: 1 is .1 from .9, 0 is .1 from .1, .8 is .3 from .5: (0 + 0 + .09 - .01) / 3
+    gold = example({"a": 4, "c": 2}, "abc")
+    text = '{"[1]": 10, "[2]": 0, "[3]": 8}'
+    assert AnchorBand()(gold, answer(GROUPWISE, text, "abc")) == pytest.approx(-0.08 / 3)
+    assert AnchorBand()(gold, answer(GROUPWISE, "none", "abc")) == -1.0
+
+
 def test_a_grade_without_an_anchor_is_refused():
     with pytest.raises(ValueError, match="grades 'a' 5, and levels=5 end at 4"):
         AnchorBand()(example({"a": 5}), answer(GRADED, "5", "a"))
@@ -166,7 +174,7 @@ def test_overlong_completions_cost_more_and_more(tokens, reason, value):
 
 @pytest.mark.parametrize("name", sorted(registry.names("reward")))
 def test_every_reward_tells_its_paradigms_and_its_source_and_survives_pickling(name):
-    reward = registry.build("reward", name, {})
+    reward = registry.build("reward", name, {"model": "folder"} if name == "reward_model" else {})
     assert pickle.loads(pickle.dumps(reward)) == reward
     doc = type(reward).__doc__
     named = doc.split("Paradigms: ")[1].split(".\n")[0]

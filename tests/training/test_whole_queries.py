@@ -2,25 +2,36 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from whole_queries import DOCUMENTS, GENERATIONS, STEPS, layouts
+from whole_queries import DOCUMENTS, GENERATIONS, STEPS, WORLDS, layouts
 
 SCRIPT = str(Path(__file__).with_name("whole_queries.py"))
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3])
-def test_a_query_reward_sees_every_completion_of_a_query_under_every_layout(tiny_model_dir, tmp_path, processes):
-    launched = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}", "--standalone"]
-    command = [*(launched if processes > 1 else [sys.executable]), SCRIPT, str(tiny_model_dir), str(tmp_path)]
+@pytest.fixture(scope="module")
+def folder(tiny_model_dir, tmp_path_factory):
+    """What the script writes."""
+    found = tmp_path_factory.mktemp("whole_queries")
+    command = [sys.executable, SCRIPT, str(tiny_model_dir), str(found)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    seen = [json.loads((tmp_path / f"seen{rank}.json").read_text()) for rank in range(processes)]
+    return found
+
+
+def seen_by(folder, processes):
+    return [json.loads((folder / f"seen{rank}of{processes}.json").read_text()) for rank in range(processes)]
+
+
+@pytest.mark.parametrize("processes", WORLDS)
+def test_a_query_reward_sees_every_completion_of_a_query_under_every_layout(folder, processes):
+    seen = seen_by(folder, processes)
     assert len(layouts(processes)) >= 3
     for prompts, micro in layouts(processes):
         calls = [call for rank in seen for call in rank[f"{prompts}x{micro}"][0]]
@@ -39,6 +50,15 @@ def test_a_query_reward_sees_every_completion_of_a_query_under_every_layout(tiny
         assert logged["rewards/seen/min"] == 0 and logged["rewards/seen/max"] == 11
         assert logged["rewards/seen/mean"] == 5.5 and logged["rewards/seen/constant_groups"] == 0
         assert logged["rewards/seen/seconds"] >= 0
+
+
+@pytest.mark.parametrize("processes", WORLDS)
+def test_a_reward_that_fails_on_one_process_stops_all_of_them_behind_a_checkpoint(folder, processes):
+    failures = {seen["failure"] for seen in seen_by(folder, processes)}
+    assert len(failures) == 1
+    assert re.match(r"reward 'fails' failed for qid 'q\d' and the completion .*: KeyError: 'no such", failures.pop())
+    state = json.loads((folder / f"fails{processes}" / "checkpoint-1" / "trainer_state.json").read_text())
+    assert state["global_step"] == 1
 
 
 def test_queries_lie_on_several_processes_in_some_layouts():

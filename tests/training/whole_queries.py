@@ -1,10 +1,13 @@
-"""GRPO with a reward of whole queries under every admitted layout of a batch, alone or by a launcher.
+"""GRPO with a reward of whole queries under every admitted layout of a batch, on one, two and three processes.
 
-Writes, for each process and layout, which documents and how many completions the reward saw of each query.
+Writes, for each process and layout, which documents and how many completions the reward saw of each query. The
+processes are forked from this one, so that everything is imported once.
 """
 
 import json
+import multiprocessing
 import os
+import socket
 import sys
 from pathlib import Path
 
@@ -22,12 +25,12 @@ from rl_rerank.batches import batches, whole_queries  # noqa: E402
 from rl_rerank.config import Config, GRPOStage  # noqa: E402
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded  # noqa: E402
 from rl_rerank.rendering import Renderer  # noqa: E402
-from rl_rerank.reward import Term  # noqa: E402
+from rl_rerank.reward import RewardError, Term  # noqa: E402
 from rl_rerank.training.grpo import RankingGRPOTrainer, Task  # noqa: E402
 from rl_rerank.training.questions import questions  # noqa: E402
 from rl_rerank.types import Candidate, RankingExample  # noqa: E402
 
-DOCUMENTS, GENERATIONS, STEPS = 6, 2, 2
+DOCUMENTS, GENERATIONS, STEPS, WORLDS = 6, 2, 2, (1, 2, 3)
 PARADIGM = PointwiseGraded(documents=DOCUMENTS)
 
 
@@ -40,6 +43,19 @@ class Seen:
     def score_all(self, example, rollouts):
         self.calls.append([example.qid, [rollout.prompt.docids[0] for rollout in rollouts]])
         return [float(place) for place in range(len(rollouts))]
+
+
+class Fails:
+    """On the last process, after so many calls."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    def __call__(self, example, rollout):
+        self.left -= 1
+        if self.left < 0 and os.environ.get("RANK", "0") == str(int(os.environ.get("WORLD_SIZE", "1")) - 1):
+            raise KeyError("no such thing")
+        return 0.0
 
 
 def layouts(world: int) -> list[tuple[int, int]]:
@@ -66,11 +82,12 @@ def examples() -> list[RankingExample]:
     ]
 
 
-def train(model_dir: str, output: Path, prompts: int, micro: int, world: int) -> list:
+def train(model_dir: str, output: Path, prompts: int, micro: int, world: int, terms: list[Term]) -> list:
+    """Rows of the last completions, and what was logged of the rewards."""
+    # Everything that accelerate knows of this process is in singletons.
+    AcceleratorState._reset_state(reset_partial_state=False)
     tokenizer = tokenizers_for_tests.chatml()
-    seen = Seen()
     stage = GRPOStage(kind="grpo", prompts_per_step=prompts, num_generations=GENERATIONS, micro_batch=micro)
-    terms = [Term("seen", seen)]
     per_query = whole_queries("grpo", stage, terms, PARADIGM)
     renderer = Renderer(tokenizer, max_prompt_tokens=200)
     asked = questions(examples(), PARADIGM, renderer, count=STEPS * prompts, seed=1, per_query=per_query)
@@ -107,15 +124,39 @@ def train(model_dir: str, output: Path, prompts: int, micro: int, world: int) ->
     run.train()
     rows = [[row["qid"], row["docids"][0], row["reward"]] for row in run.completions]
     logged = {k: v for row in run.state.log_history for k, v in row.items() if k.startswith("rewards/")}
-    return [seen.calls, rows, logged]
+    return [rows, logged]
+
+
+def work(rank: int, world: int, port: int, model_dir: str, folder: Path) -> None:
+    if world > 1:
+        names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "MASTER_PORT": port}
+        os.environ.update({name: str(value) for name, value in names.items()}, MASTER_ADDR="127.0.0.1")
+    found = {}
+    for prompts, micro in layouts(world):
+        seen = Seen()
+        rows = train(model_dir, folder / f"trainer{world}", prompts, micro, world, [Term("seen", seen)])
+        found[f"{prompts}x{micro}"] = [seen.calls, *rows]
+    fails = Fails(DOCUMENTS * GENERATIONS // world)  # in the second step
+    try:
+        train(model_dir, folder / f"fails{world}", DOCUMENTS, GENERATIONS, world, [Term("fails", fails)])
+    except RewardError as e:
+        found["failure"] = str(e)
+    (folder / f"seen{rank}of{world}.json").write_text(json.dumps(found))
 
 
 if __name__ == "__main__":
-    world, rank = (int(os.environ.get(name, default)) for name, default in (("WORLD_SIZE", "1"), ("RANK", "0")))
-    folder = Path(sys.argv[2])
-    found = {}
-    for prompts, micro in layouts(world):
-        # Everything that accelerate knows of this process is in singletons.
-        AcceleratorState._reset_state(reset_partial_state=False)
-        found[f"{prompts}x{micro}"] = train(sys.argv[1], folder / "trainer", prompts, micro, world)
-    (folder / f"seen{rank}.json").write_text(json.dumps(found))
+    context = multiprocessing.get_context("fork")
+    for world in WORLDS:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        started = [
+            context.Process(target=work, args=(rank, world, port, sys.argv[1], Path(sys.argv[2])))
+            for rank in range(world)
+        ]
+        for process in started:
+            process.start()
+        for process in started:
+            process.join()
+        if any(process.exitcode for process in started):
+            sys.exit(f"of {world} processes: exit status {[process.exitcode for process in started]}")
