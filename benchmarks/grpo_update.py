@@ -33,7 +33,8 @@ from rl_rerank.config import ModelConfig
 from rl_rerank.engines.checkpoint import base_model_dir
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.reward import Term
-from rl_rerank.training.grpo import RankingGRPOTrainer, Task
+from rl_rerank.training.grpo import RankingGRPOTrainer
+from rl_rerank.training.task import Task
 from rl_rerank_rewards.ndcg import NDCG
 
 Way = Callable[[], Tensor]
@@ -62,7 +63,7 @@ class Group:
             processing_class=AutoTokenizer.from_pretrained(path),
         )
         self.model = self.trainer.model
-        assert self.model is not None and self.trainer.prefix_refusal is None
+        assert self.model is not None and self.trainer.log_probs.refusal is None
         self.model.train()
         generator = torch.Generator().manual_seed(0)
         rows, size = given.num_generations, self.model.config.vocab_size
@@ -74,10 +75,10 @@ class Group:
         self.weights = torch.randn(rows, self.kept, generator=generator).to(self.model.device)
 
     def ours(self) -> Tensor:
-        return self.trainer._shared(self.model, self.ids, self.mask, self.kept)[0]
+        return self.trainer.log_probs.shared(self.model, self.ids, self.mask, self.kept)[0]
 
     def trl(self) -> Tensor:
-        return self.trainer._plain(self.model, self.ids, self.mask, self.kept)[0]
+        return self.trainer.log_probs.plain(self.model, self.ids, self.mask, self.kept)[0]
 
     def trl_labelled_head(self) -> Tensor:
         assert self.model is not None

@@ -17,10 +17,11 @@ from rl_rerank.terms import reward_terms
 from rl_rerank.training import algorithms, tracking
 from rl_rerank.training.arguments import grpo_arguments, peft_config
 from rl_rerank.training.dev import DevEvaluation, DevSet, measure
-from rl_rerank.training.grpo import RankingGRPOTrainer, Task
+from rl_rerank.training.grpo import RankingGRPOTrainer
 from rl_rerank.training.models import keep_checkpoint, save_trained
 from rl_rerank.training.questions import questions
 from rl_rerank.training.records import Records, resumable_checkpoint
+from rl_rerank.training.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +65,8 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
         processing_class=tokenizer,
         peft_config=peft_config(stage.lora),
     )
-    if stage.shared_prefix and trainer.prefix_refusal:
-        logger.warning("prompts are computed once a completion, not once a group: %s", trainer.prefix_refusal)
+    if stage.shared_prefix and trainer.log_probs.refusal:
+        logger.warning("prompts are computed once a completion, not once a group: %s", trainer.log_probs.refusal)
     if stage.eval_steps is not None:
         trainer.add_callback(_dev_evaluation(config, name, stage, trainer, store, paradigm, start))
     trainer.add_callback(Records(output, trainer.accelerator, completions=lambda: trainer.completions))

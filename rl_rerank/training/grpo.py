@@ -1,8 +1,9 @@
 """The one subclass of trl's GRPOTrainer, for trl 1.16.
 
 It replaces what ranking needs to be different and leaves the algorithm to trl: prompts arrive as token ids made by
-`rendering`, each prompt is computed once for its group, groups stay together, and rewards see parsed rankings. A test
-compares the overridden methods of the installed trl with those that this file was written against.
+`rendering`, each prompt is computed once for its group, groups stay together, and rewards see parsed rankings. What it
+puts in place lies in modules of its own; here is only how they hang on trl. A test compares the overridden methods of
+the installed trl with those that this file was written against.
 """
 
 # trl and transformers declare most of what this file reads from them as optional, or not at all.
@@ -11,11 +12,8 @@ compares the overridden methods of the installed trl with those that this file w
 
 from __future__ import annotations
 
-import logging
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,14 +24,14 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from rl_rerank.paradigms.base import Paradigm
-from rl_rerank.reward import Term, total
-from rl_rerank.training import on_policy, prefix, scoring, shared_attention, vllm_rollout
+from rl_rerank.reward import total
+from rl_rerank.training import advantages, on_policy, prefix, scoring, shared_attention, vllm_rollout
+from rl_rerank.training.log_probs import LogProbs
 from rl_rerank.training.questions import Question
 from rl_rerank.training.sampling import sample_groups
-from rl_rerank.types import Completion, Rollout, Status
-
-logger = logging.getLogger(__name__)
+from rl_rerank.training.skipping import Skipping
+from rl_rerank.training.task import Task
+from rl_rerank.types import Status
 
 OVERRIDES = (
     "_tokenize_prompts",
@@ -45,19 +43,6 @@ OVERRIDES = (
     "_generate_and_score_completions",
 )
 """The methods of trl.GRPOTrainer that `RankingGRPOTrainer` replaces or wraps."""
-GAP_FLOAT32, GAP_REDUCED = 1e-3, 5e-2
-"""How far apart the two ways to log-probabilities may be on the first batch, in nats a token on average."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is being learned: questions, how their answers are read, and what they are worth."""
-
-    questions: Sequence[Question]
-    paradigm: Paradigm
-    terms: Sequence[Term]
-    permute_rewards: bool = False
-    """Train on rewards permuted within groups: a control that must not learn."""
 
 
 class RankingGRPOTrainer(GRPOTrainer):
@@ -97,11 +82,16 @@ class RankingGRPOTrainer(GRPOTrainer):
         self.max_logprob_gap = max_logprob_gap
         self.completions: list[dict[str, Any]] = []
         self._rows: list[dict[str, Any]] = []
-        self._skipping: _Skipping | None = None
-        self._is_verified = False
+        self._skipping: Skipping | None = None
         unwrapped = self.accelerator.unwrap_model(self.model)
-        self.prefix_refusal = "the configuration says so" if not shared_prefix else prefix.refusal(unwrapped)
-        if self.prefix_refusal is None:
+        self.log_probs = LogProbs(
+            super()._get_per_token_logps_and_entropies,
+            self.accelerator,
+            num_generations=self.num_generations,
+            temperature=self.temperature,
+            refusal=prefix.refusal(unwrapped) if shared_prefix else "the configuration says so",
+        )
+        if self.log_probs.refusal is None:
             shared_attention.install(unwrapped)
             if self.ref_model is not None:
                 shared_attention.install(self.accelerator.unwrap_model(self.ref_model))
@@ -156,7 +146,7 @@ class RankingGRPOTrainer(GRPOTrainer):
         finally:
             self._skipping = None
 
-    def _to_skip(self, inputs: Mapping[str, Tensor]) -> _Skipping | None:
+    def _to_skip(self, inputs: Mapping[str, Tensor]) -> Skipping | None:
         """The groups of a micro-batch that teach nothing, where the loss of a group without advantages is exactly 0."""
         has_other_terms = self.beta != 0 or self._entropy_bonus_enabled or self.aux_loss_enabled
         if has_other_terms or self.top_entropy_quantile < 1:
@@ -167,7 +157,8 @@ class RankingGRPOTrainer(GRPOTrainer):
         if bool(teaches.all()):
             return None
         rows = teaches.repeat_interleave(self.num_generations)
-        return _Skipping(rows, inputs["completion_mask"], inputs.get("old_per_token_logps"))
+        old = inputs.get("old_per_token_logps")
+        return Skipping(rows, inputs["completion_mask"], old, self.num_generations)
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -181,92 +172,15 @@ class RankingGRPOTrainer(GRPOTrainer):
         **multimodal: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         if compute_aux_loss or any(value is not None for value in multimodal.values()):
-            return self._plain(
-                model,
-                input_ids,
-                attention_mask,
-                logits_to_keep,
-                batch_size,
-                compute_entropy,
-                compute_aux_loss,
-                **multimodal,
-            )
-        if not self.prefix_refusal and not self._is_verified:
-            self._verify(model, input_ids, attention_mask, logits_to_keep)
-        log_probs_of = self._plain if self.prefix_refusal else self._shared
-        skipping = self._skipping
-        if skipping is None:
-            return log_probs_of(model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy)
-        rows, kept = skipping.teaches, logits_to_keep
-        if not bool(rows.any()):
-            # Every process has to make as many forwards as the others: one of a token behind a token is next to none.
-            rows, kept = torch.arange(self.num_generations, device=input_ids.device), 1
-            split = input_ids.size(1) - logits_to_keep
-            input_ids, attention_mask = input_ids[:, split - 1 : split + 1], attention_mask[:, split - 1 : split + 1]
-        found, entropies, _ = log_probs_of(
-            model, input_ids[rows], attention_mask[rows], kept, batch_size, compute_entropy
-        )
-        return *skipping.filled(found, entropies, logits_to_keep), None
+            asked = (input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss)
+            return super()._get_per_token_logps_and_entropies(model, *asked, **multimodal)
 
-    def _plain(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """trl's own forward, a row for each completion."""
-        return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        def forward(ids: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor | None]:
+            return self.log_probs(model, ids, mask, length, batch_size, compute_entropy)
 
-    def _shared(
-        self,
-        model: Any,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        logits_to_keep: int,
-        batch_size: int | None = None,
-        compute_entropy: bool = False,
-    ) -> tuple[Tensor, Tensor | None, None]:
-        """The same with each prompt computed once for its group."""
-        split = input_ids.size(1) - logits_to_keep
-        log_probs, entropies = [], []
-        for ids, mask in zip(
-            input_ids.split(batch_size or input_ids.size(0)),
-            attention_mask.split(batch_size or input_ids.size(0)),
-            strict=True,
-        ):
-            with self.accelerator.autocast():
-                log_prob, entropy = prefix.shared_log_probs(
-                    model,
-                    ids[:, :split],
-                    mask[:, :split],
-                    ids[:, split:],
-                    mask[:, split:],
-                    num_generations=self.num_generations,
-                    temperature=self.temperature,
-                    with_entropy=compute_entropy,
-                )
-            log_probs.append(log_prob)
-            entropies.append(entropy)
-        return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
-
-    def _verify(self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int) -> None:
-        """Compare both ways on the first group of every process; where they differ, take the plain one from now on."""
-        self._is_verified = True
-        group = slice(0, self.num_generations)
-        asked = (model, input_ids[group], attention_mask[group], logits_to_keep)
-        was_training = model.training
-        model.eval()
-        with torch.no_grad():
-            apart = (self._plain(*asked)[0] - self._shared(*asked)[0]).abs()
-        model.train(was_training)
-        mask = attention_mask[group, -logits_to_keep:]
-        mean = (apart * mask).sum() / mask.sum().clamp(min=1)
-        gap = self.accelerator.gather(mean.reshape(1)).max().item()
-        is_exact = self.accelerator.mixed_precision == "no" and next(model.parameters()).dtype == torch.float32
-        allowed = GAP_FLOAT32 if is_exact else GAP_REDUCED
-        if gap <= allowed:
-            logger.info("a prompt computed once for its group gives the same log-probabilities (%.1e nats apart)", gap)
-        else:
-            self.prefix_refusal = (
-                f"on the first batch the log-probabilities were {gap:.2g} nats apart from those of separate rows, more "
-                f"than {allowed}"
-            )
-            logger.warning("prompts are computed once a completion, not once a group: %s", self.prefix_refusal)
+        asked = (input_ids, attention_mask, logits_to_keep)
+        found = forward(*asked) if self._skipping is None else self._skipping(forward, *asked)
+        return *found, None
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         # As trl's, less the shuffling of rows, which would tear groups apart. A generation batch is one optimizer
@@ -288,19 +202,18 @@ class RankingGRPOTrainer(GRPOTrainer):
         self.completions = gather_object(self._rows)
         return output
 
-    def _advantages(self, advantages: Tensor) -> Tensor:
-        """[B] advantages with the configured baseline, and exactly 0 where a group's completions are worth the same.
+    def _advantages(self, found: Tensor) -> Tensor:
+        """[B] advantages of trl with the configured baseline, and without what is only rounding.
 
-        trl divides the rounding of a mean by a standard deviation of about 0, which is noise. Where rewards are
-        normalised one by one the batch's mean is subtracted, too, and such a group keeps what that leaves.
+        Where rewards are normalised one by one the batch's mean is subtracted, too, and a group of one worth keeps
+        what that leaves.
         """
         if self.leave_one_out:
-            advantages = advantages * self.num_generations / (self.num_generations - 1)
+            found = advantages.leave_one_out(found, self.num_generations)
         if self.multi_objective_aggregation == "normalize_then_sum":
-            return advantages
-        rewards = torch.tensor([row["reward"] for row in self._rows]).view(-1, self.num_generations)
-        differ = (rewards.amax(1) > rewards.amin(1)).repeat_interleave(self.num_generations)
-        return advantages * differ.to(advantages.device)
+            return found
+        rewards = torch.tensor([row["reward"] for row in self._rows])
+        return advantages.without_rounding(found, rewards, self.num_generations)
 
     def _check_on_policy(self, output: Mapping[str, Tensor]) -> None:
         """Log how far vLLM and the trainer are apart, and refuse to train where they are too far.
@@ -327,7 +240,10 @@ class RankingGRPOTrainer(GRPOTrainer):
         completions: list[str],
         completion_ids_list: list[list[int]],
     ) -> Tensor:
-        rollouts = [self._rollout(key, ids) for key, ids in zip(prompts, completion_ids_list, strict=True)]
+        rollouts = [
+            self.task.rollout(int(key), ids, self._tokenizer, self.eos_token_ids)
+            for key, ids in zip(prompts, completion_ids_list, strict=True)
+        ]
         terms = self.task.terms
         scores = scoring.score_rows(
             terms,
@@ -356,7 +272,9 @@ class RankingGRPOTrainer(GRPOTrainer):
         )
         assert isinstance(rewards, Tensor)
         self._log_terms(scores, rewards)
-        return self._permuted(rewards) if self.task.permute_rewards else rewards
+        if not self.task.permute_rewards:
+            return rewards
+        return advantages.permuted(rewards, self.num_generations, f"{self.args.seed}:{self.state.global_step}")
 
     def _log_terms(self, scores: scoring.Scores, rewards: Tensor) -> None:
         """Log what trl does not: range, time, groups in which a term is constant, and the parts of compositions.
@@ -374,52 +292,6 @@ class RankingGRPOTrainer(GRPOTrainer):
             for name, found in row.items():
                 for part, value in found.parts.items():
                     self._log_metric(f"rewards/{name}/{part}/mean", value)
-
-    def _rollout(self, key: str, ids: list[int]) -> Rollout:
-        prompt = self._question(key).prompt
-        ended = bool(ids) and ids[-1] in self.eos_token_ids
-        # Special tokens inside the answer stay visible, so that the parser refuses them as it would at inference.
-        text = self._tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
-        completion = Completion(text, tuple(ids), finish_reason="stop" if ended else "length")
-        return Rollout(prompt, completion, self.task.paradigm.parse(prompt, completion, strict=True))
-
-    def _permuted(self, rewards: Tensor) -> Tensor:
-        """Rewards [B, terms] in a random order within each group, the same on every process."""
-        rng = random.Random(f"{self.args.seed}:{self.state.global_step}")
-        order: list[int] = []
-        for start in range(0, rewards.size(0), self.num_generations):
-            group = list(range(start, start + self.num_generations))
-            rng.shuffle(group)
-            order += group
-        return rewards[torch.tensor(order, device=rewards.device)]
-
-
-@dataclass(frozen=True)
-class _Skipping:
-    """What stands in for the rows of a micro-batch that teach nothing: their loss is 0 whatever it is, and finite."""
-
-    teaches: Tensor
-    """[B] of bool, whole groups."""
-    completion_mask: Tensor
-    """[B, C]."""
-    old: Tensor | None
-    """[B, C] log-probabilities of the policy that sampled, where they are known."""
-
-    def filled(self, found: Tensor, entropies: Tensor | None, length: int) -> tuple[Tensor, Tensor | None]:
-        """[B, C] of both, where `found` has the rows that teach, or one token of rows that do not.
-
-        Entropies are only logged: rows that were skipped have the mean of the others.
-        """
-        rest = found.new_zeros(len(self.teaches), length) if self.old is None else self.old.clone()
-        if not bool(self.teaches.any()):
-            return rest + 0.0 * found.sum(), None if entropies is None else torch.zeros_like(rest)
-        rest[self.teaches] = found
-        if entropies is None:
-            return rest, None
-        mask = self.completion_mask[self.teaches]
-        every = torch.full_like(rest, ((entropies * mask).sum() / mask.sum().clamp(min=1)).item())
-        every[self.teaches] = entropies
-        return rest, every
 
 
 class _Named:

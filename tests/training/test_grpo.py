@@ -15,8 +15,9 @@ from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.rendering import Renderer
 from rl_rerank.reward import Term
 from rl_rerank.training import shared_attention
-from rl_rerank.training.grpo import OVERRIDES, RankingGRPOTrainer, Task
+from rl_rerank.training.grpo import OVERRIDES, RankingGRPOTrainer
 from rl_rerank.training.questions import questions
+from rl_rerank.training.task import Task
 from rl_rerank.types import Candidate, RankingExample
 from rl_rerank_rewards.format import Format
 from rl_rerank_rewards.ndcg import NDCG
@@ -131,7 +132,7 @@ def test_shared_prefix_trains_to_the_same_weights_as_trls_own_forward(
         torch.manual_seed(0)
         run = trainer(tiny_model_dir, chatml_tokenizer, tmp_path, shared_prefix=shared, **settings)
         run.train()
-        assert (run.prefix_refusal is None) == shared
+        assert (run.log_probs.refusal is None) == shared
         weights.append({n: p.detach().clone() for n, p in run.model.named_parameters()})
     start = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32).state_dict()
     moved = max((weights[0][n] - start[n]).abs().max().item() for n in weights[0])
@@ -207,8 +208,8 @@ def test_a_shared_prefix_that_differs_from_separate_rows_is_given_up(
     monkeypatch.setattr(shared_attention, "_behind", one_short)
     run = trainer(tiny_model_dir, chatml_tokenizer, tmp_path)
     run.train()
-    assert "nats apart from those of separate rows, more than 0.001" in run.prefix_refusal
-    assert run.prefix_refusal in caplog.text
+    assert "nats apart from those of separate rows, more than 0.001" in run.log_probs.refusal
+    assert run.log_probs.refusal in caplog.text
 
 
 def test_rewards_reach_the_table_unpermuted_and_in_the_groups_they_belong_to(
