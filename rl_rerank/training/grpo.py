@@ -12,7 +12,7 @@ the installed trl with those that this file was written against.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -24,20 +24,21 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from rl_rerank.reward import total
-from rl_rerank.training import advantages, on_policy, prefix, scoring, shared_attention, vllm_rollout
+from rl_rerank.training import advantages, micro_batches, on_policy, prefix, scoring, shared_attention, vllm_rollout
+from rl_rerank.training.judging import Judge, Judged
 from rl_rerank.training.log_probs import LogProbs
-from rl_rerank.training.questions import Question
+from rl_rerank.training.phases import Phases, PhaseTimes, is_reference, num_tokens
+from rl_rerank.training.refill import Group, Refill
 from rl_rerank.training.sampling import sample_groups
 from rl_rerank.training.skipping import Skipping
 from rl_rerank.training.task import Task
-from rl_rerank.types import Status
 
 OVERRIDES = (
     "_tokenize_prompts",
     "_generate_single_turn",
     "_get_per_token_logps_and_entropies",
     "_compute_loss",
+    "training_step",
     "_prepare_inputs",
     "_calculate_rewards",
     "_generate_and_score_completions",
@@ -61,6 +62,8 @@ class RankingGRPOTrainer(GRPOTrainer):
         args: GRPOConfig,
         shared_prefix: bool = True,
         leave_one_out: bool = False,
+        micro_batch_tokens: int | None = None,
+        refill: Refill | None = None,
         max_logprob_gap: float = 0.1,
         rollout_args: Mapping[str, Any] | None = None,
         **kwargs: Any,
@@ -68,8 +71,14 @@ class RankingGRPOTrainer(GRPOTrainer):
         """
         Args:
             leave_one_out: a completion's baseline is the mean of the others in its group, without itself.
+            micro_batch_tokens: the budget of a micro-batch. `args` have to make one micro-batch of all rows of a
+                process then, which is divided here.
+            refill: gives dead groups' places to others; the task's questions are laid out in its blocks.
             max_logprob_gap: the alarm threshold of `on_policy.require`.
             rollout_args: arguments of a colocated vllm.LLM.
+
+        Raises:
+            ValueError: for terms of the loss that are means over a micro-batch, where micro-batches differ in size.
         """
         reward_funcs: Any = [_Named(term.name) for term in task.terms]
         with vllm_rollout.installed(rollout_args or {}) if args.use_vllm else nullcontext():
@@ -77,11 +86,16 @@ class RankingGRPOTrainer(GRPOTrainer):
         if self.use_vllm:
             # An engine knows the end tokens of the model's folder; these are the ones that rollouts are read by.
             self.vllm_generation.generation_kwargs["stop_token_ids"] = list(self.eos_token_ids)
-        self.task = task
+        self.judge = Judge(task, self._tokenizer, self.eos_token_ids, self._scores, self.num_generations)
         self.leave_one_out = leave_one_out
         self.max_logprob_gap = max_logprob_gap
+        self.refill = refill
         self.completions: list[dict[str, Any]] = []
-        self._rows: list[dict[str, Any]] = []
+        self.phases = Phases()
+        self.num_tokens: list[float] = [0.0, 0.0]
+        self._judged: list[Judged] = []
+        self._groups: list[Group] | None = None
+        self._share = 1.0
         self._skipping: Skipping | None = None
         unwrapped = self.accelerator.unwrap_model(self.model)
         self.log_probs = LogProbs(
@@ -95,16 +109,32 @@ class RankingGRPOTrainer(GRPOTrainer):
             shared_attention.install(unwrapped)
             if self.ref_model is not None:
                 shared_attention.install(self.accelerator.unwrap_model(self.ref_model))
+        self.micro_batch_tokens = micro_batch_tokens
+        if micro_batch_tokens is not None and (self._entropy_bonus_enabled or self.aux_loss_enabled):
+            raise ValueError(
+                "micro_batch_tokens makes micro-batches of different sizes, and an entropy bonus or an auxiliary loss "
+                "is a mean over one; set micro_batch instead, or leave out trl.entropy_coef"
+            )
+        if self.use_vllm:
+            generation = self.vllm_generation
+            generation.sync_weights = self.phases("sync")(generation.sync_weights)
+        self.callback_handler.callbacks.insert(0, PhaseTimes(self))
+
+    @property
+    def task(self) -> Task:
+        """What is being learned."""
+        return self.judge.task
+
+    @task.setter
+    def task(self, task: Task) -> None:
+        self.judge.task = task
 
     def log_once(self, name: str, value: float) -> None:
         """Add a value to the row of metrics that is logged next."""
         self._metrics["train"][name].append(value)
 
-    def _question(self, key: str) -> Question:
-        return self.task.questions[int(key)]
-
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        return [list(self._question(key).token_ids) for key in prompts], None, {}
+        return [list(self.task.questions[int(key)].token_ids) for key in prompts], None, {}
 
     def _generate_single_turn(
         self,
@@ -114,6 +144,11 @@ class RankingGRPOTrainer(GRPOTrainer):
         num_generations: int,
         has_tool_images: bool = False,
     ) -> tuple[list[list[int]], Any]:
+        if self._groups is not None:  # sampled already, to see which of them are dead
+            completions = [ids for group in self._groups for ids in group.completion_ids]
+            if self._groups[0].log_probs is None:
+                return completions, None
+            return completions, [values for group in self._groups for values in group.log_probs or ()]
         if self.use_vllm:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images=has_tool_images
@@ -139,22 +174,57 @@ class RankingGRPOTrainer(GRPOTrainer):
             model.train(was_training)
         return completions, None
 
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        if self.micro_batch_tokens is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()  # before the batch is made, as it is for evaluation otherwise
+        batch = self._prepare_inputs(inputs)
+        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+        step, loss = self._step, torch.zeros((), device=mask.device)
+        parts = self._parts(mask, batch["completion_mask"].size(1), batch["advantages"])
+        for number, rows in enumerate(parts):
+            self._step = step  # counts generation batches
+            # Means over completions, as these losses are, become parts of the mean over the step.
+            self._share = len(rows) / len(mask) if self.loss_type in ("grpo", "dr_grpo") else 1.0
+            part = {k: v[rows] if v.dim() and len(v) == len(mask) else v for k, v in batch.items()}
+            is_last = number == len(parts) - 1
+            with nullcontext() if is_last else micro_batches.accumulating(self.accelerator, model):
+                loss = loss + super().training_step(model, part, num_items_in_batch)
+        self._share = 1.0
+        return loss
+
+    def _parts(self, mask: Tensor, length: int, found: Tensor | None = None) -> list[Tensor]:
+        """The rows of each micro-batch of a token budget; groups without advantages are skipped where they can be.
+
+        Args:
+            mask: [B, L], of prompts and completions. length: the columns of completions.
+            found: [B] advantages, where they are known.
+        """
+        is_shared = self.log_probs.refusal is None
+        budget = micro_batches.TokenBudget(self.micro_batch_tokens, self.num_generations, is_shared)
+        teaches = self._teaches(found) if found is not None and self._can_skip else None
+        return micro_batches.rows(mask, length, budget, self.accelerator, teaches)
+
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         self._skipping = self._to_skip(inputs)
         try:
-            return super()._compute_loss(model, inputs)
+            return super()._compute_loss(model, inputs) * self._share
         finally:
             self._skipping = None
 
-    def _to_skip(self, inputs: Mapping[str, Tensor]) -> Skipping | None:
-        """The groups of a micro-batch that teach nothing, where the loss of a group without advantages is exactly 0."""
+    @property
+    def _can_skip(self) -> bool:
+        """Whether the loss of a group without advantages is exactly 0."""
         has_other_terms = self.beta != 0 or self._entropy_bonus_enabled or self.aux_loss_enabled
-        if has_other_terms or self.top_entropy_quantile < 1:
-            return None
-        teaches = (inputs["advantages"].view(-1, self.num_generations) != 0).any(1)  # [N]
-        mode = "train" if self.model.training else "eval"
-        self._metrics[mode]["skipped_groups"].append(1 - self.accelerator.gather(teaches.float()).mean().item())
-        if bool(teaches.all()):
+        return not has_other_terms and self.top_entropy_quantile >= 1
+
+    def _teaches(self, found: Tensor) -> Tensor:
+        """[N] of bool: whether a group has advantages, from [B]."""
+        return (found.view(-1, self.num_generations) != 0).any(1)
+
+    def _to_skip(self, inputs: Mapping[str, Tensor]) -> Skipping | None:
+        """The groups of a micro-batch that teach nothing."""
+        if not self._can_skip or bool((teaches := self._teaches(inputs["advantages"])).all()):
             return None
         rows = teaches.repeat_interleave(self.num_generations)
         old = inputs.get("old_per_token_logps")
@@ -175,16 +245,30 @@ class RankingGRPOTrainer(GRPOTrainer):
             asked = (input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss)
             return super()._get_per_token_logps_and_entropies(model, *asked, **multimodal)
 
+        parts: Sequence[Tensor] | None = None
+        if batch_size is not None:  # given outside of the loss
+            if self.micro_batch_tokens is not None:
+                parts = self._parts(attention_mask, logits_to_keep)
+            else:
+                parts = torch.arange(len(input_ids), device=input_ids.device).split(batch_size)
+
         def forward(ids: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor | None]:
-            return self.log_probs(model, ids, mask, length, batch_size, compute_entropy)
+            return self.log_probs(model, ids, mask, length, compute_entropy, parts)
 
         asked = (input_ids, attention_mask, logits_to_keep)
+        if batch_size is not None:
+            reference = self.ref_model and self.accelerator.unwrap_model(self.ref_model)
+            unwrapped = self.accelerator.unwrap_model(model)
+            with self.phases("ref" if is_reference(unwrapped, reference) else "old"):
+                return *forward(*asked), None
         found = forward(*asked) if self._skipping is None else self._skipping(forward, *asked)
         return *found, None
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         # As trl's, less the shuffling of rows, which would tear groups apart. A generation batch is one optimizer
         # step's, so the order of its rows changes nothing.
+        if isinstance(generation_batch, dict):  # a part of one that was prepared
+            return generation_batch
         if not self.model.training:
             return self._generate_and_score_completions(generation_batch)
         steps = self.args.steps_per_generation
@@ -193,13 +277,27 @@ class RankingGRPOTrainer(GRPOTrainer):
         return self._buffered_inputs[self._step % steps]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        output = super()._generate_and_score_completions(inputs)
+        with self.phases("rollout"):
+            if self.refill is not None and self.model.training:
+                self._groups = self._refilled(self.refill, [int(row["prompt"]) for row in inputs])
+                inputs = [{"prompt": str(group.question)} for group in self._groups for _ in group.judged]
+            try:
+                output = super()._generate_and_score_completions(inputs)
+            finally:
+                self._groups = None
         if self.use_vllm:
             self._check_on_policy(output)
         output["advantages"] = self._advantages(output["advantages"])
-        for row, advantage in zip(self._rows, output["advantages"].tolist(), strict=True):
+        mode = "train" if self.model.training else "eval"
+        if self._can_skip:
+            skipped = (~self._teaches(output["advantages"])).float()
+            self._metrics[mode]["skipped_groups"].append(self.accelerator.gather(skipped).mean().item())
+        tokens = num_tokens(output["prompt_mask"], output["completion_mask"], self.num_generations)
+        self.num_tokens = self.accelerator.gather(tokens).view(-1, 2).sum(0).tolist()
+        rows = self.judge.table(self._judged, self.state.global_step + 1)
+        for row, advantage in zip(rows, output["advantages"].tolist(), strict=True):
             row["advantage"] = advantage
-        self.completions = gather_object(self._rows)
+        self.completions = gather_object(rows)
         return output
 
     def _advantages(self, found: Tensor) -> Tensor:
@@ -212,7 +310,7 @@ class RankingGRPOTrainer(GRPOTrainer):
             found = advantages.leave_one_out(found, self.num_generations)
         if self.multi_objective_aggregation == "normalize_then_sum":
             return found
-        rewards = torch.tensor([row["reward"] for row in self._rows])
+        rewards = torch.tensor([self.judge.reward(row) for row in self._judged])
         return advantages.without_rounding(found, rewards, self.num_generations)
 
     def _check_on_policy(self, output: Mapping[str, Tensor]) -> None:
@@ -233,6 +331,47 @@ class RankingGRPOTrainer(GRPOTrainer):
         self._metrics[mode]["rollout/masked_sequences"].append(masked)
         on_policy.require(gap, self.max_logprob_gap, step=self.state.global_step + 1)
 
+    def _refilled(self, refill: Refill, keys: Sequence[int]) -> list[Group]:
+        """The groups of this process's questions, dead ones replaced.
+
+        Args:
+            keys: the questions of a generation batch, each as often as it has completions.
+        """
+        first = self._sampled(keys[:: self.num_generations])
+
+        def most(number: int) -> int:
+            return int(self.accelerator.gather(torch.tensor([number], device=self.accelerator.device)).max())
+
+        found = refill(first, self._sampled, most, self.accelerator.process_index)
+        replaced = [new is not old for new, old in zip(found, first, strict=True)]
+        self._log_metric("refill/replaced_groups", sum(replaced) / len(replaced))
+        # The reward that is logged is that of the groups that were kept.
+        rewards = [value for group in first for value in group.rewards]
+        self._log_metric("refill/reward_before", sum(rewards) / len(rewards))
+        return found
+
+    def _sampled(self, questions: Sequence[int]) -> list[Group]:
+        """A judged and scored group for each question."""
+        size = self.num_generations
+        keys = [question for question in questions for _ in range(size)]
+        prompt_ids, images, fields = self._tokenize_prompts([str(key) for key in keys])
+        completions, log_probs = self._generate_single_turn(prompt_ids, images, fields, size)
+        with self.phases("reward"):
+            judged = self.judge(keys, completions)
+        rewards = [self.judge.reward(row) for row in judged]
+        found = []
+        for start in range(0, len(keys), size):
+            rows = slice(start, start + size)
+            given = None if log_probs is None else log_probs[rows]
+            found.append(Group(keys[start], completions[rows], given, judged[rows], rewards[rows]))
+        return found
+
+    def _scores(self, rows: list[scoring.Row]) -> scoring.Scores:
+        """What the terms make of this process's rows."""
+        return scoring.score_rows(
+            self.task.terms, self.task.questions, rows, gather_object, num_generations=self.num_generations
+        )
+
     def _calculate_rewards(
         self,
         inputs: list[dict[str, Any]],
@@ -240,58 +379,21 @@ class RankingGRPOTrainer(GRPOTrainer):
         completions: list[str],
         completion_ids_list: list[list[int]],
     ) -> Tensor:
-        rollouts = [
-            self.task.rollout(int(key), ids, self._tokenizer, self.eos_token_ids)
-            for key, ids in zip(prompts, completion_ids_list, strict=True)
-        ]
-        terms = self.task.terms
-        scores = scoring.score_rows(
-            terms,
-            self.task.questions,
-            [(int(key), r.completion, r.judgment) for key, r in zip(prompts, rollouts, strict=True)],
-            gather_object,
-            num_generations=self.num_generations,
-        )
-        values = [{name: found.value for name, found in row.items()} for row in scores.values]
-        self._rows = [
-            {
-                "step": self.state.global_step + 1,
-                "qid": rollout.prompt.qid,
-                "docids": list(rollout.prompt.docids),
-                "completion": rollout.completion.text,
-                "status": rollout.judgment.status.value,
-                "rewards": value,
-                "reward": total(terms, value),
-            }
-            for rollout, value in zip(rollouts, values, strict=True)
-        ]
-        well_formed = [float(rollout.judgment.status is Status.ok) for rollout in rollouts]
-        self._log_metric("well_formed", sum(well_formed) / len(well_formed))
-        rewards = gather(
-            torch.tensor([[v[term.name] for term in terms] for v in values], device=self.accelerator.device)
-        )
+        with self.phases("reward"):
+            if self._groups is None:
+                self._judged = self.judge([int(key) for key in prompts], completion_ids_list)
+            else:
+                self._judged = [row for group in self._groups for row in group.judged]
+        for name, value in self.judge.own_metrics(self._judged):
+            self._log_metric(name, value)
+        rewards = gather(torch.tensor(self.judge.values(self._judged), device=self.accelerator.device))
         assert isinstance(rewards, Tensor)
-        self._log_terms(scores, rewards)
+        mode = "train" if self.model.training else "eval"
+        for name, value in self.judge.metrics(rewards).items():
+            self._metrics[mode][name].append(value)
         if not self.task.permute_rewards:
             return rewards
         return advantages.permuted(rewards, self.num_generations, f"{self.args.seed}:{self.state.global_step}")
-
-    def _log_terms(self, scores: scoring.Scores, rewards: Tensor) -> None:
-        """Log what trl does not: range, time, groups in which a term is constant, and the parts of compositions.
-
-        Args:
-            rewards: [B, terms], of all processes.
-        """
-        mode = "train" if self.model.training else "eval"
-        for column, term in enumerate(self.task.terms):
-            figures = scoring.term_metrics(term.name, rewards[:, column], self.num_generations)
-            for key, value in figures.items():
-                self._metrics[mode][key].append(value)
-            self._log_metric(f"rewards/{term.name}/seconds", scores.seconds[term.name])
-        for row in scores.values:
-            for name, found in row.items():
-                for part, value in found.parts.items():
-                    self._log_metric(f"rewards/{name}/{part}/mean", value)
 
 
 class _Named:

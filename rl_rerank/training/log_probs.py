@@ -9,12 +9,12 @@ batch both are compared; where they differ the plain one is taken from then on.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from rl_rerank.training import prefix
 
@@ -57,61 +57,55 @@ class LogProbs:
         input_ids: Tensor,
         attention_mask: Tensor,
         length: int,
-        batch_size: int | None = None,
         with_entropy: bool = False,
+        parts: Sequence[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """By the way that is taken.
 
         Args:
             input_ids: [B, L], prompts padded on the left and completions on the right.
             length: C, the columns of completions.
-            batch_size: rows of a forward; None: all.
+            parts: row numbers of each forward, whole groups; None: one forward.
         """
         if self.refusal is None and not self._is_verified:
             self._verify(model, input_ids, attention_mask, length)
         way = self.shared if self.refusal is None else self.plain
-        return way(model, input_ids, attention_mask, length, batch_size, with_entropy)
+        if parts is None:
+            return way(model, input_ids, attention_mask, length, with_entropy)
+        found = [way(model, input_ids[rows], attention_mask[rows], length, with_entropy) for rows in parts]
+        order = torch.cat(list(parts)).argsort()
+        log_probs, entropies = zip(*found, strict=True)
+        return torch.cat(log_probs)[order], torch.cat(entropies)[order] if with_entropy else None
 
     def plain(
-        self,
-        model: Any,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        length: int,
-        batch_size: int | None = None,
-        with_entropy: bool = False,
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, length: int, with_entropy: bool = False
     ) -> tuple[Tensor, Tensor | None]:
-        """trl's own forward, a row for each completion."""
-        return self.trl(model, input_ids, attention_mask, length, batch_size, with_entropy)[:2]
+        """trl's own forward, a row for each completion, without the columns that are padding in every row."""
+        split = input_ids.size(1) - length
+        is_used = attention_mask.any(0)
+        start = int(is_used[:split].int().argmax())
+        kept = max(int(is_used[split:].sum()), 1)
+        columns = slice(start, split + kept)
+        found = self.trl(model, input_ids[:, columns], attention_mask[:, columns], kept, None, with_entropy)[:2]
+        log_probs, entropies = (x if x is None else nn.functional.pad(x, (0, length - kept)) for x in found)
+        return log_probs, entropies
 
     def shared(
-        self,
-        model: Any,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        length: int,
-        batch_size: int | None = None,
-        with_entropy: bool = False,
+        self, model: Any, input_ids: Tensor, attention_mask: Tensor, length: int, with_entropy: bool = False
     ) -> tuple[Tensor, Tensor | None]:
         """The same with each prompt computed once for its group."""
         split = input_ids.size(1) - length
-        rows = batch_size or input_ids.size(0)
-        log_probs, entropies = [], []
-        for ids, mask in zip(input_ids.split(rows), attention_mask.split(rows), strict=True):
-            with self.accelerator.autocast():
-                log_prob, entropy = prefix.shared_log_probs(
-                    model,
-                    ids[:, :split],
-                    mask[:, :split],
-                    ids[:, split:],
-                    mask[:, split:],
-                    num_generations=self.num_generations,
-                    temperature=self.temperature,
-                    with_entropy=with_entropy,
-                )
-            log_probs.append(log_prob)
-            entropies.append(entropy)
-        return torch.cat(log_probs), torch.cat(entropies) if with_entropy else None
+        with self.accelerator.autocast():
+            return prefix.shared_log_probs(
+                model,
+                input_ids[:, :split],
+                attention_mask[:, :split],
+                input_ids[:, split:],
+                attention_mask[:, split:],
+                num_generations=self.num_generations,
+                temperature=self.temperature,
+                with_entropy=with_entropy,
+            )
 
     def _verify(self, model: Any, input_ids: Tensor, attention_mask: Tensor, length: int) -> None:
         """Compare both ways on the first group of every process; where they differ, take the plain one from now on."""

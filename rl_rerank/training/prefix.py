@@ -83,7 +83,9 @@ def shared_log_probs(
         use_cache=False,
         shared=Shared(tuple(prefixes.tolist()), num_generations),
     )
-    logits = outputs.logits.view(groups * num_generations, length, -1).float() / temperature  # [B, C, V]
+    logits = outputs.logits.view(groups * num_generations, length, -1).float()  # [B, C, V]
+    if temperature != 1.0:
+        logits = logits / temperature
     log_normaliser = torch.logsumexp(logits, dim=-1)
     log_probs = logits.gather(-1, completion_ids.unsqueeze(-1)).squeeze(-1) - log_normaliser
     entropy = None
