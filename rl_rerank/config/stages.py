@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rl_rerank.config.building import one_of
+from rl_rerank.config.curriculum import CurriculumConfig
 from rl_rerank.config.engine import EngineConfig
 
 
@@ -128,6 +129,16 @@ class GRPOStage(TrainingStage):
     """Completions sampled for each prompt (G)."""
     prompts_per_step: int = 8
     """Prompts per optimizer step, over all processes."""
+    micro_batch_tokens: int | None = None
+    """In the place of micro_batch: tokens of one forward and backward of a process, padding included, which groups of
+    like length fill together. A larger group is computed by itself. null: micro_batch completions each."""
+    refill_rounds: int = 0
+    """How often a step's groups of one worth are sampled anew for other prompts (dynamic sampling); what is dead after
+    that is skipped. 0: never."""
+    refill_min_std: float = 0.0
+    """A group is of one worth where the standard deviation of its rewards is at most this."""
+    curriculum: CurriculumConfig | None = None
+    """Which queries are likelier to be asked early; null: passes in random order."""
     num_iterations: int = 1
     """Optimizer passes over one batch of completions (mu)."""
     temperature: float = 1.0
@@ -174,11 +185,16 @@ class GRPOStage(TrainingStage):
                 "grpo stage: num_generations must be at least 2, because the advantage is relative to the group; "
                 f"got {self.num_generations}"
             )
-        if self.micro_batch % self.num_generations:
+        if self.micro_batch_tokens is None and self.micro_batch % self.num_generations:
             raise ValueError(
                 f"grpo stage: micro_batch={self.micro_batch} is not a multiple of "
                 f"num_generations={self.num_generations}, so a group would be split; choose a multiple"
             )
+        if self.micro_batch_tokens is not None and self.micro_batch_tokens < 1:
+            raise ValueError(f"grpo stage: micro_batch_tokens must be at least 1; got {self.micro_batch_tokens}")
+        if self.refill_rounds < 0 or self.refill_min_std < 0:
+            name = "refill_rounds" if self.refill_rounds < 0 else "refill_min_std"
+            raise ValueError(f"grpo stage: {name} must be at least 0; got {getattr(self, name)}")
         if self.prompts_per_step < 1:
             raise ValueError(f"grpo stage: prompts_per_step must be at least 1; got {self.prompts_per_step}")
         if self.temperature <= 0:

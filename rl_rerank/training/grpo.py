@@ -12,7 +12,7 @@ the installed trl with those that this file was written against.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -64,6 +64,7 @@ class RankingGRPOTrainer(GRPOTrainer):
         leave_one_out: bool = False,
         micro_batch_tokens: int | None = None,
         refill: Refill | None = None,
+        observe: Callable[[list[tuple[str, float]]], None] | None = None,
         max_logprob_gap: float = 0.1,
         rollout_args: Mapping[str, Any] | None = None,
         **kwargs: Any,
@@ -74,6 +75,7 @@ class RankingGRPOTrainer(GRPOTrainer):
             micro_batch_tokens: the budget of a micro-batch. `args` have to make one micro-batch of all rows of a
                 process then, which is divided here.
             refill: gives dead groups' places to others; the task's questions are laid out in its blocks.
+            observe: is told the qid and the reward of all completions that were sampled, on every process.
             max_logprob_gap: the alarm threshold of `on_policy.require`.
             rollout_args: arguments of a colocated vllm.LLM.
 
@@ -90,6 +92,7 @@ class RankingGRPOTrainer(GRPOTrainer):
         self.leave_one_out = leave_one_out
         self.max_logprob_gap = max_logprob_gap
         self.refill = refill
+        self.observe = observe
         self.completions: list[dict[str, Any]] = []
         self.phases = Phases()
         self.num_tokens: list[float] = [0.0, 0.0]
@@ -295,6 +298,9 @@ class RankingGRPOTrainer(GRPOTrainer):
         tokens = num_tokens(output["prompt_mask"], output["completion_mask"], self.num_generations)
         self.num_tokens = self.accelerator.gather(tokens).view(-1, 2).sum(0).tolist()
         rows = self.judge.table(self._judged, self.state.global_step + 1)
+        rewards = self.judge.take_rewards()
+        if self.observe is not None and self.model.training:
+            self.observe(gather_object(rewards))
         for row, advantage in zip(rows, output["advantages"].tolist(), strict=True):
             row["advantage"] = advantage
         self.completions = gather_object(rows)

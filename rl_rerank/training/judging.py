@@ -46,6 +46,7 @@ class Judge:
         self.score = score
         self.num_generations = num_generations
         self.seconds: dict[str, float] = {}
+        self._rewards: list[tuple[str, float]] = []
 
     def __call__(self, questions: Sequence[int], completions: Sequence[Sequence[int]]) -> list[Judged]:
         """Every process has to call it as often as the others.
@@ -62,7 +63,14 @@ class Judge:
         scores = self.score(rows)
         for name, seconds in scores.seconds.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + seconds
-        return [Judged(*row) for row in zip(questions, rollouts, scores.values, strict=True)]
+        judged = [Judged(*row) for row in zip(questions, rollouts, scores.values, strict=True)]
+        self._rewards += [(row.rollout.prompt.qid, self.reward(row)) for row in judged]
+        return judged
+
+    def take_rewards(self) -> list[tuple[str, float]]:
+        """qid and weighted sum of every completion that was judged since this was last asked."""
+        found, self._rewards = self._rewards, []
+        return found
 
     def reward(self, row: Judged) -> float:
         """The weighted sum."""

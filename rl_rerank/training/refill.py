@@ -45,6 +45,10 @@ class Refill:
         """Questions that are set aside for a step: its own and the spare ones."""
         return self.prompts_per_step * (1 + self.rounds)
 
+    def is_asked(self, question: int) -> bool:
+        """Whether a question is a step's own and not a spare one."""
+        return question % self.block < self.prompts_per_step
+
     def is_dead(self, group: Group) -> bool:
         """Whether the group's completions are worth the same, or nearly so."""
         return statistics.pstdev(group.rewards) <= self.min_std
