@@ -117,6 +117,7 @@ class SFTStage(TrainingStage):
             raise ValueError(f"sft stage: answer_weight must be 0 or more; got {self.answer_weight}")
 
 
+GPU_ATTENTION = ("flash_attention_2", "flash_attention_3", "flex_attention")
 ALGORITHMS = ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "gdpo", "rloo")
 
 
@@ -167,6 +168,9 @@ class GRPOStage(TrainingStage):
     on average: the run is off its policy."""
     shared_prefix: bool = True
     """Compute each prompt once for its group. Equal to the plain path, which models that it cannot serve take."""
+    attention: str = "sdpa"
+    """What computes attention in training: sdpa, anywhere; flash_attention_2, flash_attention_3 or flex_attention, on
+    GPUs with what they need installed."""
     eval_steps: int | None = None
     """Rank dev queries greedily before training, every so many steps and at the last; null: never."""
     eval_queries: int = 32
@@ -203,6 +207,7 @@ class GRPOStage(TrainingStage):
                 f"got {self.temperature}"
             )
         one_of("grpo stage: rollout", self.rollout, ("hf", "vllm", "vllm_server"))
+        one_of("grpo stage: attention", self.attention, ("sdpa", *GPU_ATTENTION))
         corrections = ("token_truncate", "sequence_truncate", "token_mask", "sequence_mask")
         one_of("grpo stage: rollout_correction", self.rollout_correction, corrections)
         if self.rollout_args and self.rollout != "vllm":

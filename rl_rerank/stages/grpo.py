@@ -52,9 +52,11 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
     asked = _questions(config, stage, store, paradigm, start, refill.block, per_query)
     rates = asked.rates if isinstance(asked, AdaptiveQuestions) else None
     tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
+    model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
+    model.set_attn_implementation(stage.attention)
     trainer = RankingGRPOTrainer(
         task=Task(asked, paradigm, terms, permute_rewards=stage.permute_rewards),
-        model=checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code),
+        model=model,
         args=arguments,
         shared_prefix=stage.shared_prefix,
         leave_one_out=algorithms.leaves_one_out(stage),

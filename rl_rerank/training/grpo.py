@@ -100,18 +100,19 @@ class RankingGRPOTrainer(GRPOTrainer):
         self._groups: list[Group] | None = None
         self._share = 1.0
         self._skipping: Skipping | None = None
-        unwrapped = self.accelerator.unwrap_model(self.model)
+        models = [self.accelerator.unwrap_model(model) for model in (self.model, self.ref_model) if model is not None]
         self.log_probs = LogProbs(
             super()._get_per_token_logps_and_entropies,
             self.accelerator,
             num_generations=self.num_generations,
             temperature=self.temperature,
-            refusal=prefix.refusal(unwrapped) if shared_prefix else "the configuration says so",
+            refusal=prefix.refusal(models[0]) if shared_prefix else "the configuration says so",
         )
+        for other in models[1:]:
+            other.set_attn_implementation(models[0].config.get_text_config()._attn_implementation)
         if self.log_probs.refusal is None:
-            shared_attention.install(unwrapped)
-            if self.ref_model is not None:
-                shared_attention.install(self.accelerator.unwrap_model(self.ref_model))
+            for model in models:
+                shared_attention.install(model)
         self.micro_batch_tokens = micro_batch_tokens
         if micro_batch_tokens is not None and (self._entropy_bonus_enabled or self.aux_loss_enabled):
             raise ValueError(
