@@ -33,7 +33,8 @@ from rl_rerank.config import ModelConfig
 from rl_rerank.engines.checkpoint import base_model_dir
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.reward import Term
-from rl_rerank.training.grpo import RankingGRPOTrainer, Task
+from rl_rerank.training.grpo import RankingGRPOTrainer
+from rl_rerank.training.task import Task
 from rl_rerank_rewards.ndcg import NDCG
 
 Way = Callable[[], Tensor]
@@ -62,8 +63,10 @@ class Group:
             processing_class=AutoTokenizer.from_pretrained(path),
         )
         self.model = self.trainer.model
-        assert self.model is not None and self.trainer.prefix_refusal is None
+        assert self.model is not None and self.trainer.log_probs.refusal is None
         self.model.train()
+        if given.checkpointing == "on":  # which a trainer does when it begins to train
+            self.model.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
         generator = torch.Generator().manual_seed(0)
         rows, size = given.num_generations, self.model.config.vocab_size
         prompt = torch.randint(size, (1, given.prompt_tokens), generator=generator).expand(rows, -1)
@@ -74,10 +77,10 @@ class Group:
         self.weights = torch.randn(rows, self.kept, generator=generator).to(self.model.device)
 
     def ours(self) -> Tensor:
-        return self.trainer._shared(self.model, self.ids, self.mask, self.kept)[0]
+        return self.trainer.log_probs.shared(self.model, self.ids, self.mask, self.kept)[0]
 
     def trl(self) -> Tensor:
-        return self.trainer._plain(self.model, self.ids, self.mask, self.kept)[0]
+        return self.trainer.log_probs.plain(self.model, self.ids, self.mask, self.kept)[0]
 
     def trl_labelled_head(self) -> Tensor:
         assert self.model is not None
@@ -85,14 +88,28 @@ class Group:
         logits = output.logits[:, :-1].float()
         return logits.gather(2, self.ids[:, -self.kept :, None]).squeeze(2) - logits.logsumexp(dim=2)
 
-    def step(self, way: Way) -> tuple[Tensor, Tensor]:
-        """Forward and backward; the log-probabilities and all gradients in one vector."""
-        assert self.model is not None
-        for parameter in self.model.parameters():
-            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.zero_()
+    def step(self, way: Way) -> Tensor:
+        """Forward and backward; the log-probabilities. Gradients are added to those that are there."""
         log_probs = way()
         (log_probs * self.weights).sum().backward()
-        return log_probs.detach(), torch.cat([p.grad.flatten() for p in self.model.parameters() if p.grad is not None])
+        return log_probs.detach()
+
+    def result(self, way: Way) -> tuple[Tensor, Tensor]:
+        """The log-probabilities and all gradients in one vector."""
+        assert self.model is not None
+        self.model.zero_grad()
+        log_probs = self.step(way)
+        return log_probs, torch.cat([p.grad.flatten() for p in self.model.parameters() if p.grad is not None])
+
+    def seconds(self, way: Way) -> float:
+        """Of a step whose gradients are the first of an optimizer step."""
+        assert self.model is not None
+        self.model.zero_grad()
+        started = time.perf_counter()
+        self.step(way)
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
 
 
 def flop_floor(config: Any, prompt: int, completion: int, generations: int) -> float:
@@ -165,15 +182,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         group = Group(given, folder)
         theirs: Way = getattr(group, given.baseline)
-        ours, plain = group.step(group.ours), group.step(theirs)
+        ours, plain = group.result(group.ours), group.result(theirs)
         seconds: tuple[list[float], list[float]] = ([], [])
         for _ in range(given.rounds):
             for times, way in zip(seconds, (theirs, group.ours), strict=True):
-                started = time.perf_counter()
-                group.step(way)
-                if torch.cuda.is_available():
-                    torch.cuda.synchronize()
-                times.append(time.perf_counter() - started)
+                times.append(group.seconds(way))
         assert group.model is not None
         config = group.model.config
     prompt, completion, generations = given.prompt_tokens, given.completion_tokens, given.num_generations

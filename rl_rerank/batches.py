@@ -20,7 +20,8 @@ class Batches:
     group: int
     """Rows that answer one prompt and have to lie on one process; 1 for sft."""
     micro_batch: int
-    """Rows of one forward and backward of a process: at most the stage's micro_batch."""
+    """Rows of one forward and backward of a process: at most the stage's micro_batch. By a budget of tokens all rows of
+    the process, which are divided when their lengths are known."""
     processes: int
 
     @property
@@ -54,7 +55,8 @@ def batches(config: Config, name: str, stage: TrainingStage, processes: int | No
             f"stages.{name}: a step of {what} does not give each of {processes} processes the same number of whole "
             f"{units}; change it, or launcher.num_processes"
         )
-    micro_batch = min(stage.micro_batch, share)
+    by_tokens = isinstance(stage, GRPOStage) and stage.micro_batch_tokens is not None
+    micro_batch = share if by_tokens else min(stage.micro_batch, share)
     if share % micro_batch:
         raise ValueError(
             f"stages.{name}: a step of {what} gives each of {processes} processes {share} rows, which is not a "
@@ -88,6 +90,12 @@ def whole_queries(name: str, stage: GRPOStage, terms: Sequence[Term], paradigm: 
             f"{paradigm.name} asks {prompts} prompts about one: prompts_per_step={step} = {whole} x {prompts} + {rest} "
             f"would split a query; use a multiple of {prompts}, such as {(whole + 1) * prompts}"
         )
+    if stage.refill_rounds and prompts > 1:
+        raise ValueError(
+            f"stages.{name}: the reward {comparing[0]!r} compares all completions of a query, and the paradigm "
+            f"{paradigm.name} asks {prompts} prompts about one, so refill_rounds={stage.refill_rounds} would replace a "
+            "part of a query; set refill_rounds=0"
+        )
     return prompts
 
 
@@ -107,6 +115,11 @@ def describe(config: Config, name: str, stage: TrainingStage, *, completion_toke
     if isinstance(stage, GRPOStage) and stage.policy == "tokens":
         groups = _count(step.micro_batch // step.group, "whole group", "whole groups")
         layout += f", {groups} in each; every group lies whole on one process"
+        if stage.micro_batch_tokens is not None:
+            share = _count(step.micro_batch // step.group, "whole group", "whole groups")
+            layout = (
+                f"{share} of {step.group} completions a step, in micro-batches of {stage.micro_batch_tokens:,} tokens"
+            )
     where = f"each of {step.processes} processes" if step.processes > 1 else "1 process"
     sharding = f" ({config.launcher.strategy})" if config.launcher.kind == "accelerate" else ""
     return [f"{where}{sharding}: {layout}", _tokens(config, stage, step, completion_tokens)]

@@ -213,6 +213,8 @@ def _passes(config: Config, stage: SFTStage) -> str:
 
 def _references(config: Config, stage: StageConfig) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """(setting, the stage it names, the kinds that will do) for every stage that `stage` names."""
+    if isinstance(stage, GRPOStage) and stage.data is not None:
+        yield "data", stage.data, ("synth",)
     if isinstance(stage, SFTStage) and not stage.is_ranking:
         yield "data", stage.data, ("synth",)
     fused = stage.fuse if isinstance(stage, RerankStage) else []

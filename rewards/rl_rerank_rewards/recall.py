@@ -43,6 +43,7 @@ class Recall:
         found = sum(relevant) or 1.0
         return Additive(tuple(value / found for value in relevant), (1.0,) * min(k, len(docids)))
 
+
 def cutoff(k: int | None, n: int) -> int:
     """The cutoff for a window of `n` documents."""
     return min(10, max(1, n // 2)) if k is None else k

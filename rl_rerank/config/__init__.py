@@ -5,6 +5,7 @@
 
 from rl_rerank.config.building import build, unknown_key
 from rl_rerank.config.commands import ConvertFiles, EvaluateFiles, ReportRuns
+from rl_rerank.config.curriculum import CURRICULA, CurriculumConfig
 from rl_rerank.config.engine import ENGINE_ARGS, CrossEncoderArgs, EngineConfig, OpenAIArgs
 from rl_rerank.config.experiment import (
     STRATEGIES,
@@ -39,6 +40,7 @@ from rl_rerank.config.stages import (
 
 __all__ = [
     "ALGORITHMS",
+    "CURRICULA",
     "ENGINE_ARGS",
     "REFERENCE_ROLES",
     "STAGES",
@@ -47,6 +49,7 @@ __all__ = [
     "Config",
     "ConvertFiles",
     "CrossEncoderArgs",
+    "CurriculumConfig",
     "DataConfig",
     "EngineConfig",
     "EvaluateFiles",

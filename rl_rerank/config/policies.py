@@ -20,6 +20,11 @@ OF_TOKENS = (
     "rollout_correction",
     "max_logprob_gap",
     "shared_prefix",
+    "attention",
+    "micro_batch_tokens",
+    "refill_rounds",
+    "refill_min_std",
+    "curriculum",
 )
 OF_SCORES = ("list_size", "estimator", "top_k", "loss", "loss_params", "loss_weight")
 

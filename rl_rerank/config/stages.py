@@ -7,6 +7,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any
 
 from rl_rerank.config.building import one_of
+from rl_rerank.config.curriculum import CurriculumConfig
 from rl_rerank.config.engine import EngineConfig
 from rl_rerank.config.losses import ANSWER_LOSSES, RANKING_LOSSES, check_loss
 from rl_rerank.config.plugin import PluginConfig
@@ -169,6 +170,7 @@ class SFTStage(TrainingStage):
             raise ValueError(f"sft stage: answer_weight must be 0 or more; got {self.answer_weight}")
 
 
+GPU_ATTENTION = ("flash_attention_2", "flash_attention_3", "flex_attention")
 ALGORITHMS = ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "gdpo", "rloo")
 
 
@@ -176,6 +178,8 @@ ALGORITHMS = ("grpo", "dr_grpo", "dapo", "gspo", "cispo", "gdpo", "rloo")
 class GRPOStage(TrainingStage):
     """Reinforcement learning with group-relative advantages."""
 
+    data: str | None = None
+    """The synth stage whose examples are asked about; null: the training queries with their first-stage candidates."""
     policy: str = "tokens"
     """What is drawn and rewarded. tokens: sampled completions; scores: orders of a list of documents, drawn by their
     scores in one forward (Plackett-Luce); choice: the answer, where a prompt has but few of them, all of which are
@@ -186,6 +190,16 @@ class GRPOStage(TrainingStage):
     """Completions sampled for each prompt (G); scores: orders drawn for each list."""
     prompts_per_step: int = 8
     """Prompts (scores: lists) per optimizer step, over all processes."""
+    micro_batch_tokens: int | None = None
+    """In the place of micro_batch: tokens of one forward and backward of a process, padding included, which groups of
+    like length fill together. A larger group is computed by itself. null: micro_batch completions each."""
+    refill_rounds: int = 0
+    """How often a step's groups of one worth are sampled anew for other prompts (dynamic sampling); what is dead after
+    that is skipped. 0: never."""
+    refill_min_std: float = 0.0
+    """A group is of one worth where the standard deviation of its rewards is at most this."""
+    curriculum: CurriculumConfig | None = None
+    """Which queries are likelier to be asked early; null: passes in random order."""
     num_iterations: int = 1
     """Optimizer passes over one batch of completions (mu)."""
     temperature: float = 1.0
@@ -229,6 +243,9 @@ class GRPOStage(TrainingStage):
     on average: the run is off its policy."""
     shared_prefix: bool = True
     """Compute each prompt once for its group. Equal to the plain path, which models that it cannot serve take."""
+    attention: str = "sdpa"
+    """What computes attention in training: sdpa, anywhere; flash_attention_2, flash_attention_3 or flex_attention, on
+    GPUs with what they need installed."""
     eval_steps: int | None = None
     """Rank dev queries greedily before training, every so many steps and at the last; null: never."""
     eval_queries: int = 32
@@ -248,11 +265,16 @@ class GRPOStage(TrainingStage):
                 "grpo stage: num_generations must be at least 2, because the advantage is relative to the group; "
                 f"got {self.num_generations}"
             )
-        if self.policy == "tokens" and self.micro_batch % self.num_generations:
+        if self.policy == "tokens" and self.micro_batch_tokens is None and self.micro_batch % self.num_generations:
             raise ValueError(
                 f"grpo stage: micro_batch={self.micro_batch} is not a multiple of "
                 f"num_generations={self.num_generations}, so a group would be split; choose a multiple"
             )
+        if self.micro_batch_tokens is not None and self.micro_batch_tokens < 1:
+            raise ValueError(f"grpo stage: micro_batch_tokens must be at least 1; got {self.micro_batch_tokens}")
+        if self.refill_rounds < 0 or self.refill_min_std < 0:
+            name = "refill_rounds" if self.refill_rounds < 0 else "refill_min_std"
+            raise ValueError(f"grpo stage: {name} must be at least 0; got {getattr(self, name)}")
         if self.prompts_per_step < 1:
             raise ValueError(f"grpo stage: prompts_per_step must be at least 1; got {self.prompts_per_step}")
         if self.temperature <= 0:
@@ -261,6 +283,7 @@ class GRPOStage(TrainingStage):
                 f"got {self.temperature}"
             )
         one_of("grpo stage: rollout", self.rollout, ("hf", "vllm", "vllm_server"))
+        one_of("grpo stage: attention", self.attention, ("sdpa", *GPU_ATTENTION))
         corrections = ("token_truncate", "sequence_truncate", "token_mask", "sequence_mask")
         one_of("grpo stage: rollout_correction", self.rollout_correction, corrections)
         if self.rollout_args and self.rollout != "vllm":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,25 @@ from peft import get_peft_model
 
 from rl_rerank import batches, data, lengths
 from rl_rerank.config import Config, GRPOStage
+from rl_rerank.data.examples import ExampleFile
 from rl_rerank.engines import checkpoint, vllm_environment
 from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.rendering import Renderer
 from rl_rerank.rerank import build_paradigm
 from rl_rerank.terms import reward_terms
 from rl_rerank.training import algorithms, policies, tracking
 from rl_rerank.training.arguments import grpo_arguments, peft_config, policy_arguments
+from rl_rerank.training.curriculum import FirstStage
 from rl_rerank.training.dev import DevEvaluation, DevSet, measure
-from rl_rerank.training.grpo import RankingGRPOTrainer, Task
+from rl_rerank.training.grpo import RankingGRPOTrainer
 from rl_rerank.training.models import keep_checkpoint, save_trained
+from rl_rerank.training.pass_rate import AdaptiveQuestions, PassRates, RatesRecord
 from rl_rerank.training.policy import Objective, PolicyTrainer
-from rl_rerank.training.questions import questions
+from rl_rerank.training.questions import Question, questions
 from rl_rerank.training.records import Records, resumable_checkpoint
+from rl_rerank.training.refill import Refill
+from rl_rerank.training.task import Task
+from rl_rerank.types import RankingExample
 
 logger = logging.getLogger(__name__)
 
@@ -47,20 +55,27 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
     store = data.prepare(config.data, Path(config.run_dir) / "data")
     renderer = checkpoint.renderer(config.model, start)
     tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
-    examples = store.examples("train")
+    examples = _examples(config, stage, store)
+    rates = None
     if stage.policy == "tokens":
-        count = -(-stage.max_steps // stage.num_iterations) * stage.prompts_per_step
-        asked = questions(examples, paradigm, renderer, count=count, seed=stage.seed, per_query=per_query)
+        refill = Refill(stage.prompts_per_step, stage.refill_rounds, stage.refill_min_std)
+        asked = _questions(stage, examples, paradigm, renderer, refill.block, per_query)
+        rates = asked.rates if isinstance(asked, AdaptiveQuestions) else None
         task = Task(asked, paradigm, terms, permute_rewards=stage.permute_rewards)
-        trainer = _token_trainer(config, stage, output, start, tokenizer, task)
+        trainer = _token_trainer(config, stage, output, start, tokenizer, task, refill)
     else:
         objective = policies.objective(stage, examples, paradigm, renderer, terms)
         trainer = _policy_trainer(config, stage, output, start, tokenizer, objective)
     if stage.eval_steps is not None:
         trainer.add_callback(_dev_evaluation(config, name, stage, trainer, store, paradigm, start))
+    resumed = resumable_checkpoint(output / "checkpoints", trainer.accelerator)
+    if rates is not None:
+        if resumed is not None:
+            rates.restore(Path(resumed))
+        trainer.add_callback(RatesRecord(rates))
     trainer.add_callback(Records(output, trainer.accelerator, completions=lambda: trainer.completions))
     trainer.add_callback(tracking.ConfigRecord(config))
-    trainer.train(resume_from_checkpoint=resumable_checkpoint(output / "checkpoints", trainer.accelerator))
+    trainer.train(resume_from_checkpoint=resumed)
     best = trainer.state.best_global_step if stage.keep == "best" else None
     if best is None or best == trainer.state.global_step:
         save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
@@ -69,22 +84,31 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
 
 
 def _token_trainer(
-    config: Config, stage: GRPOStage, output: Path, start: Path, tokenizer: Any, task: Task
+    config: Config, stage: GRPOStage, output: Path, start: Path, tokenizer: Any, task: Task, refill: Refill
 ) -> RankingGRPOTrainer:
+    arguments = grpo_arguments(config, stage, output, max_completion_tokens=task.paradigm.max_completion_tokens)
+    model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
+    model.set_attn_implementation(stage.attention)
+    asked = task.questions
     trainer = RankingGRPOTrainer(
         task=task,
-        model=checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code),
-        args=grpo_arguments(config, stage, output, max_completion_tokens=task.paradigm.max_completion_tokens),
+        model=model,
+        args=arguments,
         shared_prefix=stage.shared_prefix,
         leave_one_out=algorithms.leaves_one_out(stage),
+        micro_batch_tokens=stage.micro_batch_tokens,
+        refill=refill if stage.refill_rounds else None,
+        observe=asked.rates.observe if isinstance(asked, AdaptiveQuestions) else None,
         max_logprob_gap=stage.max_logprob_gap,
         rollout_args={"dtype": "bfloat16" if stage.bf16 else config.model.dtype, **stage.rollout_args},
-        train_dataset=Dataset.from_dict({"prompt": [str(index) for index in range(len(task.questions))]}),
+        train_dataset=Dataset.from_dict(
+            {"prompt": [str(index) for index in range(len(asked)) if refill.is_asked(index)]}
+        ),
         processing_class=tokenizer,
         peft_config=peft_config(stage.lora),
     )
-    if stage.shared_prefix and trainer.prefix_refusal:
-        logger.warning("prompts are computed once a completion, not once a group: %s", trainer.prefix_refusal)
+    if stage.shared_prefix and trainer.log_probs.refusal:
+        logger.warning("prompts are computed once a completion, not once a group: %s", trainer.log_probs.refusal)
     return trainer
 
 
@@ -105,6 +129,46 @@ def _policy_trainer(
         args=arguments,
         train_dataset=Dataset.from_dict({"index": list(range(policies.num_tasks(stage)))}),
         processing_class=tokenizer,
+    )
+
+
+def _examples(config: Config, stage: GRPOStage, store: data.Store) -> Sequence[RankingExample]:
+    """What is asked about: the training queries, or what a synth stage has made of them."""
+    if stage.data is None:
+        return store.examples("train")
+    return ExampleFile(Path(config.run_dir) / stage.data / "examples.jsonl")
+
+
+def _questions(
+    stage: GRPOStage,
+    examples: Sequence[RankingExample],
+    paradigm: Paradigm,
+    renderer: Renderer,
+    block: int,
+    per_query: int | None,
+) -> Sequence[Question]:
+    """`block` questions for each batch of completions, in the order of the stage's curriculum."""
+    steps, curriculum = -(-stage.max_steps // stage.num_iterations), stage.curriculum
+    if curriculum is not None and curriculum.kind == "pass_rate":
+        return AdaptiveQuestions(
+            examples,
+            paradigm,
+            renderer,
+            PassRates(curriculum.pass_reward),
+            steps=steps,
+            block=block,
+            seed=stage.seed,
+            per_query=per_query,
+        )
+    return questions(
+        examples,
+        paradigm,
+        renderer,
+        count=steps * block,
+        seed=stage.seed,
+        per_query=per_query,
+        curriculum=None if curriculum is None else FirstStage(curriculum, examples),
+        step_size=block,
     )
 
 

@@ -1,8 +1,9 @@
 """The one subclass of trl's GRPOTrainer, for trl 1.16.
 
 It replaces what ranking needs to be different and leaves the algorithm to trl: prompts arrive as token ids made by
-`rendering`, each prompt is computed once for its group, groups stay together, and rewards see parsed rankings. A test
-compares the overridden methods of the installed trl with those that this file was written against.
+`rendering`, each prompt is computed once for its group, groups stay together, and rewards see parsed rankings. What it
+puts in place lies in modules of its own; here is only how they hang on trl. A test compares the overridden methods of
+the installed trl with those that this file was written against.
 """
 
 # trl and transformers declare most of what this file reads from them as optional, or not at all.
@@ -11,11 +12,8 @@ compares the overridden methods of the installed trl with those that this file w
 
 from __future__ import annotations
 
-import logging
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,39 +24,28 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
-from rl_rerank.paradigms.base import Paradigm
-from rl_rerank.reward import RewardError, Term, total
-from rl_rerank.training import on_policy, prefix, scoring, shared_attention, vllm_rollout
-from rl_rerank.training.questions import Question
+from rl_rerank.reward import RewardError
+from rl_rerank.training import advantages, micro_batches, on_policy, prefix, scoring, shared_attention, vllm_rollout
+from rl_rerank.training.judging import Judge, Judged
+from rl_rerank.training.log_probs import LogProbs
+from rl_rerank.training.phases import Phases, PhaseTimes, is_reference, num_tokens
+from rl_rerank.training.refill import Group, Refill
 from rl_rerank.training.reward_workers import Workers
 from rl_rerank.training.sampling import sample_groups
-from rl_rerank.types import Completion, Rollout, Status
-
-logger = logging.getLogger(__name__)
+from rl_rerank.training.skipping import Skipping
+from rl_rerank.training.task import Task
 
 OVERRIDES = (
     "_tokenize_prompts",
     "_generate_single_turn",
     "_get_per_token_logps_and_entropies",
     "_compute_loss",
+    "training_step",
     "_prepare_inputs",
     "_calculate_rewards",
     "_generate_and_score_completions",
 )
 """The methods of trl.GRPOTrainer that `RankingGRPOTrainer` replaces or wraps."""
-GAP_FLOAT32, GAP_REDUCED = 1e-3, 5e-2
-"""How far apart the two ways to log-probabilities may be on the first batch, in nats a token on average."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is being learned: questions, how their answers are read, and what they are worth."""
-
-    questions: Sequence[Question]
-    paradigm: Paradigm
-    terms: Sequence[Term]
-    permute_rewards: bool = False
-    """Train on rewards permuted within groups: a control that must not learn."""
 
 
 class RankingGRPOTrainer(GRPOTrainer):
@@ -77,6 +64,9 @@ class RankingGRPOTrainer(GRPOTrainer):
         args: GRPOConfig,
         shared_prefix: bool = True,
         leave_one_out: bool = False,
+        micro_batch_tokens: int | None = None,
+        refill: Refill | None = None,
+        observe: Callable[[list[tuple[str, float]]], None] | None = None,
         max_logprob_gap: float = 0.1,
         rollout_args: Mapping[str, Any] | None = None,
         **kwargs: Any,
@@ -84,8 +74,15 @@ class RankingGRPOTrainer(GRPOTrainer):
         """
         Args:
             leave_one_out: a completion's baseline is the mean of the others in its group, without itself.
+            micro_batch_tokens: the budget of a micro-batch. `args` have to make one micro-batch of all rows of a
+                process then, which is divided here.
+            refill: gives dead groups' places to others; the task's questions are laid out in its blocks.
+            observe: is told the qid and the reward of all completions that were sampled, on every process.
             max_logprob_gap: the alarm threshold of `on_policy.require`.
             rollout_args: arguments of a colocated vllm.LLM.
+
+        Raises:
+            ValueError: for terms of the loss that are means over a micro-batch, where micro-batches differ in size.
         """
         reward_funcs: Any = [_Named(term.name) for term in task.terms]
         with vllm_rollout.installed(rollout_args or {}) if args.use_vllm else nullcontext():
@@ -93,30 +90,58 @@ class RankingGRPOTrainer(GRPOTrainer):
         if self.use_vllm:
             # An engine knows the end tokens of the model's folder; these are the ones that rollouts are read by.
             self.vllm_generation.generation_kwargs["stop_token_ids"] = list(self.eos_token_ids)
-        self.task = task
+        self.judge = Judge(task, self._tokenizer, self.eos_token_ids, self._scores, self.num_generations)
+        self._workers = {term.name: Workers(term) for term in task.terms if term.workers}
         self.leave_one_out = leave_one_out
         self.max_logprob_gap = max_logprob_gap
+        self.refill = refill
+        self.observe = observe
         self.completions: list[dict[str, Any]] = []
-        self._rows: list[dict[str, Any]] = []
-        self._workers = {term.name: Workers(term) for term in task.terms if term.workers}
-        self._skipping: _Skipping | None = None
-        self._is_verified = False
-        unwrapped = self.accelerator.unwrap_model(self.model)
-        self.prefix_refusal = "the configuration says so" if not shared_prefix else prefix.refusal(unwrapped)
-        if self.prefix_refusal is None:
-            shared_attention.install(unwrapped)
-            if self.ref_model is not None:
-                shared_attention.install(self.accelerator.unwrap_model(self.ref_model))
+        self.phases = Phases()
+        self.num_tokens: list[float] = [0.0, 0.0]
+        self._judged: list[Judged] = []
+        self._groups: list[Group] | None = None
+        self._share = 1.0
+        self._skipping: Skipping | None = None
+        models = [self.accelerator.unwrap_model(model) for model in (self.model, self.ref_model) if model is not None]
+        self.log_probs = LogProbs(
+            super()._get_per_token_logps_and_entropies,
+            self.accelerator,
+            num_generations=self.num_generations,
+            temperature=self.temperature,
+            refusal=prefix.refusal(models[0]) if shared_prefix else "the configuration says so",
+        )
+        for other in models[1:]:
+            other.set_attn_implementation(models[0].config.get_text_config()._attn_implementation)
+        if self.log_probs.refusal is None:
+            for model in models:
+                shared_attention.install(model)
+        self.micro_batch_tokens = micro_batch_tokens
+        if micro_batch_tokens is not None and (self._entropy_bonus_enabled or self.aux_loss_enabled):
+            raise ValueError(
+                "micro_batch_tokens makes micro-batches of different sizes, and an entropy bonus or an auxiliary loss "
+                "is a mean over one; set micro_batch instead, or leave out trl.entropy_coef"
+            )
+        if self.use_vllm:
+            generation = self.vllm_generation
+            generation.sync_weights = self.phases("sync")(generation.sync_weights)
+        self.callback_handler.callbacks.insert(0, PhaseTimes(self))
+
+    @property
+    def task(self) -> Task:
+        """What is being learned."""
+        return self.judge.task
+
+    @task.setter
+    def task(self, task: Task) -> None:
+        self.judge.task = task
 
     def log_once(self, name: str, value: float) -> None:
         """Add a value to the row of metrics that is logged next."""
         self._metrics["train"][name].append(value)
 
-    def _question(self, key: str) -> Question:
-        return self.task.questions[int(key)]
-
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        return [list(self._question(key).token_ids) for key in prompts], None, {}
+        return [list(self.task.questions[int(key)].token_ids) for key in prompts], None, {}
 
     def _generate_single_turn(
         self,
@@ -126,6 +151,11 @@ class RankingGRPOTrainer(GRPOTrainer):
         num_generations: int,
         has_tool_images: bool = False,
     ) -> tuple[list[list[int]], Any]:
+        if self._groups is not None:  # sampled already, to see which of them are dead
+            completions = [ids for group in self._groups for ids in group.completion_ids]
+            if self._groups[0].log_probs is None:
+                return completions, None
+            return completions, [values for group in self._groups for values in group.log_probs or ()]
         if self.use_vllm:
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images=has_tool_images
@@ -151,25 +181,61 @@ class RankingGRPOTrainer(GRPOTrainer):
             model.train(was_training)
         return completions, None
 
+    def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
+        if self.micro_batch_tokens is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()  # before the batch is made, as it is for evaluation otherwise
+        batch = self._prepare_inputs(inputs)
+        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+        step, loss = self._step, torch.zeros((), device=mask.device)
+        parts = self._parts(mask, batch["completion_mask"].size(1), batch["advantages"])
+        for number, rows in enumerate(parts):
+            self._step = step  # counts generation batches
+            # Means over completions, as these losses are, become parts of the mean over the step.
+            self._share = len(rows) / len(mask) if self.loss_type in ("grpo", "dr_grpo") else 1.0
+            part = {k: v[rows] if v.dim() and len(v) == len(mask) else v for k, v in batch.items()}
+            is_last = number == len(parts) - 1
+            with nullcontext() if is_last else micro_batches.accumulating(self.accelerator, model):
+                loss = loss + super().training_step(model, part, num_items_in_batch)
+        self._share = 1.0
+        return loss
+
+    def _parts(self, mask: Tensor, length: int, found: Tensor | None = None) -> list[Tensor]:
+        """The rows of each micro-batch of a token budget; groups without advantages are skipped where they can be.
+
+        Args:
+            mask: [B, L], of prompts and completions. length: the columns of completions.
+            found: [B] advantages, where they are known.
+        """
+        is_shared = self.log_probs.refusal is None
+        budget = micro_batches.TokenBudget(self.micro_batch_tokens, self.num_generations, is_shared)
+        teaches = self._teaches(found) if found is not None and self._can_skip else None
+        return micro_batches.rows(mask, length, budget, self.accelerator, teaches)
+
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         self._skipping = self._to_skip(inputs)
         try:
-            return super()._compute_loss(model, inputs)
+            return super()._compute_loss(model, inputs) * self._share
         finally:
             self._skipping = None
 
-    def _to_skip(self, inputs: Mapping[str, Tensor]) -> _Skipping | None:
-        """The groups of a micro-batch that teach nothing, where the loss of a group without advantages is exactly 0."""
+    @property
+    def _can_skip(self) -> bool:
+        """Whether the loss of a group without advantages is exactly 0."""
         has_other_terms = self.beta != 0 or self._entropy_bonus_enabled or self.aux_loss_enabled
-        if has_other_terms or self.top_entropy_quantile < 1:
-            return None
-        teaches = (inputs["advantages"].view(-1, self.num_generations) != 0).any(1)  # [N]
-        mode = "train" if self.model.training else "eval"
-        self._metrics[mode]["skipped_groups"].append(1 - self.accelerator.gather(teaches.float()).mean().item())
-        if bool(teaches.all()):
+        return not has_other_terms and self.top_entropy_quantile >= 1
+
+    def _teaches(self, found: Tensor) -> Tensor:
+        """[N] of bool: whether a group has advantages, from [B]."""
+        return (found.view(-1, self.num_generations) != 0).any(1)
+
+    def _to_skip(self, inputs: Mapping[str, Tensor]) -> Skipping | None:
+        """The groups of a micro-batch that teach nothing."""
+        if not self._can_skip or bool((teaches := self._teaches(inputs["advantages"])).all()):
             return None
         rows = teaches.repeat_interleave(self.num_generations)
-        return _Skipping(rows, inputs["completion_mask"], inputs.get("old_per_token_logps"))
+        old = inputs.get("old_per_token_logps")
+        return Skipping(rows, inputs["completion_mask"], old, self.num_generations)
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -183,96 +249,33 @@ class RankingGRPOTrainer(GRPOTrainer):
         **multimodal: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         if compute_aux_loss or any(value is not None for value in multimodal.values()):
-            return self._plain(
-                model,
-                input_ids,
-                attention_mask,
-                logits_to_keep,
-                batch_size,
-                compute_entropy,
-                compute_aux_loss,
-                **multimodal,
-            )
-        if not self.prefix_refusal and not self._is_verified:
-            self._verify(model, input_ids, attention_mask, logits_to_keep)
-        log_probs_of = self._plain if self.prefix_refusal else self._shared
-        skipping = self._skipping
-        if skipping is None:
-            return log_probs_of(model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy)
-        rows, kept = skipping.teaches, logits_to_keep
-        if not bool(rows.any()):
-            # Every process has to make as many forwards as the others: one of a token behind a token is next to none.
-            rows, kept = torch.arange(self.num_generations, device=input_ids.device), 1
-            split = input_ids.size(1) - logits_to_keep
-            input_ids, attention_mask = input_ids[:, split - 1 : split + 1], attention_mask[:, split - 1 : split + 1]
-        found, entropies, _ = log_probs_of(
-            model, input_ids[rows], attention_mask[rows], kept, batch_size, compute_entropy
-        )
-        return *skipping.filled(found, entropies, logits_to_keep), None
+            asked = (input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss)
+            return super()._get_per_token_logps_and_entropies(model, *asked, **multimodal)
 
-    def _plain(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """trl's own forward, a row for each completion."""
-        return super()._get_per_token_logps_and_entropies(*args, **kwargs)
+        parts: Sequence[Tensor] | None = None
+        if batch_size is not None:  # given outside of the loss
+            if self.micro_batch_tokens is not None:
+                parts = self._parts(attention_mask, logits_to_keep)
+            else:
+                parts = torch.arange(len(input_ids), device=input_ids.device).split(batch_size)
 
-    def _shared(
-        self,
-        model: Any,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        logits_to_keep: int,
-        batch_size: int | None = None,
-        compute_entropy: bool = False,
-    ) -> tuple[Tensor, Tensor | None, None]:
-        """The same with each prompt computed once for its group."""
-        split = input_ids.size(1) - logits_to_keep
-        log_probs, entropies = [], []
-        for ids, mask in zip(
-            input_ids.split(batch_size or input_ids.size(0)),
-            attention_mask.split(batch_size or input_ids.size(0)),
-            strict=True,
-        ):
-            with self.accelerator.autocast():
-                log_prob, entropy = prefix.shared_log_probs(
-                    model,
-                    ids[:, :split],
-                    mask[:, :split],
-                    ids[:, split:],
-                    mask[:, split:],
-                    num_generations=self.num_generations,
-                    temperature=self.temperature,
-                    with_entropy=compute_entropy,
-                )
-            log_probs.append(log_prob)
-            entropies.append(entropy)
-        return torch.cat(log_probs), torch.cat(entropies) if compute_entropy else None, None
+        def forward(ids: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor | None]:
+            return self.log_probs(model, ids, mask, length, compute_entropy, parts)
 
-    def _verify(self, model: Any, input_ids: Tensor, attention_mask: Tensor, logits_to_keep: int) -> None:
-        """Compare both ways on the first group of every process; where they differ, take the plain one from now on."""
-        self._is_verified = True
-        group = slice(0, self.num_generations)
-        asked = (model, input_ids[group], attention_mask[group], logits_to_keep)
-        was_training = model.training
-        model.eval()
-        with torch.no_grad():
-            apart = (self._plain(*asked)[0] - self._shared(*asked)[0]).abs()
-        model.train(was_training)
-        mask = attention_mask[group, -logits_to_keep:]
-        mean = (apart * mask).sum() / mask.sum().clamp(min=1)
-        gap = self.accelerator.gather(mean.reshape(1)).max().item()
-        is_exact = self.accelerator.mixed_precision == "no" and next(model.parameters()).dtype == torch.float32
-        allowed = GAP_FLOAT32 if is_exact else GAP_REDUCED
-        if gap <= allowed:
-            logger.info("a prompt computed once for its group gives the same log-probabilities (%.1e nats apart)", gap)
-        else:
-            self.prefix_refusal = (
-                f"on the first batch the log-probabilities were {gap:.2g} nats apart from those of separate rows, more "
-                f"than {allowed}"
-            )
-            logger.warning("prompts are computed once a completion, not once a group: %s", self.prefix_refusal)
+        asked = (input_ids, attention_mask, logits_to_keep)
+        if batch_size is not None:
+            reference = self.ref_model and self.accelerator.unwrap_model(self.ref_model)
+            unwrapped = self.accelerator.unwrap_model(model)
+            with self.phases("ref" if is_reference(unwrapped, reference) else "old"):
+                return *forward(*asked), None
+        found = forward(*asked) if self._skipping is None else self._skipping(forward, *asked)
+        return *found, None
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         # As trl's, less the shuffling of rows, which would tear groups apart. A generation batch is one optimizer
         # step's, so the order of its rows changes nothing.
+        if isinstance(generation_batch, dict):  # a part of one that was prepared
+            return generation_batch
         if not self.model.training:
             return self._generate_and_score_completions(generation_batch)
         steps = self.args.steps_per_generation
@@ -281,28 +284,44 @@ class RankingGRPOTrainer(GRPOTrainer):
         return self._buffered_inputs[self._step % steps]
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        output = super()._generate_and_score_completions(inputs)
+        with self.phases("rollout"):
+            if self.refill is not None and self.model.training:
+                self._groups = self._refilled(self.refill, [int(row["prompt"]) for row in inputs])
+                inputs = [{"prompt": str(group.question)} for group in self._groups for _ in group.judged]
+            try:
+                output = super()._generate_and_score_completions(inputs)
+            finally:
+                self._groups = None
         if self.use_vllm:
             self._check_on_policy(output)
         output["advantages"] = self._advantages(output["advantages"])
-        for row, advantage in zip(self._rows, output["advantages"].tolist(), strict=True):
+        mode = "train" if self.model.training else "eval"
+        if self._can_skip:
+            skipped = (~self._teaches(output["advantages"])).float()
+            self._metrics[mode]["skipped_groups"].append(self.accelerator.gather(skipped).mean().item())
+        tokens = num_tokens(output["prompt_mask"], output["completion_mask"], self.num_generations)
+        self.num_tokens = self.accelerator.gather(tokens).view(-1, 2).sum(0).tolist()
+        rows = self.judge.table(self._judged, self.state.global_step + 1)
+        rewards = self.judge.take_rewards()
+        if self.observe is not None and self.model.training:
+            self.observe(gather_object(rewards))
+        for row, advantage in zip(rows, output["advantages"].tolist(), strict=True):
             row["advantage"] = advantage
-        self.completions = gather_object(self._rows)
+        self.completions = gather_object(rows)
         return output
 
-    def _advantages(self, advantages: Tensor) -> Tensor:
-        """[B] advantages with the configured baseline, and exactly 0 where a group's completions are worth the same.
+    def _advantages(self, found: Tensor) -> Tensor:
+        """[B] advantages of trl with the configured baseline, and without what is only rounding.
 
-        trl divides the rounding of a mean by a standard deviation of about 0, which is noise. Where rewards are
-        normalised one by one the batch's mean is subtracted, too, and such a group keeps what that leaves.
+        Where rewards are normalised one by one the batch's mean is subtracted, too, and a group of one worth keeps
+        what that leaves.
         """
         if self.leave_one_out:
-            advantages = advantages * self.num_generations / (self.num_generations - 1)
+            found = advantages.leave_one_out(found, self.num_generations)
         if self.multi_objective_aggregation == "normalize_then_sum":
-            return advantages
-        rewards = torch.tensor([row["reward"] for row in self._rows]).view(-1, self.num_generations)
-        differ = (rewards.amax(1) > rewards.amin(1)).repeat_interleave(self.num_generations)
-        return advantages * differ.to(advantages.device)
+            return found
+        rewards = torch.tensor([self.judge.reward(row) for row in self._judged])
+        return advantages.without_rounding(found, rewards, self.num_generations)
 
     def _check_on_policy(self, output: Mapping[str, Tensor]) -> None:
         """Log how far vLLM and the trainer are apart, and refuse to train where they are too far.
@@ -322,37 +341,40 @@ class RankingGRPOTrainer(GRPOTrainer):
         self._metrics[mode]["rollout/masked_sequences"].append(masked)
         on_policy.require(gap, self.max_logprob_gap, step=self.state.global_step + 1)
 
-    def _calculate_rewards(
-        self,
-        inputs: list[dict[str, Any]],
-        prompts: list[str],
-        completions: list[str],
-        completion_ids_list: list[list[int]],
-    ) -> Tensor:
-        rollouts = [self._rollout(key, ids) for key, ids in zip(prompts, completion_ids_list, strict=True)]
-        terms = self.task.terms
-        scores = self._scores([(int(key), r.completion, r.judgment) for key, r in zip(prompts, rollouts, strict=True)])
-        values = [{name: found.value for name, found in row.items()} for row in scores.values]
-        self._rows = [
-            {
-                "step": self.state.global_step + 1,
-                "qid": rollout.prompt.qid,
-                "docids": list(rollout.prompt.docids),
-                "completion": rollout.completion.text,
-                "status": rollout.judgment.status.value,
-                "rewards": value,
-                "reward": total(terms, value),
-            }
-            for rollout, value in zip(rollouts, values, strict=True)
-        ]
-        well_formed = [float(rollout.judgment.status is Status.ok) for rollout in rollouts]
-        self._log_metric("well_formed", sum(well_formed) / len(well_formed))
-        rewards = gather(
-            torch.tensor([[v[term.name] for term in terms] for v in values], device=self.accelerator.device)
-        )
-        assert isinstance(rewards, Tensor)
-        self._log_terms(scores, rewards)
-        return self._permuted(rewards) if self.task.permute_rewards else rewards
+    def _refilled(self, refill: Refill, keys: Sequence[int]) -> list[Group]:
+        """The groups of this process's questions, dead ones replaced.
+
+        Args:
+            keys: the questions of a generation batch, each as often as it has completions.
+        """
+        first = self._sampled(keys[:: self.num_generations])
+
+        def most(number: int) -> int:
+            return int(self.accelerator.gather(torch.tensor([number], device=self.accelerator.device)).max())
+
+        found = refill(first, self._sampled, most, self.accelerator.process_index)
+        replaced = [new is not old for new, old in zip(found, first, strict=True)]
+        self._log_metric("refill/replaced_groups", sum(replaced) / len(replaced))
+        # The reward that is logged is that of the groups that were kept.
+        rewards = [value for group in first for value in group.rewards]
+        self._log_metric("refill/reward_before", sum(rewards) / len(rewards))
+        return found
+
+    def _sampled(self, questions: Sequence[int]) -> list[Group]:
+        """A judged and scored group for each question."""
+        size = self.num_generations
+        keys = [question for question in questions for _ in range(size)]
+        prompt_ids, images, fields = self._tokenize_prompts([str(key) for key in keys])
+        completions, log_probs = self._generate_single_turn(prompt_ids, images, fields, size)
+        with self.phases("reward"):
+            judged = self.judge(keys, completions)
+        rewards = [self.judge.reward(row) for row in judged]
+        found = []
+        for start in range(0, len(keys), size):
+            rows = slice(start, start + size)
+            given = None if log_probs is None else log_probs[rows]
+            found.append(Group(keys[start], completions[rows], given, judged[rows], rewards[rows]))
+        return found
 
     def _scores(self, rows: list[scoring.Row]) -> scoring.Scores:
         """What the terms make of this process's rows.
@@ -380,71 +402,28 @@ class RankingGRPOTrainer(GRPOTrainer):
             self.control = self.callback_handler.on_save(self.args, self.state, self.control)
         raise RewardError(everywhere[0]) from (failures[0] if failures else None)
 
-    def _log_terms(self, scores: scoring.Scores, rewards: Tensor) -> None:
-        """Log what trl does not: range, time, groups in which a term is constant, and the parts of compositions.
-
-        Args:
-            rewards: [B, terms], of all processes.
-        """
+    def _calculate_rewards(
+        self,
+        inputs: list[dict[str, Any]],
+        prompts: list[str],
+        completions: list[str],
+        completion_ids_list: list[list[int]],
+    ) -> Tensor:
+        with self.phases("reward"):
+            if self._groups is None:
+                self._judged = self.judge([int(key) for key in prompts], completion_ids_list)
+            else:
+                self._judged = [row for group in self._groups for row in group.judged]
+        for name, value in self.judge.own_metrics(self._judged):
+            self._log_metric(name, value)
+        rewards = gather(torch.tensor(self.judge.values(self._judged), device=self.accelerator.device))
+        assert isinstance(rewards, Tensor)
         mode = "train" if self.model.training else "eval"
-        for column, term in enumerate(self.task.terms):
-            figures = scoring.term_metrics(term.name, rewards[:, column], self.num_generations)
-            for key, value in figures.items():
-                self._metrics[mode][key].append(value)
-            self._log_metric(f"rewards/{term.name}/seconds", scores.seconds[term.name])
-            if term.failed is not None:
-                failed = ["failed" in row[term.name].parts for row in scores.values]
-                self._log_metric(f"rewards/{term.name}/failed", sum(failed) / len(failed))
-        for row in scores.values:
-            for name, found in row.items():
-                for part, value in found.parts.items():
-                    self._log_metric(f"rewards/{name}/{part}/mean", value)
-
-    def _rollout(self, key: str, ids: list[int]) -> Rollout:
-        prompt = self._question(key).prompt
-        ended = bool(ids) and ids[-1] in self.eos_token_ids
-        # Special tokens inside the answer stay visible, so that the parser refuses them as it would at inference.
-        text = self._tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
-        completion = Completion(text, tuple(ids), finish_reason="stop" if ended else "length")
-        return Rollout(prompt, completion, self.task.paradigm.parse(prompt, completion, strict=True))
-
-    def _permuted(self, rewards: Tensor) -> Tensor:
-        """Rewards [B, terms] in a random order within each group, the same on every process."""
-        rng = random.Random(f"{self.args.seed}:{self.state.global_step}")
-        order: list[int] = []
-        for start in range(0, rewards.size(0), self.num_generations):
-            group = list(range(start, start + self.num_generations))
-            rng.shuffle(group)
-            order += group
-        return rewards[torch.tensor(order, device=rewards.device)]
-
-
-@dataclass(frozen=True)
-class _Skipping:
-    """What stands in for the rows of a micro-batch that teach nothing: their loss is 0 whatever it is, and finite."""
-
-    teaches: Tensor
-    """[B] of bool, whole groups."""
-    completion_mask: Tensor
-    """[B, C]."""
-    old: Tensor | None
-    """[B, C] log-probabilities of the policy that sampled, where they are known."""
-
-    def filled(self, found: Tensor, entropies: Tensor | None, length: int) -> tuple[Tensor, Tensor | None]:
-        """[B, C] of both, where `found` has the rows that teach, or one token of rows that do not.
-
-        Entropies are only logged: rows that were skipped have the mean of the others.
-        """
-        rest = found.new_zeros(len(self.teaches), length) if self.old is None else self.old.clone()
-        if not bool(self.teaches.any()):
-            return rest + 0.0 * found.sum(), None if entropies is None else torch.zeros_like(rest)
-        rest[self.teaches] = found
-        if entropies is None:
-            return rest, None
-        mask = self.completion_mask[self.teaches]
-        every = torch.full_like(rest, ((entropies * mask).sum() / mask.sum().clamp(min=1)).item())
-        every[self.teaches] = entropies
-        return rest, every
+        for name, value in self.judge.metrics(rewards).items():
+            self._metrics[mode][name].append(value)
+        if not self.task.permute_rewards:
+            return rewards
+        return advantages.permuted(rewards, self.num_generations, f"{self.args.seed}:{self.state.global_step}")
 
 
 class _Named:

@@ -25,7 +25,6 @@ from rl_rerank.training.shared_attention import Shared
 
 SEEN_RIGHT = {"full_attention", "sliding_attention"}
 """Types of layers that `shared_attention` knows."""
-IMPLEMENTATIONS = ("sdpa", "eager", shared_attention.NAME)
 
 
 def refusal(model: Any) -> str | None:
@@ -39,7 +38,8 @@ def refusal(model: Any) -> str | None:
         return "its attention has sinks"
     if getattr(config, "attn_logit_softcapping", None):
         return "its attention has soft-capped logits"
-    if config._attn_implementation not in IMPLEMENTATIONS:
+    known = (*shared_attention.NAMES, *shared_attention.NAMES.values())
+    if config._attn_implementation not in known:
         return f"its attention implementation is {config._attn_implementation!r}; with 'sdpa' it could be shared"
     return None
 
@@ -83,7 +83,9 @@ def shared_log_probs(
         use_cache=False,
         shared=Shared(tuple(prefixes.tolist()), num_generations),
     )
-    logits = outputs.logits.view(groups * num_generations, length, -1).float() / temperature  # [B, C, V]
+    logits = outputs.logits.view(groups * num_generations, length, -1).float()  # [B, C, V]
+    if temperature != 1.0:
+        logits = logits / temperature
     log_normaliser = torch.logsumexp(logits, dim=-1)
     log_probs = logits.gather(-1, completion_ids.unsqueeze(-1)).squeeze(-1) - log_normaliser
     entropy = None

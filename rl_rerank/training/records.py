@@ -15,6 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from rl_rerank.engines.checkpoint import COMPLETE
 from rl_rerank.paths import read_jsonl, write_jsonl, write_text
+from rl_rerank.training.table import MEASURE
 
 
 def layout(accelerator: Accelerator) -> str:
@@ -120,13 +121,12 @@ def _log_table(rows: list[dict[str, Any]], step: int) -> None:
     if wandb.run is None:
         return
     rewards = list(rows[0]["rewards"])
-    table = wandb.Table(columns=["step", "qid", "completion", "status", *rewards, "reward", "advantage"])
+    known = ["step", "qid", "completion", "status", "ranking", MEASURE]
+    table = wandb.Table(columns=[*known, *rewards, "reward", "advantage"])
     for row in rows:
+        read = {**row, "ranking": None if row["ranking"] is None else " > ".join(row["ranking"])}
         table.add_data(
-            row["step"],
-            row["qid"],
-            row["completion"],
-            row["status"],
+            *(read[name] for name in known),
             *(row["rewards"][name] for name in rewards),
             row["reward"],
             row["advantage"],

@@ -1,12 +1,15 @@
 """Attention over rows in which several suffixes share one prefix, for any transformers model that lets its attention be
 chosen.
 
+Which kernel computes it follows the attention that the model was loaded with: PyTorch's SDPA in parts, here, which runs
+anywhere, or one of `attention_backends`.
+
 A row is [prefix, suffix_1, ..., suffix_G]. Every suffix attends to the prefix and to itself, as if it stood alone
 behind it; in layers with a sliding window to what the window leaves of that. The parts are computed apart, so nothing
 is spent on pairs that do not see each other, and no mask over the whole row is ever made.
 
 `model(..., shared=Shared(...))` says that its rows are such; transformers passes the argument on to every layer.
-Without it the attention is transformers' own SDPA.
+Without it the attention is transformers' own.
 """
 
 # Shape legend: N rows, H query heads, K key heads, G suffixes of a row, C tokens of a suffix, P tokens of the longest
@@ -14,15 +17,25 @@ Without it the attention is transformers' own SDPA.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-NAME = "rl_rerank_shared"
+from rl_rerank.training import attention_backends
+
+NAMES = {
+    "sdpa": "rl_rerank_shared",
+    "eager": "rl_rerank_shared",
+    "flash_attention_2": "rl_rerank_shared_varlen2",
+    "flash_attention_3": "rl_rerank_shared_varlen3",
+    "flex_attention": "rl_rerank_shared_blocks",
+}
+"""Attention that a model was loaded with -> the name of ours. In place of transformers' slow one stands SDPA."""
 
 
 class Shared(NamedTuple):
@@ -36,13 +49,18 @@ class Shared(NamedTuple):
 
 def install(model: nn.Module) -> None:
     """Make the model attend by this module, for rows of either kind."""
-    AttentionInterface.register(NAME, attention)
-    AttentionMaskInterface.register(NAME, sdpa_mask)
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportCallIssue]
-    base.set_attn_implementation(NAME)
+    loaded = base.config.get_text_config()._attn_implementation
+    if loaded in NAMES.values():
+        return
+    name, stock = NAMES[loaded], "sdpa" if loaded == "eager" else loaded
+    AttentionInterface.register(name, functools.partial(attention, stock))
+    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[stock])
+    base.set_attn_implementation(name)
 
 
 def attention(
+    stock: str,
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -53,10 +71,11 @@ def attention(
     sliding_window: int | None = None,
     shared: Shared | None = None,
     **kwargs: Any,
-) -> tuple[Tensor, None]:
+) -> tuple[Tensor, Any]:
     """What transformers calls in every layer.
 
     Args:
+        stock: what the model was loaded with.
         query: [N, H, T, D]; key and value [N, K, T, D].
         sliding_window: tokens that a query sees, itself among them.
 
@@ -64,11 +83,20 @@ def attention(
         [N, T, H, D], and no attention weights.
     """
     if shared is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
+        own: Any = ALL_ATTENTION_FUNCTIONS[stock]
+        given = {"dropout": dropout, "scaling": scaling, "sliding_window": sliding_window, **kwargs}
+        return own(module, query, key, value, attention_mask, **given)
+    layout = (query, key, value, *shared)
+    if stock in attention_backends.VARLEN:
+        return attention_backends.varlen(stock, *layout, scaling=scaling, window=sliding_window), None
+    if stock == attention_backends.FLEX:
+        return attention_backends.flex(*layout, scaling=scaling, window=sliding_window), None
+    return by_parts(query, key, value, shared, _Attend(dropout, scaling, sliding_window)), None
+
+
+def by_parts(query: Tensor, key: Tensor, value: Tensor, shared: Shared, attend: _Attend) -> Tensor:
+    """Prefixes by themselves, and each row's suffixes behind copies of its prefix. [N, T, H, D]."""
     longest = max(shared.prefixes)
-    attend = _Attend(dropout, scaling, query.size(1) != key.size(1), sliding_window)
     parts = [attend(query[:, :, :longest], key[:, :, :longest], value[:, :, :longest])] if longest else []
     rows = [
         attend(_apart(query, row, longest, shared), *(_behind(x, row, longest, length, shared) for x in (key, value)))
@@ -76,7 +104,7 @@ def attention(
     ]
     # [G, H, C, D] of every row -> [N, H, G*C, D]
     parts.append(torch.stack([part.transpose(0, 1).flatten(1, 2) for part in rows]))
-    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
 
 
 class _Attend(NamedTuple):
@@ -84,7 +112,6 @@ class _Attend(NamedTuple):
 
     dropout: float
     scaling: float | None
-    grouped: bool
     window: int | None
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -98,7 +125,7 @@ class _Attend(NamedTuple):
             dropout_p=self.dropout,
             is_causal=is_square,
             scale=self.scaling,
-            enable_gqa=self.grouped,
+            enable_gqa=query.size(1) != key.size(1),
         )
 
 

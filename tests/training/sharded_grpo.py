@@ -1,9 +1,12 @@
 """GRPO on stored completions, started alone or by `accelerate launch`; writes what test_sharded.py compares."""
 
+import itertools
 import json
 import os
 import random
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,10 @@ from accelerate.state import AcceleratorState
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent)]
 
 import tokenizers_for_tests  # noqa: E402
-from test_grpo import trainer  # noqa: E402
+from test_grpo import Uneven, trainer  # noqa: E402
+
+from rl_rerank.reward import Term  # noqa: E402
+from rl_rerank.training.questions import Question  # noqa: E402
 
 NUM_STEPS, PROMPTS, GENERATIONS, COMPLETION_TOKENS, MICRO_BATCH = 10, 4, 4, 6, 4
 
@@ -33,8 +39,12 @@ VARIANTS = {
     "lora": {"lora": True},
     "full-kl": {"beta": 0.04, "num_iterations": 2},
     "lora-kl": {"lora": True, "beta": 0.04, "num_iterations": 2},
+    "uneven": {},
 }
-"""With beta above 0 and two iterations the value of the loss depends on the model; else it is the same for any."""
+"""With beta above 0 and two iterations the value of the loss depends on the model; else it is the same for any. In
+`uneven` all groups of the second process are worth the same, and skipped."""
+DEAD = ("q3", "q4", "q5")
+"""Queries of the questions that the second process has in `uneven`."""
 
 
 def train(model_dir: Path, output: Path, settings: dict[str, Any]) -> None:
@@ -52,14 +62,27 @@ def train(model_dir: Path, output: Path, settings: dict[str, Any]) -> None:
         steps_per_generation=steps,
         **settings,
     )
+    if output.name == "uneven":
+        run.task = replace(run.task, questions=one_side(run.task.questions), terms=[Term("uneven", Uneven(*DEAD))])
     seen = record(run)
+    rows: list[int] = []
+    run.model.register_forward_pre_hook(
+        lambda module, args, kwargs: rows.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
     run.train()
     state = run.accelerator.get_state_dict(run.model_wrapped)
     torch.save(seen, output / f"seen{run.accelerator.process_index}.pt")
+    (output / f"forwards{run.accelerator.process_index}.json").write_text(json.dumps(rows))
     if run.accelerator.is_main_process:
         torch.save({k: v.clone() for k, v in state.items()}, output / "weights.pt")
         rows = [row for row in run.state.log_history if "grad_norm" in row]
         (output / "history.json").write_text(json.dumps({"world": run.accelerator.num_processes, "rows": rows}))
+
+
+def one_side(asked: Sequence[Question]) -> list[Question]:
+    """As many questions, of which the second two of every four are about `DEAD`."""
+    sides = [itertools.cycle([q for q in asked if (q.example.qid in DEAD) == dead]) for dead in (False, True)]
+    return [next(sides[index % PROMPTS >= PROMPTS // 2]) for index in range(len(asked))]
 
 
 def record(run: Any) -> dict[tuple[int, tuple[int, ...]], list[float]]:

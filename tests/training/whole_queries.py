@@ -26,8 +26,9 @@ from rl_rerank.config import Config, GRPOStage  # noqa: E402
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded  # noqa: E402
 from rl_rerank.rendering import Renderer  # noqa: E402
 from rl_rerank.reward import RewardError, Term  # noqa: E402
-from rl_rerank.training.grpo import RankingGRPOTrainer, Task  # noqa: E402
+from rl_rerank.training.grpo import RankingGRPOTrainer  # noqa: E402
 from rl_rerank.training.questions import questions  # noqa: E402
+from rl_rerank.training.task import Task  # noqa: E402
 from rl_rerank.types import Candidate, RankingExample  # noqa: E402
 
 DOCUMENTS, GENERATIONS, STEPS, WORLDS = 6, 2, 2, (1, 2, 3)

@@ -20,6 +20,8 @@ _CURVES = (
     ("completions/mean_length", "tokens of an answer"),
     ("kl", "KL to the reference"),
     ("rollout/logprob_gap", "nats between vLLM and the trainer"),
+    ("group_variance_share", "share of the reward's variance within groups"),
+    ("skipped_groups", "share of groups that teach nothing"),
 )
 _DEV = ("dev/", "eval/", "eval_")
 
@@ -65,6 +67,8 @@ def training_plots(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Plot, 
     groups = {
         "terms": ("reward terms", terms if len(terms) > 1 else []),
         "dev": ("dev set", [k for k in keys if k.startswith(_DEV)][:4]),
+        "time": ("seconds of a step", [k for k in keys if k.startswith("time/") and any(row.get(k) for row in rows)]),
+        "throughput": ("tokens a second", [k for k in keys if k.startswith("tokens_per_second/")]),
     }
     for suffix, (title, members) in groups.items():
         lines = {key: points for key in members if (points := _points(rows, key))}
@@ -138,4 +142,6 @@ def _short_keys(lines: Mapping[str, Points]) -> dict[str, Points]:
 
 
 def _short(key: str) -> str:
-    return key.removeprefix("reward/")
+    for prefix in ("reward/", "time/", "tokens_per_second/"):
+        key = key.removeprefix(prefix)
+    return key

@@ -1,0 +1,56 @@
+"""What is done to rewards before trl makes advantages of them, and to advantages after it has."""
+
+# Shape legend: B completions, G completions of a group; the rows of a group are adjacent.
+
+from __future__ import annotations
+
+import random
+
+import torch
+from torch import Tensor
+
+
+def permuted(rewards: Tensor, num_generations: int, seed: str) -> Tensor:
+    """Rewards [B, terms] in a random order within each group, the same on every process."""
+    rng = random.Random(seed)
+    order: list[int] = []
+    for start in range(0, rewards.size(0), num_generations):
+        group = list(range(start, start + num_generations))
+        rng.shuffle(group)
+        order += group
+    return rewards[torch.tensor(order, device=rewards.device)]
+
+
+def leave_one_out(advantages: Tensor, num_generations: int) -> Tensor:
+    """Advantages over the mean of the others, from those over the group's mean, without a division.
+
+    R_i - mean of R_j, j != i, is G / (G - 1) (R_i - mean). RLOO, https://arxiv.org/abs/2402.14740.
+    """
+    return advantages * num_generations / (num_generations - 1)
+
+
+def without_rounding(advantages: Tensor, rewards: Tensor, num_generations: int) -> Tensor:
+    """[B] advantages, exactly 0 where a group's completions are worth the same.
+
+    trl divides the rounding of a mean by a standard deviation of about 0, which is noise.
+
+    Args:
+        rewards: [B], weighted sums.
+    """
+    groups = rewards.view(-1, num_generations)
+    differ = (groups.amax(1) > groups.amin(1)).repeat_interleave(num_generations)
+    return advantages * differ.to(advantages.device)
+
+
+def variance_within(rewards: Tensor, num_generations: int) -> float:
+    """The share of the variance of rewards that lies within groups, in [0, 1]: what a group's advantages are made of.
+
+    The rest lies between prompts, and teaches nothing. 0 where all rewards are equal. The law of total variance,
+    Var(R) = E[Var(R | prompt)] + Var(E[R | prompt]).
+
+    Args:
+        rewards: [B], weighted sums.
+    """
+    groups = rewards.double().view(-1, num_generations)
+    total = groups.var(correction=0)
+    return (groups.var(dim=1, correction=0).mean() / total).item() if total > 0 else 0.0

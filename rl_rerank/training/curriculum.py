@@ -1,0 +1,141 @@
+"""Curricula: which queries are asked early, by the first stage's signal, and which are asked at all, by pass rate.
+
+First-stage curricula follow Training Curricula for Open Domain Answer Re-Ranking, https://arxiv.org/abs/2004.14269, and
+its code in OpenNIR. A signal h in [0, 1] says what the first stage makes of a document:
+
+    reciprank  1 / rank, where a document that was not retrieved has rank 1000.
+    normscore  (s - min) / (max - min) over the query's scores.
+    kdescore   the distribution function, at s, of a Gaussian kernel density over the query's scores, with the
+               bandwidth of scipy (Scott's rule).
+
+A pair of a better document i and a worse one j is easy by D = (h_i - h_j + 1) / 2, and a query by the mean over its
+pairs. The paper weighs losses; here a query is asked with a probability proportional to the weight
+
+    W = D + (t / m) (1 - D) for t < m, and 1 from then on
+
+in step t, without repetition within a pass over the queries. `anti` puts 1 - D in the place of D.
+"""
+
+# Shape legend: E examples.
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rl_rerank.config import CurriculumConfig
+from rl_rerank.types import RankingExample
+
+NOT_RETRIEVED = 1000
+"""The rank of a document that the first stage did not retrieve, in the paper's code."""
+MIDDLE = 0.5
+
+
+def reciprank(example: RankingExample) -> dict[str, float]:
+    """docid -> 1 / rank. Where no candidate has a rank it is its place among them, which is first-stage order."""
+    if all(c.rank is None for c in example.candidates):
+        return {c.docid: 1 / place for place, c in enumerate(example.candidates, start=1)}
+    return {c.docid: 1 / (c.rank or NOT_RETRIEVED) for c in example.candidates}
+
+
+def normscore(example: RankingExample) -> dict[str, float]:
+    """docid -> normalised score; 0 without one, and for all where they do not differ."""
+    scores = _scores(example, "normscore")
+    low, high = min(scores.values()), max(scores.values())
+    width = (high - low) or 1.0
+    return {c.docid: (scores[c.docid] - low) / width if c.docid in scores else 0.0 for c in example.candidates}
+
+
+def kdescore(example: RankingExample) -> dict[str, float]:
+    """docid -> share of the smoothed scores below its own; 0 without one, and the middle for all that do not differ."""
+    scores = _scores(example, "kdescore")
+    values = list(scores.values())
+    if len(set(values)) < 2:
+        return {c.docid: MIDDLE if c.docid in scores else 0.0 for c in example.candidates}
+    width = statistics.stdev(values) * len(values) ** -0.2  # Scott's rule in one dimension
+    normal = statistics.NormalDist()
+
+    def below(score: float) -> float:
+        return sum(normal.cdf((score - value) / width) for value in values) / len(values)
+
+    return {c.docid: below(scores[c.docid]) if c.docid in scores else 0.0 for c in example.candidates}
+
+
+SIGNALS: dict[str, Callable[[RankingExample], dict[str, float]]] = {
+    "reciprank": reciprank,
+    "normscore": normscore,
+    "kdescore": kdescore,
+}
+
+
+def ease(example: RankingExample, signal: Callable[[RankingExample], dict[str, float]]) -> float:
+    """D in [0, 1]: the mean over pairs of candidates with different grades; the middle where there are none."""
+    h = signal(example)
+    grades = [(h[c.docid], example.qrels.get(c.docid, 0)) for c in example.candidates]
+    pairs = [(better - worse + 1) / 2 for better, i in grades for worse, j in grades if i > j]
+    return statistics.fmean(pairs) if pairs else MIDDLE
+
+
+def weight(ease: NDArray[np.float64] | float, step: int, steps: int) -> NDArray[np.float64] | float:
+    """W of queries in step t = `step` of a curriculum that ends at m = `steps`."""
+    return ease + step / steps * (1 - ease) if step < steps else ease * 0 + 1.0
+
+
+class FirstStage:
+    """An order of queries by what the first stage makes of them.
+
+    Raises:
+        ValueError: for a curriculum of scores over an example that has none.
+    """
+
+    def __init__(self, config: CurriculumConfig, examples: Sequence[RankingExample]) -> None:
+        self.steps = config.steps
+        self.examples = examples
+        found = np.array([ease(example, SIGNALS[config.kind]) for example in examples])
+        self.ease = 1 - found if config.anti else found  # [E]
+
+    def one_pass(self, seed: str, step: Callable[[], int]) -> Iterator[RankingExample]:
+        """Every example once: each step draws, of those that are left, in proportion to its weights.
+
+        Args:
+            step: the step that the next example will be asked in.
+        """
+        rng, left = generator(seed), np.arange(len(self.examples))
+        while len(left):
+            now = step()
+            weights = np.asarray(weight(self.ease[left], now, self.steps))
+            left = left[drawn(weights, rng)]
+            taken = 0
+            while taken < len(left) and step() == now:
+                yield self.examples[left[taken]]
+                taken += 1
+            left = left[taken:]
+
+
+def drawn(weights: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """All indices in an order of draws without replacement, each in proportion to the weights of those that are left.
+
+    By the largest of log W + Gumbel noise, which has that distribution: https://arxiv.org/abs/1903.06059. A weight of 0
+    comes last.
+    """
+    with np.errstate(divide="ignore"):
+        return np.argsort(-(np.log(weights) + rng.gumbel(size=len(weights))), kind="stable")
+
+
+def generator(seed: str) -> np.random.Generator:
+    """Seeded with a text, the same on every process."""
+    return np.random.default_rng(list(seed.encode()))
+
+
+def _scores(example: RankingExample, name: str) -> dict[str, float]:
+    scores = {c.docid: c.score for c in example.candidates if c.score is not None and math.isfinite(c.score)}
+    if not scores:
+        raise ValueError(
+            f"curriculum: {name} needs first-stage scores, and the candidates of qid {example.qid!r} have none; "
+            "reciprank needs their order only"
+        )
+    return scores

@@ -1,0 +1,117 @@
+"""Which groups make a micro-batch: as many as a budget of tokens holds, and as many micro-batches on every process.
+
+All micro-batches together are one optimizer step, so the order of groups changes nothing but the padding: groups of
+like length stand together.
+"""
+
+# Shape legend: B completions, N groups (B = N*G), G completions of a group, L tokens of prompt and completion.
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedType
+from torch import Tensor
+
+
+class Size(NamedTuple):
+    """Tokens of a group."""
+
+    prompt: int
+    completion: int
+    """Of the longest."""
+
+
+@dataclass(frozen=True)
+class TokenBudget:
+    """How many tokens one forward of a process may compute, padding included.
+
+    A group is never split: one that is larger than the budget is a micro-batch by itself.
+    """
+
+    tokens: int
+    num_generations: int
+    is_shared: bool
+    """Whether a prompt is computed once for its group."""
+
+    def used(self, sizes: Sequence[Size]) -> int:
+        """Tokens that a forward of these groups computes."""
+        prompt, completion = max(s.prompt for s in sizes), max(s.completion for s in sizes)
+        if self.is_shared:
+            return len(sizes) * (prompt - 1 + self.num_generations * completion)
+        return len(sizes) * self.num_generations * (prompt + completion)
+
+    def filled(self, sizes: Sequence[Size], groups: Sequence[int]) -> list[list[int]]:
+        """The groups, by their numbers in `sizes`, in micro-batches."""
+        found: list[list[int]] = []
+        for group in sorted(groups, key=lambda g: sizes[g]):
+            if found and self.used([sizes[g] for g in (*found[-1], group)]) <= self.tokens:
+                found[-1].append(group)
+            else:
+                found.append([group])
+        return found
+
+
+def spread(filled: list[list[int]], idle: Sequence[int], count: int) -> list[list[int]]:
+    """The same groups and those that are `idle` in just `count` micro-batches.
+
+    Idle groups cost next to nothing: they are micro-batches by themselves as long as some are missing. Then the
+    micro-batches of most groups are halved. There are at least `count` groups, so none stays empty.
+    """
+    found, rest = [list(groups) for groups in filled], list(idle)
+    while len(found) < count:
+        if rest:
+            found.append([rest.pop()])
+        else:
+            largest = max(found, key=len)
+            half = len(largest) // 2
+            found.append(largest[half:])
+            del largest[half:]
+    found[0] += rest
+    return found
+
+
+def rows(
+    attention_mask: Tensor, length: int, budget: TokenBudget, accelerator: Accelerator, teaches: Tensor | None = None
+) -> list[Tensor]:
+    """The rows of each micro-batch of this process; every process has as many micro-batches.
+
+    Args:
+        attention_mask: [B, L], of prompts and completions; the rows of a group are adjacent.
+        length: the columns of completions.
+        teaches: [N] of bool, False for groups that are skipped; None: all are computed.
+
+    Returns:
+        Row numbers, whole groups.
+    """
+    size = budget.num_generations
+    prompts = attention_mask[::size, :-length].sum(1).tolist()
+    completions = attention_mask[:, -length:].sum(1).view(-1, size).amax(1).clamp(min=1).tolist()
+    sizes = [Size(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
+    numbers = range(len(sizes))
+    computed = [g for g in numbers if teaches is None or bool(teaches[g])]
+    filled = budget.filled(sizes, computed)
+    needed = torch.tensor([len(filled)], device=accelerator.device)
+    count = max(int(accelerator.gather(needed).max()), 1)
+    groups = spread(filled, [g for g in numbers if g not in set(computed)], count)
+    within = torch.arange(size, device=attention_mask.device)
+    return [
+        (torch.tensor(sorted(found), device=attention_mask.device)[:, None] * size + within).flatten()
+        for found in groups
+    ]
+
+
+@contextmanager
+def accumulating(accelerator: Accelerator, model: Any) -> Iterator[None]:
+    """A backward within it is not an optimizer step's last: gradients stay on their process as far as they can."""
+    state = accelerator.gradient_state
+    state._set_sync_gradients(False)  # what DeepSpeed goes by
+    is_deepspeed = accelerator.distributed_type == DistributedType.DEEPSPEED
+    with nullcontext() if is_deepspeed else accelerator.no_sync(model):
+        yield
+    state._set_sync_gradients(True)

@@ -1,0 +1,36 @@
+"""Rows of the completions table: what was answered, how it was read, and what it was worth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rl_rerank.metrics import expected_ndcg
+from rl_rerank.types import RankingExample, Rollout
+
+MEASURE, CUT = "nDCG@10", 10
+
+
+def row(
+    step: int, example: RankingExample, rollout: Rollout, rewards: Mapping[str, float], reward: float
+) -> dict[str, Any]:
+    """The row of one completion, still without its advantage.
+
+    `ranking` has the prompt's docids best first, equal scores in the order of the prompt, and `nDCG@10` is that of the
+    prompt's documents, in expectation over ties; both are None where the answer could not be read, or the prompt shows
+    one document.
+    """
+    shown, scores = rollout.prompt.docids, rollout.judgment.scores
+    is_ranking = len(shown) > 1 and scores.keys() == set(shown)
+    grades = {docid: example.qrels.get(docid, 0) for docid in shown}
+    return {
+        "step": step,
+        "qid": rollout.prompt.qid,
+        "docids": list(shown),
+        "completion": rollout.completion.text,
+        "status": rollout.judgment.status.value,
+        "ranking": sorted(shown, key=lambda docid: -scores[docid]) if is_ranking else None,
+        MEASURE: expected_ndcg(scores, grades, k=CUT) if is_ranking else None,
+        "rewards": dict(rewards),
+        "reward": reward,
+    }
