@@ -79,7 +79,7 @@ def _write(config: Config, name: str, stage: SynthStage, store: Store, outcome: 
         "stopped": outcome.stopped,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "paradigms": {p: {"asked": stage.mixture[p], "rows": len(some)} for p, some in made.items()},
-        "steps": outcome.record.counts,
+        "steps": {step: dict(counts) for step, counts in outcome.record.counts.items()},
         "failures": outcome.record.failures,
         "statistics": Statistics.of(examples).to_json(),
         "files": {f.name: _sha256(f) for f in sorted(folder.iterdir()) if f.name in card.FILES},
