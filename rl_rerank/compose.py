@@ -34,8 +34,11 @@ from rl_rerank.paths import conf_dir
 
 T = TypeVar("T")
 
-GROUPS = ("data", "model", "engine", "launcher", "reward", "recipe", "budget", "experiment")
+GROUPS = ("data", "model", "engine", "launcher", "reward", "recipe", "budget", "experiment", "scale")
 """The folders of conf/: an override of one of these names chooses a file."""
+
+SIZES = {"budget": ("budget/demo.yaml", None), "scale": ("scale/cpu.yaml", "scale")}
+"""Groups whose numbers experiments read by interpolation -> a file that names them, and where in it."""
 
 PRIMARY = "rl_rerank_config"
 """Our config.yaml goes by this name, so that another project's ./conf/config.yaml does not take its place."""
@@ -94,6 +97,7 @@ def _variant(given: Mapping[str, Any]) -> str:
         Path(str(given["model.path"])).name if given.get("model.path") else given.get("model"),
         given.get("recipe"),
         given.get("budget"),
+        given.get("scale"),
         f"seed{given['seed']}" if "seed" in given else None,
     ]
     return "".join(f"-{name}" for name in named if name)
@@ -248,14 +252,15 @@ def _missing(error: MissingConfigException) -> str:
 
 def _resolve(raw: dict[str, Any]) -> dict[str, Any]:
     _refuse_environment(raw, "")
-    _check_budget(raw)
+    _check_sizes(raw)
     try:
         values: Any = OmegaConf.to_container(OmegaConf.create(raw), resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as e:
         raise ValueError(f"{e.full_key} is required; give {e.full_key}=VALUE") from None
     except OmegaConfBaseException as e:
         raise ValueError(f"the configuration does not resolve: {_first_line(e)}") from None
-    values.pop("budget", None)
+    for sizes in SIZES:
+        values.pop(sizes, None)
     known = [f.name for f in dataclasses.fields(Config)]
     for key in values:
         if key not in known:
@@ -277,15 +282,18 @@ def _refuse_environment(value: Any, place: str) -> None:
         )
 
 
-def _check_budget(raw: dict[str, Any]) -> None:
-    """A budget number counts only where an interpolation reads it: one that nothing reads is a typing error."""
-    if "budget" not in raw:
-        return
-    others = OmegaConf.to_yaml(OmegaConf.create({k: v for k, v in raw.items() if k != "budget"}))
-    known = set(re.findall(r"\$\{budget\.(\w+)", others)) | set(OmegaConf.load(conf_dir() / "budget/demo.yaml"))
-    for key in raw["budget"]:
-        if key not in known:
-            raise ValueError(unknown_key(f"budget.{key}", str(key), map(str, known)))
+def _check_sizes(raw: dict[str, Any]) -> None:
+    """A budget's or a scale's number counts only where an interpolation reads it: any other is a typing error."""
+    others = OmegaConf.to_yaml(OmegaConf.create({k: v for k, v in raw.items() if k not in SIZES}))
+    for sizes, (file, place) in SIZES.items():
+        if sizes not in raw:
+            continue
+        read = re.findall(rf"\$\{{(?:oc\.select:)?{sizes}\.(\w+)", others)
+        written: Any = OmegaConf.load(conf_dir() / file)
+        known = {*read, *(written[place] if place else written)}
+        for key in raw[sizes]:
+            if key not in known:
+                raise ValueError(unknown_key(f"{sizes}.{key}", str(key), map(str, known)))
 
 
 def _complete(values: dict[str, Any]) -> dict[str, Any]:
