@@ -190,8 +190,8 @@ def _event(place: str, row: dict[str, Any]) -> Event:
     if position is not None and (not isinstance(position, int) or position < 1):
         raise ValueError(f"{place}: position must be a number from 1; got {position!r:.80}")
     item = identifier(row, ("item",), place) if kind == "watch" else string(row, ("item",), place, "")
-    texts = [string(row, (name,), place, "") for name in ("text", "surface", "carousel")]
-    return Event(time, kind, item, *texts, position)
+    text, surface, carousel = (string(row, (name,), place, "") for name in ("text", "surface", "carousel"))
+    return Event(time, kind, item, text, surface, carousel, position)
 
 
 def _attributes(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:

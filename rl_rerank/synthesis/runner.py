@@ -20,7 +20,7 @@ from typing import TypeAlias
 from tqdm import tqdm
 
 from rl_rerank import processes
-from rl_rerank.config import Config, SynthStage
+from rl_rerank.config import Config
 from rl_rerank.paths import read_jsonl, write_json
 from rl_rerank.synthesis.metered import BudgetReached, Meter
 from rl_rerank.synthesis.parts import Parts, Record
@@ -101,7 +101,7 @@ def _segment(config: Config, name: str, worker: Worker, segment: Segment, previo
     there = set(parts.numbers())
     todo = [number for number in chunks.numbers() if number not in there]
     with tqdm(total=len(there) + len(todo), initial=len(there), desc=_label(name, segment), unit="chunk") as bar:
-        shards = min(config.stages[name].shards, len(todo)) if isinstance(config.stages[name], SynthStage) else 1
+        shards = min(worker.stage.shards, len(todo))
         total: Counter[str] = Counter(worker.resources.meter.before)
         if shards <= 1:
             records: Iterable[Record] = (worker.work(segment, number, chunks, parts) for number in todo)
