@@ -39,10 +39,13 @@ VARIANTS = {
     "lora": {"lora": True},
     "full-kl": {"beta": 0.04, "num_iterations": 2},
     "lora-kl": {"lora": True, "beta": 0.04, "num_iterations": 2},
+    "full-kl-tokens": {"beta": 0.04, "num_iterations": 2, "micro_batch_tokens": 300},
     "uneven": {},
+    "uneven-tokens": {"micro_batch_tokens": 300, "loss_type": "dapo"},
 }
 """With beta above 0 and two iterations the value of the loss depends on the model; else it is the same for any. In
-`uneven` all groups of the second process are worth the same, and skipped."""
+`uneven` all groups of the second process are worth the same, and skipped. With `tokens` micro-batches are filled up to
+as many of them."""
 DEAD = ("q3", "q4", "q5")
 """Queries of the questions that the second process has in `uneven`."""
 
@@ -50,20 +53,22 @@ DEAD = ("q3", "q4", "q5")
 def train(model_dir: Path, output: Path, settings: dict[str, Any]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     world = int(os.environ.get("WORLD_SIZE", "1"))
-    steps = PROMPTS * GENERATIONS // (MICRO_BATCH * world)
+    micro_batch = MICRO_BATCH if "micro_batch_tokens" not in settings else PROMPTS * GENERATIONS // world
+    steps = PROMPTS * GENERATIONS // (micro_batch * world)
     run = trainer(
         model_dir,
         tokenizers_for_tests.chatml(),
         output,
         num_questions=NUM_STEPS * PROMPTS,
         max_steps=NUM_STEPS,
-        per_device_train_batch_size=MICRO_BATCH,
+        per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=steps,
         steps_per_generation=steps,
         **settings,
     )
-    if output.name == "uneven":
-        run.task = replace(run.task, questions=one_side(run.task.questions), terms=[Term("uneven", Uneven(*DEAD))])
+    if output.name.startswith("uneven"):
+        terms = [Term("ndcg", Uneven(*DEAD)), Term("nothing", lambda example, rollout: 0.0)]
+        run.task = replace(run.task, questions=one_side(run.task.questions), terms=terms)
     seen = record(run)
     rows: list[int] = []
     run.model.register_forward_pre_hook(
