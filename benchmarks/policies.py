@@ -74,12 +74,12 @@ def run(config: Config, overrides: Sequence[str], seconds: Path) -> None:
         write_json(seconds, taken)
 
 
-def values(config: Config) -> dict[str, list[Mapping[str, float]]]:
+def values(config: Config) -> dict[str, list[dict[str, float]]]:
     """System -> of each of its runs, qid -> nDCG@10."""
     metrics = json.loads((Path(config.run_dir) / "evaluate/metrics.json").read_text())
     evaluated = config.stages["evaluate"]
     assert isinstance(evaluated, EvaluateStage)
-    of_run = {
+    of_run: dict[str, dict[str, float]] = {
         name: {qid: found[MEASURE] for qid, found in queries.items()} for name, queries in metrics["per_query"].items()
     }
     alone = of_run.keys() - {name for names in evaluated.seeds.values() for name in names}
@@ -158,7 +158,7 @@ def main() -> None:
         configs[name], overrides = composed(name, given.runs, settings)
         run(configs[name], overrides, given.runs / f"{name}.seconds.json")
     seconds = {name: json.loads((given.runs / f"{name}.seconds.json").read_text()) for name in EXPERIMENTS}
-    found: dict[str, list[Mapping[str, float]]] = {}
+    found: dict[str, list[dict[str, float]]] = {}
     for config in configs.values():
         found |= {system: runs for system, runs in values(config).items() if system not in found}
     rows = [

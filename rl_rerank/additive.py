@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeGuard, runtime_checkable
+from typing import Protocol, TypeGuard
 
 from rl_rerank.types import RankingExample
 
@@ -21,7 +21,6 @@ class Additive:
     """Only the first place counts whose document has a gain; all gains are then 1 or 0."""
 
 
-@runtime_checkable
 class HasAdditive(Protocol):
     """A reward of well-formed orders that says how it is made up."""
 

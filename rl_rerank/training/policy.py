@@ -18,7 +18,7 @@ from accelerate.utils import DistributedType, gather_object
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import Trainer
-from trl.models import prepare_deepspeed
+from trl.models.utils import prepare_deepspeed
 
 
 @dataclass(frozen=True)
