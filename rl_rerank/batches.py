@@ -116,10 +116,8 @@ def describe(config: Config, name: str, stage: TrainingStage, *, completion_toke
         groups = _count(step.micro_batch // step.group, "whole group", "whole groups")
         layout += f", {groups} in each; every group lies whole on one process"
         if stage.micro_batch_tokens is not None:
-            share = _count(step.micro_batch // step.group, "whole group", "whole groups")
-            layout = (
-                f"{share} of {step.group} completions a step, in micro-batches of {stage.micro_batch_tokens:,} tokens"
-            )
+            filled = f"micro-batches of up to {stage.micro_batch_tokens:,} tokens"
+            layout = f"{groups} of {step.group} completions a step, in {filled}; every group lies whole on one process"
     where = f"each of {step.processes} processes" if step.processes > 1 else "1 process"
     sharding = f" ({config.launcher.strategy})" if config.launcher.kind == "accelerate" else ""
     return [f"{where}{sharding}: {layout}", _tokens(config, stage, step, completion_tokens)]
