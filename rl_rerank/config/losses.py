@@ -43,7 +43,7 @@ def check_loss(
         is_count = isinstance(default, int) or default is None
         is_number = isinstance(value, int if is_count else (int, float)) and not isinstance(value, bool)
         lowest = 1 if is_count else 0
-        if not is_number or float(value) < lowest or (key == "temperature" and value == 0):
+        if not is_number or value is None or float(value) < lowest or (key == "temperature" and value == 0):
             what = "a whole number of at least 1" if is_count else "a number of at least 0"
             what = "a number above 0" if key == "temperature" else what
             raise ValueError(f"{place}: loss_params.{key} must be {what}; got {value!r}")

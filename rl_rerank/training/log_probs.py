@@ -87,8 +87,11 @@ class LogProbs:
         kept = max(int(is_used[split:].sum()), 1)
         columns = slice(start, split + kept)
         found = self.trl(model, input_ids[:, columns], attention_mask[:, columns], kept, None, with_entropy)[:2]
-        log_probs, entropies = (x if x is None else nn.functional.pad(x, (0, length - kept)) for x in found)
-        return log_probs, entropies
+        log_probs, entropies = found
+        missing = (0, length - kept)
+        return nn.functional.pad(log_probs, missing), None if entropies is None else nn.functional.pad(
+            entropies, missing
+        )
 
     def shared(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, length: int, with_entropy: bool = False
@@ -119,7 +122,9 @@ class LogProbs:
         model.train(was_training)
         mask = attention_mask[group, -length:]
         mean = (apart * mask).sum() / mask.sum().clamp(min=1)
-        gap = self.accelerator.gather(mean.reshape(1)).max().item()
+        everywhere = self.accelerator.gather(mean.reshape(1))
+        assert isinstance(everywhere, Tensor)
+        gap = everywhere.max().item()
         is_exact = self.accelerator.mixed_precision == "no" and next(model.parameters()).dtype == torch.float32
         allowed = GAP_FLOAT32 if is_exact else GAP_REDUCED
         if gap <= allowed:

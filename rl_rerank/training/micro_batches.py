@@ -97,7 +97,9 @@ def rows(
     computed = [g for g in numbers if teaches is None or bool(teaches[g])]
     filled = budget.filled(sizes, computed)
     needed = torch.tensor([len(filled)], device=accelerator.device)
-    count = max(int(accelerator.gather(needed).max()), 1)
+    everywhere = accelerator.gather(needed)
+    assert isinstance(everywhere, Tensor)
+    count = max(int(everywhere.max()), 1)
     groups = spread(filled, [g for g in numbers if g not in set(computed)], count)
     within = torch.arange(size, device=attention_mask.device)
     return [

@@ -12,7 +12,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-PHASES = ("rollout", "reward", "old", "ref", "update", "sync")
+PHASES: tuple[str, ...] = ("rollout", "reward", "old", "ref", "update", "sync")
 """Sampling; judging and scoring; log-probabilities under the policy that sampled and under the reference; forward,
 backward and the optimizer; weights to the engine that samples."""
 

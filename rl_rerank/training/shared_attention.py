@@ -86,7 +86,7 @@ def attention(
         own: Any = ALL_ATTENTION_FUNCTIONS[stock]
         given = {"dropout": dropout, "scaling": scaling, "sliding_window": sliding_window, **kwargs}
         return own(module, query, key, value, attention_mask, **given)
-    layout = (query, key, value, *shared)
+    layout = (query, key, value, shared.prefixes, shared.suffixes)
     if stock in attention_backends.VARLEN:
         return attention_backends.varlen(stock, *layout, scaling=scaling, window=sliding_window), None
     if stock == attention_backends.FLEX:
