@@ -47,7 +47,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]):
     ("arguments", "fragment"),
     [
         (["evalute"], "there is no command 'evalute'. Did you mean 'evaluate'?"),
-        (["run"], "run: there are no stages; give experiment=NAME, one of: bias, quickstart"),
+        (["run"], "run: there are no stages; give experiment=NAME, one of: bias, erank"),
         (["evaluate"], "give run=FILE qrels=FILE, or experiment=NAME"),
         (["run", "experiment=quickstart", "stages.sft.lr=1"], "there is no setting 'stages.sft.lr'"),
         (["run", "experiment=quickstart", "reward=[ndgc]"], "no reward is named 'ndgc'"),
