@@ -25,6 +25,7 @@ from rl_rerank.authoring import commands
 from rl_rerank.compose import compose, files, options
 from rl_rerank.config import STAGES, Config, ConvertFiles, EvaluateFiles, ReportRuns
 from rl_rerank.data.convert import convert
+from rl_rerank.extras import EXTRAS
 from rl_rerank.paths import conf_dir, write_text
 from rl_rerank.rerank import build_paradigm
 
@@ -396,7 +397,7 @@ def _first_line(documented: Any) -> str:
 def _extra(error: Exception) -> str:
     """What to install, where an import failed for want of an optional package."""
     package = (getattr(error, "name", None) or "").partition(".")[0] if isinstance(error, ImportError) else ""
-    extra = plan.EXTRAS.get(package)
+    extra = EXTRAS.get(package)
     return f". Install it with: pip install 'rl-rerank[{extra}]'" if extra and "pip install" not in str(error) else ""
 
 

@@ -29,6 +29,7 @@ from rl_rerank.config import (
 )
 from rl_rerank.data.prepare import build_source
 from rl_rerank.evaluation.measures import parse as parse_measure
+from rl_rerank.extras import EXTRAS
 from rl_rerank.paradigms.base import has_choices, list_scores
 from rl_rerank.paradigms.pipeline import Pipeline
 from rl_rerank.ranking import check as check_ranking
@@ -41,33 +42,11 @@ from rl_rerank.terms import reward_terms
 TRAINING = ("sft", "grpo")
 RESERVED = ("data", "model", "superseded")
 SPLITS = ("train", "dev", "test")
-TRAIN = (
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "datasets",
-    "accelerate",
-    "gguf",
-    "safetensors",
-    "wandb",
-    "tensorboard",
-)
 LAUNCHED = {
     "config_file": "strategy",
     **{n: n for n in ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port")},
 }
 """Argument of `accelerate launch` -> the setting of the launcher that gives it."""
-EXTRAS = {
-    **dict.fromkeys(TRAIN, "train"),
-    "deepspeed": "deepspeed",
-    "vllm": "vllm",
-    "httpx2": "openai",
-    "tenacity": "openai",
-    "sentence_transformers": "cross-encoder",
-    "ir_datasets": "ir-datasets",
-}
-"""Package -> the extra of rl-rerank that installs it."""
 
 
 def upstream(config: Config, name: str) -> list[str]:

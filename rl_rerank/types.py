@@ -106,6 +106,11 @@ class Message:
     """`system`, `user` or `assistant`."""
     segments: tuple[Segment, ...]
 
+    @property
+    def text(self) -> str:
+        """All of it, as it was given: nothing is neutralised."""
+        return "".join(segment.text for segment in self.segments)
+
 
 class Constraint(Protocol):
     """The form that an answer is held to while it is generated. Hashable."""

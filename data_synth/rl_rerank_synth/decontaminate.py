@@ -19,9 +19,8 @@ class Decontaminate:
     """Drops queries that are a benchmark's or share a run of words with one, and documents that share one with a text.
 
     Words are compared in lower case without punctuation. A query that is shorter than a run is compared whole. An
-    example whose
-    last relevant document goes, goes too. Runs of 13 words for texts are those of GPT-3, Brown et al. 2020,
-    https://arxiv.org/abs/2005.14165, appendix C; the 8 for queries is ours. Runs are held as hashes of 8 bytes.
+    example whose last relevant document goes, goes too. Runs of 13 words for texts are those of GPT-3, Brown et al.
+    2020, https://arxiv.org/abs/2005.14165, appendix C; the 8 for queries is ours. Runs are held as hashes of 8 bytes.
     """
 
     benchmarks: dict[str, str] = field(default_factory=dict)

@@ -14,6 +14,7 @@ from rl_rerank.paradigms.answers import find_answer
 from rl_rerank.paradigms.messages import numbered, ours, query
 from rl_rerank.reward import Breakdown
 from rl_rerank.types import Completion, Message, Prompt, RankingExample, Rollout, Sampling, Segment
+from rl_rerank_rewards.window import WRITTEN
 
 SYSTEM = "You judge answers of a search engine's ranking model."
 
@@ -45,14 +46,7 @@ class LLMJudge:
     """The file that keeps the answers; several runs and processes may share one."""
     malformed: float = 0.0
 
-    paradigms: ClassVar[tuple[str, ...]] = (
-        "listwise",
-        "groupwise",
-        "setwise",
-        "pairwise",
-        "pointwise",
-        "pointwise_graded",
-    )
+    paradigms: ClassVar[tuple[str, ...]] = WRITTEN
     unclaimed: ClassVar[dict[str, str]] = dict.fromkeys(
         ("gold_best", "pays_identity", "pays_constant"), "the judge decides"
     )

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from rl_rerank.reward import Breakdown
 from rl_rerank.types import RankingExample, Rollout
+from rl_rerank_rewards.window import WRITTEN
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,7 @@ class RewardModel:
     """With workers it is loaded once in each of them."""
     dtype: str = "float32"
 
-    paradigms: ClassVar[tuple[str, ...]] = (
-        "listwise",
-        "groupwise",
-        "setwise",
-        "pairwise",
-        "pointwise",
-        "pointwise_graded",
-    )
+    paradigms: ClassVar[tuple[str, ...]] = WRITTEN
     unclaimed: ClassVar[dict[str, str]] = dict.fromkeys(
         ("gold_best", "pays_identity", "pays_constant", "pays_partial"), "the model decides"
     )
@@ -50,7 +44,7 @@ class RewardModel:
         """A value for each completion of one prompt."""
         conversations = [
             [
-                *({"role": m.role, "content": "".join(s.text for s in m.segments)} for m in rollout.prompt.messages),
+                *({"role": m.role, "content": m.text} for m in rollout.prompt.messages),
                 {"role": "assistant", "content": rollout.completion.text},
             ]
             for rollout in rollouts

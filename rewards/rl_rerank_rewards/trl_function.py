@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from rl_rerank import registry
 from rl_rerank.types import RankingExample, Rollout
+from rl_rerank_rewards.window import WRITTEN
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,7 @@ class TRLFunction:
     none: float | None = None
     """What a None of the function counts as."""
 
-    paradigms: ClassVar[tuple[str, ...]] = (
-        "listwise",
-        "groupwise",
-        "setwise",
-        "pairwise",
-        "pointwise",
-        "pointwise_graded",
-    )
+    paradigms: ClassVar[tuple[str, ...]] = WRITTEN
     unclaimed: ClassVar[dict[str, str]] = dict.fromkeys(
         ("gold_best", "pays_partial"), "the function decides; the one by default asks for <think> and for nothing else"
     )
@@ -48,7 +42,7 @@ class TRLFunction:
         return registry.find("reward", self.function)
 
     def __call__(self, example: RankingExample, rollout: Rollout) -> float:
-        messages = [{"role": m.role, "content": "".join(s.text for s in m.segments)} for m in rollout.prompt.messages]
+        messages = [{"role": m.role, "content": m.text} for m in rollout.prompt.messages]
         answer: Any = rollout.completion.text
         prompt: Any = "\n".join(message["content"] for message in messages)
         if self.conversational:

@@ -9,6 +9,8 @@ from rl_rerank.types import RankingExample, Rollout
 
 ORDERS = ("listwise", "groupwise", "first_token")
 """The paradigms that order several documents."""
+WRITTEN = ("listwise", "groupwise", "setwise", "pairwise", "pointwise", "pointwise_graded")
+"""The paradigms whose answers are text."""
 
 
 def window_qrels(example: RankingExample, rollout: Rollout) -> dict[str, int]:

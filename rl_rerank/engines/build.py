@@ -10,9 +10,9 @@ from types import ModuleType
 from rl_rerank.config import Config, EngineConfig, ModelConfig, OpenAIArgs
 from rl_rerank.engines.base import Engine
 from rl_rerank.engines.journaled import Journaled
+from rl_rerank.extras import EXTRAS
 from rl_rerank.journal import Journal
 
-_EXTRAS = {"vllm": "vllm", "httpx2": "openai", "tenacity": "openai", "sentence_transformers": "cross-encoder"}
 JOURNAL = "journal.sqlite"
 
 
@@ -100,5 +100,5 @@ def _load(module: str, kind: str) -> ModuleType:
             raise
         raise ImportError(
             f"engine.kind={kind} needs {missing!r}, which is not installed: "
-            f"run `pip install 'rl-rerank[{_EXTRAS.get(missing, 'train')}]'`"
+            f"run `pip install 'rl-rerank[{EXTRAS.get(missing, 'train')}]'`"
         ) from e

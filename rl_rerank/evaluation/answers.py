@@ -13,6 +13,8 @@ from typing import Any
 from rl_rerank.paths import read_jsonl, write_jsonl
 from rl_rerank.types import Rollout
 
+RANKINGS = "rankings.jsonl"
+"""A rerank stage's rankings, with the model's own scores."""
 ROLLOUTS = "rollouts.jsonl"
 TEXTS = "texts.jsonl"
 

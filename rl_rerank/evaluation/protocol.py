@@ -200,7 +200,7 @@ def _long_documents(how: LongDocuments) -> str:
 def _words(paradigm: Paradigm) -> list[Any]:
     """The first round's prompts about `EXAMPLE`: every message with its role."""
     prompts = next(paradigm.strategy(EXAMPLE))
-    return [[(m.role, "".join(segment.text for segment in m.segments)) for m in prompt.messages] for prompt in prompts]
+    return [[(m.role, m.text) for m in prompt.messages] for prompt in prompts]
 
 
 def _content(example: RankingExample) -> Sequence[Any]:

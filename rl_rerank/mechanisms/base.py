@@ -15,9 +15,6 @@ from rl_rerank.paths import read_jsonl
 from rl_rerank.rerank import build_paradigm
 from rl_rerank.types import RankingExample
 
-RANKINGS = "rankings.jsonl"
-"""A rerank stage's rankings, with the model's own scores."""
-
 
 @dataclass(frozen=True)
 class Finding:

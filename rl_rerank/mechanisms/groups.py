@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rl_rerank import fusion
-from rl_rerank.mechanisms.base import RANKINGS, Finding, Run
+from rl_rerank.evaluation.answers import RANKINGS
+from rl_rerank.mechanisms.base import Finding, Run
 from rl_rerank.paradigms.groupwise import Groupwise
 from rl_rerank.types import Ranking, RankingExample
 

@@ -6,7 +6,8 @@ import dataclasses
 import statistics
 from dataclasses import dataclass
 
-from rl_rerank.mechanisms.base import RANKINGS, Finding, Run
+from rl_rerank.evaluation.answers import RANKINGS
+from rl_rerank.mechanisms.base import Finding, Run
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
 from rl_rerank.types import Completion, Prompt
 

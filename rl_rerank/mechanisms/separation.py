@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from rl_rerank.evaluation.answers import RANKINGS
 from rl_rerank.evaluation.statistics import paired_test
-from rl_rerank.mechanisms.base import RANKINGS, Finding, Run
+from rl_rerank.mechanisms.base import Finding, Run
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from rl_rerank.types import Prompt, Ranking, RankingExample, Rollout
 
 logger = logging.getLogger(__name__)
 
-RANKINGS = "rankings.jsonl"
 NUM_SAMPLES = 3
 
 
@@ -57,7 +56,7 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
     summary = _summary(label, stage, rankings, taken) | ({"usage": usage} if usage else {})
     protocol.write(folder, protocol.protocol(config, stage, store, paradigm))
     trec.write_run(folder / "run.trec", rankings, tag="-".join(label.split()))
-    paths.write_jsonl(folder / RANKINGS, map(_ranking_row, rankings))
+    paths.write_jsonl(folder / answers.RANKINGS, map(_ranking_row, rankings))
     answers.write(folder, rollouts)
     paths.write_json(folder / "format.json", formats)
     paths.write_json(folder / "summary.json", summary)
@@ -74,7 +73,7 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
 
 
 def _fused(config: Config, name: str, stage: RerankStage) -> list[Ranking]:
-    first, second = (_rankings(Path(config.run_dir) / run / RANKINGS, name) for run in stage.fuse)
+    first, second = (_rankings(Path(config.run_dir) / run / answers.RANKINGS, name) for run in stage.fuse)
     if first.keys() != second.keys():
         raise ValueError(f"stages.{name}.fuse: {' and '.join(stage.fuse)} have not ranked the same queries")
     how = stage.fusion or Fusion()

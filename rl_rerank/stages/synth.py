@@ -65,9 +65,10 @@ def _write(config: Config, name: str, stage: SynthStage, store: Store, outcome: 
     runner.merge(outcome.files, folder / "examples.jsonl")
     examples = ExampleFile(folder / "examples.jsonl")
     made = _rows(config, name, stage, examples)
-    rows.write(folder / "rows.jsonl", (row for some in made.values() for row in some))
+    paths.write_jsonl(folder / "rows.jsonl", (row for some in made.values() for row in some))
     if "retriever" in stage.outputs:
-        rows.write(folder / "retriever.jsonl", (row for example in examples for row in rows.retriever(example)))
+        found = (row for example in examples for row in rows.retriever(example))
+        paths.write_jsonl(folder / "retriever.jsonl", found)
     if "parquet" in stage.outputs:
         rows.parquet(examples, folder / "examples.parquet")
     summary: dict[str, Any] = {

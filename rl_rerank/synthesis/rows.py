@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -12,6 +11,7 @@ from typing import Any
 
 from rl_rerank.data import examples as lines
 from rl_rerank.paradigms.base import Paradigm, score_scale
+from rl_rerank.paths import replacing
 from rl_rerank.synthesis.questions import questions, shuffled
 from rl_rerank.types import RankingExample
 
@@ -110,17 +110,10 @@ def parquet(examples: Iterable[RankingExample], path: Path) -> None:
             ("provenance", arrow.map_(text, text)),
         ]
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
     rows = map(_columns, examples)
-    try:
-        with files.ParquetWriter(partial, schema) as writer:
-            while some := list(islice(rows, BATCH)):
-                writer.write_table(arrow.Table.from_pylist(some, schema=schema))
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with replacing(path) as file, files.ParquetWriter(file, schema) as writer:
+        while some := list(islice(rows, BATCH)):
+            writer.write_table(arrow.Table.from_pylist(some, schema=schema))
 
 
 _TEACHER = ("teacher", "paradigm", "docids", "text", "prompt")
@@ -130,19 +123,3 @@ def _columns(example: RankingExample) -> dict[str, Any]:
     row: dict[str, Any] = {"instruction": "", "order": None, "teachers": [], **lines.to_json(example)}
     maps: Mapping[str, Any] = {"qrels": example.qrels, "scores": example.scores, "provenance": example.provenance}
     return {**row, **{name: None if found is None else list(found.items()) for name, found in maps.items()}}
-
-
-def write(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write rows one a line, the file whole or not at all; returns their number."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial, number = path.with_name(f".{path.name}.partial"), 0
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            for row in rows:
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
-                number += 1
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    return number

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from rl_rerank import processes
 from rl_rerank.config import Config
-from rl_rerank.paths import read_jsonl, write_json
+from rl_rerank.paths import read_jsonl, replacing, write_json
 from rl_rerank.synthesis.metered import BudgetReached, Meter
 from rl_rerank.synthesis.parts import Parts, Record
 from rl_rerank.synthesis.worker import UNFINISHED, Segment, Stopped, Worker
@@ -181,17 +181,10 @@ def clean(config: Config, name: str) -> None:
 
 def merge(files: Sequence[Path], target: Path) -> None:
     """Put chunks together into one file, written whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        with partial.open("wb") as whole:
-            for file in files:
-                with file.open("rb") as part:
-                    shutil.copyfileobj(part, whole)
-        partial.replace(target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with replacing(target) as whole:
+        for file in files:
+            with file.open("rb") as part:
+                shutil.copyfileobj(part, whole)
 
 
 def qids(files: Sequence[Path]) -> Iterator[str]:

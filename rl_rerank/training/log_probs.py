@@ -86,12 +86,12 @@ class LogProbs:
         start = int(is_used[:split].int().argmax())
         kept = max(int(is_used[split:].sum()), 1)
         columns = slice(start, split + kept)
-        found = self.trl(model, input_ids[:, columns], attention_mask[:, columns], kept, None, with_entropy)[:2]
-        log_probs, entropies = found
+        asked = (input_ids[:, columns], attention_mask[:, columns], kept, None, with_entropy)
+        log_probs, entropies, _ = self.trl(model, *asked)
         missing = (0, length - kept)
-        return nn.functional.pad(log_probs, missing), None if entropies is None else nn.functional.pad(
-            entropies, missing
-        )
+        if entropies is not None:
+            entropies = nn.functional.pad(entropies, missing)
+        return nn.functional.pad(log_probs, missing), entropies
 
     def shared(
         self, model: Any, input_ids: Tensor, attention_mask: Tensor, length: int, with_entropy: bool = False
