@@ -87,5 +87,5 @@ def test_a_recipe_takes_the_place_of_an_experiments_synthesis():
     assert isinstance(config, Config)
     stage = config.stages["synth"]
     assert isinstance(stage, SynthStage) and next(iter(stage.steps)) == "bm25"
-    assert list(stage.mixture) == ["pointwise", "listwise", "groupwise"]
+    assert set(stage.mixture) == {"pointwise", "listwise", "groupwise"}
     assert dataclasses.asdict(config)["paradigms"]["listwise"]["params"]["reasoning"] is True
