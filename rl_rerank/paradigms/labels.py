@@ -121,7 +121,8 @@ def order(
     Args:
         complete: a lenient answer that leaves documents out is completed with them, in the order of the prompt.
     """
-    n, issues = len(prompt.docids), tuple[Issue, ...]()
+    n = len(prompt.docids)
+    issues: tuple[Issue, ...] = ()
     ids = _listed(completion, labels.kind, n, reasoning)
     if len(ids) == n and len(scores := _by_place(prompt, ids)) == n:
         return Judgment(Status.ok, scores, ids)
@@ -179,8 +180,8 @@ def _listed(completion: Completion, kind: str, n: int, reasoning: bool) -> tuple
 
 
 def _by_place(prompt: Prompt, ids: Sequence[int]) -> dict[str, float]:
-    docids = prompt.docids
-    return dict(zip([docids[i - 1] for i in ids], falling(len(ids)), strict=True))
+    by_id = ("", *prompt.docids)
+    return dict(zip(map(by_id.__getitem__, ids), falling(len(ids)), strict=True))
 
 
 @cache
