@@ -52,7 +52,7 @@ LAUNCHED = {
 def upstream(config: Config, name: str) -> list[str]:
     """The stages whose output stage `name` reads, in order."""
     stage = config.stages[name]
-    earlier = list(config.stages)[: list(config.stages).index(name)]
+    earlier = list(config.before(stage))
     if isinstance(stage, (ReportStage, CheckStage)):
         return earlier
     if isinstance(stage, EvaluateStage):
@@ -218,7 +218,7 @@ def _given(stage: StageConfig) -> tuple[str, ...]:
 
 
 def _runs(config: Config, stage: EvaluateStage) -> list[str]:
-    return stage.runs or [n for n, s in config.stages.items() if isinstance(s, RerankStage)]
+    return stage.runs or [n for n, s in config.before(stage).items() if isinstance(s, RerankStage)]
 
 
 def _is_beside(stage: StageConfig) -> bool:

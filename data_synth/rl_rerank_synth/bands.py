@@ -24,6 +24,9 @@ class Bands:
     """Judged relevant candidates that are kept, of the highest grades; bands are then of the others alone, and an
     example without one is dropped and counted as `without_positive`. null: bands are of all candidates."""
     bands: list[list[int]] = field(default_factory=lambda: [[10, 10], [100, 5], [1000, 4]])
+    vary: bool = False
+    """Keep 1 to all of the negatives that the bands gave, n of them with a probability in proportion to n, as Rank-R1
+    v0.2 does, so that sets of several sizes are trained on."""
     size: int | None = None
     """Candidates at most; the last negatives give way."""
     relabel: bool = True
@@ -56,6 +59,10 @@ class Bands:
                 kept |= {c.docid for c in relevant[: self.positives]}
                 pool = [c for c in pool if c not in relevant]
             negatives = self._negatives(pool, rng)
+            if self.vary and negatives:
+                counts = range(1, len(negatives) + 1)
+                taken = rng.sample(range(len(negatives)), rng.choices(counts, weights=counts)[0])
+                negatives = [negatives[i] for i in sorted(taken)]
             kept |= {c.docid for c in negatives[: None if self.size is None else max(self.size - len(kept), 0)]}
             qrels = {d: g for d, g in example.qrels.items() if d in kept} if self.relabel else example.qrels
             candidates = tuple(c for c in example.candidates if c.docid in kept)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any
 
 from rl_rerank.config.building import one_of
@@ -193,3 +194,7 @@ class Config:
     """user/name on the Hugging Face hub: where `export` uploads the model and `synth` its rows."""
     hub: HubConfig = field(default_factory=HubConfig)
     dry_run: bool = False
+
+    def before(self, stage: StageConfig) -> dict[str, StageConfig]:
+        """The stages that come before this one, all if it is none of them."""
+        return dict(takewhile(lambda item: item[1] is not stage, self.stages.items()))

@@ -418,8 +418,8 @@ class EvaluateStage(StageConfig):
 
     measures: list[str] = field(default_factory=lambda: ["nDCG@10", "RR@10", "AP"])
     runs: list[str] = field(default_factory=list)
-    """Names of rerank stages, in table order; empty means all. The first stage and the untrained model, where they have
-    been ranked, follow in any case."""
+    """Names of rerank stages, in table order; empty means all that come before it. The first stage and the untrained
+    model, where they have been ranked, follow in any case."""
     comparisons: list[list[str]] = field(default_factory=list)
     """Pairs [system, baseline] to be tested on the first measure: names of rerank stages, or of `seeds`."""
     seeds: dict[str, list[str]] = field(default_factory=dict)

@@ -111,7 +111,7 @@ def evaluate_files(config: EvaluateFiles) -> dict[str, Any]:
 
 
 def _rerank_stages(config: Config, name: str, stage: EvaluateStage) -> dict[str, RerankStage]:
-    available = {n: s for n, s in config.stages.items() if isinstance(s, RerankStage)}
+    available = {n: s for n, s in config.before(stage).items() if isinstance(s, RerankStage)}
     for run_name in stage.runs:
         if run_name not in available:
             raise LookupError(
@@ -119,7 +119,7 @@ def _rerank_stages(config: Config, name: str, stage: EvaluateStage) -> dict[str,
                 f"there are: {', '.join(available) or 'none'}"
             )
     if not available:
-        raise ValueError(f"evaluate stage {name!r}: the experiment has no rerank stage, so there is no run to measure")
+        raise ValueError(f"evaluate stage {name!r}: no rerank stage comes before it, so there is no run to measure")
     return {n: available[n] for n in stage.runs} if stage.runs else available
 
 

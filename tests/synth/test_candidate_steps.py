@@ -77,6 +77,16 @@ def test_groupranks_recipe_looks_at_no_judgment():
     assert len(small.docids) == 20 and {2, 150} < set(places(small))
 
 
+def test_rank_r1s_sets_vary_in_size_with_a_probability_in_proportion_to_it():
+    many = [ranked(100, {1}, f"q{i}") for i in range(900)]
+    found, _ = apply(many, "bands", bands=[[100, 9]], vary=True)
+    sizes = Counter(len(example.candidates) - 1 for example in found)
+    assert set(sizes) == set(range(1, 10))
+    # 900 queries, P(n) = n / 45: 20 of one negative and 180 of nine, with a standard deviation of 4.4 and 12
+    assert 2 <= sizes[1] <= 38 and 132 <= sizes[9] <= 228
+    assert all(example.qrels == {example.candidates[0].docid: 1} for example in found)
+
+
 @pytest.mark.parametrize("bands", [[[10, 1], [5, 1]], [[10]], [[10, -1]]])
 def test_bands_that_make_no_sense_are_refused(bands):
     with pytest.raises(ValueError, match="a band is"):

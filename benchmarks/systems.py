@@ -1,0 +1,176 @@
+# ruff: noqa: T201 (a script whose output is its table)
+"""Run the experiments of published systems on two CPU cores, one after another, and write docs/systems.md.
+
+    python benchmarks/systems.py RUNS [--only NAME ...] [SETTING=VALUE ...]
+
+A run folder RUNS/NAME is continued where it is; what is finished is not run again. With --only the page keeps what the
+other folders hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rl_rerank.paths import read_jsonl, write_text
+
+PAGE = Path(__file__).parent.parent / "docs/systems.md"
+
+
+@dataclass(frozen=True)
+class System:
+    """What cannot be read from a run."""
+
+    name: str
+    title: str
+    claim: str
+    """What its paper says, with its number."""
+    stages: Sequence[str]
+    """The rows of its evaluation that the page shows, beside the first stage."""
+    variants: str
+    open: str
+    """What nobody could verify on two cores without its models and data."""
+
+
+SYSTEMS = (
+    System(
+        "reasonrank",
+        "ReasonRank",
+        "A listwise reranker that reasons about sliding windows of 20, trained by SFT and then by GRPO on a reward of "
+        "several views of an order: 35.7 nDCG@10 on BRIGHT with 7B, 38.0 with 32B",
+        ("untrained", "sft_eval", "grpo_eval"),
+        "`reasonrank_32b`: adapters in both stages, rates of the 32B model",
+        "its teacher's reasoning, its 13.5k queries, the gain of reasoning; whether its overlap is rank-biased (paper) "
+        "or average (code)",
+    ),
+    System(
+        "grouprank",
+        "GroupRank",
+        "Scores for random groups of documents in one answer, as flexible as pointwise and as aware of the others as "
+        "listwise reranking: 34.3 nDCG@10 on BRIGHT with 7B",
+        ("untrained", "sft_eval", "grpo_eval", "fused"),
+        "none",
+        "its two teachers, its 13.6k queries, and every detail of training, whose code was never released",
+    ),
+    System(
+        "rank_r1",
+        "Rank-R1",
+        "GRPO alone, on which document of a set is most relevant, teaches a setwise reranker to reason: .727 nDCG@10 "
+        "on TREC DL 2019 with 7B",
+        ("untrained", "sft_eval", "grpo_eval"),
+        "`rank_r1_v02`: prompts of 2 to 10 documents, groups of 16, Qwen3-32B",
+        "learning without a cold start: a model of 135M parameters never writes the tags, so that no completion would "
+        "earn anything, and GRPO goes on from SFT here",
+    ),
+    System(
+        "erank",
+        "ERank",
+        "A pointwise reranker that reasons and answers with a grade, trained on the ranks that its grades give a "
+        "query's documents: 38.7 nDCG@10 on BRIGHT with 4B, fused with BM25",
+        ("untrained", "sft_eval", "grpo_eval", "fused"),
+        "none",
+        "its teacher, its 20,000 queries, the constants of its reward, which are reconstructed",
+    ),
+    System(
+        "prorank",
+        "ProRank",
+        "Reinforcement learning warms a small model up to two answers, and their logits are then trained into a fine "
+        "score: 0.5B beats a fine-tuned 32B reranker on BEIR",
+        ("untrained", "warmup_eval", "scores_eval"),
+        "none",
+        "its data, rates and losses, none of which the paper gives",
+    ),
+)
+
+
+def run(system: System, folder: Path, settings: Sequence[str]) -> int:
+    """Run the experiment to its end."""
+    command = [sys.executable, "-m", "rl_rerank", "run", f"experiment={system.name}", "scale=cpu"]
+    print(f"\n{system.title}: {' '.join(command[2:])}", flush=True)
+    begin = time.monotonic()
+    code = subprocess.run([*command, f"run_dir={folder}", *settings], check=False).returncode
+    print(f"{system.title}: exit status {code} after {(time.monotonic() - begin) / 60:.1f} minutes", flush=True)
+    return code
+
+
+def page(runs: Path, settings: Sequence[str]) -> str:
+    """What docs/systems.md holds."""
+    folders = {system: runs / system.name for system in SYSTEMS}
+    done = {system: folder for system, folder in folders.items() if (folder / "mechanism/checks.json").exists()}
+    lines = [
+        "# Systems of the literature as recipes",
+        "",
+        "Each is one experiment: `rl-rerank run experiment=NAME` at the scale of its paper, for which `dry_run=true`",
+        "prints the plan, and with `scale=cpu` SmolLM2-135M on two CPU cores. The latter shows whether every stage and",
+        "every mechanism does what its paper describes; it says nothing of the paper's results, which need its models,",
+        "its data and its hardware. Where each value is from stands beside it in `conf/experiment/NAME.yaml`.",
+        "",
+        f"Everything below is written by `python benchmarks/systems.py RUNS{''.join(f' {s}' for s in settings)}`.",
+        "",
+        "| system | claim | recipe | variants | checks passed | minutes | not verified here |",
+        "| --- | --- | --- | --- | ---: | ---: | --- |",
+    ]
+    for system, folder in folders.items():
+        measured = ("not run", "") if system not in done else (passed(folder), f"{minutes(folder):.1f}")
+        recipe = f"`experiment={system.name}`"
+        cells = [system.title, system.claim, recipe, system.variants, *measured, system.open]
+        lines.append(f"| {' | '.join(cells)} |")
+    for system, folder in done.items():
+        lines += ["", f"## {system.title}", "", f"`rl-rerank run experiment={system.name} scale=cpu`", ""]
+        lines += [*results(system, json.loads((folder / "evaluate/metrics.json").read_text())), ""]
+        lines.append((folder / "mechanism/checks.md").read_text().rstrip())
+    return "\n".join([*lines, ""])
+
+
+def passed(folder: Path) -> str:
+    """How many of the mechanism's checks."""
+    found = json.loads((folder / "mechanism/checks.json").read_text())
+    return f"{sum(row['passed'] for row in found)} of {len(found)}"
+
+
+def minutes(folder: Path) -> float:
+    """That the stages took, as the ledger has it."""
+    return sum({row["stage"]: row["seconds"] for row in read_jsonl(folder / "ledger.jsonl")}.values()) / 60
+
+
+def results(system: System, metrics: Mapping[str, Any]) -> list[str]:
+    """The evaluation's rows, then its comparisons."""
+    measure = metrics["measures"][0]
+    rows = {row["run"]: row for row in metrics["rows"]}
+    shown = [rows[name] for name in ("first_stage", *system.stages) if name in rows]
+    values = ", ".join(f"{row['label']} {row['mean'][measure]:.3f}" for row in shown)
+    count = len(next(iter(metrics["per_query"].values())))
+    lines = [f"{measure} on {count} held-out queries of the data at hand: {values}."]
+    for row in metrics["comparisons"]:
+        low, high = row["interval"]
+        lines.append(
+            f"{rows[row['system']]['label']} against {rows[row['baseline']]['label']}: {row['difference']:+.3f} "
+            f"[{low:+.3f}, {high:+.3f}], p = {row['p_value']:.3g}."
+        )
+    return lines
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path)
+    parser.add_argument("--only", nargs="+", choices=[system.name for system in SYSTEMS])
+    parser.add_argument("settings", nargs="*", help="of every run, such as data=collection data.path=FOLDER")
+    given = parser.parse_args()
+    codes = [
+        run(system, given.runs / system.name, given.settings)
+        for system in SYSTEMS
+        if given.only is None or system.name in given.only
+    ]
+    write_text(PAGE, page(given.runs, given.settings))
+    return max(codes)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
