@@ -1,7 +1,7 @@
 # ruff: noqa: T201 (a script whose output is its table)
 """What the driver and the engines save in a ranking, as ratios of two ways to the same end, measured in turn.
 
-    python benchmarks/rerank.py [FOLDER] [--queries 8] [--repeats 5] [--model smollm2]
+    python benchmarks/rerank.py [FOLDER] [--queries 8] [--repeats 5] [--model smollm2] [--only hf vllm prefixes]
 
 FOLDER is a collection's; without one the embedded data are used. Candidates are the first stage's top 10, passages are
 cut to 64 tokens. Both ways are run once unmeasured and then in turn; the ratio is that of their medians, and above 1
@@ -16,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from rl_rerank.rerank import rerank
 from rl_rerank.types import Ranking, RankingExample
 
 DEPTH, PASSAGE_TOKENS = 10, 64
+PARTS = ("hf", "vllm", "prefixes")
 Way = Callable[[], list[Ranking]]
 
 
@@ -124,6 +126,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     given = parser.parse_args()
     logging.disable(logging.WARNING)
     source = "collection" if given.folder else "pydocs"
@@ -135,18 +138,18 @@ def main() -> None:
         examples = prepare(data, Path(folder) / "data").examples("test")
     print(f"{len(examples)} queries, {given.repeats} repeats\n")
     print("| compared | ratio of medians | single repeats |\n| --- | ---: | --- |")
-    hf = build_engine(EngineConfig(kind="hf"), model, path)
-    for comparison in [*across_queries("hf", hf, examples), first_token("hf", hf, examples)]:
-        print(measure(comparison, given.repeats), flush=True)
-    hf.close()
-    caching = build_engine(EngineConfig(kind="vllm"), model, path)
-    for comparison in [*across_queries("vllm", caching, examples), first_token("vllm", caching, examples)]:
-        print(measure(comparison, given.repeats), flush=True)
-    without = build_engine(EngineConfig(kind="vllm", args={"enable_prefix_caching": False}), model, path)
-    for comparison in prefixes(without, caching, examples):
-        print(measure(comparison, given.repeats), flush=True)
-    caching.close()
-    without.close()
+
+    def engine(kind: str, **args: Any) -> Engine:
+        return build_engine(EngineConfig(kind=kind, args=args), model, path)
+
+    for kind in (kind for kind in ("hf", "vllm") if kind in given.only):
+        with closing(engine(kind)) as built:
+            for comparison in [*across_queries(kind, built, examples), first_token(kind, built, examples)]:
+                print(measure(comparison, given.repeats), flush=True)
+    if "prefixes" in given.only:
+        with closing(engine("vllm", enable_prefix_caching=False)) as without, closing(engine("vllm")) as caching:
+            for comparison in prefixes(without, caching, examples):
+                print(measure(comparison, given.repeats), flush=True)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from rl_rerank.training.task import Task
 
 OVERRIDES = (
     "_tokenize_prompts",
+    "_generate",
     "_generate_single_turn",
     "_get_per_token_logps_and_entropies",
     "_compute_loss",
@@ -90,7 +91,7 @@ class RankingGRPOTrainer(GRPOTrainer):
         if self.use_vllm:
             # An engine knows the end tokens of the model's folder; these are the ones that rollouts are read by.
             self.vllm_generation.generation_kwargs["stop_token_ids"] = list(self.eos_token_ids)
-        self.judge = Judge(task, self._tokenizer, self.eos_token_ids, self._scores, self.num_generations)
+        self.judge = Judge(task, self._tokenizer, self.eos_token_ids, self._scores, self._begin, self.num_generations)
         self._workers = {term.name: Workers(term) for term in task.terms if term.workers}
         self.leave_one_out = leave_one_out
         self.max_logprob_gap = max_logprob_gap
@@ -142,6 +143,12 @@ class RankingGRPOTrainer(GRPOTrainer):
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [list(self.task.questions[int(key)].token_ids) for key in prompts], None, {}
+
+    def _generate(self, prompts: list[str]) -> Any:
+        found = super()._generate(prompts)
+        if self._groups is None:  # not judged yet: slow rewards overlap the forwards that come first
+            self.judge.begin([int(key) for key in prompts], found[1])
+        return found
 
     def _generate_single_turn(
         self,
@@ -375,6 +382,10 @@ class RankingGRPOTrainer(GRPOTrainer):
             given = None if log_probs is None else log_probs[rows]
             found.append(Group(keys[start], completions[rows], given, judged[rows], rewards[rows]))
         return found
+
+    def _begin(self, rows: list[scoring.Row]) -> None:
+        """Let rewards that have processes of their own begin."""
+        scoring.begin(self.task.terms, self.task.questions, rows, self._workers)
 
     def _scores(self, rows: list[scoring.Row]) -> scoring.Scores:
         """What the terms make of this process's rows.

@@ -8,10 +8,11 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from threading import Thread
 
 from rl_rerank.reward import Breakdown, RewardError, Term, evaluate, instead
 from rl_rerank.types import RankingExample, Rollout
@@ -29,6 +30,12 @@ class Workers:
     def __init__(self, term: Term) -> None:
         self.term = term
         self._idle: list[_Worker] = []
+        self._begun: _Begun | None = None
+
+    def begin(self, calls: Sequence[Call]) -> None:
+        """Have calls answered that `evaluate` is asked for next, while this process does something else."""
+        self._begun = _Begun(self._answers, calls)
+        self._begun.start()
 
     def evaluate(self, calls: Sequence[Call]) -> list[list[Breakdown]]:
         """What the term makes of each call, in order.
@@ -37,6 +44,14 @@ class Workers:
             RewardError: if one fails or takes longer than the term's timeout, and the term does not say what that is
                 worth.
         """
+        begun, self._begun = self._begun, None
+        if begun is not None:
+            begun.join()
+            if begun.calls == calls:
+                return begun.answers()
+        return self._answers(calls)
+
+    def _answers(self, calls: Sequence[Call]) -> list[list[Breakdown]]:
         while len(self._idle) < min(self.term.workers, len(calls)):
             self._idle.append(_Worker.started(self.term))  # all at once: they take their time
         answers: list[list[Breakdown]] = [[] for _ in calls]
@@ -65,6 +80,28 @@ class Workers:
         """End the processes."""
         while self._idle:
             self._idle.pop().end()
+
+
+class _Begun(Thread):
+    """Waits for the answers to some calls. A daemon: a run that fails meanwhile does not wait for a slow reward."""
+
+    def __init__(self, function: Callable[[Sequence[Call]], list[list[Breakdown]]], calls: Sequence[Call]) -> None:
+        super().__init__(daemon=True)
+        self.calls = calls
+        self._function = function
+        self._found: list[list[Breakdown]] | Exception = []
+
+    def run(self) -> None:
+        try:
+            self._found = self._function(self.calls)
+        except Exception as e:  # noqa: BLE001 (raised where the answers are asked for)
+            self._found = e
+
+    def answers(self) -> list[list[Breakdown]]:
+        """What the function gave, or raises what it raised, once the thread has ended."""
+        if isinstance(self._found, Exception):
+            raise self._found
+        return self._found
 
 
 @dataclass

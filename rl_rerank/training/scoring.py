@@ -29,7 +29,17 @@ class Scores:
     values: list[dict[str, Breakdown]]
     """For each row, by the term's name."""
     seconds: dict[str, float]
-    """How long each term took."""
+    """How long each term took, or was waited for."""
+
+
+def begin(
+    terms: Sequence[Term], questions: Sequence[Question], rows: Sequence[Row], workers: Mapping[str, Workers]
+) -> None:
+    """Have workers score rows that `score_rows` is asked for next; not those of terms that need whole queries."""
+    here = _prompts(questions, rows)
+    for term in terms:
+        if term.name in workers and not term.needs_query:
+            workers[term.name].begin([call for some in _split(term, here) for call in some])
 
 
 def score_rows(
@@ -55,13 +65,9 @@ def score_rows(
     values: list[dict[str, Breakdown]] = [{} for _ in rows]
     seconds: dict[str, float] = {}
     whole = _queries(questions, gather(list(rows)), num_generations) if any(t.needs_query for t in terms) else {}
-    groups = [(row[0], _rollout(questions, row)) for row in rows]
-    here = [
-        (questions[question].example, [rollout for _, rollout in group])
-        for question, group in groupby(groups, key=lambda one: one[0])
-    ]
+    here = _prompts(questions, rows)
     for term in terms:
-        begin = time.perf_counter()
+        start = time.perf_counter()
         own = (workers or {}).get(term.name)
         if term.needs_query:
             found = _of_queries(term, own, questions, rows, whole)
@@ -69,7 +75,7 @@ def score_rows(
             found = [value for group in _evaluated(term, own, here) for value in group]
         for row, value in zip(values, found, strict=True):
             row[term.name] = value
-        seconds[term.name] = time.perf_counter() - begin
+        seconds[term.name] = time.perf_counter() - start
     return Scores(values, seconds)
 
 
@@ -110,9 +116,22 @@ def _evaluated(term: Term, workers: Workers | None, asked: Sequence[Call]) -> li
     """For each of `asked` a value for each of its rollouts."""
     if workers is None:
         return [evaluate(term, example, rollouts) for example, rollouts in asked]
-    split = [[(example, some) for some in calls(term, rollouts)] for example, rollouts in asked]
+    split = _split(term, asked)
     answers = iter(workers.evaluate([call for some in split for call in some]))
     return [[value for _ in some for value in next(answers)] for some in split]
+
+
+def _prompts(questions: Sequence[Question], rows: Sequence[Row]) -> list[Call]:
+    """The rollouts of each prompt."""
+    return [
+        (questions[question].example, [_rollout(questions, row) for row in group])
+        for question, group in groupby(rows, key=lambda row: row[0])
+    ]
+
+
+def _split(term: Term, asked: Sequence[Call]) -> list[list[Call]]:
+    """Each of `asked` as the calls that the term is given."""
+    return [[(example, some) for some in calls(term, rollouts)] for example, rollouts in asked]
 
 
 def _queries(questions: Sequence[Question], rows: Sequence[Row], num_generations: int) -> dict[int, list[Row]]:

@@ -2,6 +2,7 @@
 
 import os
 import time
+from pathlib import Path
 
 
 class Told:
@@ -31,3 +32,14 @@ class Places:
 
     def score_all(self, example, rollouts):
         return [float(place) for place in range(len(rollouts))]
+
+
+class Marks:
+    """Leaves a file behind when it is called."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __call__(self, example, rollout):
+        (Path(self.folder) / "called").touch()
+        return float(len(rollout.completion.text))

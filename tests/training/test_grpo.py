@@ -25,6 +25,7 @@ from rl_rerank_rewards.ndcg import NDCG
 # sha256 of the methods' sources in trl 1.16.0. A difference means: read trl's change, adapt the override, then update.
 WRITTEN_AGAINST = {
     "_tokenize_prompts": "d2d27f7c9bfda85f",
+    "_generate": "2a27fdf8f5e6f356",
     "_generate_single_turn": "e0f02e4fc094cefd",
     "_get_per_token_logps_and_entropies": "ea73c3909275851d",
     "_compute_loss": "80295546bbdbf6f7",
@@ -68,6 +69,7 @@ def trainer(
     rollout_args=None,
     micro_batch_tokens=None,
     refill=None,
+    terms=None,
     **arguments,
 ):
     paradigm = Listwise(window=3, stride=1)
@@ -97,7 +99,7 @@ def trainer(
     } | arguments
     args = GRPOConfig(**settings)  # before the model, as in the grpo stage: under ZeRO-3 it is then read in shards
     return RankingGRPOTrainer(
-        task=Task(asked, paradigm, [Term("ndcg", NDCG()), Term("length", Length())], permute_rewards=permute),
+        task=Task(asked, paradigm, terms or [Term("ndcg", NDCG()), Term("length", Length())], permute_rewards=permute),
         model=AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32),
         args=args,
         shared_prefix=shared_prefix,

@@ -1,9 +1,12 @@
 """Rewards in processes of their own: the same values, an end to what hangs, and errors that say where."""
 
 import os
+import time
 
 import pytest
-from slow_rewards import Places, Process, Told
+import torch
+from slow_rewards import Marks, Places, Process, Told
+from test_grpo import trainer
 
 from rl_rerank.reward import Breakdown, RewardError, Term, evaluate
 from rl_rerank.training.questions import Question
@@ -93,3 +96,37 @@ def test_rows_of_a_batch_are_scored_there_alone_and_as_whole_queries(workers):
     found = score_rows(terms, about, rows, lambda some: some, num_generations=2, workers=own)
     assert [value["told"].value for value in found.values] == [0.0, 1.0, 2.0, 3.0]
     assert [value["places"].value for value in found.values] == [0.0, 1.0, 2.0, 3.0]
+
+
+def test_what_was_begun_is_answered_and_other_calls_are_answered_anew(workers):
+    some = workers("process", Process(), workers=2)
+    calls = [call("a"), call("b")]
+    some.begin(calls)
+    first = some.evaluate(list(calls))
+    assert {found.value for [found] in first} <= {float(worker.process.pid) for worker in some._idle}
+    told = workers("told", Told(), workers=1)
+    told.begin([call("1")])
+    assert told.evaluate([call("2")]) == [[Breakdown(2.0)]]
+    told.begin([call("fail")])
+    with pytest.raises(RewardError, match="failed for qid 'q7' and the completion 'fail'"):
+        told.evaluate([call("fail")])
+
+
+def test_a_slow_reward_begins_before_the_forwards_of_its_step(tiny_model_dir, chatml_tokenizer, tmp_path):
+    terms = [Term("marks", Marks(str(tmp_path)), workers=1)]
+    run = trainer(tiny_model_dir, chatml_tokenizer, tmp_path, beta=0.1, max_steps=1, terms=terms)
+    inner, seen = run._get_per_token_logps_and_entropies, []
+
+    def waiting(*args, **kwargs):
+        if not torch.is_grad_enabled():  # the reference's forward goes on when the reward has been called
+            deadline = time.monotonic() + 240
+            while not (tmp_path / "called").exists() and time.monotonic() < deadline:
+                time.sleep(0.01)
+            seen.append((tmp_path / "called").exists())
+        return inner(*args, **kwargs)
+
+    run._get_per_token_logps_and_entropies = waiting
+    run.train()
+    assert seen == [True]
+    assert all(row["reward"] == len(row["completion"]) for row in run.completions)
+    assert len({row["reward"] for row in run.completions}) > 1
