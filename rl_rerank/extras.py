@@ -22,5 +22,6 @@ EXTRAS = {
     "tenacity": "openai",
     "sentence_transformers": "cross-encoder",
     "ir_datasets": "ir-datasets",
+    "ray": "ray",
 }
 """Package -> the extra of rl-rerank that installs it."""

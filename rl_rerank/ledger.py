@@ -51,7 +51,7 @@ def record(config: Config, name: str) -> dict[str, Any]:
 
 def _synthesis(stage: SynthStage, values: dict[str, Any]) -> dict[str, Any]:
     """Without what decides how fast the work is done and how far it goes at a time."""
-    kept = {key: value for key, value in values.items() if key not in ("shards", "budget")}
+    kept = {key: value for key, value in values.items() if key not in ("shards", "executor", "budget")}
     steps = {name: {**step, **_source(step["target"])} for name, step in values["steps"].items()}
     return {**kept, "steps": steps, "engines": {key: engine.answering() for key, engine in stage.engines.items()}}
 

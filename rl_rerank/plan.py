@@ -391,7 +391,8 @@ def _needs(config: Config, stage: StageConfig) -> list[str]:
         return ["torch", "transformers", "trl", *(["vllm"] if rollout == "vllm" else []), *launched, *sharded]
     asked = engine(config, stage)
     engines = [*([] if asked is None else [asked]), *(stage.engines.values() if isinstance(stage, SynthStage) else ())]
-    return [package for one in engines for package in _engine_needs(one)]
+    cluster = ["ray"] if isinstance(stage, SynthStage) and stage.executor == "ray" else []
+    return [*cluster, *(package for one in engines for package in _engine_needs(one))]
 
 
 def _engine_needs(asked: EngineConfig) -> list[str]:

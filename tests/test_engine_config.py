@@ -77,7 +77,7 @@ def test_how_a_server_is_reached_and_paid_does_not_make_a_stage_out_of_date():
     before = ledger.record(quickstart(*teacher), "synth")
     costs = ["engine.args.max_cost=5", "engine.args.prompt_price=1", "engine.args.concurrency=2"]
     elsewhere = ["engine.args.base_url=http://localhost:8000/v1", "journal=other.sqlite"]
-    elsewhere += ["stages.synth.shards=4", "stages.synth.budget.max_tokens=9"]
+    elsewhere += ["stages.synth.shards=4", "stages.synth.executor=ray", "stages.synth.budget.max_tokens=9"]
     assert ledger.record(quickstart(*teacher, *costs, *elsewhere), "synth") == before
     for change in ("engine.args.model=n", "engine.args.revision=2", "engine.args.body={top_k: 1}"):
         assert ledger.record(quickstart(*teacher, change), "synth") != before
@@ -89,6 +89,7 @@ def test_how_a_server_is_reached_and_paid_does_not_make_a_stage_out_of_date():
         ([*SERVED, *TEACHER], "synth", "tenacity", "openai"),
         ([*SERVED, *TEACHER, "engine.args.tokenizer=x"], "synth", "transformers", "train"),
         (PAIRS, "untrained", "sentence_transformers", "cross-encoder"),
+        (["stages.synth.executor=ray"], "synth", "ray", "ray"),
     ],
 )
 def test_a_missing_extra_is_named(monkeypatch, overrides, stage, missing, extra):

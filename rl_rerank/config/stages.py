@@ -118,12 +118,16 @@ class SynthStage(StageConfig):
     """Examples that are asked about together, and written together."""
     shards: int = 1
     """Processes that share the work. What is written does not depend on them."""
+    executor: str = "processes"
+    """Where they run: `processes` of this machine; or `ray`, the cluster that the environment variable RAY_ADDRESS
+    names (else one of this machine), whose machines see the run folder and the data under the same paths."""
     budget: SynthBudget = field(default_factory=SynthBudget)
     seed: int = 1
 
     def __post_init__(self) -> None:
         one_of("synth stage: inputs", self.inputs, ("queries", "passages"))
         one_of("synth stage: teacher", self.teacher, ("labels", "model"))
+        one_of("synth stage: executor", self.executor, ("processes", "ray"))
         for output in self.outputs:
             one_of("synth stage: outputs", output, ("parquet", "retriever"))
         for name, count in self.mixture.items():

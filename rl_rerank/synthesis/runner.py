@@ -103,8 +103,11 @@ def _segment(config: Config, name: str, worker: Worker, segment: Segment, previo
     with tqdm(total=len(there) + len(todo), initial=len(there), desc=_label(name, segment), unit="chunk") as bar:
         shards = min(worker.stage.shards, len(todo))
         total: Counter[str] = Counter(worker.resources.meter.before)
-        if shards <= 1:
-            records: Iterable[Record] = (worker.work(segment, number, chunks, parts) for number in todo)
+        records: Iterable[Record]
+        if todo and worker.stage.executor == "ray":
+            records = _spread_on_ray(config, name, worker, segment.number, todo, (previous, target), shards)
+        elif shards <= 1:
+            records = (worker.work(segment, number, chunks, parts) for number in todo)
         else:
             records = _spread(config, name, worker, segment.number, todo, (previous, target), shards)
         for record in records:
@@ -146,6 +149,21 @@ def _spread(
             if left and stop is None:
                 stop = _reached(meter)
         if stop is not None:
+            raise stop
+
+
+def _spread_on_ray(
+    config: Config, name: str, worker: Worker, segment: int, todo: Sequence[int], folders: Folders, shards: int
+) -> Iterator[Record]:
+    """The same on a cluster, where chunks that were begun when a budget is reached may be lost."""
+    from rl_rerank.synthesis import on_ray
+
+    meter, left = worker.resources.meter, len(todo)
+    for record in on_ray.spread(config, name, meter.before, segment, todo, *folders, shards):
+        meter.before = Counter(meter.before) + record.usage
+        yield record
+        left -= 1
+        if left and (stop := _reached(meter)) is not None:
             raise stop
 
 

@@ -45,6 +45,23 @@ def test_the_output_does_not_depend_on_the_number_of_processes(tmp_path):
     assert summary(config(tmp_path / "1"))["steps"] == summary(config(tmp_path / "4"))["steps"]
 
 
+def test_nor_on_whether_they_are_workers_of_a_ray_cluster(tmp_path, server):
+    pytest.importorskip("ray", reason="the extra ray has it")
+    more = {"chunk": 3, "mixture": {"listwise": 5}}
+    run(config(tmp_path / "one", 20), ALL, noise=0.7, **more)
+    run(config(tmp_path / "ray", 20), ALL, noise=0.7, shards=2, executor="ray", **more)
+    assert examples(tmp_path / "one") == examples(tmp_path / "ray")
+    assert summary(config(tmp_path / "one"))["steps"] == summary(config(tmp_path / "ray"))["steps"]
+    # A budget stops them, too, and what is finished is not asked for again.
+    settings, teacher = config(tmp_path / "served", 20), {"teacher": "model", "engine": served(server)}
+    with pytest.raises(ValueError, match=r"stopped before its end: budget\.max_tokens=330 is reached"):
+        run(settings, RANK, budget=SynthBudget(max_tokens=330), shards=2, executor="ray", **more, **teacher)
+    assert 3 <= len(server.bodies) < 20
+    assert len(run(settings, RANK, shards=2, executor="ray", **more, **teacher)) == 20
+    # Of each worker one that was under way at the stop may be asked for again.
+    assert len({json.dumps(body) for body in server.bodies}) == 20 and len(server.bodies) <= 22
+
+
 def test_nor_on_how_many_examples_are_taken_together(tmp_path):
     for chunk in (1, 7):
         run(config(tmp_path / str(chunk), 20), ALL, noise=0.7, chunk=chunk, mixture={"listwise": 5})
