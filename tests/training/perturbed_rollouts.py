@@ -1,5 +1,8 @@
 """Started by `accelerate launch` or alone: after the first step all weights are moved at random, far from where they
-were, and the next rollouts show whether vLLM got them. Every process writes what it found to OUTPUT/found*.json."""
+were, and the next rollouts show whether vLLM got them. Every process writes what it found to OUTPUT/found*.json.
+
+    perturbed_rollouts.py OUTPUT MODEL_DIR=full|lora [...]
+"""
 
 import json
 import os
@@ -75,14 +78,15 @@ def gaps(model_dir, output, settings):
 
 
 if __name__ == "__main__":
-    output, *models = sys.argv[1:]
+    output, *asked = sys.argv[1:]
+    models = [one.rpartition("=") for one in asked]
     found = {}
-    for model_dir in models:
-        for name, settings in (("full", {}), ("lora", {"lora": True})):
-            AcceleratorState._reset_state(reset_partial_state=False)
-            found[f"{Path(model_dir).name}-{name}"] = gaps(model_dir, output, settings)
+    for model_dir, _, trained in models:
+        AcceleratorState._reset_state(reset_partial_state=False)
+        settings = {"lora": True} if trained == "lora" else {}
+        found[f"{Path(model_dir).name}-{trained}"] = gaps(model_dir, output, settings)
     RolloutEngine._pack_head = lambda self, model: None
     AcceleratorState._reset_state(reset_partial_state=False)
-    found["stale head"] = gaps(models[0], output, {})
+    found["stale head"] = gaps(models[0][0], output, {})
     rank = os.environ.get("RANK", "0")
     Path(output, f"found{rank}.json").write_text(json.dumps(found))
