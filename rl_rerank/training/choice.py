@@ -25,11 +25,12 @@ from torch import Tensor, nn
 from rl_rerank.paradigms.base import Paradigm, has_choices
 from rl_rerank.rendering import Renderer
 from rl_rerank.reward import Term, evaluate, total
+from rl_rerank.training import table
 from rl_rerank.training.actions import Decisions, decisions
 from rl_rerank.training.lists import last_logits, left_padded
 from rl_rerank.training.policy import Outcome
 from rl_rerank.training.questions import Question
-from rl_rerank.types import Completion, Rollout
+from rl_rerank.types import Completion, Prompt, Rollout
 
 
 @dataclass(frozen=True)
@@ -149,11 +150,14 @@ class ChoiceObjective:
     def _rewards(self, number: int) -> list[dict[str, float]]:
         """What every term gives for every answer to a prompt."""
         question = self.questions[number]
-        prompt = question.prompt
-        completions = [Completion(text) for text in self.paradigm.choices(prompt)]
-        rollouts = [Rollout(prompt, c, self.paradigm.parse(prompt, c, strict=True)) for c in completions]
+        rollouts = self._rollouts(question.prompt)
         found = {term.name: evaluate(term, question.example, rollouts) for term in self.terms}
         return [{name: values[i].value for name, values in found.items()} for i in range(len(rollouts))]
+
+    def _rollouts(self, prompt: Prompt) -> list[Rollout]:
+        """Every answer to a prompt."""
+        completions = [Completion(text) for text in self.paradigm.choices(prompt)]
+        return [Rollout(prompt, c, self.paradigm.parse(prompt, c, strict=True)) for c in completions]
 
     def _learned(self, rewards: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """The rewards that are trained on: permuted among a prompt's answers, where this is the control."""
@@ -196,17 +200,8 @@ class ChoiceObjective:
         """The likeliest answer to each prompt, for the table of completions."""
         rows = []
         for i, (number, best) in enumerate(zip(batch["index"], p.argmax(1).tolist(), strict=True)):
-            prompt = self.questions[number].prompt
-            rows.append(
-                {
-                    "step": step,
-                    "qid": prompt.qid,
-                    "docids": list(prompt.docids),
-                    "completion": self.paradigm.choices(prompt)[best],
-                    "status": "ok",
-                    "rewards": scored[i][best],
-                    "reward": rewards[i, best].item(),
-                    "advantage": advantages[i, best].item(),
-                }
-            )
+            question = self.questions[number]
+            rollout = self._rollouts(question.prompt)[best]
+            row = table.row(step, question.example, rollout, scored[i][best], rewards[i, best].item())
+            rows.append({**row, "advantage": advantages[i, best].item()})
         return rows

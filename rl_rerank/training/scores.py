@@ -29,13 +29,13 @@ from rl_rerank.additive import is_additive
 from rl_rerank.paradigms.labels import NUMBERS
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.reward import Term, total
-from rl_rerank.training import rank_gradients, scoring
+from rl_rerank.training import rank_gradients, scoring, table
 from rl_rerank.training.lists import ListCollator, RankedList, Reading, last_logits
 from rl_rerank.training.losses.pairs import RankingLoss
 from rl_rerank.training.plackett_luce import Placed, entropy, kl, place, sample
 from rl_rerank.training.policy import Outcome
 from rl_rerank.training.questions import Question
-from rl_rerank.types import Completion
+from rl_rerank.types import Completion, Rollout
 
 ORDER = Listwise(window=None)
 
@@ -139,15 +139,19 @@ class ScoresObjective:
         """What every term makes of every order, list by list."""
         rows: list[scoring.Row] = []
         for number, drawn in zip(index, orders, strict=True):
-            prompt = self.questions[number].prompt
-            n = len(prompt.docids)
             for order in drawn:
-                completion = Completion(NUMBERS.ordered(document + 1 for document in order[:n]))
-                rows.append((number, completion, ORDER.parse(prompt, completion, strict=True)))
+                rollout = self._rollout(number, order)
+                rows.append((number, rollout.completion, rollout.judgment))
         # A list is one prompt, so its orders are together on this process.
         g = self.settings.num_generations
         scored = scoring.score_rows(self.terms, self.questions, rows, list, num_generations=g)
         return [scored.values[start : start + g] for start in range(0, len(rows), g)]
+
+    def _rollout(self, number: int, order: list[int]) -> Rollout:
+        """An order of a list as the answer to a listwise prompt; what stands behind its documents is padding."""
+        prompt = self.questions[number].prompt
+        completion = Completion(NUMBERS.ordered(document + 1 for document in order[: len(prompt.docids)]))
+        return Rollout(prompt, completion, ORDER.parse(prompt, completion, strict=True))
 
     def _learned(self, rewards: Tensor, generators: list[torch.Generator]) -> Tensor:
         """The rewards that are trained on: permuted within lists, where this is the control."""
@@ -178,16 +182,10 @@ class ScoresObjective:
         advantages: Tensor,
     ) -> list[dict[str, Any]]:
         """The first drawn order of each list, for the table of completions."""
-        return [
-            {
-                "step": step,
-                "qid": self.lists[number].example.qid,
-                "docids": list(self.lists[number].docids),
-                "completion": NUMBERS.ordered(d + 1 for d in orders[i, 0, : len(self.lists[number].docids)].tolist()),
-                "status": "ok",
-                "rewards": {name: found.value for name, found in scored[i][0].items()},
-                "reward": rewards[i, 0].item(),
-                "advantage": advantages[i, 0].item(),
-            }
-            for i, number in enumerate(batch["index"])
-        ]
+        rows = []
+        for i, number in enumerate(batch["index"]):
+            values = {name: found.value for name, found in scored[i][0].items()}
+            rollout = self._rollout(number, orders[i, 0].tolist())
+            row = table.row(step, self.lists[number].example, rollout, values, rewards[i, 0].item())
+            rows.append({**row, "advantage": advantages[i, 0].item()})
+        return rows

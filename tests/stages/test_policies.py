@@ -31,6 +31,8 @@ stages:
     {kind: grpo, policy: scores, prompts_per_step: 4, micro_batch: 2, max_steps: 3, learning_rate: 1e-3, beta: 0.01,
      entropy: 0.01, eval_steps: 1, save_steps: 10}
 """
+TABLE = {"step", "qid", "docids", "completion", "status", "ranking", "nDCG@10", "rewards", "reward", "advantage"}
+"""What trackers show of a completion."""
 MINE = """\
 class Mine:
     def __call__(self, example, rollout):
@@ -81,6 +83,13 @@ def test_proranks_two_stages_are_one_experiment(folder, tiny_model_dir):
     # form is worth 1, and the right answer of two another 1: about 1.5 where the model does not know yet
     assert 1 < rows[0]["reward"] < 2 and rows[0]["reward"] == pytest.approx(rows[0]["reward/prorank"])
     assert 0 < rows[0]["entropy"] <= 0.6932
+    answers = read_jsonl(folder / "run/warmup/completions.jsonl")
+    assert len(answers) == 8 and all(row.keys() == TABLE for row in answers)
+    # one document each, so there is no order to measure
+    assert {(row["completion"], row["status"], row["ranking"]) for row in answers} <= {
+        ("0", "ok", None),
+        ("1", "ok", None),
+    }
     weights = [
         load_file(f"{place}/model.safetensors") for place in (tiny_model_dir, "run/warmup/model", "run/scores/model")
     ]
@@ -99,6 +108,9 @@ def test_any_reward_trains_scores_which_are_measured_on_dev_queries(folder, tiny
     assert all(0 <= row["dev/nDCG@10"] <= 1 and row["dev/malformed"] == 0 for row in rows)
     assert 0 <= rows[0]["dev/before"] <= 1 and rows[0]["kl"] == pytest.approx(0, abs=1e-6)
     assert (folder / "run/scores/best.json").is_file()
+    answers = read_jsonl(folder / "run/scores/completions.jsonl")
+    assert len(answers) == 12 and all(row.keys() == TABLE for row in answers)
+    assert all(sorted(row["ranking"]) == sorted(row["docids"]) and 0 < row["nDCG@10"] <= 1 for row in answers)
     if "mine" in reward:
         assert {row["reward"] for row in rows} == {1.0}
     start, end = (load_file(f"{place}/model.safetensors") for place in (tiny_model_dir, "run/scores/model"))
