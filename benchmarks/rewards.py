@@ -5,7 +5,7 @@
     python benchmarks/rewards.py [COMPLETIONS] [SECONDS_OF_A_STEP]
 
 All read the same answers about 20 passages, a quarter of them malformed, and give the same values, which is checked.
-Ours goes the way of training: the strict parser for each completion, then a group of 8 together. The obvious one does
+Ours goes the way of training: the strict parser for each completion, as the engine gives it, then a group of 8 together. The obvious one does
 for each completion what ReasonRank's published reward does: a regular expression, a pytrec_eval evaluator for nDCG@10
 and recall@10, and the overlap by the package rbo. The lean one has a running overlap of 15 lines in its place.
 pytrec_eval's time depends on how Python hashes texts in a process, so each of five processes has its own seed. In each
@@ -41,7 +41,7 @@ FORM = re.compile(r"<think>.*?</think>\s*<answer>(.*?)</answer>", re.DOTALL)
 REASONING = {"700 tokens": 140, "200 tokens": 40}
 """How often a sentence of 26 characters, 5 tokens, is said."""
 
-Work = list[tuple[RankingExample, Prompt, list[str]]]
+Work = list[tuple[RankingExample, Prompt, list[Completion]]]
 """Queries with a group of completions each."""
 
 
@@ -55,7 +55,7 @@ def queries(count: int, sentences: int) -> Work:
         qrels = {docid: int(docid in order[:3]) for docid in docids}
         example = RankingExample(f"q{number}", "query", candidates, qrels, order=tuple(order))
         prompt = Prompt(example.qid, tuple(docids), (), "listwise")
-        found.append((example, prompt, [completion(rng, sentences) for _ in range(GROUP)]))
+        found.append((example, prompt, [Completion(completion(rng, sentences)) for _ in range(GROUP)]))
     return found
 
 
@@ -72,23 +72,20 @@ def ours(work: Work) -> list[float]:
     """As in training."""
     paradigm, term = Listwise(window=PASSAGES, reasoning=True), Term("multiview", MultiView())
     values = []
-    for example, prompt, texts in work:
-        group = []
-        for text in texts:
-            answered = Completion(text)
-            group.append(Rollout(prompt, answered, paradigm.parse(prompt, answered, strict=True)))
+    for example, prompt, answers in work:
+        group = [Rollout(prompt, answer, paradigm.parse(prompt, answer, strict=True)) for answer in answers]
         values += [found.value for found in evaluate(term, example, group)]
     return values
 
 
 def obvious(work: Work) -> list[float]:
     """Every completion from its text."""
-    return [one(example, prompt, text, published) for example, prompt, texts in work for text in texts]
+    return [one(example, prompt, answer.text, published) for example, prompt, answers in work for answer in answers]
 
 
 def lean(work: Work) -> list[float]:
     """The same with the running overlap."""
-    return [one(example, prompt, text, running) for example, prompt, texts in work for text in texts]
+    return [one(example, prompt, answer.text, running) for example, prompt, answers in work for answer in answers]
 
 
 def published(ranked: list[str], gold: list[str]) -> float:

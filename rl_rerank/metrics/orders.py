@@ -55,12 +55,12 @@ def _discounts(n: int, k: int) -> tuple[float, ...]:
 def _overlaps(gold: Sequence[float], p: float) -> list[Sequence[float]]:
     """For each document from 1 on what it adds to the overlap by its place in an order."""
     n = len(gold)
-    best_first = sorted(range(n), key=gold.__getitem__, reverse=True)
+    places = {score: place for place, score in enumerate(sorted(gold, reverse=True))}
+    if len(places) == n:
+        by_place = _untied(n, p)
+        return [(), *[by_place[places[score]] for score in gold]]
     found: list[Sequence[float]] = [()] * (n + 1)
-    if len(set(gold)) == n:
-        for document, worth in zip(best_first, _untied(n, p), strict=True):
-            found[document + 1] = worth
-        return found
+    best_first = sorted(range(n), key=gold.__getitem__, reverse=True)
     start = 0
     while start < n:
         tied = [document for document in best_first[start:] if gold[document] == gold[best_first[start]]]

@@ -42,9 +42,9 @@ def clean_answer(completion: Completion, reasoning: bool) -> str | None:
         return None
     if not reasoning:
         return completion.text.strip()
-    _, ended, block = completion.text.rpartition(THINK_END)
-    block = block.strip()
-    if not ended or block[: len(OPEN)] != OPEN or block[-len(CLOSE) :] != CLOSE:
+    ended = completion.text.rfind(THINK_END)
+    block = completion.text[ended + len(THINK_END) :].strip()
+    if ended < 0 or block[: len(OPEN)] != OPEN or block[-len(CLOSE) :] != CLOSE:
         return None
     return block[len(OPEN) : -len(CLOSE)].strip()
 

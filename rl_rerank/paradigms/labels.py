@@ -15,8 +15,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
-from rl_rerank.metrics.agreement import falling
 from rl_rerank.paradigms.answers import NUMBER, clean_answer, find_answer, issue, no_answer, wrong_ids
+from rl_rerank.paradigms.order_scores import OrderScores
 from rl_rerank.types import Completion, Issue, Judgment, Prompt, Status
 
 ALPHABET = string.ascii_uppercase
@@ -124,8 +124,8 @@ def order(
     n = len(prompt.docids)
     issues: tuple[Issue, ...] = ()
     ids = _listed(completion, labels.kind, n, reasoning)
-    if len(ids) == n and len(scores := _by_place(prompt, ids)) == n:
-        return Judgment(Status.ok, scores, ids)
+    if len(ids) == n and len(set(ids)) == n:
+        return Judgment(Status.ok, OrderScores(prompt.docids, ids), ids)
     if not ids:
         answer = find_answer(completion, reasoning=reasoning, strict=strict)
         if answer.text is None:
@@ -140,7 +140,7 @@ def order(
             ids = tuple(i for chain in labels.chain.findall(text) for i in labels.read(chain))
     issues = (*issues, *wrong_ids(ids, n, labels.answer))
     if not issues:
-        return Judgment(Status.ok, _by_place(prompt, ids), ids)
+        return Judgment(Status.ok, OrderScores(prompt.docids, ids), ids)
     if strict:
         return Judgment(Status.ids, ids=ids, issues=issues)
     kept = tuple(dict.fromkeys(i for i in ids if 1 <= i <= n))
@@ -149,7 +149,7 @@ def order(
     if len(kept) < n and not complete:
         return Judgment(Status.ids, ids=ids, issues=issues)
     completed = kept + tuple(i for i in range(1, n + 1) if i not in kept)
-    return Judgment(Status.repaired, _by_place(prompt, completed), ids, issues)
+    return Judgment(Status.repaired, OrderScores(prompt.docids, completed), ids, issues)
 
 
 def shares(logprobs: Sequence[float]) -> list[float]:
@@ -177,11 +177,6 @@ def _listed(completion: Completion, kind: str, n: int, reasoning: bool) -> tuple
         return tuple(map(_identifiers(kind, n).__getitem__, clean.split(" > ")))
     except KeyError:
         return ()
-
-
-def _by_place(prompt: Prompt, ids: Sequence[int]) -> dict[str, float]:
-    by_id = ("", *prompt.docids)
-    return dict(zip(map(by_id.__getitem__, ids), falling(len(ids)), strict=True))
 
 
 @cache
