@@ -288,8 +288,9 @@ def _check_sizes(raw: dict[str, Any]) -> None:
     for sizes, (file, place) in SIZES.items():
         if sizes not in raw:
             continue
-        read = re.findall(rf"\$\{{(?:oc\.select:)?{sizes}\.(\w+)", others)
-        written: Any = OmegaConf.load(conf_dir() / file)
+        text = (conf_dir() / file).read_text(encoding="utf-8")  # it may itself read a number that experiments set
+        read = re.findall(rf"\$\{{(?:oc\.select:)?{sizes}\.(\w+)", others + text)
+        written: Any = OmegaConf.create(text)
         known = {*read, *(written[place] if place else written)}
         for key in raw[sizes]:
             if key not in known:

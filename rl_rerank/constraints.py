@@ -36,6 +36,21 @@ class Permutation:
 
 
 @dataclass(frozen=True)
+class Score:
+    """`7`: a whole number from 0 to `highest`."""
+
+    highest: int
+
+    alphabet = "0123456789"
+
+    def continues(self, text: str) -> bool:
+        return text == "" or self.is_whole(text)
+
+    def is_whole(self, text: str) -> bool:
+        return text.isdecimal() and text == str(int(text)) and int(text) <= self.highest
+
+
+@dataclass(frozen=True)
 class Scores:
     """`{"[1]": 3, "[2]": 7}`: every identifier from 1 to `n` in order, each with a whole number from 0 to `highest`."""
 
@@ -56,7 +71,7 @@ class Scores:
             digits = re.match(r"[0-9]*", rest)
             assert digits is not None
             number = digits[0]
-            if number != str(int(number or "-1")) or int(number) > self.highest:
+            if not Score(self.highest).is_whole(number):
                 return False
             rest = rest.removeprefix(number)
         return rest in ("", "}")

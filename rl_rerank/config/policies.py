@@ -43,7 +43,7 @@ def check_policy(stage: Any, defaults: Any) -> None:
     unused = () if stage.policy == "tokens" else OF_TOKENS
     unused += () if stage.policy == "scores" else OF_SCORES
     unused += ("entropy",) if stage.policy == "tokens" else ()
-    unused += ("num_generations",) if stage.policy == "choice" else ()
+    unused += ("num_generations",) if stage.policy == "choice" else ("held",)
     for name in unused:
         if getattr(stage, name) != defaults[name]:
             raise ValueError(

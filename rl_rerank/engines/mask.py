@@ -29,11 +29,10 @@ class TokenMask:
         return "".join(pieces.get(i, "") for i in token_ids)
 
     def _allowed(self, text: str, constraint: Constraint) -> tuple[int, ...]:
-        """The ids of the tokens that may follow `text`; the end token alone once it is whole."""
-        if constraint.is_whole(text):
-            return (self.end_id,)
+        """The ids of the tokens that may follow `text`, the end token among them where it is whole."""
+        end = (self.end_id,) if constraint.is_whole(text) else ()
         pieces = self._pieces(constraint.alphabet)
-        return tuple(i for i, piece in pieces.items() if constraint.continues(text + piece))
+        return (*end, *(i for i, piece in pieces.items() if constraint.continues(text + piece)))
 
     def _written_with(self, alphabet: str) -> dict[int, str]:
         """Token -> its text, for the tokens that are written with these characters."""

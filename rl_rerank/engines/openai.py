@@ -2,7 +2,8 @@
 
 Prompts go out as messages, which the server puts into its model's template. Where the model's tokenizer is given they
 go out as token ids, so that they are the same as everywhere else; a vLLM server then also returns tokens with their
-log-probabilities, and those of given tokens. Log-probabilities that a server returns for its likeliest tokens are not
+log-probabilities, and those of given tokens, and one that was started with `--logits-processors
+rl_rerank.engines.vllm_mask:Hold` holds answers to a form. Log-probabilities that a server returns for its likeliest tokens are not
 used for scores: a token that is not among them has none.
 """
 
@@ -13,15 +14,19 @@ from functools import cached_property
 from typing import Any
 
 from rl_rerank.config import ModelConfig, OpenAIArgs
+from rl_rerank.constraints import Permutation
+from rl_rerank.engines import held
 from rl_rerank.engines.base import Capability, Sink
 from rl_rerank.engines.chat import Chat
 from rl_rerank.engines.client import Client, Malformed, Request
 from rl_rerank.engines.decode import completion, draws, stop_ids
 from rl_rerank.rendering import Renderer
-from rl_rerank.types import Completion, Prompt, Sampling
+from rl_rerank.types import Completion, Constraint, Prompt, Sampling
 
 TEMPLATE_TOKENS = 64
 """At most so many tokens around the messages, for the cap on cost."""
+PROBED = "[1] > [2] > [3]."
+"""As long as an answer that shows whether a server holds answers to a form, and its end; at most a token a character."""
 VLLM_SAMPLING = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """What vLLM would otherwise take from the model's own sampling defaults."""
 VLLM_TOKENS = {
@@ -54,7 +59,9 @@ class OpenAIEngine:
         """Found out by asking the server, where there is something to find out."""
         if self.renderer is None or not self._is_vllm:
             return frozenset()
-        return frozenset({Capability.logprobs, *([Capability.score] if self._scores_tokens() else [])})
+        scores = {Capability.score} if self._scores_tokens() else set()
+        holds = {Capability.constraint} if self._holds_answers() else set()
+        return frozenset({Capability.logprobs, *scores, *holds})
 
     @property
     def usage(self) -> Mapping[str, float]:
@@ -73,7 +80,7 @@ class OpenAIEngine:
         rows = [(place, sample) for place in range(len(asked)) for sample in range(sampling.num_generations)]
         seeds = draws(asked, sampling)
         requests = [
-            self._request(asked[place], sampling, seed=seeds[place][0] + seeds[place][1] + sample)
+            self._request(asked[place], sampling, seeds[place][0] + seeds[place][1] + sample, prompts[place].constraint)
             for place, sample in rows
         ]
         found: dict[tuple[int, int], Completion] = {}
@@ -134,7 +141,21 @@ class OpenAIEngine:
             return False
         return found != [None]
 
-    def _request(self, asked: Any, sampling: Sampling, seed: int) -> Request[Completion]:
+    def _holds_answers(self) -> bool:
+        """Whether an answer that is held to a form, behind no question, has it."""
+        assert self.renderer is not None
+        form = Permutation(3)
+        found: list[Completion] = []
+        probe = self._request([self.renderer.end_id], Sampling(len(PROBED)), 0, form)
+        try:
+            self.client.send([probe], lambda _, answer: found.append(answer))
+        except ValueError:
+            return False
+        return form.is_whole(found[0].text)
+
+    def _request(
+        self, asked: Any, sampling: Sampling, seed: int, constraint: Constraint | None
+    ) -> Request[Completion]:
         body: dict[str, Any] = {"model": self.args.model, "temperature": sampling.temperature}
         if sampling.temperature > 0:
             body |= {"seed": seed % 2**31, "top_p": sampling.top_p}
@@ -147,6 +168,8 @@ class OpenAIEngine:
         body |= {"prompt": list(asked), "max_tokens": sampling.max_tokens}
         if self._is_vllm:
             body |= {**VLLM_TOKENS, "stop_token_ids": sorted(self.stop_ids)}
+            if constraint is not None:
+                body["vllm_xargs"] = held.carried(constraint, self.renderer.end_id)
         return Request("completions", self._final(body), self._read_tokens, (len(asked), sampling.max_tokens))
 
     def _score_request(self, ids: Sequence[int], tokens: Sequence[int]) -> Request[list[float] | None]:

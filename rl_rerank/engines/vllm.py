@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
-from rl_rerank.engines import vllm_environment
+from rl_rerank.engines import held, vllm_environment
 from rl_rerank.engines.base import NO_USAGE, Capability, Sink
 from rl_rerank.engines.decode import completion, draws, stop_ids
 from rl_rerank.rendering import Renderer
@@ -99,7 +99,7 @@ class VLLMEngine:
                 stop_token_ids=sorted(self.stop_ids),
                 logprobs=0,
                 detokenize=False,
-                extra_args=vllm_mask.extra_args(prompt.constraint, self.renderer.end_id),
+                extra_args=held.carried(prompt.constraint, self.renderer.end_id) or None,
             )
             for prompt, (seed, first) in zip(prompts, draws(asked, sampling), strict=True)
         ]

@@ -1,10 +1,13 @@
-"""Constraints inside vLLM: a logits processor that the engine builds in its own process, and what requests tell it."""
+"""Constraints inside vLLM: a logits processor that the engine builds in its own process.
+
+A server of one's own has it by `vllm serve MODEL --logits-processors rl_rerank.engines.vllm_mask:Hold`, with this package
+installed beside it.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import logging
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from transformers import AutoTokenizer
@@ -12,23 +15,18 @@ from vllm import SamplingParams
 from vllm.config import VllmConfig
 from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 
-from rl_rerank import constraints
+from rl_rerank.engines import held
 from rl_rerank.engines.mask import TokenMask
-from rl_rerank.types import Constraint
 
-KEY = "rl_rerank_constraint"
-
-
-def extra_args(constraint: Constraint | None, end_id: int) -> dict[str, Any] | None:
-    """What a request carries, in plain values: it may have to reach another process."""
-    if constraint is None:
-        return None
-    assert dataclasses.is_dataclass(constraint)
-    return {KEY: [type(constraint).__name__, dataclasses.asdict(constraint), end_id]}
+logger = logging.getLogger(__name__)
 
 
 class Hold(AdapterLogitsProcessor):
     """Leaves the tokens that a request's constraint allows next."""
+
+    @classmethod
+    def validate_params(cls, sampling_params: SamplingParams) -> None:
+        held.read(sampling_params.extra_args)
 
     def __init__(self, vllm_config: VllmConfig, device: torch.device, is_pin_memory: bool) -> None:
         super().__init__(vllm_config, device, is_pin_memory)
@@ -42,16 +40,18 @@ class Hold(AdapterLogitsProcessor):
     def new_req_logits_processor(
         self, params: SamplingParams
     ) -> Callable[[list[int], torch.Tensor], torch.Tensor] | None:
-        if (asked := (params.extra_args or {}).get(KEY)) is None:
+        if (asked := held.read(params.extra_args)) is None:
             return None
-        name, parameters, end_id = asked
-        constraint: Constraint = getattr(constraints, name)(**parameters)
+        constraint, end_id = asked
+        if end_id >= len(self.tokenizer):  # an error here would end the engine
+            logger.warning("a request's end token %s is none of this model's: its answer is not held", end_id)
+            return None
         mask = self.masks.setdefault(end_id, TokenMask(self.tokenizer, end_id))
 
         def hold(output_ids: list[int], logits: torch.Tensor) -> torch.Tensor:
             allowed = list(mask.allowed(mask.text(output_ids, constraint), constraint))
-            held = torch.full_like(logits, -torch.inf)
-            held[allowed] = logits[allowed]
-            return held
+            left = torch.full_like(logits, -torch.inf)
+            left[allowed] = logits[allowed]
+            return left
 
         return hold

@@ -28,8 +28,9 @@ import random
 import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from rl_rerank.constraints import Score
 from rl_rerank.paradigms.answers import (
     NUMBER,
     find_answer,
@@ -70,6 +71,9 @@ class PointwiseGraded:
     think_open: bool = False
     """With reasoning: the chat template ends the prompt with `<think>`, so that answers begin inside the reasoning."""
 
+    constrained: bool = False
+    """Engines hold answers to a score, token by token. Not with reasoning."""
+
     name = "pointwise_graded"
     score_scale = "points"
 
@@ -85,6 +89,8 @@ class PointwiseGraded:
                 "pointwise_graded: rule=expected scores numbers right behind the prompt, where with reasoning=true the "
                 "reasoning stands; use rule=weighted, or reasoning=false"
             )
+        if self.constrained and self.reasoning:
+            raise ValueError("pointwise_graded: constrained=true holds the whole completion to a score: no reasoning")
 
     @property
     def prompts_per_query(self) -> int:
@@ -112,7 +118,8 @@ class PointwiseGraded:
         form = contract("Answer with the score only, like 7.", reasoning=self.reasoning)
         user = [*query(example), *passage(example.candidate(docid), "Passage:"), form]
         system = f"Score the passage's relevance to the query from 0 to {self.max_score}."
-        return question(example, docids, self.name, system, user)
+        asked = question(example, docids, self.name, system, user)
+        return replace(asked, constraint=Score(self.max_score)) if self.constrained else asked
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
         return [self.prompt(example, [docid]) for docid in training_window(example, self.documents, rng)]

@@ -8,10 +8,12 @@ summed exactly: nothing is sampled, and the gradient has no variance but that of
 by its standard deviation under p, which makes it what group-relative advantages tend to as the group grows.
 
 The policy is the model's, held to the answers: p(a) is the product over the decisions that lead to it (`actions`) of
-the softmax over that decision's options.
+the softmax over that decision's options. With `held=False` the softmax is over all tokens, and whatever else the model
+may write counts as one answer more, which earns what an empty completion does: that teaches the form as well.
 """
 
-# Shape legend: B prompts, A answers (padded), D decisions of all prompts, O options (padded), P decisions on a path.
+# Shape legend: B prompts, A answers (padded; not held: anything else comes first), D decisions of all prompts, O options
+# (padded), P decisions on a path.
 
 from __future__ import annotations
 
@@ -32,6 +34,9 @@ from rl_rerank.training.policy import Outcome
 from rl_rerank.training.questions import Question
 from rl_rerank.types import Completion, Prompt, Rollout
 
+RARE = 1e-6
+"""Of what is left for anything but the answers: no less counts, where rounding leaves nothing."""
+
 
 @dataclass(frozen=True)
 class ChoiceSettings:
@@ -40,6 +45,7 @@ class ChoiceSettings:
     temperature: float = 1.0
     scale: bool = False
     """Whether rewards are divided by their standard deviation under the policy."""
+    held: bool = True
     beta: float = 0.0
     entropy: float = 0.0
     permute_rewards: bool = False
@@ -104,20 +110,29 @@ class ChoiceObjective:
             "options": torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in options]),
             "is_option": torch.arange(width) < torch.tensor([len(ids) for ids in options]).unsqueeze(1),
             "paths": paths,
-            "mask": torch.arange(most) < counts.unsqueeze(1),
+            "is_answer": torch.arange(most) < counts.unsqueeze(1),
             "index": index,
         }
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
         """[B, A] log-probabilities of the answers; 0 where there is none."""
         logits = last_logits(model, batch, 1)[:, 0] / self.settings.temperature  # [D, V]
-        chosen = logits.gather(1, batch["options"]).masked_fill(~batch["is_option"], -torch.inf)
-        each = chosen.log_softmax(1).masked_fill(~batch["is_option"], 0.0)
-        flat = torch.cat([each.flatten(), each.new_zeros(1)])
-        return flat[batch["paths"]].sum(2)
+        if self.settings.held:
+            chosen = logits.gather(1, batch["options"]).masked_fill(~batch["is_option"], -torch.inf)
+            each = chosen.log_softmax(1)
+        else:
+            each = logits.log_softmax(1).gather(1, batch["options"])
+        flat = torch.cat([each.masked_fill(~batch["is_option"], 0.0).flatten(), each.new_zeros(1)])
+        answers = flat[batch["paths"]].sum(2)
+        if self.settings.held:
+            return answers
+        left = 1 - (answers.exp() * batch["is_answer"]).sum(1, keepdim=True)
+        return torch.cat([left.clamp(min=RARE).log(), answers], 1)
 
     def outcome(self, batch: Mapping[str, Any], policy: Tensor, reference: Tensor | None, step: int) -> Outcome:
-        own, mask = self.settings, batch["mask"]
+        own, mask = self.settings, batch["is_answer"]
+        if not own.held:
+            mask = torch.cat([mask.new_ones(len(mask), 1), mask], 1)
         scored = [self._rewards(number) for number in batch["index"]]
         rewards = torch.zeros_like(policy)
         for i, one in enumerate(scored):
@@ -144,19 +159,20 @@ class ChoiceObjective:
     def _decisions(self, number: int) -> Decisions:
         answers = self.paradigm.choices(self.questions[number].prompt)
         if answers not in self._decided:
-            self._decided[answers] = decisions(answers, self.renderer)
+            self._decided[answers] = decisions(answers, self.renderer, held=self.settings.held)
         return self._decided[answers]
 
     def _rewards(self, number: int) -> list[dict[str, float]]:
-        """What every term gives for every answer to a prompt."""
+        """What every term gives for every answer to a prompt, in the order of the policy."""
         question = self.questions[number]
         rollouts = self._rollouts(question.prompt)
         found = {term.name: evaluate(term, question.example, rollouts) for term in self.terms}
         return [{name: values[i].value for name, values in found.items()} for i in range(len(rollouts))]
 
     def _rollouts(self, prompt: Prompt) -> list[Rollout]:
-        """Every answer to a prompt."""
-        completions = [Completion(text) for text in self.paradigm.choices(prompt)]
+        """Every answer to a prompt, in the order of the policy."""
+        texts = self.paradigm.choices(prompt) if self.settings.held else ("", *self.paradigm.choices(prompt))
+        completions = [Completion(text) for text in texts]
         return [Rollout(prompt, c, self.paradigm.parse(prompt, c, strict=True)) for c in completions]
 
     def _learned(self, rewards: Tensor, batch: Mapping[str, Any]) -> Tensor:
@@ -165,7 +181,7 @@ class ChoiceObjective:
             return rewards
         learned = rewards.clone()
         for i, number in enumerate(batch["index"]):
-            count = int(batch["mask"][i].sum())
+            count = len(self._rollouts(self.questions[number].prompt))
             generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + number)
             learned[i, :count] = rewards[i, torch.randperm(count, generator=generator).to(rewards.device)]
         return learned

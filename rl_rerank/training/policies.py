@@ -69,6 +69,7 @@ def _choice(
     settings = ChoiceSettings(
         temperature=stage.temperature,
         scale=stage.scale_rewards == "group",
+        held=stage.held,
         beta=stage.beta,
         entropy=stage.entropy,
         permute_rewards=stage.permute_rewards,

@@ -34,6 +34,8 @@ class Close:
 
     def __call__(self, example, rollout):
         [docid] = rollout.prompt.docids
+        if not rollout.judgment.is_ok:
+            return -1.0
         return -abs(rollout.judgment.scores[docid] / 5 - example.qrels.get(docid, 0)) / 2
 
 
@@ -77,22 +79,25 @@ def test_decisions_part_where_answers_do(any_tokenizer):
 
 
 def log_prob(model, objective, number, text):
-    """Of an answer, held to the answers: token by token over what may come next."""
+    """Of an answer, token by token over what may come next."""
     renderer, prompt = objective.renderer, objective.questions[number]
     endings = [(*renderer.continuation_ids(t), renderer.end_id) for t in objective.paradigm.choices(prompt.prompt)]
     mine = (*renderer.continuation_ids(text), renderer.end_id)
     total = torch.zeros(())
     for length in range(len(mine)):
-        allowed = sorted({e[length] for e in endings if len(e) > length and e[:length] == mine[:length]})
-        logits = model(torch.tensor([[*prompt.token_ids, *mine[:length]]])).logits[0, -1, allowed]
-        total = total + logits.log_softmax(0)[allowed.index(mine[length])]
+        logits = model(torch.tensor([[*prompt.token_ids, *mine[:length]]])).logits[0, -1]
+        allowed = list(range(len(logits)))
+        if objective.settings.held:
+            allowed = sorted({e[length] for e in endings if len(e) > length and e[:length] == mine[:length]})
+        total = total + logits[allowed].log_softmax(0)[allowed.index(mine[length])]
     return total
 
 
+@pytest.mark.parametrize("held", [True, False])
 @pytest.mark.parametrize(("paradigm", "reward"), PARADIGMS)
-def test_the_gradient_is_that_of_the_sum_over_all_answers(tiny_model_dir, chatml_tokenizer, paradigm, reward):
+def test_the_gradient_is_that_of_the_sum_over_all_answers(tiny_model_dir, chatml_tokenizer, paradigm, reward, held):
     model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float64)
-    made = objective(chatml_tokenizer, paradigm, reward)
+    made = objective(chatml_tokenizer, paradigm, reward, held=held)
     batch = made.collate([{"index": 0}, {"index": 3}])
     # In float64 throughout, against which the trainer's float32 would be the larger error.
     policy = _in_double(made, model, batch)
@@ -104,14 +109,19 @@ def test_the_gradient_is_that_of_the_sum_over_all_answers(tiny_model_dir, chatml
     for row, number in enumerate((0, 3)):
         texts = made.paradigm.choices(made.questions[number].prompt)
         logs = torch.stack([log_prob(model, made, number, text) for text in texts])
-        assert torch.allclose(policy[row, : len(texts)], logs, atol=1e-9)
+        if not held:  # and anything else
+            assert 0.9 < 1 - logs.exp().sum().item() < 1
+            logs = torch.cat([(1 - logs.exp().sum()).log().reshape(1), logs])
+        assert torch.allclose(policy[row, : len(logs)], logs, atol=1e-9)
         assert logs.exp().sum().item() == pytest.approx(1)
-        rewards = torch.tensor([0.7 * r["r"] for r in made._rewards(number)])
+        rewards = torch.tensor([0.7 * r["r"] for r in made._rewards(number)], dtype=torch.float64)
         expected = expected - (logs.exp() * rewards).sum() / 2
     expected.backward()
+    # A random model hardly ever gives an answer by itself, so that its gradients are small.
+    largest = max(gradient.abs().max().item() for gradient in found.values())
+    assert largest > (1e-4 if held else 1e-12)
     for name, p in model.named_parameters():
-        assert (found[name] - p.grad).abs().max().item() < 1e-6, name
-    assert max(gradient.abs().max() for gradient in found.values()) > 1e-4
+        assert (found[name] - p.grad).abs().max().item() < 1e-6 * (1 if held else largest), name
 
 
 def _in_double(made, model, batch):
@@ -136,6 +146,18 @@ def test_the_loss_has_the_divergence_and_the_entropy_of_the_policy(chatml_tokeni
     assert {row["completion"] for row in found.rows} <= {"yes", "no"}
 
 
+def test_a_free_model_is_paid_for_the_form_too(chatml_tokenizer):
+    made = objective(chatml_tokenizer, Pointwise(), ExactMatch(), held=False, entropy=0.1)
+    number = next(n for n in range(6) if made._rewards(n)[1]["r"] == 1)
+    assert [row["r"] for row in made._rewards(number)] == [0.0, 1.0, 0.0]
+    policy = torch.tensor([[0.75, 0.2, 0.05]]).log().requires_grad_()
+    found = made.outcome(made.collate([{"index": number}]), policy, None, step=1)
+    assert found.metrics["reward"] == pytest.approx(0.7 * 0.2)
+    assert found.metrics["entropy"] == pytest.approx(0.68744, abs=1e-5)  # .75 log .75 + .2 log .2 + .05 log .05
+    assert found.loss.item() == pytest.approx(-0.068744, abs=1e-6)
+    assert [row["completion"] for row in found.rows] == [""]
+
+
 def test_scaled_rewards_are_those_of_an_endless_group(chatml_tokenizer):
     # p .25 for the right answer of weight .7: A = R - .175 over sqrt(.25 x .75) x .7 = .30311
     logits = torch.tensor([[0.0, torch.tensor(3.0).log().item()]], requires_grad=True)
@@ -158,7 +180,7 @@ def test_prompts_of_fewer_answers_are_not_changed_by_those_of_more(tiny_model_di
     alone = made.forward(model, made.collate([{"index": few}]))
     both = made.forward(model, made.collate([{"index": few}, {"index": many}]))
     assert torch.allclose(both[0, : counts[few]], alone[0], atol=1e-5)
-    assert made.collate([{"index": few}, {"index": many}])["mask"].sum(1).tolist() == [counts[few], counts[many]]
+    assert made.collate([{"index": few}, {"index": many}])["is_answer"].sum(1).tolist() == [counts[few], counts[many]]
 
 
 def test_what_a_choice_cannot_be_made_of_is_refused(chatml_tokenizer):
