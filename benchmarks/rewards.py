@@ -5,12 +5,12 @@
     python benchmarks/rewards.py [COMPLETIONS] [SECONDS_OF_A_STEP]
 
 All read the same answers about 20 passages, a quarter of them malformed, and give the same values, which is checked.
-Ours goes the way of training: the strict parser for each completion, as the engine gives it, then a group of 8 together. The obvious one does
-for each completion what ReasonRank's published reward does: a regular expression, a pytrec_eval evaluator for nDCG@10
-and recall@10, and the overlap by the package rbo. The lean one has a running overlap of 15 lines in its place.
-pytrec_eval's time depends on how Python hashes texts in a process, so each of five processes has its own seed. In each
-all take turns, the fastest of seven turns counts, and the table has the median of the five with the lowest and the
-highest.
+Ours goes the way of training: the strict parser for each completion, as the engine gives it, then a group of 8
+together. The obvious one does for each completion what ReasonRank's published reward does: a regular expression, a
+pytrec_eval evaluator for nDCG@10 and recall@10, and the overlap by the package rbo. The lean one has a running overlap
+of 15 lines in its place. pytrec_eval's time depends on how Python hashes texts in a process, so each of five processes
+has its own seed. In each all take turns, the fastest of seven turns counts, and the table has the median of the five
+with the lowest and the highest.
 
 Reasoning is of two lengths: about 700 tokens, as ReasonRank's (626 to 928 on the average by data set), and 200. With
 SECONDS_OF_A_STEP the share of such a GRPO step of 64 prompts x 8 completions is printed as well.

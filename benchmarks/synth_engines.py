@@ -3,10 +3,10 @@
 
     python benchmarks/synth_engines.py RUNS [FOLDER ...]
 
-Every recipe runs as `rl-rerank synth` on the embedded data and on each collection of FOLDER: with the labels as teacher
-on 200 queries, then with SmolLM2-135M on 10 queries of 10 candidates, by vLLM in this process and by vLLM's server, held
-to the asked form and free. Held answers cannot reason; nor do the free ones here, so that both are asked the same. What
-is finished in RUNS is not run again.
+Every recipe runs as `rl-rerank synth` on the embedded data and on each FOLDER's collection: with the labels as teacher
+on 200 queries, then with SmolLM2-135M on 10 queries of 10 candidates, by vLLM in this process and by vLLM's server,
+held to the asked form and free. Held answers cannot reason; nor do the free ones here, so that both are asked the same.
+What is finished in RUNS is not run again.
 """
 
 from __future__ import annotations
@@ -100,11 +100,19 @@ def server() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(base_model_dir(ModelConfig()))]
+    command = [
+        sys.executable,
+        "-m",
+        "vllm.entrypoints.openai.api_server",
+        "--model",
+        str(base_model_dir(ModelConfig())),
+    ]
     command += ["--served-model-name", "smollm2", "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
     command += ["--max-model-len", "4096", "--logits-processors", "rl_rerank.engines.vllm_mask:Hold"]
     quiet = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(command, env={**os.environ, **quiet}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env={**os.environ, **quiet}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
         while True:
             with socket.socket() as probe:

@@ -27,7 +27,9 @@ def test_what_cannot_become_a_permutation_does_not_continue(text):
 
 
 def test_a_score_is_whole_where_it_may_also_go_on():
-    found = {text for text in ("", *map(str, range(120)), "00", "01", "1.0", " 1", "\u0661") if Score(11).continues(text)}
+    found = {
+        text for text in ("", *map(str, range(120)), "00", "01", "1.0", " 1", "\u0661") if Score(11).continues(text)
+    }
     assert found == {"", *map(str, range(12))}
     assert Score(11).is_whole("1") and not Score(11).is_whole("")
 

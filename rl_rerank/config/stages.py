@@ -212,8 +212,8 @@ class GRPOStage(TrainingStage):
     entropy: float = 0.0
     """scores and choice: weight of a bonus on the entropy of orders or answers."""
     held: bool = True
-    """choice: the model can give the answers only. false: it may write anything, and what is not an answer earns what an
-    empty completion does; teaches the form as well, by a forward for every token of an answer."""
+    """choice: the model can give the answers only. false: it may write anything, and what is not an answer earns what
+    an empty completion does; teaches the form as well, by a forward for every token of an answer."""
     list_size: int | None = None
     """scores: documents of a list, as in sft."""
     estimator: str = "group"

@@ -39,7 +39,9 @@ def read(extra_args: Mapping[str, Any] | None) -> tuple[Constraint, int] | None:
     name, *numbers = asked if isinstance(asked, list) and asked else [None]
     form = FORMS.get(name) if isinstance(name, str) else None
     if form is None or len(numbers) != 1 + len(dataclasses.fields(form)):
-        raise ValueError(f"{KEY} must be a list of a form's name ({', '.join(FORMS)}), a token and its numbers: {asked!r}")
+        raise ValueError(
+            f"{KEY} must be a list of a form's name ({', '.join(FORMS)}), a token and its numbers: {asked!r}"
+        )
     if not all(type(number) is int and number >= 0 for number in numbers) or max(numbers[1:]) > MOST or numbers[1] < 1:
         raise ValueError(f"{KEY}: numbers must be whole and from 1 to {MOST}, and the token 0 or more; got {asked!r}")
     return form(*numbers[1:]), numbers[0]

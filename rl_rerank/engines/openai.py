@@ -2,9 +2,9 @@
 
 Prompts go out as messages, which the server puts into its model's template. Where the model's tokenizer is given they
 go out as token ids, so that they are the same as everywhere else; a vLLM server then also returns tokens with their
-log-probabilities, and those of given tokens, and one that was started with `--logits-processors
-rl_rerank.engines.vllm_mask:Hold` holds answers to a form. Log-probabilities that a server returns for its likeliest tokens are not
-used for scores: a token that is not among them has none.
+log-probabilities, and those of given tokens. One that was started with `--logits-processors
+rl_rerank.engines.vllm_mask:Hold` holds answers to a form, which is found out by having it hold one. Log-probabilities
+that a server returns for its likeliest tokens are not used for scores: a token that is not among them has none.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rl_rerank.types import Completion, Constraint, Prompt, Sampling
 TEMPLATE_TOKENS = 64
 """At most so many tokens around the messages, for the cap on cost."""
 PROBED = "[1] > [2] > [3]."
-"""As long as an answer that shows whether a server holds answers to a form, and its end; at most a token a character."""
+"""As long as an answer that shows whether a server holds answers to a form, with its end: a token a character."""
 VLLM_SAMPLING = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """What vLLM would otherwise take from the model's own sampling defaults."""
 VLLM_TOKENS = {
@@ -153,9 +153,7 @@ class OpenAIEngine:
             return False
         return form.is_whole(found[0].text)
 
-    def _request(
-        self, asked: Any, sampling: Sampling, seed: int, constraint: Constraint | None
-    ) -> Request[Completion]:
+    def _request(self, asked: Any, sampling: Sampling, seed: int, constraint: Constraint | None) -> Request[Completion]:
         body: dict[str, Any] = {"model": self.args.model, "temperature": sampling.temperature}
         if sampling.temperature > 0:
             body |= {"seed": seed % 2**31, "top_p": sampling.top_p}

@@ -1,7 +1,7 @@
 """Constraints inside vLLM: a logits processor that the engine builds in its own process.
 
-A server of one's own has it by `vllm serve MODEL --logits-processors rl_rerank.engines.vllm_mask:Hold`, with this package
-installed beside it.
+A server has it by `vllm serve MODEL --logits-processors rl_rerank.engines.vllm_mask:Hold`, with this package installed
+beside it.
 """
 
 from __future__ import annotations

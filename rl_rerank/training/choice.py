@@ -12,8 +12,8 @@ the softmax over that decision's options. With `held=False` the softmax is over 
 may write counts as one answer more, which earns what an empty completion does: that teaches the form as well.
 """
 
-# Shape legend: B prompts, A answers (padded; not held: anything else comes first), D decisions of all prompts, O options
-# (padded), P decisions on a path.
+# Shape legend: B prompts, A answers (padded; not held: anything else comes first), D decisions of all prompts,
+# O options (padded), P decisions on a path.
 
 from __future__ import annotations
 
