@@ -36,7 +36,8 @@ def read(extra_args: Mapping[str, Any] | None) -> tuple[Constraint, int] | None:
     asked = (extra_args or {}).get(KEY)
     if asked is None:
         return None
-    name, *numbers = asked if isinstance(asked, list) and asked else [None]
+    values: list[Any] = asked if isinstance(asked, list) and asked else [None]
+    name, numbers = values[0], values[1:]
     form = FORMS.get(name) if isinstance(name, str) else None
     if form is None or len(numbers) != 1 + len(dataclasses.fields(form)):
         raise ValueError(
