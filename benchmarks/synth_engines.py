@@ -109,7 +109,14 @@ def server() -> Iterator[str]:
         str(base_model_dir(ModelConfig())),
     ]
     command += ["--served-model-name", "smollm2", "--host", "127.0.0.1", "--port", str(port), "--dtype", "float32"]
-    command += ["--enforce-eager", "--max-model-len", "4096", "--logits-processors", "rl_rerank.engines.vllm_mask:Hold"]
+    command += [
+        "--enforce-eager",
+        "--no-enable-chunked-prefill",
+        "--max-model-len",
+        "4096",
+        "--logits-processors",
+        "rl_rerank.engines.vllm_mask:Hold",
+    ]
     quiet = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(
         command, env={**os.environ, **quiet}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -56,6 +56,8 @@ class VLLMEngine:
         defaults: dict[str, Any] = {
             "max_model_len": min(wanted, getattr(config.get_text_config(), "max_position_embeddings", wanted)),
             "enforce_eager": not torch.cuda.is_available(),
+            # A prompt that is cut in two is an error where samples are seeded and the generator is the CPU's.
+            "enable_chunked_prefill": torch.cuda.is_available(),
             "enable_prefix_caching": True,
             "seed": 0,
         }
