@@ -4,9 +4,9 @@
     python benchmarks/synth_engines.py RUNS [FOLDER ...]
 
 Every recipe runs as `rl-rerank synth` on the embedded data and on each FOLDER's collection: with the labels as teacher
-on 200 queries, then with SmolLM2-135M on 10 queries of 10 candidates, by vLLM in this process and by vLLM's server,
-held to the asked form and free. Held answers cannot reason; nor do the free ones here, so that both are asked the same.
-What is finished in RUNS is not run again.
+on 200 queries, then with SmolLM2-135M on 10 queries of 10 candidates of 64 tokens, by vLLM in this process and by
+vLLM's server, held to the asked form, and by the server free. Held answers cannot reason; nor do the free ones here, so
+that both are asked the same. What is finished in RUNS is not run again.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ ASKED: Mapping[str, Sequence[str]] = {
 }
 """The paradigms that the teacher is asked in."""
 SHORT = ("model.max_passage_tokens=64", "model.max_prompt_tokens=2048", "data.train_queries=10")
-TEACHERS = ("labels", "vllm held", "vllm free", "server held", "server free")
+TEACHERS = ("labels", "vllm held", "server held", "server free")
 
 
 def settings(recipe: str, teacher: str, url: str) -> list[str]:
