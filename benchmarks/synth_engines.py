@@ -87,8 +87,8 @@ def synth(folder: Path, recipe: str, data: Sequence[str], given: Sequence[str]) 
 
 def row(recipe: str, data: str, teacher: str, summary: Mapping[str, Any]) -> str:
     """A line of the table."""
-    steps = summary["steps"].values()
-    prompts, malformed = (sum(step.get(name, 0) for step in steps) for name in ("prompts", "malformed"))
+    asking = [step for step in summary["steps"].values() if "prompts" in step]
+    prompts, malformed = (sum(step[name] for step in asking) for name in ("prompts", "malformed"))
     parsed = f"{prompts - malformed} ({1 - malformed / prompts:.0%})" if prompts else "none asked"
     entered = next(iter(summary["steps"].values()))["in"]
     cells = [recipe, data, teacher, entered, summary["examples"], prompts or "", parsed]

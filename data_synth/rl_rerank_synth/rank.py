@@ -18,7 +18,8 @@ class Rank:
     """Asks whatever a paradigm's strategy asks, over the candidates in a seeded random order.
 
     Answers are read leniently, as when reranking; what cannot be used is counted as `fallbacks`, and so are all that
-    are not well formed as `malformed`. The answers are kept with the example, for SFT rows.
+    are not well formed as `malformed`. The answers are kept with the example, for SFT rows. An example is dropped, and
+    counted as `unusable`, where hardly anything of its order is the teacher's.
     """
 
     paradigm: str = "listwise"
@@ -30,6 +31,8 @@ class Rank:
     temperature: float = 0.0
     retries: int = 0
     """How often a prompt is asked again whose answer cannot be used."""
+    max_fallbacks: float = 0.5
+    """The share of an example's prompts whose answers cannot be used, above which it is dropped."""
 
     ranks = True
 
@@ -39,6 +42,8 @@ class Rank:
                 f"rank: samples must be at least 1, and several need a temperature above 0, or they are all the same; "
                 f"got samples={self.samples}, temperature={self.temperature}"
             )
+        if not 0 <= self.max_fallbacks <= 1:
+            raise ValueError(f"rank: max_fallbacks is a share from 0 to 1; got {self.max_fallbacks}")
 
     @property
     def answers(self) -> str:
@@ -68,6 +73,9 @@ class Rank:
             context.counts["prompts"] += ranking.num_prompts
             context.counts["malformed"] += ranking.num_malformed
             context.counts["fallbacks"] += ranking.num_fallbacks
+            if ranking.num_fallbacks > self.max_fallbacks * ranking.num_prompts:
+                context.counts["unusable"] += 1
+                continue
             written = [r for r in asked[example.qid] if r.completion.continuations is None]
             outputs = [output(rollout, self.paradigm, who) for rollout in written]
             yield ranked(example, ranking, outputs, context.name, said, scored=scored)

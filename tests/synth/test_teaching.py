@@ -75,6 +75,20 @@ def test_the_labels_order_becomes_gold_with_the_answers_and_where_they_are_from(
     assert scored.scores == {"a": 0.0, "b": 10.0, "c": 5.0} and len(scored.teachers) == 3
 
 
+@pytest.mark.parametrize(("max_fallbacks", "kept"), [(None, ["half"]), (1.0, ["half", "none"]), (0.0, [])])
+def test_an_order_that_is_hardly_the_teachers_is_dropped_and_counted(max_fallbacks, kept):
+    def answer(prompt: Prompt) -> str:
+        return "10" if prompt.qid == "half" and prompt.docids[0] in "ab" else "I cannot say."
+
+    params = {} if max_fallbacks is None else {"max_fallbacks": max_fallbacks}
+    grades = {"a": 0, "b": 1, "c": 0, "d": 0}
+    given = [example("half", grades), example("none", grades)]
+    asked = {"paradigm": "pointwise_graded", **params}
+    made, counts = apply(given, "rank", engine=Scripted(answer), synth_stage=stage(teacher="model"), **asked)
+    assert [one.qid for one in made] == kept
+    assert counts["unusable"] == 2 - len(kept) and counts["fallbacks"] == 6
+
+
 def test_a_whole_lists_labels_are_exact_without_noise_only_when_every_rank_is_settled():
     assert tau(labelled(0.0, "settled", 3)) == 1.0
     assert tau(labelled(0.0, "listwise", 3)) < 0.9
