@@ -105,12 +105,15 @@ class ChoiceObjective:
                     paths[i, j, step] = (first + decision) * width + option
             first += len(one.options)
         counts = torch.tensor([len(one.paths) for one in made])
+        mask = torch.arange(most) < counts.unsqueeze(1)
+        if not self.settings.held:
+            mask = torch.cat([mask.new_ones(len(made), 1), mask], 1)
         return {
             **left_padded(inputs, self.pad_id),
             "options": torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in options]),
             "is_option": torch.arange(width) < torch.tensor([len(ids) for ids in options]).unsqueeze(1),
             "paths": paths,
-            "is_answer": torch.arange(most) < counts.unsqueeze(1),
+            "mask": mask,
             "index": index,
         }
 
@@ -126,13 +129,11 @@ class ChoiceObjective:
         answers = flat[batch["paths"]].sum(2)
         if self.settings.held:
             return answers
-        left = 1 - (answers.exp() * batch["is_answer"]).sum(1, keepdim=True)
+        left = 1 - (answers.exp() * batch["mask"][:, 1:]).sum(1, keepdim=True)
         return torch.cat([left.clamp(min=RARE).log(), answers], 1)
 
     def outcome(self, batch: Mapping[str, Any], policy: Tensor, reference: Tensor | None, step: int) -> Outcome:
-        own, mask = self.settings, batch["is_answer"]
-        if not own.held:
-            mask = torch.cat([mask.new_ones(len(mask), 1), mask], 1)
+        own, mask = self.settings, batch["mask"]
         scored = [self._rewards(number) for number in batch["index"]]
         rewards = torch.zeros_like(policy)
         for i, one in enumerate(scored):
@@ -181,7 +182,7 @@ class ChoiceObjective:
             return rewards
         learned = rewards.clone()
         for i, number in enumerate(batch["index"]):
-            count = len(self._rollouts(self.questions[number].prompt))
+            count = int(batch["mask"][i].sum())
             generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + number)
             learned[i, :count] = rewards[i, torch.randperm(count, generator=generator).to(rewards.device)]
         return learned

@@ -180,7 +180,7 @@ def test_prompts_of_fewer_answers_are_not_changed_by_those_of_more(tiny_model_di
     alone = made.forward(model, made.collate([{"index": few}]))
     both = made.forward(model, made.collate([{"index": few}, {"index": many}]))
     assert torch.allclose(both[0, : counts[few]], alone[0], atol=1e-5)
-    assert made.collate([{"index": few}, {"index": many}])["is_answer"].sum(1).tolist() == [counts[few], counts[many]]
+    assert made.collate([{"index": few}, {"index": many}])["mask"].sum(1).tolist() == [counts[few], counts[many]]
 
 
 def test_what_a_choice_cannot_be_made_of_is_refused(chatml_tokenizer):
