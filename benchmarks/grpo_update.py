@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
 import tempfile
 import time
@@ -135,7 +136,11 @@ def flop_floor(config: Any, prompt: int, completion: int, generations: int) -> f
 
 
 def peak(given: argparse.Namespace, side: str) -> int:
-    """Bytes of a step above the level before it, in a process of its own."""
+    """Bytes of a step above the level before it, in a process of its own.
+
+    That process returns freed blocks to the system at once, which makes it slow, and its peak that of what is in use.
+    """
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = "1000000"  # of glibc, for processes that start from now on
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_peak, args=(given, side, sender))
@@ -150,6 +155,7 @@ def _peak(given: argparse.Namespace, side: str, sender: Any) -> None:
         group = Group(given, folder)
         assert group.model is not None
         for parameter in group.model.parameters():
+            parameter.data = parameter.detach().clone()  # what is read from a file on first use would seem the step's
             parameter.grad = torch.zeros_like(parameter)
         before = _memory(reset=True)
         group.step(getattr(group, side))

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from rl_rerank.training import shared_attention
 from rl_rerank.training.shared_attention import Shared
+from rl_rerank.training.token_log_probs import token_log_probs
 
 SEEN_RIGHT = {"full_attention", "sliding_attention"}
 """Types of layers that `shared_attention` knows."""
@@ -83,16 +84,15 @@ def shared_log_probs(
         use_cache=False,
         shared=Shared(tuple(prefixes.tolist()), num_generations),
     )
-    logits = outputs.logits.view(groups * num_generations, length, -1).float()  # [B, C, V]
-    if temperature != 1.0:
-        logits = logits / temperature
-    log_normaliser = torch.logsumexp(logits, dim=-1)
-    log_probs = logits.gather(-1, completion_ids.unsqueeze(-1)).squeeze(-1) - log_normaliser
-    entropy = None
-    if with_entropy:
-        with torch.no_grad():
-            probs = torch.softmax(logits, dim=-1)
-            entropy = _pad((log_normaliser - (probs * logits).sum(-1)) * completion_mask, total)
+    log_probs, entropy = token_log_probs(
+        outputs.logits.view(groups * num_generations * length, -1),
+        completion_ids.flatten(),
+        temperature=temperature,
+        with_entropy=with_entropy,
+    )
+    log_probs = log_probs.view(completion_ids.shape)
+    if entropy is not None:
+        entropy = _pad(entropy.view(completion_ids.shape) * completion_mask, total)
     return _pad(log_probs * completion_mask, total), entropy
 
 
