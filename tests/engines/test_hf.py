@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, FalconMambaConfig, MistralConfig
 
 from rl_rerank.engines.decode import completion, stop_ids
 from rl_rerank.engines.hf import HFEngine, _batches, _Draw
 from rl_rerank.rendering import Renderer
 from rl_rerank.types import Message, Prompt, Sampling, Segment
 
+SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 QUESTIONS = ["Is the passage relevant?", "Answer yes or no.", "Rank the passages by relevance to the query. " * 4, "no"]
 
 
@@ -101,6 +103,42 @@ def test_samples_carry_their_log_probabilities_and_do_not_depend_on_the_batch(en
             assert a.token_ids == b.token_ids
             # The model's own log-probabilities, not those after the temperature.
             assert a.logprobs == pytest.approx(logprobs(engine, prompt, a.token_ids), abs=1e-4)
+
+
+def test_a_prompt_is_computed_once_for_all_its_samples(engine):
+    shapes = []
+    layer = engine.model.get_input_embeddings()
+    hook = layer.register_forward_hook(lambda module, inputs, output: shapes.append(tuple(inputs[0].shape)))
+    try:
+        engine.generate(PROMPTS[:2], Sampling(3, temperature=1.0, num_generations=4))
+    finally:
+        hook.remove()
+    longest = max(len(engine.asked(prompt)) for prompt in PROMPTS[:2])
+    assert shapes[:2] == [(2, longest - 1), (8, 1)]
+
+
+@pytest.mark.parametrize(
+    ("config", "shares"),
+    [
+        (
+            MistralConfig(**SIZES, num_attention_heads=4, num_key_value_heads=2, sliding_window=6),
+            True,
+        ),
+        (FalconMambaConfig(**SIZES, state_size=4), False),
+    ],
+    ids=["sliding window", "state"],
+)
+def test_other_models_sample_alike_with_and_without_sharing(renderer, config, shares):
+    torch.manual_seed(0)
+    config.vocab_size = len(renderer.tokenizer)
+    model = AutoModelForCausalLM.from_config(config)
+    engine, alone = HFEngine(model, renderer), HFEngine(model, renderer, batch_tokens=1)
+    sampling = Sampling(5, temperature=1.0, num_generations=3, seed=3)
+    for row, other in zip(engine.generate(PROMPTS, sampling), alone.generate(PROMPTS, sampling), strict=True):
+        assert [c.token_ids for c in row] == [c.token_ids for c in other]
+        for a, b in zip(row, other, strict=True):
+            assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
+    assert engine.can_share == shares
 
 
 def test_greedy_answers_carry_their_log_probabilities(engine):
