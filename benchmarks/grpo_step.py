@@ -13,7 +13,9 @@ a process of its own, in turn:
 
 All have the same model, prompts, rewards, micro-batches, checkpointing and lengths. The first step of a process warms
 up; the others' median counts, and of the rounds their median again. Beside the ratios stand the mean tokens of a
-completion, which should not differ: a side that samples shorter ones does less.
+completion, and the share of groups whose rewards are all equal. Neither should differ: shorter completions are less
+work, and ours does not compute the update of such a group at all. An untrained model, whose answers are all malformed,
+would have no others; `Chance` gives it rewards that differ, like those of a model that can answer.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import multiprocessing
 import statistics
 import tempfile
 import time
+import zlib
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -52,21 +55,29 @@ from rl_rerank.training.grpo import RankingGRPOTrainer
 from rl_rerank.training.interop import as_trl
 from rl_rerank.training.questions import Question, questions
 from rl_rerank.training.task import Task
+from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.format import Format
 from rl_rerank_rewards.ndcg import NDCG
 
-Measured = tuple[list[float], list[float], list[dict[str, float]]]
-"""Seconds of steps, mean lengths of completions, and phases where they are known."""
+Measured = tuple[list[float], list[dict[str, float]]]
+"""Seconds of steps, and what was logged of each."""
+LOGGED = {"completions/mean_length": "tokens of a completion", "frac_reward_zero_std": "groups of equal rewards"}
 SIDES = ("ours", "ours_vllm", "trl", "trl_vllm")
 
 
+class Chance:
+    """A number that depends on the text of an answer alone."""
+
+    def __call__(self, example: RankingExample, rollout: Rollout) -> float:
+        return zlib.crc32(rollout.completion.text.encode()) / 2**32
+
+
 class Clock(TrainerCallback):
-    """Seconds of each step, and the mean length of its completions."""
+    """Seconds of each step, and what it logged."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
-        self.lengths: list[float] = []
-        self.phases: list[dict[str, float]] = []
+        self.logged: list[dict[str, float]] = []
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -87,8 +98,7 @@ class Clock(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         if logs and "completions/mean_length" in logs:
-            self.lengths.append(logs["completions/mean_length"])
-            self.phases.append({name: value for name, value in logs.items() if name.startswith("time/")})
+            self.logged.append({name: v for name, v in logs.items() if name.startswith("time/") or name in LOGGED})
 
 
 def arguments(given: argparse.Namespace, folder: str, *, use_vllm: bool, completion_tokens: int) -> GRPOConfig:
@@ -130,7 +140,10 @@ def build(given: argparse.Namespace, side: str, store: Path, folder: str) -> GRP
     config = ModelConfig(path=given.model, max_prompt_tokens=given.max_prompt_tokens)
     path = base_model_dir(config)
     examples = list(prepare(data_config(given), store).examples("train"))
-    paradigm, terms = Listwise(window=given.passages), [Term("ndcg", NDCG()), Term("format", Format())]
+    paradigm, terms = (
+        Listwise(window=given.passages),
+        [Term("ndcg", NDCG()), Term("format", Format()), Term("chance", Chance())],
+    )
     count = given.prompts * (1 + given.steps)
     render = renderer(config, path)
     asked = questions(examples, paradigm, render, count=count, seed=1)
@@ -174,13 +187,11 @@ def run(given: argparse.Namespace, side: str, store: Path, sender: Any) -> None:
         trainer.add_callback(clock)
         torch.manual_seed(0)
         trainer.train()
-        sender.send((clock.seconds[1:], clock.lengths[1:], clock.phases[1:]))
+        sender.send((clock.seconds[1:], clock.logged[1:]))
 
 
-def measured(
-    given: argparse.Namespace, side: str, store: Path
-) -> tuple[list[float], list[float], list[dict[str, float]]]:
-    """Seconds of steps, mean lengths of completions, and phases where they are known."""
+def measured(given: argparse.Namespace, side: str, store: Path) -> Measured:
+    """In a process of its own."""
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=run, args=(given, side, store, sender))
@@ -208,25 +219,25 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     seconds: dict[str, list[float]] = {side: [] for side in given.sides}
-    lengths: dict[str, list[float]] = {side: [] for side in given.sides}
-    phases: dict[str, list[dict[str, float]]] = {side: [] for side in given.sides}
+    logged: dict[str, list[dict[str, float]]] = {side: [] for side in given.sides}
     with tempfile.TemporaryDirectory() as folder:
         store = Path(folder) / "data"
         prepare(data_config(given), store)
         for side in given.sides * given.rounds:
-            steps, tokens, parts = measured(given, side, store)
+            steps, rows = measured(given, side, store)
             seconds[side].append(statistics.median(steps))
-            lengths[side] += tokens
-            phases[side] += parts
+            logged[side] += rows
     middle = {side: statistics.median(values) for side, values in seconds.items()}
     found = {
         **{name: value for name, value in vars(given).items() if name != "output"},
         "seconds": seconds,
-        "mean_length": {side: statistics.mean(values) for side, values in lengths.items()},
+        **{
+            text: {side: statistics.mean(row[name] for row in rows) for side, rows in logged.items()}
+            for name, text in LOGGED.items()
+        },
         "phases": {
-            side: {name: statistics.median(row[name] for row in rows) for name in rows[0]}
-            for side, rows in phases.items()
-            if rows and rows[0]
+            side: {name: statistics.median(row[name] for row in rows) for name in rows[0] if name not in LOGGED}
+            for side, rows in logged.items()
         },
         "ratio": {
             f"{theirs}/{ours}": middle[theirs] / middle[ours]
