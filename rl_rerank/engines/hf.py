@@ -6,6 +6,7 @@ Shapes: B rows of a batch, L padded length, E endings, K tokens of the longest o
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
-    Cache,
     GenerationConfig,
     LogitsProcessor,
     LogitsProcessorList,
@@ -21,17 +21,14 @@ from transformers import (
     TemperatureLogitsWarper,
     TopPLogitsWarper,
 )
-from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from rl_rerank.engines.base import NO_USAGE, Capability, Sink
 from rl_rerank.engines.checkpoint import load_model
 from rl_rerank.engines.decode import completion, draws, stop_ids
 from rl_rerank.engines.mask import TokenMask
+from rl_rerank.engines.prefill import prefilled
 from rl_rerank.rendering import Renderer
 from rl_rerank.types import Completion, Constraint, Prompt, Sampling
-
-SHAREABLE = (DynamicLayer, DynamicSlidingWindowLayer)
-"""Layers of a cache that hold keys and values only."""
 
 
 class HFEngine:
@@ -71,8 +68,6 @@ class HFEngine:
         pad = renderer.tokenizer.pad_token_id
         self.pad_id: int = renderer.end_id if pad is None else pad
         self.mask = TokenMask(renderer.tokenizer, renderer.end_id)
-        self.can_share = True
-        """Whether what the model keeps of a prompt can be copied for further samples; found out on the first."""
 
     def asked(self, prompt: Prompt) -> tuple[int, ...]:
         """The prompt's token ids."""
@@ -143,11 +138,16 @@ class HFEngine:
         input_ids, attention_mask, position_ids = self._pad(rows)
         hold = _Hold(self.mask, constraints, input_ids.shape[1]) if any(constraints) else None
         choose = _Draw(hold, sampling, seeds) if sampling.temperature > 0 else _Choose(hold)
+        firsts = [i for i, ids in enumerate(rows) if i == 0 or ids != rows[i - 1]]
+        cache = None
+        if len(firsts) < len(rows):
+            prompts = (input_ids[firsts], attention_mask[firsts], position_ids[firsts])
+            cache = prefilled(self.model, *prompts, [bisect_right(firsts, i) - 1 for i in range(len(rows))])
         output = self.model.generate(  # pyright: ignore[reportCallIssue]
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=self._prefilled(rows, input_ids, attention_mask, position_ids),
+            past_key_values=cache,
             generation_config=GenerationConfig(
                 max_new_tokens=sampling.max_tokens,
                 do_sample=False,
@@ -162,32 +162,6 @@ class HFEngine:
             completion(ids, self.stop_ids, self.renderer.tokenizer, values)
             for ids, values in zip(answers, logprobs, strict=True)
         ]
-
-    def _prefilled(
-        self, rows: Sequence[tuple[int, ...]], input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor
-    ) -> Cache | None:
-        """What the model keeps of all tokens but the last, a prompt that stands in several rows computed once.
-
-        None where no prompt does, and for models with a state that cannot be copied from row to row.
-        """
-        firsts = [i for i, ids in enumerate(rows) if i == 0 or ids != rows[i - 1]]
-        if len(firsts) == len(rows) or input_ids.shape[1] == 1 or not self.can_share:
-            return None
-        output = self.model(
-            input_ids=input_ids[firsts, :-1],
-            attention_mask=attention_mask[firsts, :-1],
-            position_ids=position_ids[firsts, :-1],
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        cache = getattr(output, "past_key_values", None)
-        self.can_share = isinstance(cache, Cache) and all(type(layer) in SHAREABLE for layer in cache.layers)
-        if not self.can_share:
-            return None
-        which = torch.zeros(len(rows), dtype=torch.long, device=input_ids.device)
-        which[firsts[1:]] = 1
-        cache.batch_select_indices(which.cumsum(0))
-        return cache
 
     def _score_batch(self, rows: Sequence[Sequence[int]], endings: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probability of every ending behind every row, which is computed once for all its endings."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
+
+from rl_rerank.engines.prefill import prefilled
 
 
 @torch.no_grad()
@@ -21,8 +22,6 @@ def sample_groups(
 ) -> list[list[int]]:
     """`num_generations` completions of each prompt, a prompt's completions adjacent.
 
-    The prompts are computed once; their key-value cache is then repeated for the group.
-
     Args:
         prompts: token ids, one entry a group.
 
@@ -36,23 +35,13 @@ def sample_groups(
     for row, prompt in enumerate(prompts):
         ids[row, width - len(prompt) :] = torch.tensor(prompt, device=device)
         mask[row, width - len(prompt) :] = 1
-    inputs: dict[str, Any] = {}
-    if width > 1:
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        cache = model(
-            input_ids=ids[:, :-1],
-            attention_mask=mask[:, :-1],
-            position_ids=positions[:, :-1],
-            use_cache=True,
-            logits_to_keep=1,
-        ).past_key_values
-        cache.batch_repeat_interleave(num_generations)
-        inputs["past_key_values"] = cache
+    rows = torch.arange(len(prompts)).repeat_interleave(num_generations).tolist()
+    cache = prefilled(model, ids, mask, (mask.cumsum(1) - 1).clamp(min=0), rows)
     output = model.generate(  # pyright: ignore[reportCallIssue]
-        input_ids=ids.repeat_interleave(num_generations, dim=0),
-        attention_mask=mask.repeat_interleave(num_generations, dim=0),
+        input_ids=ids[rows],
+        attention_mask=mask[rows],
+        past_key_values=cache,
         generation_config=generation_config,
-        **inputs,
     )
     return [_until_end(row, end_ids) for row in output[:, width:].tolist()]  # pyright: ignore[reportIndexIssue]
 

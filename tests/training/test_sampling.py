@@ -1,3 +1,4 @@
+import pytest
 import torch
 from test_prefix import tiny
 from transformers import GenerationConfig
@@ -11,8 +12,9 @@ def config(**settings):
     return GenerationConfig(max_new_tokens=6, pad_token_id=0, eos_token_id=96, **settings)
 
 
-def test_greedy_completions_equal_those_of_each_prompt_alone():
-    model = tiny("llama").eval()
+@pytest.mark.parametrize("kind", ["llama", "mistral", "gemma3"])
+def test_greedy_completions_equal_those_of_each_prompt_alone(kind):
+    model = tiny(kind).eval()
     groups = sample_groups(
         model, PROMPTS, num_generations=2, generation_config=config(do_sample=False), pad_id=0, end_ids=[96]
     )

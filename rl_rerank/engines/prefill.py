@@ -1,0 +1,44 @@
+"""A prompt is computed once, however many answers are sampled behind it.
+
+Shapes: P prompts, B rows, L padded length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from transformers import Cache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+SHAREABLE = (DynamicLayer, DynamicSlidingWindowLayer)
+"""Layers of a cache that hold keys and values only."""
+
+
+def prefilled(
+    model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, rows: Sequence[int]
+) -> Cache | None:
+    """What `model.generate` needs to begin at the last tokens of its prompts.
+
+    Args:
+        input_ids: (P, L) left-padded, as are attention_mask and position_ids.
+        rows: the number of its prompt for each of B rows.
+
+    Returns:
+        The cache of B rows; None for prompts of one token, and for models with a state that cannot be copied from row
+        to row, for which it saves nothing.
+    """
+    if input_ids.shape[1] == 1:
+        return None
+    output = model(
+        input_ids=input_ids[:, :-1],
+        attention_mask=attention_mask[:, :-1],
+        position_ids=position_ids[:, :-1],
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    cache = getattr(output, "past_key_values", None)
+    if not isinstance(cache, Cache) or any(type(layer) not in SHAREABLE for layer in cache.layers):
+        return None
+    cache.batch_select_indices(input_ids.new_tensor(rows))
+    return cache
