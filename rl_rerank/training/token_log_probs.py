@@ -63,11 +63,13 @@ class _TokenLogProbs(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, grad: Tensor, _: Tensor
+    ) -> tuple[Tensor, None, None, None]:
         """(indicator of the token - probability) / temperature, times what comes in."""
         logits, tokens, log_normaliser = ctx.saved_tensors
         result = torch.empty_like(logits)
-        scaled = grad_outputs[0] / ctx.temperature  # [N]
+        scaled = grad / ctx.temperature  # [N]
         sizes = [len(rows) for rows in _split(logits)]
         parts = zip(
             result.split(sizes),

@@ -234,8 +234,8 @@ def test_a_run_that_was_cut_goes_on_exactly(tiny_model_dir, chatml_tokenizer, tm
 
 @pytest.mark.parametrize("estimator", ["group", "moves"])
 def test_the_reward_rises(tiny_model_dir, chatml_tokenizer, tmp_path, estimator):
-    made = objective(chatml_tokenizer, count=60, num_generations=16, estimator=estimator)
-    run = trainer(made, tiny_model_dir, tmp_path, steps=30, save_strategy="no")
+    made = objective(chatml_tokenizer, count=120, num_generations=16, estimator=estimator)
+    run = trainer(made, tiny_model_dir, tmp_path, steps=60, save_strategy="no")
     run.train()
     rewards = [row["reward"] for row in run.state.log_history if "reward" in row]
-    assert sum(rewards[-6:]) / 6 > sum(rewards[:6]) / 6 + 0.05
+    assert sum(rewards[-20:]) / 20 > sum(rewards[:10]) / 10 + 0.05
