@@ -140,10 +140,8 @@ def build(given: argparse.Namespace, side: str, store: Path, folder: str) -> GRP
     config = ModelConfig(path=given.model, max_prompt_tokens=given.max_prompt_tokens)
     path = base_model_dir(config)
     examples = list(prepare(data_config(given), store).examples("train"))
-    paradigm, terms = (
-        Listwise(window=given.passages),
-        [Term("ndcg", NDCG()), Term("format", Format()), Term("chance", Chance())],
-    )
+    paradigm = Listwise(window=given.passages)
+    terms = [Term("ndcg", NDCG()), Term("format", Format()), Term("chance", Chance())]
     count = given.prompts * (1 + given.steps)
     render = renderer(config, path)
     asked = questions(examples, paradigm, render, count=count, seed=1)
