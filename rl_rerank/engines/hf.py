@@ -6,7 +6,6 @@ Shapes: B rows of a batch, L padded length, E endings, K tokens of the longest o
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -138,11 +137,10 @@ class HFEngine:
         input_ids, attention_mask, position_ids = self._pad(rows)
         hold = _Hold(self.mask, constraints, input_ids.shape[1]) if any(constraints) else None
         choose = _Draw(hold, sampling, seeds) if sampling.temperature > 0 else _Choose(hold)
-        firsts = [i for i, ids in enumerate(rows) if i == 0 or ids != rows[i - 1]]
+        distinct = {ids: number for number, ids in enumerate(dict.fromkeys(rows))}
         cache = None
-        if len(firsts) < len(rows):
-            prompts = (input_ids[firsts], attention_mask[firsts], position_ids[firsts])
-            cache = prefilled(self.model, *prompts, [bisect_right(firsts, i) - 1 for i in range(len(rows))])
+        if len(distinct) < len(rows):
+            cache = prefilled(self.model, *self._pad(list(distinct)), [distinct[ids] for ids in rows])
         output = self.model.generate(  # pyright: ignore[reportCallIssue]
             input_ids=input_ids,
             attention_mask=attention_mask,

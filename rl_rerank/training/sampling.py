@@ -35,7 +35,7 @@ def sample_groups(
     for row, prompt in enumerate(prompts):
         ids[row, width - len(prompt) :] = torch.tensor(prompt, device=device)
         mask[row, width - len(prompt) :] = 1
-    rows = torch.arange(len(prompts)).repeat_interleave(num_generations).tolist()
+    rows = [number for number in range(len(prompts)) for _ in range(num_generations)]
     cache = prefilled(model, ids, mask, (mask.cumsum(1) - 1).clamp(min=0), rows)
     output = model.generate(  # pyright: ignore[reportCallIssue]
         input_ids=ids[rows],
