@@ -19,6 +19,7 @@ import argparse
 import json
 import resource
 import statistics
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,8 @@ from rl_rerank.paths import write_json, write_jsonl, write_text
 EXPERIMENTS = ("policies", "policies_tokens")
 TESTS = (
     ("scores", "untrained"),
-    ("moves", "untrained"),
-    ("moves", "scores"),
     ("short", "untrained"),
     ("scores", "tokens"),
-    ("moves", "tokens"),
     ("short", "tokens"),
     ("both", "sft"),
 )
@@ -57,20 +55,20 @@ def composed(name: str, runs: Path, settings: Sequence[str]) -> tuple[Config, li
 
 
 def run(config: Config, overrides: Sequence[str], seconds: Path) -> None:
-    """Run the stages that are not done, and note how much processor time each took."""
+    """Run the stages that are not done, and note how many seconds each took, of processors and of the clock."""
     conductor.prepared(config)
-    taken: dict[str, float] = json.loads(seconds.read_text()) if seconds.is_file() else {}
+    taken: dict[str, dict[str, float]] = json.loads(seconds.read_text()) if seconds.is_file() else {}
     for name in config.stages:
         if ledger.done(config, name) is not None:
             continue
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
         ledger.begin(config, name)
         status = processes.run(conductor.command(config, name, overrides))
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         if status:
             raise SystemExit(conductor.explain(config, name, status))
-        taken[name] = round(spent, 1)
+        taken[name] = {"processors": round(spent, 1), "clock": round(time.monotonic() - start, 1)}
         write_json(seconds, taken)
 
 
@@ -87,15 +85,15 @@ def values(config: Config) -> dict[str, list[dict[str, float]]]:
     return systems | {system: [of_run[name] for name in names] for system, names in evaluated.seeds.items()}
 
 
-def minutes(config: Config, seconds: Mapping[str, float], system: str) -> tuple[float, float]:
-    """Mean processor time of a system's training stages: of each alone, and with those that it started from."""
+def minutes(config: Config, seconds: Mapping[str, Mapping[str, float]], system: str) -> tuple[float, float, float]:
+    """Of a system's training stages, by the mean: clock, processor time, and that with what they started from."""
     names = [name for name in (system, *(f"{system}{seed}" for seed in (1, 2, 3))) if name in config.stages]
     trained = [name for name in names if isinstance(config.stages[name], TrainingStage)]
     if not trained:
-        return 0.0, 0.0
-    own = statistics.fmean(seconds[name] for name in trained)
-    whole = statistics.fmean(sum(seconds[n] for n in _ancestry(config, name)) for name in trained)
-    return own / 60, whole / 60
+        return 0.0, 0.0, 0.0
+    clock, own = (statistics.fmean(seconds[name][kind] for name in trained) for kind in ("clock", "processors"))
+    whole = statistics.fmean(sum(seconds[n]["processors"] for n in _ancestry(config, name)) for name in trained)
+    return clock / 60, own / 60, whole / 60
 
 
 def _ancestry(config: Config, name: str) -> Iterator[str]:
@@ -114,11 +112,11 @@ def ceiling(config: Config) -> float:
     return statistics.fmean(best)
 
 
-def table(configs: Mapping[str, Config], found: Mapping[str, Any], seconds: Mapping[str, Mapping[str, float]]) -> str:
+def table(configs: Mapping[str, Config], found: Mapping[str, Any], seconds: Mapping[str, Any]) -> str:
     """Systems with their means, and the tests between them."""
     lines = [
-        f"| system | {MEASURE} | 95% interval | spread over seeds | CPU minutes | with what it starts from |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        f"| system | {MEASURE} | 95% interval | spread over seeds | minutes | CPU minutes | with what it starts from |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     matrix = {}
     for system, runs in found.items():
@@ -128,8 +126,7 @@ def table(configs: Mapping[str, Config], found: Mapping[str, Any], seconds: Mapp
         low, high = interval_over_seeds(matrix[system], seed=1)
         spread = f"{statistics.stdev(means):.4f}" if len(means) > 1 else ""
         home = next(e for e, c in configs.items() if any(n.startswith(system) for n in c.stages))
-        own, whole = minutes(configs[home], seconds[home], system)
-        times = f"{own:.1f} | {whole:.1f}" if whole else " | "
+        times = " | ".join(f"{taken:.1f}" if taken else "" for taken in minutes(configs[home], seconds[home], system))
         lines.append(f"| {system} | {statistics.fmean(means):.4f} | [{low:.4f}, {high:.4f}] | {spread} | {times} |")
     lines += [
         "",
