@@ -9,6 +9,8 @@ command. Writes every query's nDCG@10 (`per_query.jsonl`), each stage's time (`s
 over queries and seeds (`table.md`). Further arguments are settings of both experiments, such as `data=collection
 data.path=FOLDER`, or `model.path=FOLDER`; those of one alone are `policies:stages.short1.max_steps=8`.
 
+Draws the runs' nDCG@10 over the processor time that they took (`docs/img/policies.png`).
+
 The ceiling is the nDCG@10 of the best order of the candidates, which no way of ranking exceeds; the spread of a system
 is the standard deviation of its runs' means over seeds.
 """
@@ -23,6 +25,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import matplotlib.pyplot as plt
 
 from rl_rerank import conductor, ledger, plan, processes
 from rl_rerank.compose import compose
@@ -41,6 +45,8 @@ TESTS = (
     ("both", "sft"),
 )
 MEASURE = "nDCG@10"
+FIGURE = Path(__file__).parent.parent / "docs/img/policies.png"
+COLOURS = {"scores": "#0b6e99", "short": "#4cb3d4", "sft": "#8a8a8a", "both": "#3a3a3a", "tokens": "#c8553d"}
 
 
 def composed(name: str, runs: Path, settings: Sequence[str]) -> tuple[Config, list[str]]:
@@ -125,7 +131,7 @@ def table(configs: Mapping[str, Config], found: Mapping[str, Any], seconds: Mapp
         means = [statistics.fmean(run) for run in matrix[system]]
         low, high = interval_over_seeds(matrix[system], seed=1)
         spread = f"{statistics.stdev(means):.4f}" if len(means) > 1 else ""
-        home = next(e for e, c in configs.items() if any(n.startswith(system) for n in c.stages))
+        home = _home(configs, system)
         times = " | ".join(f"{taken:.1f}" if taken else "" for taken in minutes(configs[home], seconds[home], system))
         lines.append(f"| {system} | {statistics.fmean(means):.4f} | [{low:.4f}, {high:.4f}] | {spread} | {times} |")
     lines += [
@@ -145,10 +151,42 @@ def table(configs: Mapping[str, Config], found: Mapping[str, Any], seconds: Mapp
     return "\n".join(lines) + "\n"
 
 
+def draw(
+    path: Path, configs: Mapping[str, Config], found: Mapping[str, Any], seconds: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Every run's mean over the processor time of its stages and of those that it started from."""
+    figure, area = plt.subplots(figsize=(6, 4), layout="constrained")
+    for name, style in (("first_stage", ":"), ("untrained", "--")):
+        mean = statistics.fmean(found[name][0].values())
+        area.axhline(mean, color="#888888", linewidth=1, linestyle=style, label=name.replace("_", " "))
+    for name, colour in COLOURS.items():
+        home = _home(configs, name)
+        whole = minutes(configs[home], seconds[home], name)[2]
+        means = [statistics.fmean(run.values()) for run in found[name]]
+        area.plot([whole] * len(means), means, "o", color=colour, alpha=0.5, markersize=5)
+        area.plot([whole], [statistics.fmean(means)], "D", color=colour, markersize=8, label=name)
+    area.set(xlabel="processor minutes, with what it starts from", ylabel=MEASURE, xscale="log")
+    ticks = [1, 2, 5, 10, 20, 50]
+    area.set_xticks(ticks, labels=[str(tick) for tick in ticks], minor=False)
+    area.minorticks_off()
+    area.spines[["top", "right"]].set_visible(False)
+    area.grid(alpha=0.25)
+    area.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
+def _home(configs: Mapping[str, Config], system: str) -> str:
+    """The experiment that a system is of."""
+    return next(e for e, c in configs.items() if any(name.startswith(system) for name in c.stages))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent.parent / "docs/experiments/policies")
+    parser.add_argument("--figure", type=Path, default=FIGURE)
     given, settings = parser.parse_known_args()
     configs: dict[str, Config] = {}
     for name in EXPERIMENTS:
@@ -167,6 +205,7 @@ def main() -> None:
     given.output.mkdir(parents=True, exist_ok=True)
     write_jsonl(given.output / "per_query.jsonl", rows)
     write_json(given.output / "seconds.json", seconds)
+    draw(given.figure, configs, found, seconds)
     text = table(configs, found, seconds)
     write_text(given.output / "table.md", text)
     print(text)
