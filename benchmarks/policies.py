@@ -91,14 +91,16 @@ def values(config: Config) -> dict[str, list[dict[str, float]]]:
     return systems | {system: [of_run[name] for name in names] for system, names in evaluated.seeds.items()}
 
 
-def minutes(config: Config, seconds: Mapping[str, Mapping[str, float]], system: str) -> tuple[float, float, float]:
+def minutes(configs: Mapping[str, Config], seconds: Mapping[str, Any], system: str) -> tuple[float, float, float]:
     """Of a system's training stages, by the mean: clock, processor time, and that with what they started from."""
+    home = next(e for e, c in configs.items() if any(name.startswith(system) for name in c.stages))
+    config, taken = configs[home], seconds[home]
     names = [name for name in (system, *(f"{system}{seed}" for seed in (1, 2, 3))) if name in config.stages]
     trained = [name for name in names if isinstance(config.stages[name], TrainingStage)]
     if not trained:
         return 0.0, 0.0, 0.0
-    clock, own = (statistics.fmean(seconds[name][kind] for name in trained) for kind in ("clock", "processors"))
-    whole = statistics.fmean(sum(seconds[n]["processors"] for n in _ancestry(config, name)) for name in trained)
+    clock, own = (statistics.fmean(taken[name][kind] for name in trained) for kind in ("clock", "processors"))
+    whole = statistics.fmean(sum(taken[n]["processors"] for n in _ancestry(config, name)) for name in trained)
     return clock / 60, own / 60, whole / 60
 
 
@@ -131,8 +133,7 @@ def table(configs: Mapping[str, Config], found: Mapping[str, Any], seconds: Mapp
         means = [statistics.fmean(run) for run in matrix[system]]
         low, high = interval_over_seeds(matrix[system], seed=1)
         spread = f"{statistics.stdev(means):.4f}" if len(means) > 1 else ""
-        home = _home(configs, system)
-        times = " | ".join(f"{taken:.1f}" if taken else "" for taken in minutes(configs[home], seconds[home], system))
+        times = " | ".join(f"{taken:.1f}" if taken else "" for taken in minutes(configs, seconds, system))
         lines.append(f"| {system} | {statistics.fmean(means):.4f} | [{low:.4f}, {high:.4f}] | {spread} | {times} |")
     lines += [
         "",
@@ -151,17 +152,14 @@ def table(configs: Mapping[str, Config], found: Mapping[str, Any], seconds: Mapp
     return "\n".join(lines) + "\n"
 
 
-def draw(
-    path: Path, configs: Mapping[str, Config], found: Mapping[str, Any], seconds: Mapping[str, Mapping[str, Any]]
-) -> None:
+def draw(path: Path, configs: Mapping[str, Config], found: Mapping[str, Any], seconds: Mapping[str, Any]) -> None:
     """Every run's mean over the processor time of its stages and of those that it started from."""
     figure, area = plt.subplots(figsize=(6, 4), layout="constrained")
     for name, style in (("first_stage", ":"), ("untrained", "--")):
         mean = statistics.fmean(found[name][0].values())
         area.axhline(mean, color="#888888", linewidth=1, linestyle=style, label=name.replace("_", " "))
     for name, colour in COLOURS.items():
-        home = _home(configs, name)
-        whole = minutes(configs[home], seconds[home], name)[2]
+        whole = minutes(configs, seconds, name)[2]
         means = [statistics.fmean(run.values()) for run in found[name]]
         area.plot([whole] * len(means), means, "o", color=colour, alpha=0.5, markersize=5)
         area.plot([whole], [statistics.fmean(means)], "D", color=colour, markersize=8, label=name)
@@ -175,11 +173,6 @@ def draw(
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     plt.close(figure)
-
-
-def _home(configs: Mapping[str, Config], system: str) -> str:
-    """The experiment that a system is of."""
-    return next(e for e, c in configs.items() if any(name.startswith(system) for name in c.stages))
 
 
 def main() -> None:
