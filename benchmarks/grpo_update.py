@@ -2,13 +2,16 @@
 """What it saves to compute a prompt once for its group: forward and backward of one GRPO group, ours against trl's.
 
     python benchmarks/grpo_update.py [--prompt-tokens 1024] [--completion-tokens 32] [--num-generations 8]
+    python benchmarks/grpo_update.py --model FOLDER --random-weights --dtype bfloat16 [--attention flex_attention]
+
+With `--random-weights` FOLDER needs a config.json and a tokenizer, and no weights. `--attention` is ours; trl's is SDPA.
 
 Both sides take one group a micro-batch, on the same model and the same random tokens, in turn; times are medians.
 `--baseline trl` is trl's forward as it ships, which on a CPU projects every position onto the vocabulary;
 `trl_labelled_head` projects those of completions only, as trl does on a GPU. Two floors say what could be saved at
 most: the tokens of G rows over those of a shared one, and their floating-point operations with attention and head,
 which are not all saved. Memory is the peak of a step above the level before it, where the weights and their gradients
-are, each side in a process of its own.
+are; on a CPU each side has a process of its own for it.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
 from rl_rerank.config import ModelConfig
@@ -45,7 +48,7 @@ class Group:
     """One group of random tokens, and ways to the log-probabilities of its completions."""
 
     def __init__(self, given: argparse.Namespace, folder: str) -> None:
-        path = base_model_dir(ModelConfig(path=given.model))
+        path = Path(given.model) if given.random_weights else base_model_dir(ModelConfig(path=given.model))
         args = GRPOConfig(
             output_dir=folder,
             per_device_train_batch_size=given.num_generations,
@@ -58,7 +61,7 @@ class Group:
         )
         self.trainer = RankingGRPOTrainer(
             task=Task([], Listwise(), [Term("ndcg", NDCG())]),
-            model=AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32),
+            model=_model(path, given),
             args=args,
             train_dataset=Dataset.from_dict({"prompt": ["0"]}),
             processing_class=AutoTokenizer.from_pretrained(path),
@@ -66,6 +69,7 @@ class Group:
         self.model = self.trainer.model
         assert self.model is not None and self.trainer.log_probs.refusal is None
         self.model.train()
+        self.own_attention = self.model.config._attn_implementation
         if given.checkpointing == "on":  # which a trainer does when it begins to train
             self.model.gradient_checkpointing_enable(args.gradient_checkpointing_kwargs)
         generator = torch.Generator().manual_seed(0)
@@ -78,16 +82,24 @@ class Group:
         self.weights = torch.randn(rows, self.kept, generator=generator).to(self.model.device)
 
     def ours(self) -> Tensor:
+        self._attend_by(self.own_attention)
         return self.trainer.log_probs.shared(self.model, self.ids, self.mask, self.kept)[0]
 
     def trl(self) -> Tensor:
+        self._attend_by("sdpa")
         return self.trainer.log_probs.plain(self.model, self.ids, self.mask, self.kept)[0]
 
     def trl_labelled_head(self) -> Tensor:
         assert self.model is not None
+        self._attend_by("sdpa")
         output = self.model(self.ids, attention_mask=self.mask, logits_to_keep=self.kept + 1, use_cache=False)
         logits = output.logits[:, :-1].float()
         return logits.gather(2, self.ids[:, -self.kept :, None]).squeeze(2) - logits.logsumexp(dim=2)
+
+    def _attend_by(self, name: str) -> None:
+        assert self.model is not None
+        if self.model.config._attn_implementation != name:
+            self.model.set_attn_implementation(name)
 
     def step(self, way: Way) -> Tensor:
         """Forward and backward; the log-probabilities. Gradients are added to those that are there."""
@@ -112,6 +124,21 @@ class Group:
             torch.cuda.synchronize()
         return time.perf_counter() - started
 
+    def peak(self, way: Way) -> int:
+        """Bytes of a step above the level before it; the gradients are there."""
+        before = _memory(reset=True)
+        self.step(way)
+        return _memory() - before
+
+
+def _model(path: Path, given: argparse.Namespace) -> Any:
+    wanted = {"dtype": getattr(torch, given.dtype), "attn_implementation": given.attention}
+    if not given.random_weights:
+        return AutoModelForCausalLM.from_pretrained(path, **wanted)
+    torch.manual_seed(0)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), **wanted)
+
 
 def flop_floor(config: Any, prompt: int, completion: int, generations: int) -> float:
     """Operations of G rows over those of a shared one: linear layers, attention's pairs, and the head of completions.
@@ -135,8 +162,8 @@ def flop_floor(config: Any, prompt: int, completion: int, generations: int) -> f
     return plain / shared
 
 
-def peak(given: argparse.Namespace, side: str) -> int:
-    """Bytes of a step above the level before it, in a process of its own.
+def peak_apart(given: argparse.Namespace, side: str) -> int:
+    """`Group.peak` in a process of its own.
 
     That process returns freed blocks to the system at once, which makes it slow, and its peak that of what is in use.
     """
@@ -157,9 +184,7 @@ def _peak(given: argparse.Namespace, side: str, sender: Any) -> None:
         for parameter in group.model.parameters():
             parameter.data = parameter.detach().clone()  # what is read from a file on first use would seem the step's
             parameter.grad = torch.zeros_like(parameter)
-        before = _memory(reset=True)
-        group.step(getattr(group, side))
-        sender.send(_memory() - before)
+        sender.send(group.peak(getattr(group, side)))
 
 
 def _memory(*, reset: bool = False) -> int:
@@ -177,6 +202,9 @@ def _memory(*, reset: bool = False) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="smollm2")
+    parser.add_argument("--random-weights", action="store_true")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--attention", choices=("sdpa", "flex_attention", "flash_attention_2"), default="sdpa")
     parser.add_argument("--prompt-tokens", type=int, default=1024)
     parser.add_argument("--completion-tokens", type=int, default=32)
     parser.add_argument("--num-generations", type=int, default=8)
@@ -195,8 +223,12 @@ def main() -> None:
                 times.append(group.seconds(way))
         assert group.model is not None
         config = group.model.config
+        sides = (given.baseline, "ours")
+        if torch.cuda.is_available():  # whose allocator tells what is in use
+            memory = {side: group.peak(getattr(group, side)) for side in sides}
+        else:
+            memory = {side: peak_apart(given, side) for side in sides}
     prompt, completion, generations = given.prompt_tokens, given.completion_tokens, given.num_generations
-    memory = {side: peak(given, side) for side in (given.baseline, "ours")}
     found = {
         **{name: value for name, value in vars(given).items() if name != "output"},
         "ratio": statistics.median(seconds[0]) / statistics.median(seconds[1]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
@@ -23,7 +23,6 @@ from rl_rerank.training import algorithms, policies, tracking
 from rl_rerank.training.arguments import grpo_arguments, peft_config, policy_arguments
 from rl_rerank.training.curriculum import FirstStage
 from rl_rerank.training.dev import DevEvaluation, DevSet, measure
-from rl_rerank.training.grpo import RankingGRPOTrainer
 from rl_rerank.training.models import keep_checkpoint, save_trained
 from rl_rerank.training.pass_rate import AdaptiveQuestions, PassRates, RatesRecord
 from rl_rerank.training.policy import Objective, PolicyTrainer
@@ -32,6 +31,9 @@ from rl_rerank.training.records import Records, resumable_checkpoint
 from rl_rerank.training.refill import Refill
 from rl_rerank.training.task import Task
 from rl_rerank.types import RankingExample
+
+if TYPE_CHECKING:
+    from rl_rerank.training.grpo import RankingGRPOTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +88,8 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
 def _token_trainer(
     config: Config, stage: GRPOStage, output: Path, start: Path, tokenizer: Any, task: Task, refill: Refill
 ) -> RankingGRPOTrainer:
+    from rl_rerank.training.grpo import RankingGRPOTrainer  # Imports vLLM, for which other policies need not wait.
+
     arguments = grpo_arguments(config, stage, output, max_completion_tokens=task.paradigm.max_completion_tokens)
     model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
     model.set_attn_implementation(stage.attention)

@@ -11,7 +11,7 @@ from rl_rerank.training.prefix import refusal, shared_log_probs
 from rl_rerank.training.shared_attention import Shared, _Attend, by_parts
 
 SHARED = Shared((5, 0, 3), 2)  # a row without a prefix, and one that is padded
-LENGTH, HEADS, KEY_HEADS, SIZE = 4, 4, 2, 8
+LENGTH, HEADS, KEY_HEADS, SIZE = 4, 4, 2, 32  # FlexAttention on a GPU takes heads of at least 16
 TOTAL = max(SHARED.prefixes) + SHARED.suffixes * LENGTH
 
 
