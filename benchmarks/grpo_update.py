@@ -4,7 +4,7 @@
     python benchmarks/grpo_update.py [--prompt-tokens 1024] [--completion-tokens 32] [--num-generations 8]
     python benchmarks/grpo_update.py --model FOLDER --random-weights --dtype bfloat16 [--attention flex_attention]
 
-With `--random-weights` FOLDER needs a config.json and a tokenizer, and no weights. `--attention` is ours; trl's is SDPA.
+With `--random-weights` FOLDER needs a config.json and a tokenizer, and no weights. `--attention` is for ours alone.
 
 Both sides take one group a micro-batch, on the same model and the same random tokens, in turn; times are medians.
 `--baseline trl` is trl's forward as it ships, which on a CPU projects every position onto the vocabulary;
