@@ -106,6 +106,11 @@ def prompts_per_query(paradigm: Paradigm) -> int:
     return getattr(paradigm, "prompts_per_query", 1)
 
 
+def as_written(paradigm: Paradigm) -> Paradigm:
+    """The paradigm for answers of which only the text is known; itself where it reads nothing else."""
+    return getattr(paradigm, "as_written", paradigm)
+
+
 def list_scores(paradigm: Paradigm) -> str:
     """`documents` or `identifiers`, how one forward scores a list; empty where it does not."""
     return getattr(paradigm, "list_scores", "")

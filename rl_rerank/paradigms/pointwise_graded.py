@@ -18,7 +18,8 @@ first token behind the number.
 
 `weighted` reads `Completion.logprobs`, one for each of `token_ids` (the stop token has one too), and with reasoning
 `Completion.token_ends` to find the number's tokens. An answer without them is counted as malformed (`no_probability`).
-In strict mode, which is how rewards are given, a generated answer's score is the number itself under every rule.
+In strict mode, which is how rewards are given, a generated answer's score is the number itself under every rule, and so
+are a teacher's in synthesis, of whose answers the text is kept.
 """
 
 from __future__ import annotations
@@ -103,6 +104,10 @@ class PointwiseGraded:
     @property
     def needs_logprobs(self) -> bool:
         return self.rule == "weighted"
+
+    @property
+    def as_written(self) -> PointwiseGraded:
+        return replace(self, rule="plain") if self.rule == "weighted" else self
 
     @property
     def max_completion_tokens(self) -> int:

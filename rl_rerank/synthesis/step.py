@@ -11,7 +11,7 @@ from typing import Protocol
 from rl_rerank.config import Config, SynthStage
 from rl_rerank.data.records import Collection
 from rl_rerank.engines.base import Engine
-from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.paradigms.base import Paradigm, as_written
 from rl_rerank.rerank import build_paradigm
 from rl_rerank.synthesis.resources import Resources
 from rl_rerank.types import RankingExample
@@ -42,9 +42,12 @@ class StepContext:
         return self.resources.engine("" if name == MODEL else name)
 
     def paradigm(self, name: str) -> Paradigm:
-        """The paradigm with the parameters that the configuration gives it; empty: the experiment's."""
+        """The paradigm with the parameters that the configuration gives it; empty: the experiment's.
+
+        It reads answers as they are written: what is kept of a teacher's is their text, without probabilities.
+        """
         chosen = name or self.config.paradigm
-        return self.resources.shared(("paradigm", chosen), lambda: build_paradigm(self.config, chosen))
+        return self.resources.shared(("paradigm", chosen), lambda: as_written(build_paradigm(self.config, chosen)))
 
     def seed(self, *parts: object) -> str:
         """A seed of random.Random that depends on the stage's seed, the step and `parts`, and on nothing else."""

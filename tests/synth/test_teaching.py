@@ -25,6 +25,7 @@ SETTINGS = Config(
         "settled": PluginConfig(name="listwise", params={"window": 10, "stride": 5, "settle": True}),
         "whole": PluginConfig(name="listwise", params={"window": None}),
         "reasoned": PluginConfig(name="listwise", params={"reasoning": True}),
+        "weighted": PluginConfig(name="pointwise_graded", params={"reasoning": True, "rule": "weighted"}),
     }
 )
 
@@ -182,6 +183,13 @@ def test_a_conversation_shows_one_document_a_turn():
     assert said[-1].endswith("most relevant first, like [2] > [1].")
     [theirs] = [s for s in prompt.messages[3].segments if s.docid]
     assert (theirs.docid, theirs.field) == ("b", "text")
+
+
+def test_a_teachers_score_is_the_number_as_written():
+    [made], counts = apply([example("q", GRADES)], "rank", called="t", settings=SETTINGS, paradigm="weighted")
+    assert made.scores == {"a": 0.0, "b": 10.0, "c": 5.0}
+    assert (counts["malformed"], len(made.teachers)) == (0, 3)
+    assert apply([made], "consistency", settings=SETTINGS, of="answers")[1]["inconsistent"] == 0
 
 
 def test_several_samples_need_a_temperature():
