@@ -1,6 +1,6 @@
 """Prompts and completions against the model's context, and how long the prompts of a training stage are.
 
-No model is loaded. What needs the tokenizer says why it cannot be known where the tokenizer is not at hand.
+No model is loaded. Where the model's tokenizer is not at hand, lengths are estimates by SmolLM2's, and say so.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import random
 import statistics
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -92,18 +92,23 @@ def describe(config: Config, names: Sequence[str]) -> list[str]:
     stages = {n: s for n, s in config.stages.items() if n in names and isinstance(s, TrainingStage)}
     if not stages:
         return []
+    estimate = False
     try:
-        tokenizer = _local_tokenizer(config.model)
+        try:
+            tokenizer = _local_tokenizer(config.model)
+        except OSError:
+            tokenizer, estimate = _local_tokenizer(ModelConfig()), True
     except ImportError as e:
         return [f"prompt lengths are not known: {e}"]
-    except OSError:
-        return [f"prompt lengths are not known: model.path={config.model.path!r} has no tokenizer on this machine"]
     run_data = Path(config.run_dir) / "data"
     with tempfile.TemporaryDirectory() as elsewhere:
         store = reopened(config.data, run_data) or prepare(config.data, Path(elsewhere) / "data")
-        return [
-            line for name, stage in stages.items() for line in _stage(config, name, stage, store, tokenizer).lines()
-        ]
+        found = [replace(_stage(config, n, s, store, tokenizer), estimate=estimate) for n, s in stages.items()]
+    shown = [line for measured in found for line in measured.lines()]
+    if estimate:
+        why = f"model.path={config.model.path!r} has no tokenizer on this machine"
+        shown.insert(0, f"{why}; prompt lengths are estimates by SmolLM2's")
+    return shown
 
 
 @dataclass(frozen=True)
@@ -117,6 +122,8 @@ class Lengths:
     shrunk: int
     """Prompts whose documents had to give way to the budget."""
     budget: int
+    estimate: bool = False
+    """The tokens are not the model's own."""
 
     def lines(self) -> list[str]:
         """A summary and a histogram."""
@@ -126,8 +133,9 @@ class Lengths:
         share = self.shrunk / len(ordered)
         # The 95th percentile by nearest rank: the smallest length that 95% of the prompts do not exceed.
         p95 = ordered[-(-95 * len(ordered) // 100) - 1]
+        unit = "estimated tokens" if self.estimate else "tokens"
         return [
-            f"{self.name}: {len(ordered)} {self.kind} prompts, in tokens: median {statistics.median(ordered):.0f}, "
+            f"{self.name}: {len(ordered)} {self.kind} prompts, in {unit}: median {statistics.median(ordered):.0f}, "
             f"p95 {p95}, max {ordered[-1]} of {self.budget}; {share:.0%} shrunk to fit",
             *_histogram(ordered),
         ]

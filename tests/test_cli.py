@@ -94,11 +94,17 @@ def test_with_an_output_file_only_the_means_are_printed(
     assert json.loads((tmp_path / "out.json").read_text())["per_query"]["q1"]["RR"] == 0.5
 
 
-def test_a_dry_run_of_one_stage_shows_that_stage(capsys: pytest.CaptureFixture[str]):
-    assert main(["sft", "experiment=quickstart", "stage=sft", "model.path=nowhere", "dry_run=true"]) == 0
+def test_a_dry_run_of_one_stage_shows_that_stage(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    texts = [{"docid": docid, "text": docid} for docid in "ab"]
+    row = {"qid": "q", "query": "which?", "candidates": texts, "qrels": {"a": 1}, "split": "train"}
+    (tmp_path / "data.jsonl").write_text(json.dumps(row))
+    data = ["data=jsonl", f"data.path={tmp_path / 'data.jsonl'}"]
+    data += [f"model.path={tiny_model_dir}", "model.max_prompt_tokens=100"]
+    assert main(["sft", "experiment=quickstart", "stage=sft", *data, "dry_run=true"]) == 0
     planned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("# ") and line[2] != " "]
-    assert [line.split()[1] for line in planned] == ["The", "sft", "prompt"]
-    assert planned[2] == "# prompt lengths are not known: model.path='nowhere' has no tokenizer on this machine"
+    assert [line.split()[1] for line in planned] == ["The", "sft", "sft:"]
 
 
 def test_init_copies_an_experiment_once(

@@ -226,12 +226,12 @@ def test_a_single_stage_runs_in_this_process(fresh_folder: Path, capsys: pytest.
     assert "stages.shown.seed: 1 -> 5" in capsys.readouterr().err
 
 
-def test_a_dry_run_shows_the_arithmetic_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_dry_run_shows_the_arithmetic_and_writes_nothing(fresh_folder: Path, capsys: pytest.CaptureFixture[str]):
     arguments = ["stages.format.max_steps=10", "stages.format.batch_size=16", "stages.format.micro_batch=4"]
     arguments += ["budget.pointwise_rows=60", "budget.listwise_rows=20", "budget.groupwise_rows=0"]
     arguments += ["budget.num_generations=8", "budget.prompts_per_step=6", "budget.grpo_steps=5"]
     arguments += ["stages.grpo.micro_batch=8"]
-    arguments += [f"run_dir={tmp_path / 'run'}", "model.path=nowhere"]
+    arguments += ["run_dir=run", "model.path=nowhere", "data=jsonl", "data.path=data.jsonl"]
     assert main(["run", "experiment=quickstart", "dry_run=true", *arguments]) == 0
     shown = capsys.readouterr().out
     # 10 steps x 16 rows = 160 rows, over 60 + 20 + 0 = 80 synthesised ones twice; 16 / 4 = 4 micro-batches
@@ -241,7 +241,7 @@ def test_a_dry_run_shows_the_arithmetic_and_writes_nothing(tmp_path: Path, capsy
     assert "5 steps; 6 prompts x 8 generations = 48 completions a step, 240 in all\n" in shown
     assert "1 process: 6 micro-batches of 8 completions a step, 1 whole group in each;" in shown
     assert "max_steps: 10" in shown
-    assert not (tmp_path / "run").exists()
+    assert not (fresh_folder / "run").exists()
 
 
 def test_accelerate_launches_the_training_stages_alone():

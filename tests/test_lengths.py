@@ -123,6 +123,19 @@ def test_a_dry_run_measures_the_prompts_and_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
+def test_without_the_model_s_tokenizer_lengths_are_estimates_and_say_so(
+    data: list[str], capsys: pytest.CaptureFixture[str]
+):
+    arguments = ["run", "experiment=quickstart", *data, "dry_run=true"]
+    assert main([*arguments, "model.path=smollm2"]) == 0
+    known = summary(capsys.readouterr().out)
+    assert main([*arguments, "model.path=nobody/nothing"]) == 0
+    shown = capsys.readouterr().out
+    assert "nobody/nothing' has no tokenizer on this machine; prompt lengths are estimates by SmolLM2's\n" in shown
+    assert summary(shown.replace("in estimated tokens", "in tokens")) == known
+    assert " prompts, in tokens: " not in shown
+
+
 def test_a_dry_run_reads_the_data_of_the_run_where_they_are(
     data: list[str], tiny_model_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from rl_rerank.types import Completion, Issue, Judgment, RankingExample, Status
@@ -120,17 +120,27 @@ def scaled(example: RankingExample, docid: str, max_score: int) -> int:
 def thought(example: RankingExample, docids: Sequence[str], name: Callable[[int], str] = str) -> str:
     """A short line of reasoning from the words that the query shares with its relevant passages; at most 60 words.
 
-    `name` is how the prompt names the document with an identifier.
+    Of a single passage the words are said whether it is relevant or not: it is the answer that decides, and says with
+    its probability how surely. `name` is how the prompt names the document with an identifier.
     """
     query = _words(example.query)
     lines = [f"The query is about {' '.join(list(query)[:8])}."] if query else []
+    if len(docids) == 1:
+        shared = _shared(query, example, docids[0])
+        lines.append(f"The passage {f'mentions {shared}' if shared else 'shares no word with it'}.")
+        return " ".join(lines)
     relevant = [i for i, d in enumerate(docids, start=1) if example.qrels.get(d, 0) > 0]
     for identifier in relevant[:4]:
-        candidate = example.candidate(docids[identifier - 1])
-        shared = [word for word in query if word in _words(f"{candidate.title} {candidate.text}")][:5]
-        said = f"mentions {', '.join(shared)}" if shared else "answers it in other words"
-        lines.append(f"Passage {name(identifier)} {said}.")
+        shared = _shared(query, example, docids[identifier - 1])
+        lines.append(f"Passage {name(identifier)} {f'mentions {shared}' if shared else 'answers it in other words'}.")
     return " ".join(" ".join(lines).split()[:60])
+
+
+def _shared(query: Iterable[str], example: RankingExample, docid: str) -> str:
+    """The first five of the query's words that the document has."""
+    candidate = example.candidate(docid)
+    words = _words(f"{candidate.title} {candidate.text}")
+    return ", ".join([word for word in query if word in words][:5])
 
 
 def _words(text: str) -> dict[str, None]:
