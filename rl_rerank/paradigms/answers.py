@@ -118,7 +118,7 @@ def scaled(example: RankingExample, docid: str, max_score: int) -> int:
 
 
 def thought(example: RankingExample, docids: Sequence[str], name: Callable[[int], str] = str) -> str:
-    """A short line of reasoning from the words that the query shares with its relevant passages; at most 60 words.
+    """A short line of reasoning: the words that the query shares with two of its relevant passages; at most 30 words.
 
     Of a single passage the words are said whether it is relevant or not: it is the answer that decides, and says with
     its probability how surely. `name` is how the prompt names the document with an identifier.
@@ -127,20 +127,19 @@ def thought(example: RankingExample, docids: Sequence[str], name: Callable[[int]
     lines = [f"The query is about {' '.join(list(query)[:8])}."] if query else []
     if len(docids) == 1:
         shared = _shared(query, example, docids[0])
-        lines.append(f"The passage {f'mentions {shared}' if shared else 'shares no word with it'}.")
-        return " ".join(lines)
+        return " ".join([*lines, f"The passage {f'mentions {shared}' if shared else 'shares no word with it'}."])
     relevant = [i for i, d in enumerate(docids, start=1) if example.qrels.get(d, 0) > 0]
-    for identifier in relevant[:4]:
+    for identifier in relevant[:2]:
         shared = _shared(query, example, docids[identifier - 1])
         lines.append(f"Passage {name(identifier)} {f'mentions {shared}' if shared else 'answers it in other words'}.")
-    return " ".join(" ".join(lines).split()[:60])
+    return " ".join(lines)
 
 
 def _shared(query: Iterable[str], example: RankingExample, docid: str) -> str:
-    """The first five of the query's words that the document has."""
+    """The three longest of the query's words that the document has."""
     candidate = example.candidate(docid)
     words = _words(f"{candidate.title} {candidate.text}")
-    return ", ".join([word for word in query if word in words][:5])
+    return ", ".join(sorted((word for word in query if word in words), key=len, reverse=True)[:3])
 
 
 def _words(text: str) -> dict[str, None]:
