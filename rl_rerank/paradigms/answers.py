@@ -136,10 +136,12 @@ def thought(example: RankingExample, docids: Sequence[str], name: Callable[[int]
 
 
 def _shared(query: Iterable[str], example: RankingExample, docid: str) -> str:
-    """The three longest of the query's words that the document has."""
+    """The three longest of the query's words that the document has, in the query's order."""
     candidate = example.candidate(docid)
     words = _words(f"{candidate.title} {candidate.text}")
-    return ", ".join(sorted((word for word in query if word in words), key=len, reverse=True)[:3])
+    both = [word for word in query if word in words]
+    longest = sorted(both, key=len, reverse=True)[:3]
+    return ", ".join(word for word in both if word in longest)
 
 
 def _words(text: str) -> dict[str, None]:
