@@ -120,14 +120,14 @@ def scaled(example: RankingExample, docid: str, max_score: int) -> int:
 def thought(example: RankingExample, docids: Sequence[str], name: Callable[[int], str] = str) -> str:
     """A short line of reasoning: the words that the query shares with two of its relevant passages; at most 30 words.
 
-    Of a single passage the words are said whether it is relevant or not: it is the answer that decides, and says with
-    its probability how surely. `name` is how the prompt names the document with an identifier.
+    Of a single passage the words alone are said, whether it is relevant or not: it is the answer that decides, and says
+    with its probability how surely. `name` is how the prompt names the document with an identifier.
     """
     query = _words(example.query)
-    lines = [f"The query is about {' '.join(list(query)[:8])}."] if query else []
     if len(docids) == 1:
         shared = _shared(query, example, docids[0])
-        return " ".join([*lines, f"The passage {f'mentions {shared}' if shared else 'shares no word with it'}."])
+        return f"The passage {f'mentions {shared}' if shared else 'shares no word with the query'}."
+    lines = [f"The query is about {' '.join(list(query)[:8])}."] if query else []
     relevant = [i for i, d in enumerate(docids, start=1) if example.qrels.get(d, 0) > 0]
     for identifier in relevant[:2]:
         shared = _shared(query, example, docids[identifier - 1])

@@ -127,8 +127,8 @@ def test_the_thought_names_shared_words_and_is_short():
         "The query is about how are glacier caves formed. Passage 2 mentions glacier, caves."
     )
     assert thought(example, ("a", "b"), "xyz".__getitem__).endswith("Passage z mentions glacier, caves.")
-    for docid, said in (("a", "shares no word with it"), ("b", "mentions glacier, caves")):
-        assert thought(example, (docid,)) == f"The query is about how are glacier caves formed. The passage {said}."
+    for docid, said in (("a", "shares no word with the query"), ("b", "mentions glacier, caves")):
+        assert thought(example, (docid,)) == f"The passage {said}."
     long = RankingExample("q", " ".join(f"word{i}" for i in range(50)), candidates, {"a": 1, "b": 1})
     assert len(thought(long, ("a", "b")).split()) <= 30
 
