@@ -13,6 +13,8 @@ from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.pooled_reciprocal_rank import only_scores, pooled_ranks
 from rl_rerank_rewards.window import reference_score
 
+CASES = ("reciprocal_rank", "outranking", "error")
+
 
 @dataclass(frozen=True)
 class ERank:
@@ -57,7 +59,10 @@ class ERank:
         return [found.value for found in self.explain_all(example, rollouts)]
 
     def explain_all(self, example: RankingExample, rollouts: Sequence[Rollout]) -> list[Breakdown]:
-        """The values, each under the name of the case that it is: reciprocal_rank, outranking, error or gate."""
+        """The values, each under the name of the case that it is: reciprocal_rank, outranking, error or gate.
+
+        The first three are 0 where it is another one: a case's mean is what it adds to the mean of all.
+        """
         if self.search:
             alone = PointwiseGraded(max_score=round(self.scale))
             rollouts = [without_outside(rollout, alone) for rollout in rollouts]
@@ -75,7 +80,7 @@ class ERank:
                 case, value = "outranking", self.outranking
             else:
                 case, value = "error", -(((score - self._reference(example, rollout)) / self.scale) ** 2)
-            found.append(Breakdown(value, {case: value}))
+            found.append(Breakdown(value, {**dict.fromkeys(CASES, 0.0), case: value}))
         return found
 
     def _reference(self, example: RankingExample, rollout: Rollout) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rl_rerank.mechanisms.base import Finding, Run
@@ -12,7 +13,8 @@ from rl_rerank.mechanisms.base import Finding, Run
 class RewardMoves:
     """Every term, and every part of a composition, leaves the value of the first step.
 
-    A term that never does teaches nothing, such as a recall@10 of windows of 10.
+    A term that never does teaches nothing, such as a recall@10 of windows of 10. Of a gate, whose value is often the
+    same whenever it decides, it is the share of completions for which it does.
     """
 
     stage: str = "grpo"
@@ -22,11 +24,16 @@ class RewardMoves:
         names = sorted({key for row in steps for key in row if key.startswith("reward/")})
         if not names:
             raise LookupError(f"stage {self.stage!r} has logged no reward")
-        return [self._finding(name, [row[name] for row in steps if name in row]) for name in names]
+        return [self._finding(name, steps) for name in names]
 
-    def _finding(self, name: str, values: list[float]) -> Finding:
+    def _finding(self, name: str, steps: Sequence[Mapping[str, float]]) -> Finding:
+        term, _, part = name.removeprefix("reward/").partition("/")
+        logged = f"rewards/{term}/gated" if part == "gate" else name
+        values = [row[logged] for row in steps if logged in row]
         moves = any(abs(value - values[0]) > 1e-9 for value in values)
         third = max(1, len(values) // 3)
         first, last = statistics.fmean(values[:third]), statistics.fmean(values[-third:])
         what = f"{self.stage}: {name.removeprefix('reward/')} moves"
+        if part == "gate":
+            what = f"{self.stage}: {term}/gate moves, as a share of completions"
         return Finding(what, moves, f"{first:.3f} in the first third of {len(values)} steps, {last:.3f} in the last")

@@ -109,7 +109,7 @@ class Judge:
         ]
 
     def own_metrics(self, rows: Sequence[Judged]) -> Iterator[tuple[str, float]]:
-        """What is averaged over processes: well-formed answers, the time of terms, and the parts of compositions."""
+        """What is averaged over processes: shares of well-formed and gated answers, the time and the parts of terms."""
         yield "well_formed", sum(row.rollout.judgment.status is Status.ok for row in rows) / len(rows)
         for name, seconds in self.seconds.items():
             yield f"rewards/{name}/seconds", seconds
@@ -118,6 +118,8 @@ class Judge:
             if term.failed is not None:
                 failed = ["failed" in row.values[term.name].parts for row in rows]
                 yield f"rewards/{term.name}/failed", sum(failed) / len(failed)
+            gated = ["gate" in row.values[term.name].parts for row in rows]
+            yield f"rewards/{term.name}/gated", sum(gated) / len(gated)
         for row in rows:
             for name, found in row.values.items():
                 for part, value in found.parts.items():

@@ -167,6 +167,7 @@ class ScoresObjective:
             values = torch.tensor([row[term.name].value for row in flat])
             figures[f"rewards/{term.name}/mean"] = values.mean().item()
             figures |= scoring.term_metrics(term.name, values, self.settings.num_generations)
+            figures[f"rewards/{term.name}/gated"] = sum("gate" in row[term.name].parts for row in flat) / len(flat)
             for part in dict.fromkeys(part for row in flat for part in row[term.name].parts):
                 parts = [row[term.name].parts[part] for row in flat if part in row[term.name].parts]
                 figures[f"rewards/{term.name}/{part}/mean"] = sum(parts) / len(parts)

@@ -116,7 +116,8 @@ def test_erank_gives_malformed_rollouts_no_rank():
     rollouts = [answer(GRADED, "x", "b"), answer(GRADED, "5", "a"), answer(GRADED, "x", "a")]
     found = ERank().explain_all(example({"a": 1}), rollouts)
     assert [f.value for f in found] == [-1.0, 1.0, -1.0]
-    assert [list(f.parts) for f in found] == [["gate"], ["reciprocal_rank"], ["gate"]]
+    assert [f.parts.get("gate") for f in found] == [-1.0, None, -1.0]
+    assert [sum(f.parts.values()) for f in found] == [-1.0, 1.0, -1.0]
 
 
 def test_erank_needs_a_reference_score_and_one_document_a_prompt():
