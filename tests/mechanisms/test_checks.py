@@ -93,6 +93,13 @@ def test_a_term_that_never_moves_is_found(config, tmp_path):
     ]
 
 
+def test_a_gate_moves_as_the_share_of_completions_for_which_it_decides(config, tmp_path):
+    shares = (0.5, 0.25, 0.0)
+    rows = [{"step": i, "reward/a/gate": -1.0, "rewards/a/gated": share} for i, share in enumerate(shares)]
+    write_jsonl(tmp_path / "run/grpo/metrics.jsonl", rows)
+    assert findings(config, reward_moves={}) == [(True, "0.500 in the first third of 3 steps, 0.000 in the last")]
+
+
 def test_gates(config):
     prepare(config.data, Path(config.run_dir) / "data")
     config.paradigm = "listwise"
