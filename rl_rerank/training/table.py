@@ -26,6 +26,7 @@ def row(
     return {
         "step": step,
         "qid": rollout.prompt.qid,
+        "query": example.query,
         "docids": list(shown),
         "completion": rollout.completion.text,
         "status": rollout.judgment.status.value,

@@ -110,7 +110,8 @@ def _training(folder: Path, slope: float) -> None:
     completions = [
         {
             "step": i + 1,
-            "qid": "q0",
+            "qid": "q0-g5",
+            "query": f"made of q0 {HOSTILE}",
             "docids": ["d0-0", "d0-1"],
             "completion": f"{HOSTILE} {i}",
             "status": "ok",

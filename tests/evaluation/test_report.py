@@ -157,14 +157,14 @@ def test_a_query_card_shows_ranks_grades_and_what_is_not_among_the_candidates():
 
 def test_samples_are_the_best_and_the_worst_of_three_steps():
     rows = [
-        {"step": step, "qid": "q", "completion": "x", "status": "ok", "reward": reward}
+        {"step": step, "qid": "q", "query": "text of q", "completion": "x", "status": "ok", "reward": reward}
         for step in range(1, 6)
         for reward in (0.2, 0.9, 0.1)
     ]
-    samples = choose_samples(rows, lambda qid: f"text of {qid}")
+    samples = choose_samples(rows)
     assert [(s.step, s.reward) for s in samples] == [(1, 0.9), (1, 0.1), (3, 0.9), (3, 0.1), (5, 0.9), (5, 0.1)]
     assert samples[0].query == "text of q"
-    assert choose_samples([], str) == ()
+    assert choose_samples([]) == ()
 
 
 def test_a_training_shows_the_curves_that_were_logged():

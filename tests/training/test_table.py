@@ -19,7 +19,7 @@ def rollout(text, docids=("a", "b", "c")):
 
 def test_a_row_has_the_ranking_that_was_read_and_its_ndcg_over_the_prompt():
     row = table.row(3, EXAMPLE, rollout("[3] > [2] > [1]"), {"ndcg": 0.6}, 0.6)
-    assert (row["step"], row["qid"], row["status"]) == (3, "q", "ok")
+    assert (row["step"], row["qid"], row["query"], row["status"]) == (3, "q", EXAMPLE.query, "ok")
     assert row["ranking"] == ["c", "b", "a"]
     # b, the only relevant one that is shown, stands second.
     assert row["nDCG@10"] == pytest.approx(1 / math.log2(3))

@@ -212,11 +212,7 @@ def _trainings(evidence: Evidence) -> tuple[Training, ...]:
         logs = {run: read_jsonl(folder / "metrics.jsonl") for run, folder in folders.items()}
         first = next(iter(logs.values()))
         summaries = [learned(name, said[name]) for name in (training_name(stage, run) for run in logs) if name in said]
-        samples = [
-            sample
-            for run, folder in folders.items()
-            for sample in choose_samples(_completions(folder), lambda qid: evidence.store.example(qid).query, run)
-        ]
+        samples = [s for run, folder in folders.items() for s in choose_samples(_completions(folder), run)]
         found.append(
             Training(
                 name=stage,

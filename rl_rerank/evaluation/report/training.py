@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,14 +96,11 @@ def overlaid_plots(name: str, logs: Mapping[str, Sequence[Mapping[str, Any]]]) -
     return tuple(plots)
 
 
-def choose_samples(
-    rows: Sequence[Mapping[str, Any]], query_of: Callable[[str], str], run: str = ""
-) -> tuple[Sample, ...]:
+def choose_samples(rows: Sequence[Mapping[str, Any]], run: str = "") -> tuple[Sample, ...]:
     """The best and the worst completion of the first, the middle and the last step.
 
     Args:
         rows: a training stage's `completions.jsonl`.
-        query_of: qid -> the query's text.
         run: what the samples are said to come from.
     """
     steps = sorted({row["step"] for row in rows})
@@ -114,16 +111,16 @@ def choose_samples(
     for place in sorted(places):
         of_step = sorted((row for row in rows if row["step"] == steps[place]), key=lambda row: -row["reward"])
         for row in of_step[:1] + (of_step[-1:] if len(of_step) > 1 else []):
-            chosen.append(_sample(row, query_of, run))
+            chosen.append(_sample(row, run))
     return tuple(chosen)
 
 
-def _sample(row: Mapping[str, Any], query_of: Callable[[str], str], run: str) -> Sample:
+def _sample(row: Mapping[str, Any], run: str) -> Sample:
     return Sample(
         run=run,
         step=row["step"],
         qid=row["qid"],
-        query=query_of(row["qid"]),
+        query=row.get("query", ""),  # older runs have none
         status=row["status"],
         reward=row["reward"],
         rewards=row.get("rewards", {}),
