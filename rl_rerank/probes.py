@@ -108,8 +108,12 @@ def _as_shown(example: RankingExample, prompt: Prompt) -> dict[str, int]:
     return dict(zip(prompt.docids, grades, strict=True))
 
 
-def malformed(text: str) -> dict[str, Completion]:
-    """Name -> a spoiled version of a well-formed text; some are well formed still where a paradigm has no such form."""
+def malformed(text: str, documents: int) -> dict[str, Completion]:
+    """Name -> a spoiled version of a well-formed text; some are well formed still where a paradigm has no such form.
+
+    Args:
+        documents: of the prompt, so that the identifier n+1 is beyond all of them.
+    """
     found = {
         "truncated": completion(text[: max(len(text) - 3, 0)], "length"),
         "cut early": completion(text[: len(text) // 2], "length"),
@@ -121,7 +125,7 @@ def malformed(text: str) -> dict[str, Completion]:
     head, separator, answer = text.rpartition("<answer>")
     places = [match.span(1) for match in IDENTIFIER.finditer(answer)]
     for number, (start, end) in enumerate(places, start=1):
-        for name, identifier in (("id 0", "0"), ("id n+1", str(len(places) + 1)), ("duplicate", None)):
+        for name, identifier in (("id 0", "0"), ("id n+1", str(documents + 1)), ("duplicate", None)):
             other = identifier or answer[slice(*places[number % len(places)])]
             changed = f"{head}{separator}{answer[:start]}{other}{answer[end:]}"
             found[f"{name} at {number}"] = completion(changed)

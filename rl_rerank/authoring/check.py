@@ -113,7 +113,7 @@ def _spoil(term: Term, paradigm: Paradigm, probe: Probe, report: Report) -> None
         for place, prompt in enumerate(probe.prompts):
             at = place * _copies(term)
             _gold_best(term, probe, gold, best, at, base[at], name, report)
-            for kind, answered in malformed(answers[place]).items():
+            for kind, answered in malformed(answers[place], len(prompt.docids)).items():
                 spoiled = rollout(paradigm, prompt, answered)
                 value = _with(term, probe, base, at, spoiled)
                 report.values.setdefault(kind.partition(" at ")[0], []).append(value)

@@ -38,7 +38,8 @@ class Gates:
         made = ((e, paradigm.prompts(e, random.Random(e.qid))) for e in run.store.examples("train"))
         found: dict[str, set[float]] = {}
         for example, prompts in itertools.islice(((e, p) for e, p in made if p), self.queries):
-            for fault, spoiled in malformed(paradigm.target(example, prompts[0])).items():
+            right, documents = paradigm.target(example, prompts[0]), len(prompts[0].docids)
+            for fault, spoiled in malformed(right, documents).items():
                 seen = rollout(paradigm, prompts[0], spoiled)
                 values = {term.name: evaluate(term, example, [seen])[0].value for term in terms}
                 found.setdefault(fault.partition(" at ")[0], set()).add(round(total(terms, values), 9))

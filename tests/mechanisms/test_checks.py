@@ -111,6 +111,10 @@ def test_gates(config):
     config.rewards = {"multiview": RewardConfig(params={"check_range": False})}
     passed = dict(zip(ladder, (p for p, _ in findings(config, gates={"expected": ladder})), strict=True))
     assert passed == dict.fromkeys(ladder, True) | {"id 0": False, "id n+1": False}
+    # A single label: n is what the prompt shows, not what the answer names.
+    config.paradigm, config.rewards = "setwise", {"rank_r1": RewardConfig()}
+    config.paradigms = {"setwise": PluginConfig(params={"labels": "numbers", "reasoning": True})}
+    assert findings(config, gates={"expected": {"id n+1": 0.0, "text after": 1.0}}) == [(True, "0"), (True, "1")]
     assert findings(config, gates={"expected": {"no such fault": 0.0}}) == [(False, "no completion can have it")]
 
 
