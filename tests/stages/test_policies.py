@@ -31,8 +31,20 @@ stages:
     {kind: grpo, policy: scores, prompts_per_step: 4, micro_batch: 2, max_steps: 3, learning_rate: 1e-3, beta: 0.01,
      entropy: 0.01, eval_steps: 1, save_steps: 10}
 """
-TABLE = {"step", "qid", "docids", "completion", "status", "ranking", "nDCG@10", "rewards", "reward", "advantage"}
-"""What trackers show of a completion."""
+TABLE = {
+    "step",
+    "qid",
+    "query",
+    "docids",
+    "completion",
+    "status",
+    "ranking",
+    "nDCG@10",
+    "rewards",
+    "reward",
+    "advantage",
+}
+"""What is kept of a completion."""
 MINE = """\
 class Mine:
     def __call__(self, example, rollout):
