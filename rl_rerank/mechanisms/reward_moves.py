@@ -27,13 +27,12 @@ class RewardMoves:
         return [self._finding(name, steps) for name in names]
 
     def _finding(self, name: str, steps: Sequence[Mapping[str, float]]) -> Finding:
-        term, _, part = name.removeprefix("reward/").partition("/")
-        logged = f"rewards/{term}/gated" if part == "gate" else name
+        label = name.removeprefix("reward/")
+        is_gate = label.endswith("/gate")
+        logged = f"rewards/{label.removesuffix('/gate')}/gated" if is_gate else name
         values = [row[logged] for row in steps if logged in row]
         moves = any(abs(value - values[0]) > 1e-9 for value in values)
         third = max(1, len(values) // 3)
         first, last = statistics.fmean(values[:third]), statistics.fmean(values[-third:])
-        what = f"{self.stage}: {name.removeprefix('reward/')} moves"
-        if part == "gate":
-            what = f"{self.stage}: {term}/gate moves, as a share of completions"
+        what = f"{self.stage}: {label} moves{', as a share of completions' if is_gate else ''}"
         return Finding(what, moves, f"{first:.3f} in the first third of {len(values)} steps, {last:.3f} in the last")

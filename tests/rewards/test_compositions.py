@@ -116,7 +116,12 @@ def test_erank_gives_malformed_rollouts_no_rank():
     rollouts = [answer(GRADED, "x", "b"), answer(GRADED, "5", "a"), answer(GRADED, "x", "a")]
     found = ERank().explain_all(example({"a": 1}), rollouts)
     assert [f.value for f in found] == [-1.0, 1.0, -1.0]
-    assert [f.parts.get("gate") for f in found] == [-1.0, None, -1.0]
+    assert [[case for case, value in f.parts.items() if value] for f in found] == [
+        ["gate"],
+        ["reciprocal_rank"],
+        ["gate"],
+    ]
+    assert ["gate" in f.parts for f in found] == [True, False, True]
     assert [sum(f.parts.values()) for f in found] == [-1.0, 1.0, -1.0]
 
 
