@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,7 +31,6 @@ class RewardMoves:
         logged = f"rewards/{label.removesuffix('/gate')}/gated" if is_gate else name
         values = [row[logged] for row in steps if logged in row]
         moves = any(abs(value - values[0]) > 1e-9 for value in values)
-        third = max(1, len(values) // 3)
-        first, last = statistics.fmean(values[:third]), statistics.fmean(values[-third:])
         what = f"{self.stage}: {label} moves{', as a share of completions' if is_gate else ''}"
-        return Finding(what, moves, f"{first:.3f} in the first third of {len(values)} steps, {last:.3f} in the last")
+        found = f"{values[0]:.3g} at the first of {len(values)} steps, {min(values):.3g} to {max(values):.3g} over all"
+        return Finding(what, moves, found)

@@ -88,8 +88,8 @@ def test_a_term_that_never_moves_is_found(config, tmp_path):
     rows = [{"step": i, "reward/a": 0.5 + i / 10, "reward/b": 1.0, "loss": 0.1} for i in range(6)]
     write_jsonl(tmp_path / "run/grpo/metrics.jsonl", rows)
     assert findings(config, reward_moves={}) == [
-        (True, "0.550 in the first third of 6 steps, 0.950 in the last"),
-        (False, "1.000 in the first third of 6 steps, 1.000 in the last"),
+        (True, "0.5 at the first of 6 steps, 0.5 to 1 over all"),
+        (False, "1 at the first of 6 steps, 1 to 1 over all"),
     ]
 
 
@@ -97,7 +97,7 @@ def test_a_gate_moves_as_the_share_of_completions_for_which_it_decides(config, t
     shares = (0.5, 0.25, 0.0)
     rows = [{"step": i, "reward/a/gate": -1.0, "rewards/a/gated": share} for i, share in enumerate(shares)]
     write_jsonl(tmp_path / "run/grpo/metrics.jsonl", rows)
-    assert findings(config, reward_moves={}) == [(True, "0.500 in the first third of 3 steps, 0.000 in the last")]
+    assert findings(config, reward_moves={}) == [(True, "0.5 at the first of 3 steps, 0 to 0.5 over all")]
 
 
 def test_gates(config):
