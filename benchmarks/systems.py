@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -19,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rl_rerank.evaluation.statistics import paired_test
 from rl_rerank.paths import read_jsonl, write_text
 
-PAGE = Path(__file__).parent.parent / "docs/systems.md"
+DOCS = Path(__file__).parent.parent / "docs"
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def page(runs: Path, settings: Sequence[str]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     for system, folder in done.items():
         lines += ["", f"## {system.title}", "", f"`rl-rerank run experiment={system.name} scale=cpu`", ""]
-        lines += [*results(system, json.loads((folder / "evaluate/metrics.json").read_text())), ""]
+        lines += [*results(system, json.loads((folder / "evaluate/metrics.json").read_text())), *learned(system), ""]
         lines.append((folder / "mechanism/checks.md").read_text().rstrip())
     return "\n".join([*lines, ""])
 
@@ -157,6 +159,28 @@ def results(system: System, metrics: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def learned(system: System) -> list[str]:
+    """What its path teaches where it was trained for longer; empty where it was not."""
+    record = DOCS / f"experiments/systems/{system.name}.jsonl"
+    if not record.exists():
+        return []
+    values: dict[str, dict[str, float]] = {}
+    for row in read_jsonl(record):
+        values.setdefault(row["system"], {})[row["qid"]] = row["nDCG@10"]
+    trained = next(name for name in reversed(system.stages) if name in values and name != "fused")
+    queries = list(values["untrained"])
+    test = paired_test(*([values[name][qid] for qid in queries] for name in (trained, "untrained")), seed=1)
+    means = ", ".join(
+        f"{name} {statistics.fmean(values[name].values()):.3f}" for name in ("first_stage", "untrained", trained)
+    )
+    p_value = "p < .001" if test.p_value < 0.001 else f"p = {test.p_value:.2g}"
+    return [
+        f"Trained on wikiqa, nDCG@10 on {len(queries)} of its test queries: {means}; {trained} against untrained "
+        f"{test.difference:+.3f}, {p_value}. Commands and earlier runs are in docs/experiments.md, every query's "
+        f"values in docs/{record.relative_to(DOCS)}."
+    ]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
@@ -168,7 +192,7 @@ def main() -> int:
         for system in SYSTEMS
         if given.only is None or system.name in given.only
     ]
-    write_text(PAGE, page(given.runs, given.settings))
+    write_text(DOCS / "systems.md", page(given.runs, given.settings))
     return max(codes)
 
 
