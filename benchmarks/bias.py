@@ -20,9 +20,9 @@ from typing import Any
 import matplotlib.pyplot as plt
 
 from rl_rerank.data import Store
-from rl_rerank.evaluation.calibration import Bin, expected_calibration_error, reliability_curve
-from rl_rerank.evaluation.order_sensitivity import PositionHits, agreement, hits_by_position
-from rl_rerank.paths import read_jsonl
+from rl_rerank.evaluation.functions.calibration import Bin, expected_calibration_error, reliability_curve
+from rl_rerank.evaluation.functions.positions import PositionHits, agreement, hits_by_position
+from rl_rerank.io.files import read_jsonl
 
 SYSTEMS = {"untrained": "untrained", "trained": "SFT"}
 COLOURS = {"untrained": "#b04a12", "trained": "#1a659f"}

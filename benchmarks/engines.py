@@ -25,12 +25,12 @@ from rl_rerank import registry
 from rl_rerank.config import DataConfig, EngineConfig, ModelConfig
 from rl_rerank.data import prepare
 from rl_rerank.engines.build import build_engine
-from rl_rerank.engines.checkpoint import base_model_dir
-from rl_rerank.engines.hf import HFEngine
+from rl_rerank.engines.journal import Journal
 from rl_rerank.engines.journaled import Journaled
-from rl_rerank.journal import Journal
+from rl_rerank.engines.local.checkpoint import base_model_dir
+from rl_rerank.engines.local.hf import HFEngine
 from rl_rerank.metrics import ndcg
-from rl_rerank.rerank import rerank
+from rl_rerank.ranking.driver import rerank
 from rl_rerank.types import Completion, Prompt, Ranking, RankingExample, Rollout
 
 DEPTH, PASSAGE_TOKENS = 10, 64

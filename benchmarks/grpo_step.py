@@ -46,15 +46,15 @@ from trl import GRPOConfig, GRPOTrainer
 
 from rl_rerank.config import DataConfig, ModelConfig
 from rl_rerank.data import prepare
-from rl_rerank.engines import vllm_environment
-from rl_rerank.engines.checkpoint import base_model_dir, renderer
+from rl_rerank.engines.local import vllm_environment
+from rl_rerank.engines.local.checkpoint import base_model_dir, renderer
 from rl_rerank.paradigms.listwise import Listwise
-from rl_rerank.reward import Term
-from rl_rerank.training import vllm_rollout
-from rl_rerank.training.grpo import RankingGRPOTrainer
-from rl_rerank.training.interop import as_trl
-from rl_rerank.training.questions import Question, questions
-from rl_rerank.training.task import Task
+from rl_rerank.reward.base import Term
+from rl_rerank.reward.interop import as_trl
+from rl_rerank.training.grpo import vllm_rollout
+from rl_rerank.training.grpo.trainer import RankingGRPOTrainer
+from rl_rerank.training.loop.task import Task
+from rl_rerank.training.loop.training_prompts import Question, questions
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.format import Format
 from rl_rerank_rewards.ndcg import NDCG

@@ -34,11 +34,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig
 
 from rl_rerank.config import ModelConfig
-from rl_rerank.engines.checkpoint import base_model_dir
+from rl_rerank.engines.local.checkpoint import base_model_dir
 from rl_rerank.paradigms.listwise import Listwise
-from rl_rerank.reward import Term
-from rl_rerank.training.grpo import RankingGRPOTrainer
-from rl_rerank.training.task import Task
+from rl_rerank.reward.base import Term
+from rl_rerank.training.grpo.trainer import RankingGRPOTrainer
+from rl_rerank.training.loop.task import Task
 from rl_rerank_rewards.ndcg import NDCG
 
 Way = Callable[[], Tensor]

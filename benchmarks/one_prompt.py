@@ -18,16 +18,16 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from rl_rerank import conductor, plan
-from rl_rerank.compose import compose
 from rl_rerank.config import Config, SFTStage
 from rl_rerank.data import prepare
-from rl_rerank.engines import checkpoint
-from rl_rerank.evaluation.order_sensitivity import agreement
+from rl_rerank.engines.local import checkpoint
+from rl_rerank.evaluation.functions.positions import agreement
 from rl_rerank.evaluation.statistics import paired_test
-from rl_rerank.paths import read_jsonl, write_jsonl, write_text
-from rl_rerank.rerank import build_paradigm
-from rl_rerank.training.lists import lists
+from rl_rerank.experiment import runner, validate
+from rl_rerank.experiment.compose import compose
+from rl_rerank.io.files import read_jsonl, write_jsonl, write_text
+from rl_rerank.paradigms.build import build_paradigm
+from rl_rerank.training.exact.lists import lists
 
 PARADIGMS = ("pointwise", "first_token")
 SYSTEMS = ("untrained", "trained")
@@ -40,7 +40,7 @@ def composed(paradigm: str, runs: Path, settings: Sequence[str]) -> tuple[Config
     fixed = ["experiment=one_prompt", f"run_dir={runs / paradigm}", f"paradigm={paradigm}", "report_to=[]"]
     config = compose("run", [*fixed, *settings])
     assert isinstance(config, Config)
-    plan.validate(config)
+    validate.validate(config)
     return config, [*fixed, *settings]
 
 
@@ -102,7 +102,7 @@ def main() -> None:
         steps = round(budget / each)
         said.append(f"{paradigm}: {steps} steps of {each:.0f} tokens = {steps * each:,.0f}")
         config, overrides = composed(paradigm, given.runs, [*settings, f"stages.trained.max_steps={steps}"])
-        if status := conductor.run(config, overrides):
+        if status := runner.run(config, overrides):
             raise SystemExit(status)
         for name in SYSTEMS:
             found, row = system(config, name)

@@ -26,7 +26,7 @@ from rl_rerank.data import prepare
 from rl_rerank.data.prepare import build_source
 from rl_rerank.engines.oracle import Oracle
 from rl_rerank.metrics import ndcg
-from rl_rerank.rerank import rerank
+from rl_rerank.ranking.driver import rerank
 from rl_rerank.types import Candidate, Prompt, RankingExample
 
 FILE = Path(__file__).parent.parent / "docs/paradigms.md"

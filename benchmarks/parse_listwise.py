@@ -17,7 +17,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rl_rerank.data.reading import records
+from rl_rerank.data.sources.reading import records
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.types import Completion, Judgment, Prompt, Status
 

@@ -28,13 +28,14 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from rl_rerank import conductor, ledger, plan, processes
-from rl_rerank.compose import compose
 from rl_rerank.config import Config, EvaluateStage, TrainingStage
 from rl_rerank.data import prepare
 from rl_rerank.evaluation.seeds import interval_over_seeds, paired_test_over_seeds
+from rl_rerank.experiment import run_state, runner, validate
+from rl_rerank.experiment.compose import compose
+from rl_rerank.io import subprocesses
+from rl_rerank.io.files import write_json, write_jsonl, write_text
 from rl_rerank.metrics import ndcg
-from rl_rerank.paths import write_json, write_jsonl, write_text
 
 EXPERIMENTS = ("policies", "policies_tokens")
 TESTS = (
@@ -56,24 +57,24 @@ def composed(name: str, runs: Path, settings: Sequence[str]) -> tuple[Config, li
     overrides = [f"experiment={name}", f"run_dir={runs / name}", "report_to=[]", *shared, *own]
     config = compose("run", overrides)
     assert isinstance(config, Config)
-    plan.validate(config)
+    validate.validate(config)
     return config, overrides
 
 
 def run(config: Config, overrides: Sequence[str], seconds: Path) -> None:
     """Run the stages that are not done, and note how many seconds each took, of processors and of the clock."""
-    conductor.prepared(config)
+    runner.prepared(config)
     taken: dict[str, dict[str, float]] = json.loads(seconds.read_text()) if seconds.is_file() else {}
     for name in config.stages:
-        if ledger.done(config, name) is not None:
+        if run_state.done(config, name) is not None:
             continue
         start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        ledger.begin(config, name)
-        status = processes.run(conductor.command(config, name, overrides))
+        run_state.begin(config, name)
+        status = subprocesses.run(runner.command(config, name, overrides))
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         if status:
-            raise SystemExit(conductor.explain(config, name, status))
+            raise SystemExit(runner.explain(config, name, status))
         taken[name] = {"processors": round(spent, 1), "clock": round(time.monotonic() - start, 1)}
         write_json(seconds, taken)
 

@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rl_rerank import trec
 from rl_rerank.evaluation.measures import evaluate, trec_order
+from rl_rerank.io import trec
 
 Run = Mapping[str, Mapping[str, float]]
 Qrels = Mapping[str, Mapping[str, int]]

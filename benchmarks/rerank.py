@@ -26,8 +26,8 @@ from rl_rerank.config import DataConfig, EngineConfig, ModelConfig
 from rl_rerank.data import prepare
 from rl_rerank.engines.base import Engine
 from rl_rerank.engines.build import build_engine
-from rl_rerank.engines.checkpoint import base_model_dir
-from rl_rerank.rerank import rerank
+from rl_rerank.engines.local.checkpoint import base_model_dir
+from rl_rerank.ranking.driver import rerank
 from rl_rerank.types import Ranking, RankingExample
 
 DEPTH, PASSAGE_TOKENS = 10, 64

@@ -32,7 +32,7 @@ import pytrec_eval
 from rbo import RankingSimilarity
 
 from rl_rerank.paradigms.listwise import Listwise
-from rl_rerank.reward import Term, evaluate
+from rl_rerank.reward.base import Term, evaluate
 from rl_rerank.types import Candidate, Completion, Prompt, RankingExample, Rollout
 from rl_rerank_rewards.multiview import MultiView
 

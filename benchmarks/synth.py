@@ -21,7 +21,7 @@ from pathlib import Path
 
 from rl_rerank import data
 from rl_rerank.config import Config, DataConfig, PluginConfig, SynthStage
-from rl_rerank.stages import synth
+from rl_rerank.stages.synth import run as synth_stage
 
 PER_QUERY = 20
 WORDS = 30
@@ -61,7 +61,7 @@ def child(folder: Path, what: str) -> None:
     started, spent = time.monotonic(), time.process_time()
     stage = settings.stages["synth"]
     assert isinstance(stage, SynthStage)
-    synth.run(settings, "synth", stage)
+    synth_stage.run(settings, "synth", stage)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps([time.monotonic() - started, time.process_time() - spent, peak]))
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_rerank.config import ModelConfig
-from rl_rerank.engines.checkpoint import base_model_dir
+from rl_rerank.engines.local.checkpoint import base_model_dir
 
 STEPS = "stages.synth.steps"
 RECIPES: Mapping[str, Sequence[str]] = {
@@ -115,7 +115,7 @@ def server() -> Iterator[str]:
         "--max-model-len",
         "4096",
         "--logits-processors",
-        "rl_rerank.engines.vllm_mask:Hold",
+        "rl_rerank.engines.local.vllm_mask:Hold",
     ]
     quiet = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(

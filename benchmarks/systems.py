@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_rerank.evaluation.statistics import paired_test
-from rl_rerank.paths import read_jsonl, write_text
+from rl_rerank.io.files import read_jsonl, write_text
 
 DOCS = Path(__file__).parent.parent / "docs"
 

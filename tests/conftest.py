@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-import tokenizers_for_tests as small
+from support import small_tokenizers as small
 
 
 @pytest.fixture(scope="session")

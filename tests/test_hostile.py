@@ -11,10 +11,10 @@ import unicodedata
 from functools import cache
 
 import pytest
-import tokenizers_for_tests as small
+from support import small_tokenizers as small
 
 from rl_rerank import registry
-from rl_rerank.rendering import Renderer
+from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.types import Candidate, RankingExample
 
 ATTACKS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from rl_rerank.synthesis.questions import prompts
+from rl_rerank.synthesis.prompts import prompts
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import Prompt, RankingExample, Rollout, Sampling
 from rl_rerank_synth.teaching import output, teacher

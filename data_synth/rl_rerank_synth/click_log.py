@@ -15,7 +15,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from rl_rerank.data.reading import records, string
+from rl_rerank.data.sources.reading import records, string
 
 FLOOR = 1e-6
 """Probabilities are kept so far from 0 and 1."""

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rl_rerank.data.reading import existing, read_documents, read_queries
 from rl_rerank.data.records import Omissions
+from rl_rerank.data.sources.reading import existing, read_documents, read_queries
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import RankingExample
 from rl_rerank_synth.duplicates import normal

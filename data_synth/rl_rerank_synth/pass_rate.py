@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from rl_rerank.metrics import expected_ndcg
-from rl_rerank.synthesis.questions import prompts
+from rl_rerank.synthesis.prompts import prompts
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import Prompt, RankingExample, Sampling
 from rl_rerank_synth.teaching import teacher

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from rl_rerank.paradigms.base import score_scale
-from rl_rerank.rerank import Samples, rerank, shuffled
+from rl_rerank.ranking.driver import Samples, rerank, shuffled
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_synth.teaching import output, ranked, teacher

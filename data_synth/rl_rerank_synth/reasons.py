@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from rl_rerank.paradigms.answers import THINK_END
-from rl_rerank.paradigms.messages import ours
-from rl_rerank.synthesis.questions import prompts
+from rl_rerank.prompts.messages import ours
+from rl_rerank.synthesis.prompts import prompts
 from rl_rerank.synthesis.rows import called_for
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import Completion, Message, Prompt, RankingExample, Sampling, TeacherOutput

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from rl_rerank.data.reading import digest, existing, identifier, read_documents, records, split_name, string
 from rl_rerank.data.records import Collection, Omissions, Query
+from rl_rerank.data.sources.reading import digest, existing, identifier, read_documents, records, split_name, string
 
 CLICKED, LOOKED_AT_AGAIN, LOOKED_AT = 2, 1, 0
 """Grades. What nobody has looked at is not judged: it was not passed over."""

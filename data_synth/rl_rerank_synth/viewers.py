@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rl_rerank.data.reading import digest, existing, identifier, read_documents, records, string
 from rl_rerank.data.records import Collection, Document, Omissions, Query
+from rl_rerank.data.sources.reading import digest, existing, identifier, read_documents, records, string
 from rl_rerank_synth.stories import Event, Story, written
 
 TASKS = ("item", "carousel", "search")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from rl_rerank.paradigms.messages import passage
+from rl_rerank.prompts.messages import passage
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import RankingExample, Sampling
 from rl_rerank_synth.teaching import digest

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rl_rerank.gates import without_outside
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
-from rl_rerank.reward import Breakdown
+from rl_rerank.reward.base import Breakdown
+from rl_rerank.reward.format_penalty import without_outside
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.pooled_reciprocal_rank import only_scores, pooled_ranks
 from rl_rerank_rewards.window import reference_score

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from rl_rerank.gates import Ladder
-from rl_rerank.reward import Breakdown, Term, weighted
+from rl_rerank.reward.base import Breakdown, Term, weighted
+from rl_rerank.reward.format_penalty import Ladder
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.alignment import Alignment
 from rl_rerank_rewards.ndcg import NDCG

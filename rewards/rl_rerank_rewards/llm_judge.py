@@ -11,8 +11,8 @@ from rl_rerank.config import Config, EngineConfig, ModelConfig
 from rl_rerank.engines.base import Engine
 from rl_rerank.engines.build import build_stage_engine
 from rl_rerank.paradigms.answers import find_answer
-from rl_rerank.paradigms.messages import numbered, ours, query
-from rl_rerank.reward import Breakdown
+from rl_rerank.prompts.messages import numbered, ours, query
+from rl_rerank.reward.base import Breakdown
 from rl_rerank.types import Completion, Message, Prompt, RankingExample, Rollout, Sampling, Segment
 from rl_rerank_rewards.window import WRITTEN
 

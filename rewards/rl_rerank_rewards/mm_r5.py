@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rl_rerank.gates import Rung, rung, without_outside
 from rl_rerank.metrics import reciprocal_power
 from rl_rerank.paradigms.listwise import Listwise
-from rl_rerank.reward import Breakdown
+from rl_rerank.reward.base import Breakdown
+from rl_rerank.reward.format_penalty import Rung, rung, without_outside
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.window import window_qrels
 

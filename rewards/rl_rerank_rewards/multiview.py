@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from rl_rerank.gates import Ladder, without_outside
 from rl_rerank.metrics.orders import Orders
 from rl_rerank.paradigms.listwise import Listwise
-from rl_rerank.reward import Breakdown, Term, weighted
+from rl_rerank.reward.base import Breakdown, Term, weighted
+from rl_rerank.reward.format_penalty import Ladder, without_outside
 from rl_rerank.types import Judgment, RankingExample, Rollout, Status
 from rl_rerank_rewards.average_overlap import AverageOverlap
 from rl_rerank_rewards.ndcg import NDCG

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rl_rerank.additive import Additive
 from rl_rerank.metrics import dcg, expected_ndcg
 from rl_rerank.metrics.relevance import discounts, gain
+from rl_rerank.reward.position_based import Additive
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.window import ORDERS, need_several, window_qrels
 

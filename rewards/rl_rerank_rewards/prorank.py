@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from rl_rerank.reward import Breakdown, Term, weighted
+from rl_rerank.reward.base import Breakdown, Term, weighted
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.exact_match import ExactMatch
 from rl_rerank_rewards.format import Format

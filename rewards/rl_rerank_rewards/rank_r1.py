@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from rl_rerank.gates import without_outside
 from rl_rerank.paradigms.setwise import Setwise
+from rl_rerank.reward.format_penalty import without_outside
 from rl_rerank.types import Completion, RankingExample, Rollout
 from rl_rerank_rewards.setwise_label import SetwiseLabel
 

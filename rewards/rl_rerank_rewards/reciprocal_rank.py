@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rl_rerank.additive import Additive
 from rl_rerank.metrics import expected_reciprocal_rank
+from rl_rerank.reward.position_based import Additive
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.window import ORDERS, need_several, window_qrels
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-from rl_rerank.reward import Breakdown
+from rl_rerank.reward.base import Breakdown
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.window import WRITTEN
 
@@ -54,7 +54,9 @@ class RewardModel:
     @cached_property
     def _scorer(self) -> Any:
         # Rewards are listed and checked where torch is not installed.
-        return importlib.import_module("rl_rerank.training.classifier").Classifier(self.model, self.device, self.dtype)
+        return importlib.import_module("rl_rerank.training.loop.classifier").Classifier(
+            self.model, self.device, self.dtype
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the weights, which another process loads anew."""

@@ -15,7 +15,7 @@ class CurriculumConfig:
 
     kind: str = "reciprank"
     """By how well the first stage ranks a query: reciprank, normscore or kdescore, from its ranks or its scores. Or
-    pass_rate: by how often the policy has answered it well so far. rl_rerank/training/curriculum.py has their
+    pass_rate: by how often the policy has answered it well so far. rl_rerank/training/loop/curriculum.py has their
     formulas."""
     steps: int = 20
     """First-stage curricula: the step from which all queries are alike (m)."""

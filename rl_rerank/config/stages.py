@@ -219,7 +219,7 @@ class GRPOStage(TrainingStage):
     estimator: str = "group"
     """scores: how the gradient of the expected reward is estimated. group: advantages within the drawn orders, for any
     reward; pl_rank and moves, of less variance, for rewards that are sums over places, such as nDCG, recall and the
-    reciprocal rank. rl_rerank/training/rank_gradients.py has their formulas."""
+    reciprocal rank. rl_rerank/training/exact/rank_gradients.py has their formulas."""
     top_k: int | None = None
     """scores: an order's probability is that of its first places, which is enough where a reward looks no deeper; null:
     of all."""
@@ -228,7 +228,7 @@ class GRPOStage(TrainingStage):
     loss_params: dict[str, Any] = field(default_factory=dict)
     loss_weight: float = 1.0
     algorithm: str = "dr_grpo"
-    """grpo, dr_grpo, dapo, gspo, cispo, gdpo or rloo; rl_rerank/training/algorithms.py has their formulas."""
+    """grpo, dr_grpo, dapo, gspo, cispo, gdpo or rloo; rl_rerank/training/grpo/algorithms.py has their formulas."""
     scale_rewards: str | None = None
     """What advantages are divided by: the standard deviation of the group, of the batch, or none. null: as the
     algorithm does."""
@@ -315,7 +315,7 @@ class LongDocuments:
     """What a model sees of a document that is longer than a prompt has room for."""
 
     mode: str = "head"
-    """head (cut to the prompt's budget), firstp, maxp, sump or quite: see rl_rerank/long_documents.py."""
+    """head (cut to the prompt's budget), firstp, maxp, sump or quite: see rl_rerank/ranking/long_documents.py."""
     words: int = 150
     """firstp, maxp, sump: words of a passage."""
     overlap: int = 50
@@ -343,7 +343,7 @@ class Fusion:
     """How two rankings become one."""
 
     method: str = "minmax"
-    """minmax, zscore, rrf or sum: see rl_rerank/fusion.py."""
+    """minmax, zscore, rrf or sum: see rl_rerank/ranking/fusion.py."""
     weight: float = 0.5
     """Of the model, or of the first run of `fuse`; the other one has 1 - weight."""
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence, Set
 import bm25s
 import Stemmer
 
-from rl_rerank import trec
 from rl_rerank.data.records import Document, Query
+from rl_rerank.io import trec
 
 # Anserini's parameters for its plain BM25 baselines.
 K1, B = 0.9, 0.4

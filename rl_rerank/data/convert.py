@@ -6,12 +6,13 @@ import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from rl_rerank import paths, trec
 from rl_rerank.config import ConvertFiles
-from rl_rerank.data import exchange, rankify, rankllm
-from rl_rerank.data.exchange import Row
-from rl_rerank.data.jsonl import Reader
+from rl_rerank.data.sources import exchange, rankify, rankllm
+from rl_rerank.data.sources.exchange import Row
+from rl_rerank.data.sources.jsonl import Reader
 from rl_rerank.data.store import Store
+from rl_rerank.io import trec
+from rl_rerank.io.files import write_text
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ def convert(files: ConvertFiles) -> int:
         for place, row in rows:
             row["reranked"] = _reranked(row, run[str(row["qid"])], f"{files.run}, for {place}")
     make = {"rankllm": rankllm.from_row, "rankify": rankify.from_row, "jsonl": _own}[files.format]
-    paths.write_text(Path(files.output), exchange.content(Path(files.output), (make(row) for _, row in rows)))
+    write_text(Path(files.output), exchange.content(Path(files.output), (make(row) for _, row in rows)))
     return len(rows)
 
 

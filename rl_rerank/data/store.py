@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from rl_rerank import paths
 from rl_rerank.data.records import Document
+from rl_rerank.io.files import read_jsonl, write_json
 from rl_rerank.types import Candidate, RankingExample
 
 _DOCUMENTS = "documents.jsonl"
@@ -104,7 +104,7 @@ class Store:
 
     def _rows(self, split: str) -> list[dict[str, Any]]:
         self.size(split)
-        return paths.read_jsonl(self._directory / f"{split}.jsonl")
+        return read_jsonl(self._directory / f"{split}.jsonl")
 
     def _example(
         self, row: dict[str, Any], split: str, documents: BinaryIO, known: dict[int, Document]
@@ -164,7 +164,7 @@ def write(
         "unanswered": {split: dict(judged) for split, judged in unanswered.items() if judged},
         "offsets": offsets,
     }
-    paths.write_json(folder / _META, meta)
+    write_json(folder / _META, meta)
 
 
 def _line(row: Row, where: Mapping[str, int]) -> dict[str, Any]:

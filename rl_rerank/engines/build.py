@@ -9,9 +9,9 @@ from types import ModuleType
 
 from rl_rerank.config import Config, EngineConfig, ModelConfig, OpenAIArgs
 from rl_rerank.engines.base import Engine
+from rl_rerank.engines.journal import Journal
 from rl_rerank.engines.journaled import Journaled
-from rl_rerank.extras import EXTRAS
-from rl_rerank.journal import Journal
+from rl_rerank.requirements import EXTRAS
 
 JOURNAL = "journal.sqlite"
 
@@ -27,21 +27,21 @@ def build_engine(engine: EngineConfig, model: ModelConfig, path: Path) -> Engine
         raise ValueError(f"engine.kind=openai asks a server and cannot answer with {str(path)!r}; use hf or vllm")
     if engine.kind == "cross_encoder":
         batch_size = engine.cross_encoder().batch_size
-        return _load("cross_encoder", engine.kind).CrossEncoderEngine(path, model, batch_size=batch_size)
+        return _load("local.cross_encoder", engine.kind).CrossEncoderEngine(path, model, batch_size=batch_size)
     renderer = checkpoint(engine.kind).renderer(model, path)
     if engine.kind == "hf":
         if engine.args:
             raise ValueError(
                 f"engine.args.{min(engine.args)} cannot be set for engine.kind=hf, which takes engine.batch_tokens"
             )
-        return _load("hf", "hf").HFEngine(
+        return _load("local.hf", "hf").HFEngine(
             path,
             renderer,
             dtype=model.dtype,
             batch_tokens=engine.batch_tokens,
             trust_remote_code=model.trust_remote_code,
         )
-    return _load("vllm", "vllm").VLLMEngine(
+    return _load("local.vllm", "vllm").VLLMEngine(
         path, renderer, dtype=model.dtype, args=engine.args, trust_remote_code=model.trust_remote_code
     )
 
@@ -73,8 +73,8 @@ def _journal(config: Config) -> Journal | None:
 def _served(args: OpenAIArgs, model: ModelConfig) -> Engine:
     renderer = None
     if args.tokenizer is not None:
-        renderer = _load("tokenizer", "openai").renderer(model, args.tokenizer)
-    return _load("openai", "openai").OpenAIEngine(args, model, renderer)
+        renderer = _load("local.tokenizer", "openai").renderer(model, args.tokenizer)
+    return _load("served.openai", "openai").OpenAIEngine(args, model, renderer)
 
 
 def _folder(config: Config, ref: str, engine: EngineConfig) -> Path:
@@ -87,8 +87,8 @@ def _folder(config: Config, ref: str, engine: EngineConfig) -> Path:
 
 
 def checkpoint(kind: str = "hf") -> ModuleType:
-    """The module rl_rerank.engines.checkpoint, imported now."""
-    return _load("checkpoint", kind)
+    """The module rl_rerank.engines.local.checkpoint, imported now."""
+    return _load("local.checkpoint", kind)
 
 
 def _load(module: str, kind: str) -> ModuleType:

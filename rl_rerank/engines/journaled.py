@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from rl_rerank import journal
+from rl_rerank.engines import journal
 from rl_rerank.engines.base import Capability, Engine, Sink
 from rl_rerank.engines.decode import draws
-from rl_rerank.journal import Journal
+from rl_rerank.engines.journal import Journal
 from rl_rerank.types import Completion, Prompt, Sampling
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rl_rerank.paths import read_jsonl, write_jsonl
+from rl_rerank.io.files import read_jsonl, write_jsonl
 from rl_rerank.types import Rollout
 
 RANKINGS = "rankings.jsonl"

@@ -18,8 +18,8 @@ from typing import Any
 
 from rl_rerank.config import Config, LongDocuments, PluginConfig, RerankStage
 from rl_rerank.data.store import Store
+from rl_rerank.io.files import write_json
 from rl_rerank.paradigms.base import Paradigm, members
-from rl_rerank.paths import write_json
 from rl_rerank.types import Candidate, RankingExample
 
 FILE = "protocol.json"

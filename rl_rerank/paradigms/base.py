@@ -74,7 +74,7 @@ def check_engine(paradigm: Paradigm, engine: str, capabilities: Collection[str])
         raise ValueError(
             f"the paradigm {paradigm.name!r} has constrained=true, and the engine {engine} cannot hold answers to a "
             "form; use hf, vllm, or a vLLM server with engine.args.tokenizer and --logits-processors "
-            "rl_rerank.engines.vllm_mask:Hold, or constrained=false"
+            "rl_rerank.engines.local.vllm_mask:Hold, or constrained=false"
         )
     if "pair" in capabilities:
         if paradigm.name != "pointwise" or len(paradigm.continuations) != 2:

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from rl_rerank.paradigms.answers import written
 from rl_rerank.paradigms.base import Strategy
 from rl_rerank.paradigms.labels import ALPHABET, LETTERS, order
-from rl_rerank.paradigms.messages import contract, numbered, query, question
 from rl_rerank.paradigms.windows import check_windows, slide, training_window
+from rl_rerank.prompts.messages import contract, numbered, query, question
 from rl_rerank.types import Completion, Judgment, Prompt, RankingExample, Status
 
 

@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rl_rerank.constraints import Scores
 from rl_rerank.paradigms.answers import (
     NUMBER,
     find_answer,
@@ -34,9 +33,10 @@ from rl_rerank.paradigms.answers import (
     wrong_ids,
 )
 from rl_rerank.paradigms.base import Strategy
-from rl_rerank.paradigms.messages import contract, numbered, query, question
 from rl_rerank.paradigms.ordering import rank_by_scores
 from rl_rerank.paradigms.windows import training_window
+from rl_rerank.prompts.constraints import Scores
+from rl_rerank.prompts.messages import contract, numbered, query, question
 from rl_rerank.types import Completion, Issue, Judgment, Prompt, RankingExample, Status
 
 KEY = re.compile(rf"\[({NUMBER})\]")

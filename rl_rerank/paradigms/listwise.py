@@ -18,12 +18,12 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from rl_rerank.constraints import Permutation
 from rl_rerank.paradigms.answers import thought, written
 from rl_rerank.paradigms.base import Strategy
 from rl_rerank.paradigms.labels import NUMBERS, order
-from rl_rerank.paradigms.messages import contract, in_turns, numbered, query, question
 from rl_rerank.paradigms.windows import check_windows, settle, slide, training_window
+from rl_rerank.prompts.constraints import Permutation
+from rl_rerank.prompts.messages import contract, in_turns, numbered, query, question
 from rl_rerank.types import Completion, Judgment, Prompt, RankingExample
 
 LONGEST = 100

@@ -23,10 +23,10 @@ from itertools import combinations
 from rl_rerank.paradigms.answers import thought, written
 from rl_rerank.paradigms.base import Strategy
 from rl_rerank.paradigms.labels import LETTERS, choice
-from rl_rerank.paradigms.messages import contract, numbered, query, question
 from rl_rerank.paradigms.options import check_mode, one_of
 from rl_rerank.paradigms.ordering import Counts, rank_by_scores, rank_top
 from rl_rerank.paradigms.sorting import Asking, bubble_top, heap_top
+from rl_rerank.prompts.messages import contract, numbered, query, question
 from rl_rerank.types import Completion, Judgment, Prompt, RankingExample
 
 

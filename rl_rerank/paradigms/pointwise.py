@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 from rl_rerank.paradigms.answers import find_answer, issue
 from rl_rerank.paradigms.base import Paradigm, Strategy
-from rl_rerank.paradigms.messages import ours, passage, query, question
 from rl_rerank.paradigms.ordering import rank_by_scores
+from rl_rerank.prompts.messages import ours, passage, query, question
 from rl_rerank.types import Completion, Judgment, Prompt, RankingExample, Status
 
 

@@ -31,7 +31,6 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from rl_rerank.constraints import Score
 from rl_rerank.paradigms.answers import (
     NUMBER,
     find_answer,
@@ -42,9 +41,10 @@ from rl_rerank.paradigms.answers import (
     written,
 )
 from rl_rerank.paradigms.base import Strategy
-from rl_rerank.paradigms.messages import contract, passage, query, question
 from rl_rerank.paradigms.pointwise import score_each
 from rl_rerank.paradigms.windows import training_window
+from rl_rerank.prompts.constraints import Score
+from rl_rerank.prompts.messages import contract, passage, query, question
 from rl_rerank.types import END, Completion, Judgment, Prompt, RankingExample, Status
 
 RULES = ("plain", "weighted", "expected")

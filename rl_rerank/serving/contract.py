@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rl_rerank import __version__, paths, registry
+from rl_rerank import __version__, registry
 from rl_rerank.config import build
+from rl_rerank.io.files import write_json
 from rl_rerank.paradigms.base import Paradigm
-from rl_rerank.rendering import Renderer
+from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.types import Candidate, RankingExample
 
 FILE = "reranker.json"
@@ -101,7 +102,7 @@ def fingerprint(paradigm: Paradigm, renderer: Renderer) -> str:
 
 def write(folder: Path, contract: Contract) -> None:
     """Write `reranker.json` into a model folder."""
-    paths.write_json(folder / FILE, dataclasses.asdict(contract))
+    write_json(folder / FILE, dataclasses.asdict(contract))
 
 
 def read(folder: Path) -> Contract:

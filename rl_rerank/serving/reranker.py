@@ -10,7 +10,7 @@ from rl_rerank.config import EngineConfig, ModelConfig
 from rl_rerank.engines import build
 from rl_rerank.engines.base import Engine
 from rl_rerank.paradigms.base import Paradigm
-from rl_rerank.rerank import rerank
+from rl_rerank.ranking.driver import rerank
 from rl_rerank.serving import contract
 from rl_rerank.types import Candidate, RankingExample
 

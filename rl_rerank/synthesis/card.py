@@ -8,17 +8,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
-from rl_rerank import __version__, paths
+from rl_rerank import __version__
 from rl_rerank.config import Config, EngineConfig, SynthStage
 from rl_rerank.evaluation.protocol import template
-from rl_rerank.evaluation.report import figures
-from rl_rerank.evaluation.report.figures import Plot
-from rl_rerank.evaluation.report.page import TEMPLATES
-from rl_rerank.rerank import build_paradigm
-from rl_rerank.serving.card import front_matter, model_name, source
-from rl_rerank.synthesis.statistics import DOUBLINGS, TENTHS
+from rl_rerank.io.files import write_text
+from rl_rerank.pages import figures
+from rl_rerank.pages.cards import front_matter, model_name, source
+from rl_rerank.pages.figures import Plot
+from rl_rerank.pages.templates import environment
+from rl_rerank.paradigms.build import build_paradigm
+from rl_rerank.synthesis.corpus_stats import DOUBLINGS, TENTHS
 
 HERE = Path(__file__).resolve().parent
 FILES = {
@@ -73,8 +72,8 @@ def write(config: Config, name: str, summary: Mapping[str, Any], folder: Path) -
     Args:
         summary: the stage's summary.json.
     """
-    paths.write_text(folder / "README.md", markdown(config, name, summary))
-    paths.write_text(folder / "index.html", html(config, name, summary))
+    write_text(folder / "README.md", markdown(config, name, summary))
+    write_text(folder / "index.html", html(config, name, summary))
 
 
 def markdown(config: Config, name: str, summary: Mapping[str, Any]) -> str:
@@ -87,7 +86,9 @@ def markdown(config: Config, name: str, summary: Mapping[str, Any]) -> str:
         "tags": ["rl-rerank", "reranker", "synthetic"],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "rows.jsonl"}]}],
     }
-    body = _environment(autoescape=False).get_template("card.md.j2").render(card=_card(config, name, stage, summary))
+    body = (
+        environment(HERE, autoescape=False).get_template("card.md.j2").render(card=_card(config, name, stage, summary))
+    )
     return front_matter(matter) + body
 
 
@@ -95,7 +96,7 @@ def html(config: Config, name: str, summary: Mapping[str, Any]) -> str:
     """The card as a page of its own, with plots."""
     stage = config.stages[name]
     assert isinstance(stage, SynthStage)
-    rendered = _environment(autoescape=True).get_template("card.html.j2")
+    rendered = environment(HERE, autoescape=True).get_template("card.html.j2")
     return rendered.render(card=_card(config, name, stage, summary), plots=plots(summary))
 
 
@@ -189,13 +190,3 @@ def _short(value: Any) -> str:
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_short(item)}" for key, item in value.items()) + "}"
     return Path(value).name if isinstance(value, str) and "/" in value else str(value)
-
-
-def _environment(*, autoescape: bool) -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader([HERE, TEMPLATES]),
-        autoescape=autoescape,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )

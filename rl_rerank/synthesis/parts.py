@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from rl_rerank.data import Store, examples
 from rl_rerank.data.records import Collection, Document
-from rl_rerank.paths import write_json, write_text
+from rl_rerank.io.files import write_json, write_text
 from rl_rerank.types import Candidate, RankingExample
 
 

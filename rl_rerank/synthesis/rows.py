@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from rl_rerank.data import examples as lines
+from rl_rerank.io.files import replacing
 from rl_rerank.paradigms.base import Paradigm, score_scale
-from rl_rerank.paths import replacing
-from rl_rerank.synthesis.questions import questions, shuffled
+from rl_rerank.synthesis.prompts import questions, shuffled
 from rl_rerank.types import RankingExample
 
 BATCH = 256

@@ -19,9 +19,9 @@ from typing import TypeAlias
 
 from tqdm import tqdm
 
-from rl_rerank import processes
 from rl_rerank.config import Config
-from rl_rerank.paths import read_jsonl, replacing, write_json
+from rl_rerank.io import subprocesses
+from rl_rerank.io.files import read_jsonl, replacing, write_json
 from rl_rerank.synthesis.metered import BudgetReached, Meter
 from rl_rerank.synthesis.parts import Parts, Record
 from rl_rerank.synthesis.worker import UNFINISHED, Segment, Stopped, Worker
@@ -180,7 +180,7 @@ _workers: list[Worker] = []
 
 
 def _start(config: Config, name: str, used: Mapping[str, float]) -> None:
-    processes.end_with_parent()
+    subprocesses.end_with_parent()
     _workers.append(Worker(config, name, used))
 
 

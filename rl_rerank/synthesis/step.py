@@ -12,7 +12,7 @@ from rl_rerank.config import Config, SynthStage
 from rl_rerank.data.records import Collection
 from rl_rerank.engines.base import Engine
 from rl_rerank.paradigms.base import Paradigm, as_written
-from rl_rerank.rerank import build_paradigm
+from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.synthesis.resources import Resources
 from rl_rerank.types import RankingExample
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rl_rerank.data.docstrings import parse, plain, without_names
+from rl_rerank.data.sources.docstrings import parse, plain, without_names
 
 TEXT = """\
 svdvals(a, check=True)

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from rl_rerank.cli import main
+from rl_rerank.cli.main import main
 from rl_rerank.config import ConvertFiles, DataConfig
 from rl_rerank.data import prepare
 from rl_rerank.data.convert import convert
-from rl_rerank.data.jsonl import JsonLines
-from rl_rerank.data.rankify import Rankify
-from rl_rerank.data.rankllm import RankLLM
 from rl_rerank.data.records import Document, Query
+from rl_rerank.data.sources.jsonl import JsonLines
+from rl_rerank.data.sources.rankify import Rankify
+from rl_rerank.data.sources.rankllm import RankLLM
 
 REQUESTS = [
     {

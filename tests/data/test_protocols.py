@@ -8,8 +8,8 @@ import pytest
 
 from rl_rerank.config import DataConfig
 from rl_rerank.data import prepare
-from rl_rerank.data.irds import IRDatasets
 from rl_rerank.data.records import Document, Query
+from rl_rerank.data.sources.irds import IRDatasets
 
 
 def jsonl(path: Path, rows: list) -> None:

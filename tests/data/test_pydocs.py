@@ -6,7 +6,7 @@ import pytest
 
 from rl_rerank.config import DataConfig
 from rl_rerank.data import near_duplicates, prepare
-from rl_rerank.data.pydocs import PyDocs
+from rl_rerank.data.sources.pydocs import PyDocs
 
 PACKAGES = ("numpy.linalg", "numpy.ma")
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from rl_rerank.data.beir import Beir
-from rl_rerank.data.collection import CollectionFolder
-from rl_rerank.data.jsonl import JsonLines
 from rl_rerank.data.records import Document, Query
-from rl_rerank.data.trec_files import TrecFiles
+from rl_rerank.data.sources.beir import Beir
+from rl_rerank.data.sources.collection import CollectionFolder
+from rl_rerank.data.sources.jsonl import JsonLines
+from rl_rerank.data.sources.trec_files import TrecFiles
 
 CORPUS = [{"docid": "d1", "title": "Ice", "text": "ice cave"}, {"docid": 2, "text": "rock wall"}]
 QUERIES = [{"qid": "q1", "text": "cave", "split": "train"}, {"qid": "q2", "text": "wall", "split": "validation"}]

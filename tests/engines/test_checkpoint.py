@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from rl_rerank.config import Config, EngineConfig, GRPOStage, ModelConfig, RerankStage
-from rl_rerank.engines import build, checkpoint
+from rl_rerank.engines import build
+from rl_rerank.engines.local import checkpoint
 
 
 def test_a_local_folder_is_its_own_base_model(tiny_model_dir):

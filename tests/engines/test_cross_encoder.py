@@ -19,7 +19,7 @@ from rl_rerank.engines.base import Capability
 from rl_rerank.engines.build import build_engine, build_stage_engine
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.paradigms.pointwise import Pointwise
-from rl_rerank.rerank import rerank
+from rl_rerank.ranking.driver import rerank
 from rl_rerank.types import Candidate, RankingExample, Sampling
 
 pytest.importorskip("sentence_transformers", reason="the extra cross-encoder has it")

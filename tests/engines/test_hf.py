@@ -10,8 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, FalconMambaConfig, MistralConfig
 
 from rl_rerank.engines.decode import completion, stop_ids
-from rl_rerank.engines.hf import HFEngine, _batches, _Draw
-from rl_rerank.rendering import Renderer
+from rl_rerank.engines.local.hf import HFEngine, _batches, _Draw
+from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.types import Message, Prompt, Sampling, Segment
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}

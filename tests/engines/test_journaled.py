@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from rl_rerank.constraints import Permutation
-from rl_rerank.engines.hf import HFEngine
+from rl_rerank.engines.journal import Journal
 from rl_rerank.engines.journaled import Journaled
+from rl_rerank.engines.local.hf import HFEngine
 from rl_rerank.engines.scripted import Scripted
-from rl_rerank.journal import Journal
-from rl_rerank.rendering import Renderer
+from rl_rerank.prompts.constraints import Permutation
+from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.types import Message, Prompt, Sampling, Segment
 
 NUM_PROMPTS = 200
@@ -139,7 +139,7 @@ from dataclasses import replace
 from pathlib import Path
 from rl_rerank.engines.journaled import Journaled
 from rl_rerank.engines.scripted import Scripted
-from rl_rerank.journal import Journal
+from rl_rerank.engines.journal import Journal
 from rl_rerank.types import Prompt, Sampling
 
 def answer(prompt):

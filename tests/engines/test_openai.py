@@ -7,14 +7,14 @@ import time
 from email.utils import formatdate
 
 import pytest
-from openai_stand_in import error, message, serving
+from support.openai_stand_in import error, message, serving
 
 from rl_rerank.config import EngineConfig, ModelConfig, OpenAIArgs
 from rl_rerank.engines.base import Capability
+from rl_rerank.engines.journal import Journal
 from rl_rerank.engines.journaled import Journaled
-from rl_rerank.engines.openai import OpenAIEngine
-from rl_rerank.journal import Journal
-from rl_rerank.rendering import Renderer
+from rl_rerank.engines.served.openai import OpenAIEngine
+from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.types import Message, Prompt, Sampling, Segment
 
 KEY = "sk-secret-0123456789"

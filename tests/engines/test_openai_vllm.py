@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from rl_rerank.config import EngineConfig, ModelConfig, OpenAIArgs
-from rl_rerank.constraints import Permutation, Score, Scores
 from rl_rerank.engines.base import Capability, Engine
 from rl_rerank.engines.build import build_engine
-from rl_rerank.engines.openai import OpenAIEngine
-from rl_rerank.engines.tokenizer import renderer
+from rl_rerank.engines.local.tokenizer import renderer
+from rl_rerank.engines.served.openai import OpenAIEngine
+from rl_rerank.prompts.constraints import Permutation, Score, Scores
 from rl_rerank.types import Message, Prompt, Sampling, Segment
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vllm")
@@ -36,7 +36,7 @@ def server(tiny_model_dir: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tiny_model_dir)]
-    command += ["--logits-processors", "rl_rerank.engines.vllm_mask:Hold"]
+    command += ["--logits-processors", "rl_rerank.engines.local.vllm_mask:Hold"]
     command += ["--served-model-name", "tiny", "--dtype", "float32", "--enforce-eager", "--max-model-len", "1024"]
     quiet = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     log = tiny_model_dir.parent / "vllm.log"

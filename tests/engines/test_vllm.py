@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from rl_rerank.config import EngineConfig, ModelConfig
-from rl_rerank.constraints import Permutation, Scores
 from rl_rerank.engines.build import build_engine
+from rl_rerank.prompts.constraints import Permutation, Scores
 from rl_rerank.types import Message, Prompt, Sampling, Segment
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vllm")

@@ -9,9 +9,10 @@ import pytest
 from rl_rerank.config import Config, build
 from rl_rerank.evaluation import protocol
 from rl_rerank.evaluation.protocol import Protocol
-from rl_rerank.paths import write_json, write_jsonl, write_text
-from rl_rerank.stages import evaluate, report
-from rl_rerank.trec import write_run
+from rl_rerank.io.files import write_json, write_jsonl, write_text
+from rl_rerank.io.trec import write_run
+from rl_rerank.stages.evaluate import run as evaluate_stage
+from rl_rerank.stages.report import run as report_stage
 from rl_rerank.types import Ranking
 
 HOSTILE = "<script>alert('q')</script> & $\\frac{"
@@ -160,7 +161,7 @@ def experiment(tmp_path: Path) -> Config:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """The same experiment with its evaluate and report stages run; only to be read."""
     config = _experiment(tmp_path_factory.mktemp("finished"))
-    for name, module in (("evaluate", evaluate), ("report", report)):
+    for name, module in (("evaluate", evaluate_stage), ("report", report_stage)):
         module.run(config, name, config.stages[name])
     return config
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from rl_rerank.evaluation.calibration import (
+from rl_rerank.evaluation.functions.calibration import (
     Threshold,
     expected_calibration_error,
     reliability_curve,

@@ -6,8 +6,8 @@ import pytest
 
 from rl_rerank.engines.scripted import Scripted
 from rl_rerank.evaluation.cost import Cost, cost, pareto, read_cost
-from rl_rerank.evaluation.report.figures import frontier, spread
-from rl_rerank.paths import write_json
+from rl_rerank.io.files import write_json
+from rl_rerank.pages.figures import frontier, spread
 from rl_rerank.types import Completion, Judgment, Prompt, Ranking, Rollout, Status
 
 

@@ -8,15 +8,15 @@ import sys
 import pytest
 
 from rl_rerank.config import EvaluateFiles
-from rl_rerank.stages.evaluate import evaluate_files
+from rl_rerank.stages.evaluate.run import evaluate_files
 
 RUN = "1 Q0 a 1 2.0 tag\n1 Q0 b 2 1.0 tag\n9 Q0 a 1 2.0 tag\n"
 QRELS = "1 0 b 1\n2 0 a 1\n"
 PROGRAM = """
 import sys
-import rl_rerank.stages.report
+import rl_rerank.stages.report.run
 from rl_rerank.config import EvaluateFiles
-from rl_rerank.stages.evaluate import evaluate_files
+from rl_rerank.stages.evaluate.run import evaluate_files
 print(evaluate_files(EvaluateFiles(run=sys.argv[1], qrels=sys.argv[2], measures=["RR@10"]))["mean"]["RR@10"])
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rl_rerank.config import Config, EvaluateStage, RerankStage
-from rl_rerank.stages import evaluate
+from rl_rerank.stages.evaluate import run as evaluate_stage
 
 # The relevant document stands third in the first stage's order, fourth in the untrained model's, first in the trained
 # one's, which lacks one query of eight.
@@ -16,7 +16,7 @@ FIRST, UNTRAINED = 1 / math.log2(4), 1 / math.log2(5)
 
 
 def evaluated(experiment, **settings):
-    evaluate.run(experiment, "evaluate", EvaluateStage(kind="evaluate", **settings))
+    evaluate_stage.run(experiment, "evaluate", EvaluateStage(kind="evaluate", **settings))
     return json.loads((Path(experiment.run_dir) / "evaluate" / "metrics.json").read_text())
 
 
@@ -83,7 +83,7 @@ def test_formats_are_carried_over(metrics):
 
 def test_the_table_has_every_row_and_every_test(finished, metrics):
     text = (Path(finished.run_dir) / "evaluate" / "table.md").read_text()
-    assert text == evaluate.table(metrics)
+    assert text == evaluate_stage.table(metrics)
     lines = text.splitlines()
     assert lines[0].startswith("| system | nDCG@10 [95% interval] |")
     assert lines[2].startswith("| BM25 | 0.5000 [0.5000, 0.5000] |") and lines[2].endswith("| 8 | 0 | - | - |")
@@ -96,7 +96,7 @@ def test_the_table_has_every_row_and_every_test(finished, metrics):
 def test_the_best_order_of_the_candidates_is_a_row(finished, metrics):
     [oracle] = metrics["references"]
     assert (oracle["role"], oracle["mean"]["nDCG@10"], oracle["num_queries"]) == ("oracle", 1.0, 8)
-    assert "| oracle: best order of the candidates | 1.0000 [1.0000, 1.0000] |" in evaluate.table(metrics)
+    assert "| oracle: best order of the candidates | 1.0000 [1.0000, 1.0000] |" in evaluate_stage.table(metrics)
 
 
 def test_rows_say_what_they_are(metrics):
@@ -148,7 +148,7 @@ def test_runs_with_several_seeds_are_a_row_over_seeds_and_queries(experiment):
     # Both are one family of tests.
     smaller = min(over, alone, key=lambda c: c["p_value"])
     assert smaller["p_value_holm"] == pytest.approx(2 * smaller["p_value"])
-    text = evaluate.table(found)
+    text = evaluate_stage.table(found)
     assert "| GRPO (mean of 2 seeds) | 0.9375 [" in text
     assert "- GRPO (mean of 2 seeds) " in text
 
@@ -158,18 +158,20 @@ def test_a_measure_for_which_lower_is_better_is_read_so(experiment):
     found = evaluated(experiment, measures=["LastRel"], comparisons=[["untrained", "first"]])
     [comparison] = found["comparisons"]
     assert comparison["difference"] == pytest.approx(1.0)
-    assert "untrained" in found["per_query"] and "is worse than BM25" in evaluate.table(found)
+    assert "untrained" in found["per_query"] and "is worse than BM25" in evaluate_stage.table(found)
 
 
 def test_chosen_runs_stand_in_the_asked_order(experiment):
-    evaluate.run(experiment, "evaluate", EvaluateStage(kind="evaluate", runs=["trained", "first"], measures=["AP"]))
+    evaluate_stage.run(
+        experiment, "evaluate", EvaluateStage(kind="evaluate", runs=["trained", "first"], measures=["AP"])
+    )
     text = (Path(experiment.run_dir) / "evaluate" / "table.md").read_text()
     assert [line.split(" | ")[0] for line in text.splitlines()[2:4]] == [r"| trained \| GRPO", "| BM25"]
 
 
 def test_rows_with_the_same_label_are_told_apart(experiment):
     experiment.stages["first"].label = "trained | GRPO"
-    evaluate.run(experiment, "evaluate", EvaluateStage(kind="evaluate", runs=["trained", "first"]))
+    evaluate_stage.run(experiment, "evaluate", EvaluateStage(kind="evaluate", runs=["trained", "first"]))
     text = (Path(experiment.run_dir) / "evaluate" / "table.md").read_text()
     assert r"trained \| GRPO (trained)" in text and r"trained \| GRPO (first)" in text
 
@@ -177,7 +179,7 @@ def test_rows_with_the_same_label_are_told_apart(experiment):
 def test_an_experiment_without_training_has_no_training_part(experiment):
     for name in ("grpo", "control"):
         (Path(experiment.run_dir) / name / "metrics.jsonl").unlink()
-    evaluate.run(experiment, "evaluate", EvaluateStage(kind="evaluate"))
+    evaluate_stage.run(experiment, "evaluate", EvaluateStage(kind="evaluate"))
     assert "training reward" not in (Path(experiment.run_dir) / "evaluate" / "table.md").read_text()
 
 
@@ -197,17 +199,17 @@ def test_an_experiment_without_training_has_no_training_part(experiment):
 )
 def test_settings_that_cannot_be_met_are_refused(experiment: Config, settings, error, reason):
     with pytest.raises(error) as caught:
-        evaluate.run(experiment, "evaluate", EvaluateStage(kind="evaluate", **settings))
+        evaluate_stage.run(experiment, "evaluate", EvaluateStage(kind="evaluate", **settings))
     assert reason in str(caught.value)
 
 
 def test_a_run_that_is_not_there_yet_is_named(experiment):
     (Path(experiment.run_dir) / "trained" / "run.trec").unlink()
     with pytest.raises(FileNotFoundError, match="run the rerank stage 'trained' first"):
-        evaluate.run(experiment, "evaluate", EvaluateStage(kind="evaluate"))
+        evaluate_stage.run(experiment, "evaluate", EvaluateStage(kind="evaluate"))
 
 
 def test_runs_of_different_splits_are_not_compared(experiment):
     experiment.stages["first"].split = "dev"
     with pytest.raises(ValueError, match="different splits, 'test' and 'dev'"):
-        evaluate.run(experiment, "evaluate", experiment.stages["evaluate"])
+        evaluate_stage.run(experiment, "evaluate", experiment.stages["evaluate"])

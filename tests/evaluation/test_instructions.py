@@ -2,7 +2,7 @@
 
 import pytest
 
-from rl_rerank.evaluation.instructions import p_mrr
+from rl_rerank.evaluation.functions.p_mrr import p_mrr
 
 ORIGINAL = {"q": {"a": 4.0, "b": 3.0, "c": 2.0, "d": 1.0}}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rl_rerank.evaluation.order_sensitivity import agreement, hits_by_position
+from rl_rerank.evaluation.functions.positions import agreement, hits_by_position
 
 
 def test_equal_rankings_agree_and_reversed_ones_do_not():

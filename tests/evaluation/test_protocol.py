@@ -10,8 +10,8 @@ from rl_rerank.config import Config, DataConfig, EngineConfig, LongDocuments, Pl
 from rl_rerank.data import prepare
 from rl_rerank.evaluation import protocol
 from rl_rerank.evaluation.protocol import Protocol, differences
-from rl_rerank.paths import write_json, write_jsonl
-from rl_rerank.rerank import build_paradigm
+from rl_rerank.io.files import write_json, write_jsonl
+from rl_rerank.paradigms.build import build_paradigm
 
 ONE = Protocol(
     split="test",

@@ -2,47 +2,17 @@
 
 import dataclasses
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from support.report_page import read
 
-from rl_rerank.evaluation.report.figures import changes, moving_average
-from rl_rerank.evaluation.report.queries import MAX_QUERIES, choose_queries, query_card
-from rl_rerank.evaluation.report.training import choose_samples, training_plots
-from rl_rerank.stages import evaluate, report
+from rl_rerank.pages.figures import changes, moving_average
+from rl_rerank.report.queries import MAX_QUERIES, choose_queries, query_card
+from rl_rerank.report.training import choose_samples, training_plots
+from rl_rerank.stages.evaluate import run as evaluate_stage
+from rl_rerank.stages.report import run as report_stage
 from rl_rerank.types import Candidate, RankingExample
-
-VOID = {"meta", "img", "source", "br", "link", "input"}
-
-
-class Reader(HTMLParser):
-    """Collects what a browser would build, and fails where tags do not nest."""
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.tags, self.sources, self.texts, self.handlers = [], [], [], [], []
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.sources += [value for name, value in attrs if name in ("src", "srcset", "href", "action", "data")]
-        self.handlers += [name for name, _ in attrs if name.startswith("on")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
-
-
-def read(html):
-    reader = Reader()
-    reader.feed(html)
-    reader.close()
-    assert reader.open == []
-    return reader
 
 
 @pytest.fixture
@@ -91,7 +61,7 @@ def test_systems_of_several_seeds_have_their_row_and_their_tests(experiment):
     experiment.stages["evaluate"] = dataclasses.replace(
         experiment.stages["evaluate"], seeds={"GRPO": ["trained", "untrained"]}, comparisons=[["GRPO", "first"]]
     )
-    for name, module in (("evaluate", evaluate), ("report", report)):
+    for name, module in (("evaluate", evaluate_stage), ("report", report_stage)):
         module.run(experiment, name, experiment.stages[name])
     html = (Path(experiment.run_dir) / "report" / "index.html").read_text()
     before_table = html[: html.index("<table")]
@@ -118,8 +88,8 @@ def test_parts_that_are_not_there_are_left_out(experiment):
     stages = experiment.stages
     experiment.stages = {name: stages[name] for name in ("first", "evaluate", "report")}
     stages["evaluate"].comparisons = []
-    evaluate.run(experiment, "evaluate", stages["evaluate"])
-    report.run(experiment, "report", stages["report"])
+    evaluate_stage.run(experiment, "evaluate", stages["evaluate"])
+    report_stage.run(experiment, "report", stages["report"])
     html = (Path(experiment.run_dir) / "report" / "index.html").read_text()
     read(html)
     for part in ("Training", "Form of the answers", 'class="verdicts"', "<img"):
@@ -129,10 +99,10 @@ def test_parts_that_are_not_there_are_left_out(experiment):
 
 def test_a_report_without_its_evaluation_names_what_is_missing(experiment):
     with pytest.raises(FileNotFoundError, match="run the stage 'evaluate' first"):
-        report.run(experiment, "report", experiment.stages["report"])
+        report_stage.run(experiment, "report", experiment.stages["report"])
     del experiment.stages["evaluate"]
     with pytest.raises(ValueError, match="has no evaluate stage"):
-        report.run(experiment, "report", experiment.stages["report"])
+        report_stage.run(experiment, "report", experiment.stages["report"])
 
 
 def test_many_queries_are_cut_to_either_end_of_the_change():

@@ -11,17 +11,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from test_report import read
+from support.report_page import read
 
-from rl_rerank import cli
+from rl_rerank.cli import main
 from rl_rerank.config import EvaluateStage, ReportRuns
 from rl_rerank.evaluation import protocol
-from rl_rerank.evaluation.report.evidence import Evidence
-from rl_rerank.evaluation.report.runs import gather, markdown
-from rl_rerank.evaluation.report.training import overlaid_plots
-from rl_rerank.paths import write_json
-from rl_rerank.stages import evaluate, report
-from rl_rerank.trec import write_run
+from rl_rerank.io.files import write_json
+from rl_rerank.io.trec import write_run
+from rl_rerank.report.evidence import Evidence
+from rl_rerank.report.runs import gather, markdown
+from rl_rerank.report.training import overlaid_plots
+from rl_rerank.stages.evaluate import run as evaluate_stage
+from rl_rerank.stages.report import run as report_stage
 from rl_rerank.types import Ranking
 
 # Of the small finished experiment
@@ -44,7 +45,7 @@ def degraded(config, orders):
         docids = tuple(f"d{q}-{d}" for d in orders[q])
         rankings.append(Ranking(f"q{q}", docids, {docid: -float(rank) for rank, docid in enumerate(docids)}))
     write_run(Path(config.run_dir) / "trained" / "run.trec", rankings, "trained")
-    evaluate.run(config, "evaluate", config.stages["evaluate"])
+    evaluate_stage.run(config, "evaluate", config.stages["evaluate"])
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def regressed(finished, tmp_path_factory):
     degraded(second, [(3, 0, 1, 2)] * (NUM_QUERIES - 2) + [(3, 2, 0, 1)])
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        assert cli.main(["report", f"run_dirs=[{first.run_dir},{second.run_dir}]", f"output={folder / 'page'}"]) == 0
+        assert main.main(["report", f"run_dirs=[{first.run_dir},{second.run_dir}]", f"output={folder / 'page'}"]) == 0
     return Made(gather(ReportRuns(run_dirs=dirs(first, second))), folder / "page", (out.getvalue(), err.getvalue()))
 
 
@@ -153,7 +154,7 @@ def test_a_gain_is_no_regression(pair):
 def test_a_system_goes_by_its_label_or_else_by_its_stage(pair):
     for label, expected in (("another name", "trained"), ("untrained", "trained")):
         pair[1].stages["trained"] = dataclasses.replace(pair[1].stages["trained"], label=label)
-        evaluate.run(pair[1], "evaluate", pair[1].stages["evaluate"])
+        evaluate_stage.run(pair[1], "evaluate", pair[1].stages["evaluate"])
         evidence = gather(ReportRuns(run_dirs=dirs(*pair)))
         assert (f"seed2/{expected}", f"seed1/{expected}") in {
             (test["system"], test["baseline"]) for test in evidence.by_measure
@@ -165,8 +166,8 @@ def test_runs_without_a_common_system_stand_in_one_table_untested(pair, tmp_path
         stage = EvaluateStage(kind="evaluate", runs=[name])
         config.stages = {name: config.stages[name], "evaluate": stage}
         write_json(Path(config.run_dir) / "config.json", dataclasses.asdict(config))
-        evaluate.run(config, "evaluate", stage)
-    evidence = report.report_runs(ReportRuns(run_dirs=dirs(*pair), output=str(tmp_path / "page")))
+        evaluate_stage.run(config, "evaluate", stage)
+    evidence = report_stage.report_runs(ReportRuns(run_dirs=dirs(*pair), output=str(tmp_path / "page")))
     assert [row["label"] for row in evidence.metrics["rows"]] == ["BM25 (seed1)", "trained | GRPO (seed2)"]
     assert evidence.by_measure == evidence.regressions == ()
     assert "query 3" in (tmp_path / "page" / "index.html").read_text()
@@ -196,15 +197,15 @@ def test_an_evaluate_stage_refuses_different_protocols_unless_forced(experiment)
     protocol.write(folder, dataclasses.replace(made_under, first_stage="9" * 64))
     stage = experiment.stages["evaluate"]
     with pytest.raises(ValueError) as caught:
-        evaluate.run(experiment, "evaluate", stage)
+        evaluate_stage.run(experiment, "evaluate", stage)
     assert "trained and first were made under different protocols: first stage 99999999 and ffffffff" in str(
         caught.value
     )
     assert "stages.evaluate.force=true" in str(caught.value)
-    evaluate.run(experiment, "evaluate", dataclasses.replace(stage, force=True))
+    evaluate_stage.run(experiment, "evaluate", dataclasses.replace(stage, force=True))
     assert "Forced comparison: trained and first" in (folder.parent / "evaluate" / "table.md").read_text()
     experiment.stages = {n: s for n, s in experiment.stages.items() if n not in ("grpo", "control")}
-    report.run(experiment, "report", experiment.stages["report"])
+    report_stage.run(experiment, "report", experiment.stages["report"])
     html = (folder.parent / "report" / "index.html").read_text()
     assert html.index("Forced comparison") < html.index("<table")
 
@@ -236,7 +237,7 @@ def test_what_is_no_finished_run_is_named(pair, tmp_path):
 
 
 def test_the_command_tells_runs_from_an_experiment(tmp_path, capsys):
-    assert cli.main(["report", f"run_dirs=[{tmp_path}/a,{tmp_path}/b]", "force=true", "seed=3"]) == 2
+    assert main.main(["report", f"run_dirs=[{tmp_path}/a,{tmp_path}/b]", "force=true", "seed=3"]) == 2
     assert f"there is no folder '{tmp_path}/a'" in capsys.readouterr().err
     for given, reason in (
         ("run_dirs=[a]", "at least two run folders"),
@@ -244,7 +245,7 @@ def test_the_command_tells_runs_from_an_experiment(tmp_path, capsys):
         ("run_dirs=[a,b] force=perhaps", "force must be of type bool"),
         ("run_dirs=[a,b] outptu=c", "Did you mean 'output'"),
     ):
-        assert cli.main(["report", *given.split()]) == 2
+        assert main.main(["report", *given.split()]) == 2
         assert reason in capsys.readouterr().err
 
 

@@ -9,11 +9,11 @@ import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
-from rl_rerank import follower, ledger
-from rl_rerank.compose import compose
 from rl_rerank.config import STRATEGIES, Config
 from rl_rerank.data import prepare
-from rl_rerank.paths import conf_dir
+from rl_rerank.experiment import run_state, worker_node
+from rl_rerank.experiment.compose import compose
+from rl_rerank.io.files import conf_dir
 
 EXPERIMENT = """\
 # @package _global_
@@ -70,14 +70,14 @@ def test_a_stage_that_fails_ends_a_following_machine_with_its_status_and_without
     prepare(config.data, Path("run/data"))
     before = sorted(Path("run").rglob("*"))
     config.launcher.args = ["--no_such_argument"]
-    assert follower.follow(config, OVERRIDES) == 2  # argparse's
+    assert worker_node.follow(config, OVERRIDES) == 2  # argparse's
     assert "stage 'sft' failed with exit status 2" in caplog.text
     assert sorted(Path("run").rglob("*")) == before
 
 
 def test_a_following_machine_refuses_what_machine_0_did_not_start(config: Config):
     prepare(config.data, Path("run/data"))
-    ledger.begin(config, "sft")
+    run_state.begin(config, "sft")
     config.stages["sft"].learning_rate = 1e-3  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ValueError, match=r"stages\.sft\.learning_rate: 1e-05 -> 0\.001"):
-        follower.follow(config, OVERRIDES)
+        worker_node.follow(config, OVERRIDES)

@@ -17,7 +17,7 @@ from rl_rerank.paradigms.pairwise import Pairwise
 from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.paradigms.setwise import Setwise
 from rl_rerank.paradigms.windows import windows
-from rl_rerank.rerank import rerank
+from rl_rerank.ranking.driver import rerank
 from rl_rerank.types import Candidate, RankingExample
 
 

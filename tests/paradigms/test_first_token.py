@@ -5,8 +5,8 @@ import pytest
 from rl_rerank.engines.oracle import Oracle
 from rl_rerank.engines.scripted import Scripted
 from rl_rerank.paradigms.first_token import FirstToken
-from rl_rerank.rendering import Renderer
-from rl_rerank.rerank import rerank
+from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.ranking.driver import rerank
 from rl_rerank.types import Candidate, Completion, RankingExample
 
 

@@ -5,7 +5,7 @@ import pytest
 from rl_rerank.engines.scripted import Scripted
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.paradigms.windows import windows
-from rl_rerank.rerank import rerank
+from rl_rerank.ranking.driver import rerank
 from rl_rerank.types import Candidate, Completion, Prompt, RankingExample
 
 PROMPT = Prompt("q", ("a", "b", "c"), ())

@@ -5,7 +5,7 @@ import pytest
 from rl_rerank.engines.oracle import Oracle
 from rl_rerank.engines.scripted import Scripted
 from rl_rerank.paradigms.pairwise import Pairwise
-from rl_rerank.rerank import rerank
+from rl_rerank.ranking.driver import rerank
 from rl_rerank.types import Candidate, Completion, RankingExample
 
 Answers = dict[tuple[str, ...], str]

@@ -6,7 +6,7 @@ import pytest
 
 from rl_rerank.engines.scripted import Scripted
 from rl_rerank.paradigms.pipeline import Pipeline
-from rl_rerank.rerank import rerank, shuffled
+from rl_rerank.ranking.driver import rerank, shuffled
 from rl_rerank.types import Candidate, RankingExample
 
 GRADES = {"d1": 0, "d2": 1, "d3": 3, "d4": 0, "d5": 2}

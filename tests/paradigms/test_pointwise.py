@@ -4,7 +4,7 @@ import pytest
 
 from rl_rerank.engines.scripted import Scripted
 from rl_rerank.paradigms.pointwise import Pointwise
-from rl_rerank.rerank import rerank
+from rl_rerank.ranking.driver import rerank
 from rl_rerank.types import Candidate, Completion, Prompt, RankingExample
 
 PROMPT = Prompt("q", ("a",), ())

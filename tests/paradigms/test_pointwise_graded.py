@@ -8,8 +8,8 @@ from rl_rerank.paradigms.base import check_engine
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
-from rl_rerank.rendering import Renderer
-from rl_rerank.rerank import rerank
+from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.ranking.driver import rerank
 from rl_rerank.types import END, Candidate, Completion, Prompt, RankingExample
 
 PROMPT = Prompt("q", ("a",), ())
@@ -116,7 +116,7 @@ def test_one_does_not_absorb_ten(any_tokenizer):
 
 
 def test_the_probabilities_of_all_scores_are_of_events_that_exclude_each_other(tiny_model_dir, chatml_tokenizer):
-    from rl_rerank.engines.hf import HFEngine
+    from rl_rerank.engines.local.hf import HFEngine
 
     engine = HFEngine(tiny_model_dir, Renderer(chatml_tokenizer, max_prompt_tokens=400))
     prompt = PointwiseGraded().prompt(example(), ["d0"])

@@ -6,7 +6,7 @@ import pytest
 from rl_rerank.engines.oracle import Oracle
 from rl_rerank.engines.scripted import Scripted
 from rl_rerank.paradigms.setwise import Setwise
-from rl_rerank.rerank import rerank
+from rl_rerank.ranking.driver import rerank
 from rl_rerank.types import Candidate, Completion, RankingExample
 
 

@@ -3,9 +3,9 @@
 import pickle
 
 import pytest
-from rollouts import GRADED, GROUPWISE, LISTWISE, answer, example, malformed, scored
+from support.rollouts import GRADED, GROUPWISE, LISTWISE, answer, example, malformed, scored
 
-from rl_rerank.reward import Term, evaluate
+from rl_rerank.reward.base import Term, evaluate
 from rl_rerank_rewards.erank import ERank
 from rl_rerank_rewards.grouprank import GroupRank
 from rl_rerank_rewards.mm_r5 import MMR5

@@ -1,7 +1,7 @@
 """What every malformed completion earns under the six published rewards: a table a system."""
 
 import pytest
-from rollouts import GRADED, GROUPWISE, LISTWISE, POINTWISE, SETWISE, answer, example, said, thought
+from support.rollouts import GRADED, GROUPWISE, LISTWISE, POINTWISE, SETWISE, answer, example, said, thought
 
 from rl_rerank_rewards.erank import ERank
 from rl_rerank_rewards.grouprank import GroupRank

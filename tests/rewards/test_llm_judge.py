@@ -3,13 +3,13 @@
 import pickle
 import re
 
-import openai_stand_in
 import pytest
-from openai_stand_in import message
+from support import openai_stand_in
+from support.openai_stand_in import message
 
-from rl_rerank.authoring.check import check
 from rl_rerank.paradigms.listwise import Listwise
-from rl_rerank.reward import Breakdown, RewardError, Term, evaluate
+from rl_rerank.reward.base import Breakdown, RewardError, Term, evaluate
+from rl_rerank.reward.check import check
 from rl_rerank.types import Candidate, Completion, RankingExample, Rollout
 from rl_rerank_rewards.llm_judge import LLMJudge
 

@@ -3,12 +3,12 @@
 import random
 
 import pytest
-from rollouts import example, malformed
+from support.rollouts import example, malformed
 
 from rl_rerank.metrics import average_overlap, by_place, expected_ndcg, expected_recall, rbo
 from rl_rerank.metrics.orders import Orders
 from rl_rerank.paradigms.listwise import Listwise
-from rl_rerank.reward import Term, evaluate
+from rl_rerank.reward.base import Term, evaluate
 from rl_rerank.types import Completion, Prompt, Rollout
 from rl_rerank_rewards.multiview import MultiView
 

@@ -4,7 +4,7 @@ import math
 import pickle
 
 import pytest
-from rollouts import GRADED, GROUPWISE, LISTWISE, SETWISE, answer, example, malformed, scored
+from support.rollouts import GRADED, GROUPWISE, LISTWISE, SETWISE, answer, example, malformed, scored
 
 from rl_rerank import registry
 from rl_rerank.metrics import by_place

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from rl_rerank.config import Config, DataConfig, ExportStage, GRPOStage, HubConfig, ModelConfig, SFTStage
-from rl_rerank.engines import checkpoint
+from rl_rerank.engines.local import checkpoint
 from rl_rerank.serving import card
 
 STAGES = {"sft": SFTStage(kind="sft"), "rl": GRPOStage(kind="grpo")}

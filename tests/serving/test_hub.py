@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_stand_in import SIGNATURE, Hub
+from support.hub_stand_in import SIGNATURE, Hub
 
-from rl_rerank.cli import main
+from rl_rerank.cli.main import main
 from rl_rerank.config import HubConfig
-from rl_rerank.paths import read_jsonl
+from rl_rerank.io.files import read_jsonl
 from rl_rerank.serving import Reranker, hub
 
 TOKEN = "hf_ThisIsTheSecretThatMustNotAppear"

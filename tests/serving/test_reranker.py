@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from rl_rerank.config import ModelConfig
-from rl_rerank.engines.checkpoint import renderer
-from rl_rerank.engines.hf import HFEngine
+from rl_rerank.engines.local.checkpoint import renderer
+from rl_rerank.engines.local.hf import HFEngine
 from rl_rerank.engines.scripted import Scripted
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.paradigms.pointwise import Pointwise

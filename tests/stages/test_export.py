@@ -20,7 +20,7 @@ from rl_rerank.config import (
     RerankStage,
 )
 from rl_rerank.serving import Reranker
-from rl_rerank.stages import export
+from rl_rerank.stages.export import run as export_stage
 
 DOCUMENTS = ["ice caves", "yes no yes", "bread"]
 
@@ -48,7 +48,7 @@ def config(tmp_path, tiny_model_dir) -> Config:
 
 
 def test_the_exported_folder_ranks_as_the_trained_model(config, tmp_path, tiny_model_dir):
-    export.run(config, "export", ExportStage(kind="export", model="rl"))
+    export_stage.run(config, "export", ExportStage(kind="export", model="rl"))
     folder = tmp_path / "run/export/model"
     assert {p.name for p in folder.iterdir()} >= {"reranker.json", "model.safetensors", "tokenizer.json", "README.md"}
     assert [p.name for p in folder.parent.iterdir()] == ["model"]
@@ -64,7 +64,7 @@ def test_the_exported_folder_ranks_as_the_trained_model(config, tmp_path, tiny_m
 
 def test_weights_are_stored_in_the_configured_type(config, tmp_path):
     config.model.dtype = "bfloat16"
-    export.run(config, "export", ExportStage(kind="export", model="rl"))
+    export_stage.run(config, "export", ExportStage(kind="export", model="rl"))
     with safe_open(tmp_path / "run/export/model/model.safetensors", "pt") as file:
         assert {file.get_slice(name).get_dtype() for name in file.keys()} == {"BF16"}  # noqa: SIM118
 
@@ -75,7 +75,7 @@ def test_exporting_again_replaces_the_folder_and_shows_what_was_measured(config,
     metrics = {"measures": ["nDCG@10"], "rows": [{"run": "trained", "label": "GRPO", "mean": {"nDCG@10": 0.51234}}]}
     (tmp_path / "run/evaluate").mkdir()
     (tmp_path / "run/evaluate/metrics.json").write_text(json.dumps(metrics))
-    export.run(config, "export", ExportStage(kind="export", model="rl"))
+    export_stage.run(config, "export", ExportStage(kind="export", model="rl"))
     folder = tmp_path / "run/export/model"
     assert not (folder / "stale.txt").exists()
     card = (folder / "README.md").read_text()
@@ -84,22 +84,22 @@ def test_exporting_again_replaces_the_folder_and_shows_what_was_measured(config,
 
 
 def test_what_belongs_to_one_command_is_no_part_of_the_provenance(config, tmp_path):
-    export.run(config, "export", ExportStage(kind="export", model="rl"))
+    export_stage.run(config, "export", ExportStage(kind="export", model="rl"))
     written = (tmp_path / "run/export/model/reranker.json").read_bytes()
     once = dataclasses.replace(config, push="ann/tiny", hub=HubConfig(private=False), stage="export")
-    export.run(once, "export", ExportStage(kind="export", model="rl"))
+    export_stage.run(once, "export", ExportStage(kind="export", model="rl"))
     assert (tmp_path / "run/export/model/reranker.json").read_bytes() == written
     assert 'Reranker.load("ann/tiny")' in (tmp_path / "run/export/model/README.md").read_text()
 
 
 def test_a_folder_that_ranks_otherwise_is_refused(config, tmp_path):
-    [example, *_] = export._checked_examples(config)
-    export.run(config, "export", ExportStage(kind="export", model="rl"))
+    [example, *_] = export_stage._checked_examples(config)
+    export_stage.run(config, "export", ExportStage(kind="export", model="rl"))
     with pytest.raises(ValueError, match="does not rank as its source"):
-        export._verify(config, tmp_path / "run/export/model", [example], [[(0, 9.0), (1, 8.0), (2, 7.0)]])
+        export_stage._verify(config, tmp_path / "run/export/model", [example], [[(0, 9.0), (1, 8.0), (2, 7.0)]])
 
 
 def test_a_stage_that_has_not_run_cannot_be_exported(config, tmp_path):
     shutil.rmtree(tmp_path / "run/rl")
     with pytest.raises(FileNotFoundError, match="stage 'rl' has left no model"):
-        export.run(config, "export", ExportStage(kind="export", model="rl"))
+        export_stage.run(config, "export", ExportStage(kind="export", model="rl"))

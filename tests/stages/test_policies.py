@@ -8,11 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rl_rerank import plan
-from rl_rerank.compose import compose
 from rl_rerank.config import GRPOStage, SFTStage
-from rl_rerank.paths import read_jsonl
-from rl_rerank.stages import grpo, sft
+from rl_rerank.experiment import validate
+from rl_rerank.experiment.compose import compose
+from rl_rerank.io.files import read_jsonl
+from rl_rerank.stages.grpo import run as grpo_stage
+from rl_rerank.stages.sft import run as sft_stage
 
 PRORANK = """\
 # @package _global_
@@ -81,7 +82,7 @@ def composed(experiment, model_dir, *overrides):
             *(f"model.path={model_dir}", "model.max_prompt_tokens=400", *overrides),
         ],
     )
-    plan.validate(config)
+    validate.validate(config)
     return config
 
 
@@ -89,8 +90,8 @@ def test_proranks_two_stages_are_one_experiment(folder, tiny_model_dir):
     config = composed("prorank", tiny_model_dir, "reward=[prorank]")
     warmup, scores = config.stages["warmup"], config.stages["scores"]
     assert isinstance(warmup, GRPOStage) and isinstance(scores, SFTStage)
-    grpo.run(config, "warmup", warmup)
-    sft.run(config, "scores", scores)
+    grpo_stage.run(config, "warmup", warmup)
+    sft_stage.run(config, "scores", scores)
     rows = read_jsonl(folder / "run/warmup/metrics.jsonl")
     # form is worth 1, and the right answer of two another 1: about 1.5 where the model does not know yet
     assert 1 < rows[0]["reward"] < 2 and rows[0]["reward"] == pytest.approx(rows[0]["reward/prorank"])
@@ -114,7 +115,7 @@ def test_any_reward_trains_scores_which_are_measured_on_dev_queries(folder, tiny
     config = composed("on_scores", tiny_model_dir, f"reward={reward}")
     stage = config.stages["scores"]
     assert isinstance(stage, GRPOStage)
-    grpo.run(config, "scores", stage)
+    grpo_stage.run(config, "scores", stage)
     rows = read_jsonl(folder / "run/scores/metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3]
     assert all(0 <= row["dev/nDCG@10"] <= 1 and row["dev/malformed"] == 0 for row in rows)
@@ -131,11 +132,11 @@ def test_any_reward_trains_scores_which_are_measured_on_dev_queries(folder, tiny
 
 def test_the_best_step_of_a_policy_is_kept(folder, tiny_model_dir, monkeypatch):
     given = iter([0.1, 0.5, 0.6, 0.4])  # before training, then of every step: step 2 is the best
-    monkeypatch.setattr(grpo, "measure", lambda trainer, asked: (next(given), 0.0))
+    monkeypatch.setattr(grpo_stage, "measure", lambda trainer, asked: (next(given), 0.0))
     config = composed("on_scores", tiny_model_dir, "reward=[ndcg]", "stages.scores.keep=best")
     stage = config.stages["scores"]
     assert isinstance(stage, GRPOStage)
-    grpo.run(config, "scores", stage)
+    grpo_stage.run(config, "scores", stage)
     kept = load_file("run/scores/model/model.safetensors")
     best, last = (load_file(f"run/scores/checkpoints/checkpoint-{step}/model.safetensors") for step in (2, 3))
     assert all(torch.equal(kept[name], best[name]) for name in kept)
@@ -180,15 +181,15 @@ def test_what_cannot_be_trained_is_refused_before_anything_runs(
 def test_the_plan_shows_the_arithmetic(folder, tiny_model_dir):
     config = composed("on_scores", tiny_model_dir, "reward=[ndcg]", "stages.scores.estimator=moves")
     # 4 lists a step, 2 a forward; a list is one prompt of 400 tokens
-    assert plan.describe(config, ["scores"]) == [
+    assert validate.describe(config, ["scores"]) == [
         "scores  grpo on scores from model: 3 steps x 4 = 12 lists, 8 orders of each",
         "  1 process: 2 micro-batches of 2 lists a step",
         "  at most 1,600 tokens a process a step = 2 x (2 prompts x 400), 3 documents a list",
     ]
     config = composed("on_scores", tiny_model_dir, "reward=[ndcg]", "paradigm=pointwise", "data.depth=5")
-    assert plan.describe(config, ["scores"])[-1].endswith("= 2 x (10 prompts x 400), 5 documents a list")
+    assert validate.describe(config, ["scores"])[-1].endswith("= 2 x (10 prompts x 400), 5 documents a list")
     config = composed("prorank", tiny_model_dir, "reward=[prorank]")
-    assert plan.describe(config, ["warmup"]) == [
+    assert validate.describe(config, ["warmup"]) == [
         "warmup  grpo on choice from model: 2 steps x 4 = 8 prompts",
         "  1 process: 2 micro-batches of 2 prompts a step",
         "  at most 1,600 tokens a process a step = 2 x (2 prompts x 400) for each token at which answers part, "

@@ -7,11 +7,11 @@ import logging
 
 import pytest
 
-from rl_rerank import trec
 from rl_rerank.config import Config, DataConfig, Fusion, ModelConfig, PluginConfig, RerankStage
 from rl_rerank.evaluation import answers
-from rl_rerank.paths import read_jsonl, write_json, write_jsonl
-from rl_rerank.stages import rerank
+from rl_rerank.io import trec
+from rl_rerank.io.files import read_jsonl, write_json, write_jsonl
+from rl_rerank.stages.rerank import run as rerank_stage
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def config(tmp_path) -> Config:
 
 def test_the_first_stage_is_ranked_as_it_came_and_needs_no_model(config, tmp_path):
     config.model.path = "/nowhere"
-    rerank.run(config, "bm25", RerankStage(kind="rerank", model="first_stage", label="BM25 as is"))
+    rerank_stage.run(config, "bm25", RerankStage(kind="rerank", model="first_stage", label="BM25 as is"))
     run = trec.read_run(tmp_path / "run/bm25/run.trec")
     assert {qid: trec.order(scores) for qid, scores in run.items()} == {
         f"q{i}": [f"{i}a", f"{i}b", f"{i}c"] for i in (0, 2, 4)
@@ -60,7 +60,7 @@ def test_a_model_ranks_and_its_answers_are_kept(config, tmp_path, tiny_model_dir
     config.model = ModelConfig(path=str(tiny_model_dir), max_prompt_tokens=512)
     stage = RerankStage(kind="rerank", format_prompts={"pointwise": 3, "listwise": 9})
     with caplog.at_level(logging.INFO):
-        rerank.run(config, "test", stage)
+        rerank_stage.run(config, "test", stage)
     folder = tmp_path / "run/test"
     rows = read_jsonl(folder / "rollouts.jsonl")
     assert len(rows) == 9
@@ -99,7 +99,7 @@ def test_candidates_are_shown_in_an_order_of_the_seed(config, tmp_path, tiny_mod
         "other": RerankStage(kind="rerank", seed=2),
         "plain": RerankStage(kind="rerank", shuffle=False),
     }.items():
-        rerank.run(config, name, stage)
+        rerank_stage.run(config, name, stage)
         shown[name] = [row["docids"] for row in read_jsonl(tmp_path / "run" / name / "rollouts.jsonl")]
     assert shown["first"] == shown["again"] != shown["other"]
     assert shown["plain"] == [[f"{i}a", f"{i}b", f"{i}c"] for i in (0, 2, 4)]
@@ -107,12 +107,12 @@ def test_candidates_are_shown_in_an_order_of_the_seed(config, tmp_path, tiny_mod
 
 def test_an_unknown_split_is_named(config):
     with pytest.raises(LookupError, match="dev"):
-        rerank.run(config, "x", RerankStage(kind="rerank", model="first_stage", split="dev"))
+        rerank_stage.run(config, "x", RerankStage(kind="rerank", model="first_stage", split="dev"))
 
 
 def test_two_runs_are_fused_by_their_own_scores_without_a_model(config, tmp_path):
     config.model.path = "/nowhere"
-    rerank.run(config, "bm25", RerankStage(kind="rerank", model="first_stage"))
+    rerank_stage.run(config, "bm25", RerankStage(kind="rerank", model="first_stage"))
     raw = {"a": 0.0, "b": 1.0, "c": 10.0}
     other = [
         {
@@ -127,7 +127,7 @@ def test_two_runs_are_fused_by_their_own_scores_without_a_model(config, tmp_path
     spent = {"calls": 9, "rounds": 1, "prompt_tokens": 90, "completion_tokens": 0, "seconds": 2.0}
     write_json(tmp_path / "run/other/summary.json", {"cost": spent})
     stage = RerankStage(kind="rerank", fuse=["other", "bm25"], fusion=Fusion(method="minmax", weight=0.6))
-    rerank.run(config, "fused", stage)
+    rerank_stage.run(config, "fused", stage)
     # other 0 .1 1; bm25 has no scores: ranks 3 2 1 -> 1 .5 0; .6 and .4: a .4, b .26, c .6
     scores = trec.read_run(tmp_path / "run/fused/run.trec")["q0"]
     assert scores == pytest.approx({"0c": 0.6, "0a": 0.4, "0b": 0.26})
@@ -135,7 +135,7 @@ def test_two_runs_are_fused_by_their_own_scores_without_a_model(config, tmp_path
     assert (summary["model"], summary["num_prompts"], summary["num_queries"]) == ("other + bm25", 0, 3)
     assert (summary["cost"]["calls"], summary["cost"]["prompt_tokens"]) == (9, 90)
     with pytest.raises(FileNotFoundError, match=r"stages.late.fuse reads .*/none/rankings.jsonl, which does not exist"):
-        rerank.run(config, "late", RerankStage(kind="rerank", fuse=["other", "none"]))
+        rerank_stage.run(config, "late", RerankStage(kind="rerank", fuse=["other", "none"]))
 
 
 def test_a_stage_asks_with_a_paradigm_of_its_own_as_often_as_it_says(config, tmp_path, tiny_model_dir):
@@ -143,7 +143,7 @@ def test_a_stage_asks_with_a_paradigm_of_its_own_as_often_as_it_says(config, tmp
     stages = [{"paradigm": "pointwise"}, {"paradigm": "listwise", "depth": 2}]
     config.paradigms["two"] = PluginConfig(name="pipeline", params={"stages": stages})
     stage = RerankStage(kind="rerank", paradigm="two", shuffles=2, retries=1, fusion=Fusion(method="rrf"))
-    rerank.run(config, "piped", stage)
+    rerank_stage.run(config, "piped", stage)
     summary = json.loads((tmp_path / "run/piped/summary.json").read_text())
     # 3 queries, 2 repetitions, 3 documents and 1 list; a random model's lists are noise, asked again once each
     assert (summary["num_prompts"], summary["num_retries"], summary["num_fallbacks"]) == (24, 6, 6)

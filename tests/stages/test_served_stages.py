@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from openai_stand_in import StandIn, error, message, serving
+from support.openai_stand_in import StandIn, error, message, serving
 
-from rl_rerank.paths import read_jsonl
+from rl_rerank.io.files import read_jsonl
 
 KEY = "sk-secret-0123456789"
 EXPERIMENT = """\

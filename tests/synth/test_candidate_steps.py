@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from synth_runs import apply, config, example, run, stage
+from support.synth_runs import apply, config, example, run, stage
 
 from rl_rerank.engines.scripted import Scripted
 from rl_rerank.types import Candidate, RankingExample

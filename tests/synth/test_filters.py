@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from synth_runs import apply, example, stage
+from support.synth_runs import apply, example, stage
 
 from rl_rerank.engines.scripted import Scripted
 from rl_rerank.types import Candidate, RankingExample, TeacherOutput

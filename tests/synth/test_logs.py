@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from synth_runs import apply, example
+from support.synth_runs import apply, example
 
 from rl_rerank.config import DataConfig
 from rl_rerank.data import prepare

@@ -7,15 +7,15 @@ import json
 from pathlib import Path
 
 import pytest
-from synth_runs import summary
+from support.synth_runs import summary
 
-from rl_rerank import plan
-from rl_rerank.compose import compose, options
 from rl_rerank.config import Config, SynthStage
 from rl_rerank.data.examples import ExampleFile
+from rl_rerank.experiment import validate
+from rl_rerank.experiment.compose import compose, options
+from rl_rerank.io.files import read_jsonl
 from rl_rerank.paradigms.groupwise import Groupwise
-from rl_rerank.paths import read_jsonl
-from rl_rerank.stages import synth
+from rl_rerank.stages.synth import run as synth_stage
 from rl_rerank.types import Completion, Prompt
 
 RECIPES = ["answers", "erank", "fullrank", "grouprank", "rank_r1", "reasonrank"]
@@ -36,7 +36,7 @@ def composed(recipe: str, folder: Path, *overrides: str) -> Config:
     found = compose("synth", [f"recipe={recipe}", "data=collection", f"data.path={folder}", *overrides])
     assert isinstance(found, Config)
     found.run_dir = str(folder / "run")
-    plan.validate(found)
+    validate.validate(found)
     return found
 
 
@@ -49,7 +49,7 @@ def test_a_recipe_makes_examples_and_rows_with_the_labels_as_teacher(recipe, col
     config = composed(recipe, collection)
     stage = config.stages["synth"]
     assert isinstance(stage, SynthStage)
-    synth.run(config, "synth", stage)
+    synth_stage.run(config, "synth", stage)
     made = ExampleFile(collection / "run/synth/examples.jsonl")
     rows = read_jsonl(collection / "run/synth/rows.jsonl")
     assert {row["paradigm"] for row in rows} == set(stage.mixture)

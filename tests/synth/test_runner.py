@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from openai_stand_in import StandIn, error, message, serving
-from synth_runs import config, run, summary
+from support.openai_stand_in import StandIn, error, message, serving
+from support.synth_runs import config, run, summary
 
 from rl_rerank.config import EngineConfig, SynthBudget
-from rl_rerank.paths import read_jsonl
+from rl_rerank.io.files import read_jsonl
 
 RANK = {"rank": {"paradigm": "listwise"}}
 ALL = {"near_queries": {"near": False}, "rank": {"paradigm": "listwise"}, "shuffle": {}}
@@ -70,7 +70,7 @@ def test_nor_on_how_many_examples_are_taken_together(tmp_path):
 
 KILLED = """\
 import sys
-from synth_runs import config, run
+from support.synth_runs import config, run
 from rl_rerank.config import EngineConfig
 from pathlib import Path
 args = {"model": "m", "base_url": sys.argv[2], "concurrency": 1}
@@ -95,7 +95,7 @@ def test_after_sigkill_nothing_that_was_answered_is_asked_again_and_nothing_is_l
         return message("[2] > [1] > [3]", 100, 10)
 
     server.reply = reply
-    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-c", KILLED, str(tmp_path / "killed"), server.url]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": paths})
     assert process.wait(300) == -signal.SIGKILL
@@ -196,7 +196,7 @@ def test_a_teacher_that_fails_at_one_example_after_the_other_stops_the_run_which
 FULL = """\
 import resource, sys
 from pathlib import Path
-from synth_runs import config, run
+from support.synth_runs import config, run
 settings = config(Path(sys.argv[1]), 40)
 from rl_rerank import data
 data.prepare(settings.data, Path(settings.run_dir) / "data")
@@ -206,7 +206,7 @@ run(settings, {"rank": {"paradigm": "listwise"}}, chunk=int(sys.argv[2]), mixtur
 
 
 def test_a_disk_that_takes_no_more_is_told_and_the_same_command_goes_on_when_there_is_room(tmp_path):
-    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-c", FULL, str(tmp_path), "4"]
     ended = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False

@@ -5,13 +5,13 @@ import logging
 from pathlib import Path
 
 import pytest
-from synth_runs import config, run, stage, summary
+from support.synth_runs import config, run, stage, summary
 
 from rl_rerank.config import Config, PluginConfig
-from rl_rerank.data.jsonl import JsonLines
-from rl_rerank.paths import read_jsonl
+from rl_rerank.data.sources.jsonl import JsonLines
+from rl_rerank.io.files import read_jsonl
 from rl_rerank.registry import names
-from rl_rerank.stages import synth
+from rl_rerank.stages.synth import run as synth_stage
 
 STEP = """\
 from dataclasses import dataclass, replace
@@ -141,7 +141,7 @@ def test_what_is_uploaded_is_written_whole_beside_the_rows(tmp_path):
     run(settings, mixture={"pointwise": 3})
     (tmp_path / "run/synth/hub").mkdir()
     (tmp_path / "run/synth/hub/stale.txt").write_text("old")
-    folder = synth.hub_folder(settings, "synth", stage())
+    folder = synth_stage.hub_folder(settings, "synth", stage())
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "rows.jsonl"]
     assert (folder / "rows.jsonl").read_bytes() == (tmp_path / "run/synth/rows.jsonl").read_bytes()
     card = (folder / "README.md").read_text()
@@ -149,7 +149,7 @@ def test_what_is_uploaded_is_written_whole_beside_the_rows(tmp_path):
     assert str(tmp_path) not in card
     (tmp_path / "run/synth/rows.jsonl").unlink()
     with pytest.raises(FileNotFoundError, match=r"has no rows\.jsonl: remove it and run the stage again"):
-        synth.hub_folder(settings, "synth", stage())
+        synth_stage.hub_folder(settings, "synth", stage())
 
 
 def test_the_card_says_where_data_come_from_and_what_became_of_them(tmp_path):

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from synth_runs import apply, example, stage
+from support.synth_runs import apply, example, stage
 
 from rl_rerank.config import Config, PluginConfig
-from rl_rerank.consensus import consensus
 from rl_rerank.engines.scripted import Scripted
 from rl_rerank.metrics import by_place, kendall_tau, ndcg
 from rl_rerank.paradigms.listwise import Listwise
+from rl_rerank.ranking.aggregate import consensus
 from rl_rerank.types import Candidate, Completion, Judgment, Prompt, RankingExample, Rollout, Status
 
 GRADES = {"a": 0, "b": 2, "c": 1}

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rl_rerank.training.advantages import leave_one_out, variance_within, without_rounding
+from rl_rerank.training.grpo.advantages import leave_one_out, variance_within, without_rounding
 
 
 def test_variance_within_groups():

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from test_grpo import trainer
-from test_prefix import GENERATIONS, GROUPS, batch, plain_log_probs
+from support.completion_groups import GENERATIONS, GROUPS, batch, gradients, plain_log_probs
+from support.grpo_trainer import trainer
 
 from rl_rerank.config import ALGORITHMS, GRPOStage
-from rl_rerank.training import algorithms
+from rl_rerank.training.grpo import algorithms
 
 ROWS, LONGEST = GROUPS * GENERATIONS, 7
 
@@ -37,12 +37,6 @@ FORMULAS = {
     ),
     "cispo": lambda p, old, a, m: -(ratios(p, old, m).clamp(max=5).detach() * a * p * m).sum() / m.sum(),
 }
-
-
-def gradients(model):
-    found = torch.cat([p.grad.flatten() for p in model.parameters()])
-    model.zero_grad()
-    return found
 
 
 def test_every_name_has_its_arguments():

@@ -7,10 +7,10 @@ from transformers import AutoModelForCausalLM
 from trl import GRPOConfig
 
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
-from rl_rerank.rendering import Renderer
-from rl_rerank.reward import Term
-from rl_rerank.training.grpo import RankingGRPOTrainer, Task
-from rl_rerank.training.questions import questions
+from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.reward.base import Term
+from rl_rerank.training.grpo.trainer import RankingGRPOTrainer, Task
+from rl_rerank.training.loop.training_prompts import questions
 from rl_rerank.types import Candidate, RankingExample
 from rl_rerank_rewards.anchor_band import AnchorBand
 

@@ -4,11 +4,11 @@ import importlib.util
 
 import pytest
 import torch
-from test_prefix import GENERATIONS, KINDS, batch, plain_log_probs, tiny
+from support.completion_groups import GENERATIONS, KINDS, batch, plain_log_probs, tiny
 
-from rl_rerank.training import attention_backends, shared_attention
-from rl_rerank.training.prefix import refusal, shared_log_probs
-from rl_rerank.training.shared_attention import Shared, _Attend, by_parts
+from rl_rerank.training.shared_prefix import attention, backends
+from rl_rerank.training.shared_prefix.attention import Shared, _Attend, by_parts
+from rl_rerank.training.shared_prefix.prefix import refusal, shared_log_probs
 
 SHARED = Shared((5, 0, 3), 2)  # a row without a prefix, and one that is padded
 LENGTH, HEADS, KEY_HEADS, SIZE = 4, 4, 2, 32  # FlexAttention on a GPU takes heads of at least 16
@@ -56,9 +56,7 @@ def test_sequences_of_gathered_keys_give_what_the_parts_give(window):
         if way == "parts":
             output = by_parts(query, key, value, SHARED, _Attend(0.0, None, window))
         else:
-            output = attention_backends.run_varlen(
-                sequence_by_sequence, query, key, value, *SHARED, scaling=None, window=window
-            )
+            output = backends.run_varlen(sequence_by_sequence, query, key, value, *SHARED, scaling=None, window=window)
         output = output[is_token()]
         (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum().backward()
         outputs.append(output)
@@ -72,21 +70,21 @@ def test_sequences_of_gathered_keys_give_what_the_parts_give(window):
 def test_one_mask_of_blocks_gives_what_the_parts_give(window):
     query, key, value = (x.detach() for x in rows())  # on a CPU it has no backward
     parts = by_parts(query, key, value, SHARED, _Attend(0.0, None, window))
-    whole = attention_backends.flex(query, key, value, *SHARED, scaling=None, window=window)
+    whole = backends.flex(query, key, value, *SHARED, scaling=None, window=window)
     assert torch.allclose(parts[is_token()], whole[is_token()], atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_loaded_with_flex_attention_is_shared_by_it(kind, monkeypatch):
     used = []
-    flex = attention_backends.flex
-    monkeypatch.setattr(attention_backends, "flex", lambda *a, **k: used.append(1) or flex(*a, **k))
+    flex = backends.flex
+    monkeypatch.setattr(backends, "flex", lambda *a, **k: used.append(1) or flex(*a, **k))
     model, given = tiny(kind).eval().requires_grad_(False), batch()
     with torch.no_grad():
         plain = plain_log_probs(model, *given, temperature=1.0)
         model.set_attn_implementation("flex_attention")
         assert refusal(model) is None
-        shared_attention.install(model)
+        attention.install(model)
         shared, _ = shared_log_probs(model, *given, num_generations=GENERATIONS, temperature=1.0)
     assert len(used) == 3  # a layer each
     assert (shared - plain).abs().max() <= 1e-5
@@ -95,7 +93,7 @@ def test_a_model_loaded_with_flex_attention_is_shared_by_it(kind, monkeypatch):
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("window", [None, 3])
-@pytest.mark.parametrize("implementation", [*attention_backends.VARLEN, attention_backends.FLEX])
+@pytest.mark.parametrize("implementation", [*backends.VARLEN, backends.FLEX])
 def test_kernels_give_what_the_parts_give_forward_and_backward(implementation, window):
     package = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}.get(implementation)
     if package is not None and importlib.util.find_spec(package) is None:
@@ -105,10 +103,10 @@ def test_kernels_give_what_the_parts_give_forward_and_backward(implementation, w
         query, key, value = rows("cuda", torch.bfloat16)
         if way == "sdpa":
             output = by_parts(query, key, value, SHARED, _Attend(0.0, None, window))
-        elif way == attention_backends.FLEX:
-            output = attention_backends.flex(query, key, value, *SHARED, scaling=None, window=window)
+        elif way == backends.FLEX:
+            output = backends.flex(query, key, value, *SHARED, scaling=None, window=window)
         else:
-            output = attention_backends.varlen(way, query, key, value, *SHARED, scaling=None, window=window)
+            output = backends.varlen(way, query, key, value, *SHARED, scaling=None, window=window)
         output = output[is_token()].float()
         output.square().sum().backward()
         found.append([output, *(x.grad.float() for x in (query, key, value))])

@@ -6,14 +6,14 @@ from collections import Counter
 import numpy as np
 import pytest
 from scipy.stats import gaussian_kde
-from test_grpo import examples
+from support.grpo_trainer import examples
 
 from rl_rerank.config import CurriculumConfig
 from rl_rerank.paradigms.listwise import Listwise
-from rl_rerank.rendering import Renderer
-from rl_rerank.training.curriculum import SIGNALS, FirstStage, drawn, ease, generator, kdescore, normscore, weight
-from rl_rerank.training.pass_rate import FLOOR, AdaptiveQuestions, PassRates
-from rl_rerank.training.questions import questions
+from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.training.loop.curriculum import SIGNALS, FirstStage, drawn, ease, generator, kdescore, normscore, weight
+from rl_rerank.training.loop.pass_rate import FLOOR, AdaptiveQuestions, PassRates
+from rl_rerank.training.loop.training_prompts import questions
 from rl_rerank.types import Candidate, RankingExample
 
 

@@ -6,18 +6,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_grpo import examples, trainer
+from support.grpo_trainer import examples, trainer
 
-from rl_rerank.compose import compose
 from rl_rerank.config import GRPOStage
-from rl_rerank.engines.hf import HFEngine
+from rl_rerank.engines.local.hf import HFEngine
+from rl_rerank.experiment.compose import compose
+from rl_rerank.io.files import read_jsonl
 from rl_rerank.metrics import ndcg
 from rl_rerank.paradigms.listwise import Listwise
-from rl_rerank.paths import read_jsonl
-from rl_rerank.rendering import Renderer
-from rl_rerank.rerank import rerank
-from rl_rerank.stages import grpo
-from rl_rerank.training import dev
+from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.ranking.driver import rerank
+from rl_rerank.stages.grpo import run as grpo_stage
+from rl_rerank.training.loop import dev
 
 REWARD = """\
 class Letters:
@@ -55,7 +55,7 @@ def stage(tmp_path, tiny_model_dir, monkeypatch, values, *overrides) -> Path:
     (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (tmp_path / "mine.py").write_text(REWARD)
     given = iter(values)
-    monkeypatch.setattr(grpo, "measure", lambda trainer, asked: (next(given), 0.25))
+    monkeypatch.setattr(grpo_stage, "measure", lambda trainer, asked: (next(given), 0.25))
     config = compose(
         "run",
         [
@@ -73,7 +73,7 @@ def stage(tmp_path, tiny_model_dir, monkeypatch, values, *overrides) -> Path:
     )
     chosen = config.stages["grpo"]
     assert isinstance(chosen, GRPOStage)
-    grpo.run(config, "grpo", chosen)
+    grpo_stage.run(config, "grpo", chosen)
     assert list(given) == []
     return tmp_path / "run/grpo"
 

@@ -6,21 +6,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from datasets import Dataset
-from peft import LoraConfig
+from support.grpo_trainer import Uneven, trainer
 from transformers import AutoModelForCausalLM
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOTrainer
 
-from rl_rerank.paradigms.listwise import Listwise
-from rl_rerank.rendering import Renderer
-from rl_rerank.reward import Term
-from rl_rerank.training import shared_attention
-from rl_rerank.training.grpo import OVERRIDES, RankingGRPOTrainer
-from rl_rerank.training.questions import questions
-from rl_rerank.training.task import Task
-from rl_rerank.types import Candidate, RankingExample
+from rl_rerank.reward.base import Term
+from rl_rerank.training.grpo.trainer import OVERRIDES
+from rl_rerank.training.loop.task import Task
+from rl_rerank.training.shared_prefix import attention
 from rl_rerank_rewards.format import Format
-from rl_rerank_rewards.ndcg import NDCG
 
 # sha256 of the methods' sources in trl 1.16.0. A difference means: read trl's change, adapt the override, then update.
 WRITTEN_AGAINST = {
@@ -42,87 +36,6 @@ def test_the_methods_that_we_override_are_those_of_the_trl_that_we_read():
         source = inspect.getsource(getattr(GRPOTrainer, name))
         found = hashlib.sha256(source.encode()).hexdigest()[:16]
         assert found == expected, f"trl's GRPOTrainer.{name} is not the one that RankingGRPOTrainer was written against"
-
-
-def examples():
-    return [
-        RankingExample(
-            f"q{q}",
-            f"question number {q}",
-            tuple(Candidate(f"q{q}d{d}", f"passage {d} of query {q} " * (d + 1)) for d in range(4)),
-            {f"q{q}d{q % 4}": 2, f"q{q}d{(q + 1) % 4}": 1},
-        )
-        for q in range(6)
-    ]
-
-
-def trainer(
-    tiny_model_dir,
-    tokenizer,
-    tmp_path,
-    *,
-    shared_prefix=True,
-    lora=False,
-    leave_one_out=False,
-    permute=False,
-    num_questions=8,
-    rollout_args=None,
-    micro_batch_tokens=None,
-    refill=None,
-    terms=None,
-    **arguments,
-):
-    paradigm = Listwise(window=3, stride=1)
-    renderer = Renderer(tokenizer, max_prompt_tokens=400)
-    asked = questions(examples(), paradigm, renderer, count=num_questions, seed=1)
-    settings = {
-        "output_dir": str(tmp_path),
-        "per_device_train_batch_size": 4,
-        "gradient_accumulation_steps": 2,
-        "steps_per_generation": 2,
-        "num_generations": 4,
-        "max_completion_length": 6,
-        "max_steps": 2,
-        "learning_rate": 1e-3,
-        "beta": 0.0,
-        "loss_type": "dr_grpo",
-        "scale_rewards": "group",
-        "shuffle_dataset": False,
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "report_to": [],
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "remove_unused_columns": False,
-        "seed": 3,
-    } | arguments
-    args = GRPOConfig(**settings)  # before the model, as in the grpo stage: under ZeRO-3 it is then read in shards
-    return RankingGRPOTrainer(
-        task=Task(asked, paradigm, terms or [Term("ndcg", NDCG()), Term("length", Length())], permute_rewards=permute),
-        model=AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32),
-        args=args,
-        shared_prefix=shared_prefix,
-        leave_one_out=leave_one_out,
-        rollout_args=rollout_args,
-        micro_batch_tokens=micro_batch_tokens,
-        refill=refill,
-        train_dataset=Dataset.from_dict({"prompt": [str(i) for i in asked_first(len(asked), refill)]}),
-        processing_class=tokenizer,
-        peft_config=LoraConfig(r=4, target_modules="all-linear") if lora else None,
-    )
-
-
-def asked_first(count, refill):
-    return [i for i in range(count) if refill is None or i % refill.block < refill.prompts_per_step]
-
-
-class Length:
-    """A reward that random text can vary: the share of letters in the completion."""
-
-    def __call__(self, example, rollout):
-        text = rollout.completion.text
-        return sum(c.isalpha() for c in text) / max(len(text), 1)
 
 
 @pytest.mark.parametrize("lora", [False, True])
@@ -151,16 +64,6 @@ def test_shared_prefix_trains_to_the_same_weights_as_trls_own_forward(
     # AdamW divides by the gradient's own scale, so rounding in a tiny gradient shows; it stays far below the movement.
     assert moved > 1e-3
     assert apart < 0.05 * moved
-
-
-class Uneven:
-    """The same for every completion of the queries named, and otherwise the share of letters in it."""
-
-    def __init__(self, *qids):
-        self.qids = qids
-
-    def __call__(self, example, rollout):
-        return 1.0 if example.qid in self.qids else Length()(example, rollout)
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "plain"])
@@ -211,12 +114,12 @@ def test_groups_that_teach_nothing_are_skipped_without_a_trace(
 def test_a_shared_prefix_that_differs_from_separate_rows_is_given_up(
     tiny_model_dir, chatml_tokenizer, tmp_path, monkeypatch, caplog
 ):
-    right = shared_attention._behind
+    right = attention._behind
 
     def one_short(x, row, longest, length, shared):
         return right(x, row, longest, length - 1, shared)
 
-    monkeypatch.setattr(shared_attention, "_behind", one_short)
+    monkeypatch.setattr(attention, "_behind", one_short)
     run = trainer(tiny_model_dir, chatml_tokenizer, tmp_path)
     run.train()
     assert "nats apart from those of separate rows, more than 0.001" in run.log_probs.refusal

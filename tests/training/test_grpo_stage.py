@@ -5,14 +5,14 @@ import shutil
 
 import pytest
 
-from rl_rerank import batches
-from rl_rerank.compose import compose
 from rl_rerank.config import CurriculumConfig, GRPOStage
+from rl_rerank.experiment.compose import compose
+from rl_rerank.io.files import read_jsonl
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
-from rl_rerank.paths import read_jsonl
-from rl_rerank.reward import Term
-from rl_rerank.stages import grpo
-from rl_rerank.training.pass_rate import STATE
+from rl_rerank.reward.base import Term
+from rl_rerank.stages.grpo import run as grpo_stage
+from rl_rerank.training.loop import batches
+from rl_rerank.training.loop.pass_rate import STATE
 
 REWARD = """\
 class Letters:
@@ -59,7 +59,7 @@ def test_a_resumed_stage_asks_what_it_would_have_asked(tiny_model_dir, tmp_path,
     )
     stage = config.stages["grpo"]
     assert isinstance(stage, GRPOStage)
-    grpo.run(config, "grpo", stage)
+    grpo_stage.run(config, "grpo", stage)
     folder = tmp_path / "run/grpo"
     rows = read_jsonl(folder / "completions.jsonl")
     assert {row["step"] for row in rows} == {1, 2, 3, 4}
@@ -73,7 +73,7 @@ def test_a_resumed_stage_asks_what_it_would_have_asked(tiny_model_dir, tmp_path,
         counts = json.loads((folder / "checkpoints/checkpoint-2" / STATE).read_text())
         # Those of the spare groups are counted, too.
         assert sum(answers for _, answers in counts.values()) > 2 * stage.prompts_per_step * stage.num_generations
-    grpo.run(config, "grpo", stage)
+    grpo_stage.run(config, "grpo", stage)
     assert [(r["step"], r["qid"], r["docids"]) for r in read_jsonl(folder / "completions.jsonl")] == [
         (r["step"], r["qid"], r["docids"]) for r in rows
     ]

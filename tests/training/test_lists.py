@@ -8,10 +8,10 @@ from transformers import AutoModelForCausalLM, TrainingArguments
 
 from rl_rerank.paradigms.first_token import FirstToken
 from rl_rerank.paradigms.pointwise import Pointwise
-from rl_rerank.rendering import Renderer
-from rl_rerank.training.lists import ListCollator, RankedList, last_logits, lists, reading
+from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.training.exact.lists import ListCollator, RankedList, last_logits, lists, reading
+from rl_rerank.training.exact.supervised import RankingTrainer
 from rl_rerank.training.losses import ranking_loss
-from rl_rerank.training.ranking import RankingTrainer
 from rl_rerank.types import Candidate, RankingExample
 
 

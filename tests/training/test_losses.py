@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from rl_rerank.config.losses import RANKING_LOSSES, check_loss
+from rl_rerank.training.exact.plackett_luce import log_prob
 from rl_rerank.training.losses import FUNCTIONS, ranking_loss
 from rl_rerank.training.losses.pairs import better
-from rl_rerank.training.plackett_luce import log_prob
 
 NAMES = sorted(FUNCTIONS)
 OF_PAIRS = ("hinge", "ranknet", "lambdarank", "first", "ranklist_style", "anchored_hinge")

@@ -3,13 +3,12 @@
 import pytest
 import torch
 from accelerate import Accelerator
-from test_algorithms import GENERATIONS, gradients
-from test_grpo import trainer
-from test_prefix import batch
+from support.completion_groups import GENERATIONS, batch, gradients
+from support.grpo_trainer import trainer
 
 from rl_rerank.config import ALGORITHMS, GRPOStage
-from rl_rerank.training import algorithms
-from rl_rerank.training.micro_batches import Size, TokenBudget, rows, spread
+from rl_rerank.training.grpo import algorithms
+from rl_rerank.training.grpo.micro_batches import Size, TokenBudget, rows, spread
 
 
 def test_a_forward_computes_its_padding_too():

@@ -4,12 +4,12 @@ import math
 
 import pytest
 import torch
-from test_plackett_luce import all_orders, draw, everyone, scores_of
+from support.orders import all_orders, draw, everyone, scores_of
 
-from rl_rerank.additive import Additive
 from rl_rerank.metrics import ndcg
-from rl_rerank.training.plackett_luce import log_prob, place
-from rl_rerank.training.rank_gradients import Gains, earned, group_advantages, moves, pl_rank
+from rl_rerank.reward.position_based import Additive
+from rl_rerank.training.exact.plackett_luce import log_prob, place
+from rl_rerank.training.exact.rank_gradients import Gains, earned, group_advantages, moves, pl_rank
 
 GRADES = {2: [0, 1], 3: [0, 2, 1], 4: [1, 0, 0, 2], 5: [0, 1, 0, 2, 1]}
 

@@ -7,10 +7,10 @@ from transformers import AutoModelForCausalLM
 from trl import SFTConfig
 
 from rl_rerank.paradigms.listwise import Listwise
-from rl_rerank.rendering import Renderer
-from rl_rerank.training.rank_weights import rank_weights
-from rl_rerank.training.rows import tokenised
-from rl_rerank.training.sft import AnswerTrainer, WeightedCollator
+from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.training.loop.answers import AnswerTrainer, WeightedCollator
+from rl_rerank.training.loop.rank_weights import rank_weights
+from rl_rerank.training.loop.rows import tokenised
 from rl_rerank.types import Candidate, RankingExample
 
 PLACES = [2.0, 1.6309, 1.5, 1.4307]  # 1 + 1 / log2(p + 1)

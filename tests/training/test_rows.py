@@ -4,8 +4,8 @@ import pytest
 
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.paradigms.pointwise import Pointwise
-from rl_rerank.rendering import Renderer
-from rl_rerank.training.rows import IGNORED, tokenised
+from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.training.loop.rows import IGNORED, tokenised
 from rl_rerank.types import Candidate, RankingExample
 
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from test_prefix import tiny
+from support.completion_groups import tiny
 from transformers import GenerationConfig
 
-from rl_rerank.training.sampling import sample_groups
+from rl_rerank.training.grpo.sampling import sample_groups
 
 PROMPTS = [[5, 9, 11, 3], [7, 2], [8]]
 

@@ -10,34 +10,19 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
+from support.scores_objective import scores_objective
 from transformers import AutoModelForCausalLM, TrainingArguments
 
 from rl_rerank.metrics import ndcg
 from rl_rerank.paradigms.first_token import FirstToken
-from rl_rerank.paradigms.pointwise import Pointwise
-from rl_rerank.rendering import Renderer
-from rl_rerank.reward import Term
-from rl_rerank.training.lists import lists, reading
+from rl_rerank.training.exact.plackett_luce import log_prob
+from rl_rerank.training.exact.trainer import PolicyTrainer
+from rl_rerank.training.loop.training_log import Records
 from rl_rerank.training.losses import ranking_loss
-from rl_rerank.training.plackett_luce import log_prob
-from rl_rerank.training.policy import PolicyTrainer
-from rl_rerank.training.records import Records
-from rl_rerank.training.scores import ScoreSettings, ScoresObjective
-from rl_rerank.types import Candidate, RankingExample
 from rl_rerank_rewards.multiview import MultiView
 from rl_rerank_rewards.ndcg import NDCG
 from rl_rerank_rewards.recall import Recall
 from rl_rerank_rewards.reciprocal_rank import ReciprocalRank
-
-EXAMPLES = [
-    RankingExample(
-        f"q{q}",
-        f"question number {q}",
-        tuple(Candidate(f"q{q}d{d}", f"passage {d} of query {q} " * (d + 1)) for d in range(3 + q % 2)),
-        {f"q{q}d{q % 3}": 2, f"q{q}d{(q + 1) % 3}": 1},
-    )
-    for q in range(4)
-]
 
 
 class FirstShown:
@@ -46,15 +31,6 @@ class FirstShown:
     def __call__(self, example, rollout):
         best = max(rollout.judgment.scores, key=rollout.judgment.scores.__getitem__)
         return float(best.endswith("d0"))
-
-
-def objective(tokenizer, *terms, paradigm=None, count=8, **settings):
-    paradigm = paradigm or Pointwise()
-    renderer = Renderer(tokenizer, max_prompt_tokens=400)
-    asked = lists(EXAMPLES, paradigm, renderer, count=count, size=None, seed=1)
-    given = ScoreSettings(**{"num_generations": 6, **settings})
-    named = [Term(f"r{i}", term) for i, term in enumerate(terms or (NDCG(),))]
-    return ScoresObjective(asked, reading(paradigm, renderer), named, given, pad_id=0)
 
 
 def batch_of(made, *numbers):
@@ -69,7 +45,7 @@ def random_scores(made, batch, seed=0):
 
 @pytest.mark.parametrize("reward", [NDCG(), MultiView(), FirstShown(), Recall(1), ReciprocalRank()])
 def test_a_drawn_order_is_judged_as_the_same_order_written(chatml_tokenizer, reward):
-    made = objective(chatml_tokenizer, reward)
+    made = scores_objective(chatml_tokenizer, reward)
     batch = batch_of(made, 0, 1)
     found = made.outcome(batch, random_scores(made, batch), None, step=3)
     for row, one in zip(found.rows, made.lists[:2], strict=True):
@@ -87,7 +63,7 @@ def test_a_drawn_order_is_judged_as_the_same_order_written(chatml_tokenizer, rew
 
 @pytest.mark.parametrize("reward", [NDCG(k=2), NDCG(gain="exponential"), Recall(2), Recall(), ReciprocalRank(2)])
 def test_what_places_add_up_to_is_the_reward(chatml_tokenizer, reward):
-    made = objective(chatml_tokenizer, reward)
+    made = scores_objective(chatml_tokenizer, reward)
     for number, one in enumerate(made.lists):
         parts = reward.additive(one.example, one.docids)
         weights = [*parts.weights, *[0.0] * len(one.docids)]
@@ -119,7 +95,7 @@ def exact_loss(made, number, policy, reference):
 def test_the_gradient_converges_to_the_sum_over_all_orders(chatml_tokenizer, estimator):
     errors = {}
     for size in (16, 1024):
-        made = objective(
+        made = scores_objective(
             chatml_tokenizer,
             estimator=estimator,
             num_generations=size,
@@ -145,8 +121,8 @@ def test_the_gradient_converges_to_the_sum_over_all_orders(chatml_tokenizer, est
 
 
 def test_the_joint_loss_is_the_sum_of_both(chatml_tokenizer):
-    alone = objective(chatml_tokenizer)
-    both = objective(chatml_tokenizer, loss=ranking_loss("ranknet", {}), loss_weight=0.4)
+    alone = scores_objective(chatml_tokenizer)
+    both = scores_objective(chatml_tokenizer, loss=ranking_loss("ranknet", {}), loss_weight=0.4)
     batch = batch_of(alone, 0, 1)
     policy = random_scores(alone, batch)
     ranking = ranking_loss("ranknet", {})(policy, batch["grades"], batch["mask"]).mean().item()
@@ -156,8 +132,8 @@ def test_the_joint_loss_is_the_sum_of_both(chatml_tokenizer):
 
 
 def test_permuted_rewards_teach_nothing_on_average_and_the_true_ones_are_logged(chatml_tokenizer):
-    made = objective(chatml_tokenizer, num_generations=512, permute_rewards=True)
-    true = objective(chatml_tokenizer, num_generations=512)
+    made = scores_objective(chatml_tokenizer, num_generations=512, permute_rewards=True)
+    true = scores_objective(chatml_tokenizer, num_generations=512)
     batch = batch_of(made, 0)
     gradients = []
     for one in (made, true):
@@ -199,7 +175,7 @@ def trainer(made, model_dir, output, *, lora=False, steps=3, **arguments):
 
 @pytest.mark.parametrize("lora", [False, True])
 def test_the_reference_is_the_model_that_training_began_with(tiny_model_dir, chatml_tokenizer, tmp_path, lora):
-    made = objective(chatml_tokenizer, paradigm=FirstToken(window=4), beta=0.1)
+    made = scores_objective(chatml_tokenizer, paradigm=FirstToken(window=4), beta=0.1)
     run = trainer(made, tiny_model_dir, tmp_path, lora=lora)
     run.train()
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -219,7 +195,7 @@ def test_the_reference_is_the_model_that_training_began_with(tiny_model_dir, cha
 
 
 def test_a_run_that_was_cut_goes_on_exactly(tiny_model_dir, chatml_tokenizer, tmp_path):
-    made = objective(chatml_tokenizer, beta=0.05)
+    made = scores_objective(chatml_tokenizer, beta=0.05)
     whole = trainer(made, tiny_model_dir, tmp_path / "whole", steps=4)
     whole.train()
     cut = tmp_path / "cut"
@@ -234,7 +210,7 @@ def test_a_run_that_was_cut_goes_on_exactly(tiny_model_dir, chatml_tokenizer, tm
 
 @pytest.mark.parametrize("estimator", ["group", "moves"])
 def test_the_reward_rises(tiny_model_dir, chatml_tokenizer, tmp_path, estimator):
-    made = objective(chatml_tokenizer, count=120, num_generations=16, estimator=estimator)
+    made = scores_objective(chatml_tokenizer, count=120, num_generations=16, estimator=estimator)
     run = trainer(made, tiny_model_dir, tmp_path, steps=60, save_strategy="no")
     run.train()
     rewards = [row["reward"] for row in run.state.log_history if "reward" in row]

@@ -3,16 +3,16 @@
 import pytest
 import torch
 
-from rl_rerank.batches import whole_queries
 from rl_rerank.config import GRPOStage
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.paradigms.pairwise import Pairwise
 from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
-from rl_rerank.rendering import Renderer
-from rl_rerank.reward import Term
-from rl_rerank.training.questions import Question, questions
-from rl_rerank.training.scoring import score_rows, term_metrics
+from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.reward.base import Term
+from rl_rerank.training.loop.batches import whole_queries
+from rl_rerank.training.loop.scoring import score_rows, term_metrics
+from rl_rerank.training.loop.training_prompts import Question, questions
 from rl_rerank.types import Candidate, Completion, Prompt, RankingExample
 from rl_rerank_rewards.erank import ERank
 from rl_rerank_rewards.format import Format

@@ -3,7 +3,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
-from rl_rerank.training.sft import AnswerTrainer
+from rl_rerank.training.loop.answers import AnswerTrainer
 
 ROWS = [
     {"input_ids": [5, 6, 7, 8, 9, 10], "labels": [-100, -100, -100, -100, 9, 10]},

@@ -1,37 +1,26 @@
 """Two processes train as one does: ddp and ZeRO-1, 2 and 3, all weights and LoRA, with and without a KL term."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from launching import two_processes
 from safetensors.torch import load_file
-from sharded_grpo import NUM_STEPS, VARIANTS
+from support.launching import run, two_processes
+from support.sharded_grpo import NUM_STEPS, VARIANTS
 
-SCRIPT = str(Path(__file__).with_name("sharded_grpo.py"))
-
-
-def run(command, model_dir, output, script=SCRIPT):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, script, str(model_dir), str(output)], capture_output=True, text=True, env=environment
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return output
+SCRIPT = str(Path(__file__).parents[1] / "support/sharded_grpo.py")
 
 
 @pytest.fixture(scope="module")
 def alone(tiny_model_dir, tmp_path_factory):
-    return run([sys.executable], tiny_model_dir, tmp_path_factory.mktemp("alone"))
+    return run([sys.executable], tiny_model_dir, tmp_path_factory.mktemp("alone"), SCRIPT)
 
 
 @pytest.fixture(scope="module", params=["ddp", "zero1", "zero2", "zero3"])
 def together(request, tiny_model_dir, tmp_path_factory):
-    return run(two_processes(request.param), tiny_model_dir, tmp_path_factory.mktemp(request.param))
+    return run(two_processes(request.param), tiny_model_dir, tmp_path_factory.mktemp(request.param), SCRIPT)
 
 
 def history(folder):

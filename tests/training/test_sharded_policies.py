@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from launching import two_processes
 from safetensors.torch import load_file
-from sharded_policies import MADE, STEPS
-from test_sharded import run
+from support.launching import run, two_processes
+from support.sharded_policies import MADE, STEPS
 
-SCRIPT = str(Path(__file__).with_name("sharded_policies.py"))
+SCRIPT = str(Path(__file__).parents[1] / "support/sharded_policies.py")
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pytest
 import wandb
 
 from rl_rerank.paradigms.listwise import Listwise
-from rl_rerank.training import records, table
+from rl_rerank.training.loop import table, training_log
 from rl_rerank.types import Candidate, Completion, Judgment, Prompt, RankingExample, Rollout, Status
 
 EXAMPLE = RankingExample("q", "a query", tuple(Candidate(d, d) for d in "abcd"), {"b": 2, "d": 1})
@@ -46,7 +46,7 @@ def test_every_step_has_a_table_of_its_own_in_wandb(monkeypatch):
     monkeypatch.setattr(wandb, "log", logged.append)
     for step, text in ((7, "[3] > [2] > [1]"), (8, "no answer")):
         row = table.row(step, EXAMPLE, rollout(text), {"ndcg": 0.5}, 0.5) | {"advantage": 1.0}
-        records._log_table([row], step)
+        training_log._log_table([row], step)
     first, second = logged
     assert [*first, *second] == ["completions/step_00007", "completions/step_00008"]
     shown = first["completions/step_00007"]

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from rl_rerank.training import token_log_probs as module
-from rl_rerank.training.token_log_probs import token_log_probs
+from rl_rerank.training.shared_prefix import token_log_probs as module
+from rl_rerank.training.shared_prefix.token_log_probs import token_log_probs
 
 ROWS, VOCABULARY = 7, 50
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from sharded_grpo import NUM_STEPS, PROMPTS, record
-from test_grpo import trainer
+from support.grpo_trainer import trainer
+from support.sharded_grpo import NUM_STEPS, PROMPTS, record
 from transformers import AutoModelForCausalLM
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from launching import two_processes
+from support.launching import two_processes
 from transformers import AutoModelForCausalLM
 from trl.generation.vllm_client import VLLMClient
 from trl.generation.vllm_generation import VLLMGeneration
 
-from rl_rerank.training import vllm_rollout
+from rl_rerank.training.grpo import vllm_rollout
 
 # sha256 of the methods' sources in trl 1.16.0. A difference means: read trl's change, adapt the override, then update.
 WRITTEN_AGAINST = {
@@ -28,7 +28,7 @@ WRITTEN_AGAINST = {
     "generate": "2d2ac2be5b1309c4",
     "sync_weights": "63d669fb32304ff5",
 }
-SCRIPT = str(Path(__file__).with_name("perturbed_rollouts.py"))
+SCRIPT = str(Path(__file__).parents[1] / "support/perturbed_rollouts.py")
 
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 

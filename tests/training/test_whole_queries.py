@@ -9,9 +9,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from whole_queries import DOCUMENTS, GENERATIONS, STEPS, WORLDS, layouts
+from support.whole_queries import DOCUMENTS, GENERATIONS, STEPS, WORLDS, layouts
 
-SCRIPT = str(Path(__file__).with_name("whole_queries.py"))
+SCRIPT = str(Path(__file__).parents[1] / "support/whole_queries.py")
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,0 @@
-"""Tools for whoever writes a reward: list, check, replay, new."""

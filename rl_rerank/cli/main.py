@@ -1,0 +1,429 @@
+"""The command line: `rl-rerank COMMAND KEY=VALUE ...`. The only place that prints."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib
+import inspect
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rl_rerank import __version__
+from rl_rerank.cli import doctor, parse, rewards
+from rl_rerank.config import STAGES, Config, ConvertFiles, EvaluateFiles, ReportRuns
+from rl_rerank.data.convert import convert
+from rl_rerank.experiment import run_state, runner, validate, worker_node
+from rl_rerank.experiment.compose import compose, files, options
+from rl_rerank.io import subprocesses
+from rl_rerank.io.files import conf_dir, write_text
+from rl_rerank.paradigms.build import build_paradigm
+from rl_rerank.requirements import EXTRAS
+from rl_rerank.training.loop import lengths
+
+USAGE = """\
+usage: rl-rerank COMMAND [KEY=VALUE ...] [--config-dir DIR]
+
+Post-train a language model into a reranker: synthesis, SFT, GRPO, evaluation, export.
+
+commands
+  run        all stages of an experiment:   rl-rerank run experiment=quickstart
+{stages}
+  evaluate   or one run file:               rl-rerank evaluate run=run.trec qrels=qrels.txt 'measures=[nDCG@10,AP]'
+  report     or several finished runs:      rl-rerank report 'run_dirs=[runs/a,runs/b]' output=comparison
+  parse      read stored completions:       rl-rerank parse paradigm=listwise completions=FILE.jsonl output=FILE
+  convert    RankLLM's and Rankify's files:  rl-rerank convert input=requests.jsonl output=set.json format=rankify
+  rewards    list, check, replay or begin a reward: rl-rerank rewards list
+  init       copy an experiment to ./conf:  rl-rerank init
+  doctor     check the installation:        rl-rerank doctor
+
+settings
+  experiment=NAME                 an experiment from ./conf/experiment, --config-dir or ours: {experiments}
+  budget=smoke                    a smaller size of an experiment that has sizes
+  data=NAME model=NAME engine=NAME launcher=NAME
+                                  a file of the same folder of conf/, such as data=beir data.path=DIR
+  recipe=NAME                     the steps of a synth stage, such as erank
+  'reward=[ndcg,format]'          the rewards, by name or as path/to/file.py:Class
+  rewards.ndcg.params.k=5         a reward's parameter; rewards.ndcg.weight=0.5 its weight
+  stages.sft.max_steps=60         a setting of one stage; stages.sft.trl.KEY=VALUE any other setting of trl
+  push=user/name                  export and synth: upload to the Hugging Face hub, hub.private=false for all to see
+  run_dir=DIR seed=2              where everything is written, and the seed
+  dry_run=true                    show the configuration, the plan and the prompts' lengths, and do nothing
+
+Quote lists for the shell. RL_RERANK_TRACEBACK=1 shows where an error came from.
+"""
+
+UPLOADS = {"export": "model", "synth": "dataset"}
+"""Command -> what `push=` makes of its stage's output on the hub."""
+
+HELP = {
+    "run": """\
+usage: rl-rerank run experiment=NAME [KEY=VALUE ...]
+
+Runs the experiment's stages in order, each in its own process, in run_dir (default runs/NAME). What is done is skipped;
+after an interruption the same command goes on where it was. A changed configuration is refused with the difference.
+launcher=accelerate launcher.num_processes=4 launcher.strategy=zero3 starts the sft and grpo stages with
+`accelerate launch`; strategies are ddp, zero1, zero2, zero3, zero3-offload, or an accelerate configuration file. On
+several machines the same command runs on each, in a run_dir that they share, with launcher.num_machines,
+launcher.main_process_ip, launcher.main_process_port, and launcher.machine_rank=0 on the one that conducts.
+""",
+    "parse": """\
+usage: rl-rerank parse paradigm=NAME completions=FILE.jsonl [output=FILE.jsonl] [paradigms.NAME.params.KEY=VALUE ...]
+                       [experiment=NAME]
+
+Reads stored completions, rows {"n": 20, "text": "[3] > [1] > ..."} or {"docids": [...], "text": ...}, and writes a row
+for each: its status in strict reading (as rewards see it) and in lenient reading (as rankings do), the order and scores
+that the lenient one gives, and every issue found. Without output= the rows are printed. With experiment= the paradigm
+has that experiment's parameters. A completion that was cut says so with "finish_reason": "length".
+""",
+    "rewards": """\
+usage: rl-rerank rewards list
+       rl-rerank rewards check NAME|FILE.py:Class [paradigm=NAME] [rewards.NAME.params.KEY=VALUE ...]
+       rl-rerank rewards replay completions=FILE.jsonl examples=FILE.jsonl 'reward=[ndcg,format]' [paradigm=NAME]
+                                [output=FILE.jsonl]
+       rl-rerank rewards new NAME
+
+list    the installed rewards with their parameters and defaults
+check   what a reward pays for gold, reversed, random, constant, malformed and hostile completions of made-up queries;
+        exit status 1 where another completion beats gold, a malformed one beats what it was made from, shown order or
+        equal scores beat random ones, a value is not finite, or differs in a second try or in a pickled copy
+replay  what rewards make of stored completions, such as runs/NAME/grpo/completions.jsonl
+new     a package with one reward, its tests and its entry point, in the folder NAME_reward
+""",
+    "init": """\
+usage: rl-rerank init
+
+Copies the quickstart experiment to ./conf/experiment/my_experiment.yaml, to be edited and run with
+`rl-rerank run experiment=my_experiment`. A file that is there already is left alone.
+""",
+    "convert": """\
+usage: rl-rerank convert input=FILE|FOLDER output=FILE format=rankllm|rankify|jsonl [run=RUN.trec] [split=test]
+
+Writes ranking examples in another format. The input is a file in one of the three, .json or .jsonl, or the folder
+`data` of a run; with run= the order and the scores of a TREC run file are written, as RankLLM's results or Rankify's
+reranked contexts.
+""",
+    "doctor": """\
+usage: rl-rerank doctor [model=DIR]
+
+Checks versions, devices, imports, disk and memory, and the tokenizer of a model folder, and says what to install.
+""",
+    "report": """\
+usage: rl-rerank report 'run_dirs=[A,B,...]' [output=comparison] [title=TEXT] [force=true]
+       rl-rerank report experiment=NAME [KEY=VALUE ...] [stage=NAME]
+
+The first form compares finished runs on one page, in output=FOLDER with the plots and a Markdown table: every system of
+A is tested against the system of the same label, or else of the same stage, in the others, and where one is
+significantly worse the page says so and names the queries that lost. Runs of different protocols are refused, unless
+force=true; the page then says what differs. A protocol is the queries with their judgments and texts, the split, the
+depth, the first stage's candidates, the token budgets and, for the same paradigm, the prompt's words.
+The second runs an experiment's report stage: the page of one run.
+""",
+    "evaluate": """\
+usage: rl-rerank evaluate run=RUN qrels=QRELS ['measures=[nDCG@10,AP(rel=2)]'] [output=FILE.json]
+       rl-rerank evaluate experiment=NAME [KEY=VALUE ...] [stage=NAME]
+
+The first form measures one TREC run file; without output= the JSON with the values of every query is printed.
+The second runs an experiment's evaluate stage: all its runs, with confidence intervals and paired tests.
+""",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        The exit status: 0; 1 for a failed check; 2 for an error that is told in a sentence; 130 for an interrupt.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    _log_to_stderr()
+    try:
+        return _dispatch(arguments)
+    except (KeyError, IndexError):
+        raise  # A bug of ours, not a name that does not exist.
+    except (ValueError, LookupError, ImportError, OSError) as e:
+        if os.environ.get("RL_RERANK_TRACEBACK") == "1":
+            raise
+        print(f"rl-rerank: {e}{_extra(e)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("rl-rerank: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _dispatch(arguments: list[str]) -> int:
+    config_dir = _take_config_dir(arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_usage(config_dir), end="")
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"rl-rerank {__version__}")
+        return 0
+    command, *overrides = arguments
+    if command not in (known := _commands()):
+        close = difflib.get_close_matches(command, known, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise LookupError(f"there is no command {command!r}.{hint} The commands are: {', '.join(known)}.")
+    if any(o in ("-h", "--help") for o in overrides):
+        print(_command_help(command), end="")
+        return 0
+    return _commands()[command](command, overrides, config_dir)
+
+
+def _commands() -> dict[str, Callable[[str, list[str], str | None], int]]:
+    return {
+        "run": _run,
+        **dict.fromkeys(STAGES, _stage),
+        "parse": _parse,
+        "convert": _convert,
+        "rewards": _rewards,
+        "init": _init,
+        "doctor": _doctor,
+    }
+
+
+def _run(command: str, overrides: list[str], config_dir: str | None) -> int:
+    config = _experiment(command, overrides, config_dir)
+    if config.dry_run:
+        return _dry_run(config, list(config.stages))
+    whole = [*([] if config_dir is None else [f"--config-dir={config_dir}"]), *overrides]
+    if config.launcher.machine_rank:
+        return worker_node.follow(config, whole)
+    status = runner.run(config, whole)
+    if status == 0:
+        print("\n".join(runner.results(config)))
+    return status
+
+
+def _stage(command: str, overrides: list[str], config_dir: str | None) -> int:
+    if command == "evaluate" and isinstance(given := compose(command, overrides, config_dir), EvaluateFiles):
+        return _evaluate_files(given)
+    if command == "report" and isinstance(given := compose(command, overrides, config_dir), ReportRuns):
+        return _report_runs(given)
+    config = _experiment(command, overrides, config_dir)
+    name = _chosen(config, command)
+    hub = None if config.push is None else _hub()
+    if hub is not None:
+        hub.check(config.push, config.hub)
+    if config.dry_run:
+        return _dry_run(config, [name])
+    if "LOCAL_RANK" in os.environ:  # torchrun gives its processes sessions of their own, where no signal finds them
+        subprocesses.end_with_parent()
+    validate.validate(config)
+    if os.environ.get("RANK", "0") != "0":
+        _module(command).run(config, name, config.stages[name])
+        return 0
+    runner.prepared(config)
+    log = Path(config.run_dir) / name / runner.LOG
+    if hub is None or run_state.done(config, name) is None:  # What is finished is uploaded as it is.
+        run_state.begin(config, name)
+        started = time.monotonic()
+        with _logged(log):
+            _module(command).run(config, name, config.stages[name])
+        run_state.finish(config, name, time.monotonic() - started)
+    if hub is not None:
+        with _logged(log):
+            folder = _module(command).hub_folder(config, name, config.stages[name])
+            hub.upload(folder, config.push, UPLOADS[command], config.hub)
+    return 0
+
+
+def _hub() -> Any:
+    """The module that uploads, imported when it is needed: only the extra `train` brings the hub's client."""
+    try:
+        return importlib.import_module("rl_rerank.serving.hub")
+    except ModuleNotFoundError as e:
+        raise ImportError(f"push= needs {e.name!r}, which is not installed: pip install 'rl-rerank[train]'") from e
+
+
+def _module(kind: str) -> Any:
+    """A stage's module, imported when it is needed: most of the commands run where torch is not installed."""
+    return importlib.import_module(f"rl_rerank.stages.{kind}.run")
+
+
+def _experiment(command: str, overrides: list[str], config_dir: str | None) -> Config:
+    config = compose(command, overrides, config_dir)
+    assert isinstance(config, Config)
+    if config.push is not None and command not in UPLOADS:
+        raise ValueError(
+            f"push={config.push} belongs to the commands {' and '.join(UPLOADS)}; {command} uploads nothing"
+        )
+    if not config.stages:
+        known = ", ".join(options("experiment", config_dir))
+        files = "run=FILE qrels=FILE, or " if command == "evaluate" else ""
+        raise ValueError(f"{command}: there are no stages; give {files}experiment=NAME, one of: {known}")
+    return config
+
+
+def _chosen(config: Config, kind: str) -> str:
+    names = [name for name, stage in config.stages.items() if stage.kind == kind]
+    if config.stage is not None and config.stage not in names:
+        raise LookupError(f"stage={config.stage} is no {kind} stage; there are: {', '.join(names) or 'none'}")
+    if config.stage is None and len(names) != 1:
+        raise LookupError(f"the experiment has {len(names)} {kind} stages; give stage=NAME, one of: {', '.join(names)}")
+    return config.stage or names[0]
+
+
+def _dry_run(config: Config, names: list[str]) -> int:
+    validate.validate(config)
+    print(yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(config), default=str)), sort_keys=False), end="")
+    print("\n# The plan; nothing was started")
+    for describe in (validate.describe, lengths.describe):
+        for line in describe(config, names):
+            print(f"# {line}", flush=True)
+    return 0
+
+
+def _evaluate_files(config: EvaluateFiles) -> int:
+    values = _module("evaluate").evaluate_files(config)
+    # Without a file the JSON has standard output to itself, so that it can be piped.
+    for measure, mean in values["mean"].items():
+        print(f"{measure}\t{mean:.4f}", file=sys.stderr if config.output is None else sys.stdout)
+    if config.output is None:
+        print(json.dumps(values, indent=2, ensure_ascii=False))
+    return 0
+
+
+def _report_runs(wanted: ReportRuns) -> int:
+    evidence = _module("report").report_runs(wanted)
+    folder = Path(wanted.output)
+    print((folder / "table.md").read_text(encoding="utf-8"))
+    print(f"report: {folder / 'index.html'}")
+    for regression in evidence.regressions:
+        print(
+            f"regression: {regression.system} is worse in {regression.run} than in {regression.baseline}",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def _parse(command: str, overrides: list[str], config_dir: str | None) -> int:
+    given, others = parse.split(overrides)
+    config = compose(command, others, config_dir)
+    assert isinstance(config, Config)
+    rows = list(parse.parse_file(Path(given["completions"]), build_paradigm(config, config.paradigm)))
+    if "output" in given:
+        parse.write(Path(given["output"]), rows)
+    # Without a file the rows have standard output to themselves, so that they can be piped.
+    print("\n".join(parse.summary(rows)), file=sys.stdout if "output" in given else sys.stderr)
+    if "output" not in given:
+        print("\n".join(map(parse.line, rows)))
+    return 0
+
+
+def _convert(command: str, overrides: list[str], config_dir: str | None) -> int:
+    wanted = files(ConvertFiles, overrides)
+    print(f"{wanted.output}: {convert(wanted)} queries")
+    return 0
+
+
+def _rewards(command: str, overrides: list[str], config_dir: str | None) -> int:
+    lines, status = rewards.run(overrides, config_dir)
+    print("\n".join(lines))
+    return status
+
+
+def _init(command: str, overrides: list[str], config_dir: str | None) -> int:
+    target = Path("conf/experiment/my_experiment.yaml")
+    if target.exists():
+        raise ValueError(f"{target} is there already; it was left alone")
+    text = (conf_dir() / "experiment/quickstart.yaml").read_text(encoding="utf-8")
+    write_text(target, text.replace("experiment=quickstart", "experiment=my_experiment"))
+    print(f"{target} is yours to edit: rl-rerank run experiment=my_experiment")
+    return 0
+
+
+def _doctor(command: str, overrides: list[str], config_dir: str | None) -> int:
+    model = None
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key != "model" or not value:
+            raise ValueError(f"doctor takes model=DIR and nothing else; got {override!r}")
+        model = value
+    findings = doctor.examine(model)
+    for finding in findings:
+        print(finding)
+    return 1 if any(f.is_broken for f in findings) else 0
+
+
+def _take_config_dir(arguments: list[str]) -> str | None:
+    """Remove `--config-dir DIR` or `--config-dir=DIR` from `arguments` and return DIR."""
+    for i, argument in enumerate(arguments):
+        if argument.startswith("--config-dir="):
+            return arguments.pop(i).partition("=")[2]
+        if argument == "--config-dir":
+            if i + 1 == len(arguments):
+                raise ValueError("--config-dir needs a folder")
+            arguments.pop(i)
+            return arguments.pop(i)
+    return None
+
+
+def _usage(config_dir: str | None) -> str:
+    stages = "\n".join(f"  {kind:<10} one stage: {_first_line(cls)}" for kind, cls in STAGES.items())
+    return USAGE.format(stages=stages, experiments=", ".join(options("experiment", config_dir)))
+
+
+def _command_help(command: str) -> str:
+    text = HELP.get(command) or f"usage: rl-rerank {command} experiment=NAME [KEY=VALUE ...] [stage=NAME]\n\n"
+    if command not in STAGES:
+        return text
+    if command not in HELP:
+        text += f"{_first_line(STAGES[command])} stage=NAME chooses among several stages of this kind.\n"
+    fields = [f for f in dataclasses.fields(STAGES[command]) if f.name != "kind"]
+    settings = "".join(f"  stages.NAME.{f.name}={_default(f)}\n" for f in fields)
+    return f"{text}\nsettings of the stage, with their defaults\n{settings}"
+
+
+def _default(field: dataclasses.Field[Any]) -> str:
+    value = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = dataclasses.asdict(value)
+    return json.dumps(value) if not isinstance(value, str) else value
+
+
+def _first_line(documented: Any) -> str:
+    return (inspect.getdoc(documented) or "").partition("\n")[0]
+
+
+def _extra(error: Exception) -> str:
+    """What to install, where an import failed for want of an optional package."""
+    package = (getattr(error, "name", None) or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    extra = EXTRAS.get(package)
+    return f". Install it with: pip install 'rl-rerank[{extra}]'" if extra and "pip install" not in str(error) else ""
+
+
+def _log_to_stderr() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("bm25s", "httpx", "httpx2", "matplotlib", "filelock", "urllib3"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    # DeepSpeed's calls, told at every step.
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
+
+
+@contextmanager
+def _logged(path: Path) -> Iterator[None]:
+    """Log to a file as well, and leave the traceback of a failure there."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    except BaseException:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(traceback.format_exc())
+        raise
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()

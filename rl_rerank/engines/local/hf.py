@@ -1,0 +1,310 @@
+"""The transformers engine: plain generate() behind one forward of every prompt, however often it is sampled, and for
+scores one forward too, whatever is scored behind it.
+
+Shapes: B rows of a batch, L padded length, E endings, K tokens of the longest one less 1, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from rl_rerank.engines.base import NO_USAGE, Capability, Sink
+from rl_rerank.engines.decode import completion, draws, stop_ids
+from rl_rerank.engines.local.checkpoint import load_model
+from rl_rerank.engines.local.prefill import prefilled
+from rl_rerank.engines.local.token_mask import TokenMask
+from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.types import Completion, Constraint, Prompt, Sampling
+
+
+class HFEngine:
+    """Answers prompts with a transformers model, on the GPU where there is one."""
+
+    capabilities = frozenset({Capability.score, Capability.logprobs, Capability.constraint})
+    usage = NO_USAGE
+
+    def __init__(
+        self,
+        model: str | Path | PreTrainedModel,
+        renderer: Renderer,
+        *,
+        dtype: str = "float32",
+        batch_tokens: int = 16384,
+        trust_remote_code: bool = False,
+    ) -> None:
+        """
+        Args:
+            model: a model folder, or a model in memory, which stays where it is and keeps its type.
+            renderer: turns prompts into this model's token ids.
+            batch_tokens: at most so many padded tokens in one forward; a single longer row is its own batch.
+        """
+        if batch_tokens < 1:
+            raise ValueError(f"engine.batch_tokens must be at least 1; got {batch_tokens}")
+        if isinstance(model, PreTrainedModel):
+            self.model = model
+        else:
+            loaded = load_model(model, dtype, trust_remote_code)
+            self.model = loaded.to("cuda") if torch.cuda.is_available() else loaded  # pyright: ignore[reportArgumentType]
+        self.renderer = renderer
+        self.batch_tokens = batch_tokens
+        self.context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        generation = self.model.generation_config
+        declared = generation.eos_token_id if generation is not None else None
+        self.stop_ids = stop_ids(renderer.end_id, declared, renderer.tokenizer.eos_token_id)
+        pad = renderer.tokenizer.pad_token_id
+        self.pad_id: int = renderer.end_id if pad is None else pad
+        self.mask = TokenMask(renderer.tokenizer, renderer.end_id)
+
+    def asked(self, prompt: Prompt) -> tuple[int, ...]:
+        """The prompt's token ids."""
+        return self.renderer(prompt).token_ids
+
+    def generate(
+        self, prompts: Sequence[Prompt], sampling: Sampling, done: Sink | None = None
+    ) -> list[list[Completion]]:
+        """`sampling.num_generations` completions a prompt. What is drawn depends on nothing else that is asked."""
+        asked = [self.asked(prompt) for prompt in prompts]
+        self._check_context(asked, sampling.max_tokens)
+        rows = [
+            (place, sample, (seed, first + sample), asked[place])
+            for place, (seed, first) in enumerate(draws(asked, sampling))
+            for sample in range(sampling.num_generations)
+        ]
+        found: list[list[Completion | None]] = [[None] * sampling.num_generations for _ in prompts]
+        with torch.no_grad(), _Inference(self.model):
+            for batch in _batches([len(ids) + sampling.max_tokens for *_, ids in rows], self.batch_tokens):
+                picked = [rows[i] for i in batch]
+                answers = self._generate_batch(
+                    [ids for *_, ids in picked],
+                    [seed for _, _, seed, _ in picked],
+                    [prompts[place].constraint for place, *_ in picked],
+                    sampling,
+                )
+                for (place, sample, *_), answer in zip(picked, answers, strict=True):
+                    found[place][sample] = answer
+                    if done is not None:
+                        done(place, sample, answer)
+        return [[answer for answer in answers if answer is not None] for answers in found]
+
+    def score(
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Sink | None = None
+    ) -> list[Completion]:
+        """Log-probabilities of `continuations` right after each prompt, under the whole vocabulary."""
+        if not continuations:
+            raise ValueError("score() was given no continuations")
+        endings = [self.renderer.continuation_ids(text) for text in continuations]
+        asked = [self.asked(prompt) for prompt in prompts]
+        self._check_context(asked, max(map(len, endings)))
+        # Prompts of a batch are repeated for continuations of several tokens.
+        copies = len(endings) if max(map(len, endings)) > 1 else 1
+        found: list[Completion | None] = [None] * len(prompts)
+        with torch.no_grad(), _Inference(self.model):
+            for batch in _batches([len(ids) * copies for ids in asked], self.batch_tokens):
+                scored = self._score_batch([asked[place] for place in batch], endings)
+                for place, values in zip(batch, scored, strict=True):
+                    scores = dict(zip(continuations, values, strict=True))
+                    found[place] = answer = Completion("", finish_reason="score", continuations=scores)
+                    if done is not None:
+                        done(place, 0, answer)
+        return [answer for answer in found if answer is not None]
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        del self.model
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _generate_batch(
+        self,
+        rows: Sequence[tuple[int, ...]],
+        seeds: Sequence[tuple[int, int]],
+        constraints: Sequence[Constraint | None],
+        sampling: Sampling,
+    ) -> list[Completion]:
+        input_ids, attention_mask, position_ids = self._pad(rows)
+        hold = _Hold(self.mask, constraints, input_ids.shape[1]) if any(constraints) else None
+        choose = _Draw(hold, sampling, seeds) if sampling.temperature > 0 else _Choose(hold)
+        distinct = {ids: number for number, ids in enumerate(dict.fromkeys(rows))}
+        cache = None
+        if len(distinct) < len(rows):
+            cache = prefilled(self.model, *self._pad(list(distinct)), [distinct[ids] for ids in rows])
+        output = self.model.generate(  # pyright: ignore[reportCallIssue]
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=cache,
+            generation_config=GenerationConfig(
+                max_new_tokens=sampling.max_tokens,
+                do_sample=False,
+                eos_token_id=sorted(self.stop_ids),
+                pad_token_id=self.pad_id,
+            ),
+            logits_processor=LogitsProcessorList([choose]),
+        )
+        answers = output[:, input_ids.shape[1] :].tolist()
+        logprobs = torch.stack(choose.logprobs, dim=1).tolist()
+        return [
+            completion(ids, self.stop_ids, self.renderer.tokenizer, values)
+            for ids, values in zip(answers, logprobs, strict=True)
+        ]
+
+    def _score_batch(self, rows: Sequence[Sequence[int]], endings: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Log-probability of every ending behind every row, which is computed once for all its endings."""
+        input_ids, attention_mask, position_ids = self._pad(rows)
+        longest = max(map(len, endings))
+        output = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            use_cache=longest > 1,
+            logits_to_keep=1,
+        )
+        first = torch.tensor([ending[0] for ending in endings], device=input_ids.device)
+        logprobs = output.logits[:, -1].float().log_softmax(dim=-1)[:, first]  # (B, E)
+        if longest > 1:
+            logprobs += self._further(output.past_key_values, attention_mask, endings)
+        return logprobs.tolist()
+
+    def _further(self, cache: Any, attention_mask: Tensor, endings: Sequence[Sequence[int]]) -> Tensor:
+        """(B, E) log-probabilities of the endings' tokens behind the first; `cache` holds the (B, L) prompts."""
+        cache.batch_repeat_interleave(len(endings))
+        length, device = max(map(len, endings)) - 1, attention_mask.device
+        # (B E, K): what is fed, all but the last tokens; and (E, K): what is predicted by it. Padded on the right.
+        fed = torch.tensor([[*e[:-1], *[self.pad_id] * (length + 1 - len(e))] for e in endings], device=device)
+        predicted = torch.tensor([[*e[1:], *[0] * (length + 1 - len(e))] for e in endings], device=device)
+        is_real = torch.tensor([[float(k + 1 < len(e)) for k in range(length)] for e in endings], device=device)
+        mask = attention_mask.repeat_interleave(len(endings), dim=0)
+        positions = mask.sum(dim=1, keepdim=True) + torch.arange(length, device=device)
+        logits: Tensor = self.model(
+            input_ids=fed.repeat(len(attention_mask), 1),
+            attention_mask=torch.cat([mask, mask.new_ones(len(mask), length)], dim=1),
+            position_ids=positions,
+            past_key_values=cache,
+        ).logits.float()
+        logits = logits.view(len(attention_mask), len(endings), length, -1)
+        tokens = predicted.expand(len(logits), -1, -1).unsqueeze(-1)
+        values = logits.gather(3, tokens).squeeze(3) - logits.logsumexp(dim=3)
+        return (values * is_real).sum(dim=2)
+
+    def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Left-padded (input_ids, attention_mask, position_ids), each (B, L). The pad id may occur inside a row."""
+        width = max(map(len, rows))
+        device = self.model.device
+        input_ids = torch.tensor([[self.pad_id] * (width - len(r)) + list(r) for r in rows], device=device)
+        attention_mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows], device=device)
+        return input_ids, attention_mask, (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
+
+    def _check_context(self, rows: Sequence[Sequence[int]], extra: int) -> None:
+        longest = max(map(len, rows), default=0)
+        if self.context is not None and longest + extra > self.context:
+            raise ValueError(
+                f"a prompt of {longest} tokens and an answer of up to {extra} do not fit the model's context of "
+                f"{self.context}; lower model.max_prompt_tokens"
+            )
+
+
+class _Hold:
+    """Leaves the tokens that a row's constraint allows next; `start` is where the answers begin."""
+
+    def __init__(self, mask: TokenMask, constraints: Sequence[Constraint | None], start: int) -> None:
+        self.mask = mask
+        self.constraints = constraints
+        self.start = start
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        held = scores.clone()
+        for row, (constraint, ids) in enumerate(
+            zip(self.constraints, input_ids[:, self.start :].tolist(), strict=True)
+        ):
+            if constraint is not None:
+                allowed = list(self.mask.allowed(self.mask.text(ids, constraint), constraint))
+                held[row] = -torch.inf
+                held[row, allowed] = scores[row, allowed]
+        return held
+
+
+class _Choose(LogitsProcessor):
+    """Leaves one token of each row, so that greedy search returns it: the likeliest that `hold` leaves.
+
+    `logprobs` collects the tokens' log-probabilities under the model itself, neither tempered nor held, one (B,) tensor
+    a step.
+    """
+
+    def __init__(self, hold: _Hold | None) -> None:
+        self.hold = hold
+        self.logprobs: list[Tensor] = []
+
+    def token(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> Tensor:
+        """(B, 1): the next token of every row."""
+        return scores.argmax(dim=-1, keepdim=True)
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        held = scores if self.hold is None else self.hold(input_ids, scores)
+        token = self.token(input_ids, held)  # pyright: ignore[reportArgumentType]
+        self.logprobs.append(scores.float().log_softmax(dim=-1).gather(1, token).squeeze(1))
+        return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)  # pyright: ignore[reportReturnType]
+
+
+class _Draw(_Choose):
+    """Draws each next token.
+
+    Every row has a generator of its own, seeded by its prompt and its number among the prompt's samples: what is drawn
+    does not depend on how rows are batched.
+    """
+
+    def __init__(self, hold: _Hold | None, sampling: Sampling, rows: Sequence[tuple[int, int]]) -> None:
+        super().__init__(hold)
+        # Integers hash to themselves in a tuple, independently of PYTHONHASHSEED.
+        seeds = [hash(row) % 2**63 for row in rows]
+        uniform = [torch.rand(sampling.max_tokens, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        self.uniform = torch.stack(uniform, dim=1).double()
+        self.warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(sampling.temperature)]
+        if sampling.top_p < 1:
+            self.warpers.append(TopPLogitsWarper(sampling.top_p))
+
+    def token(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> Tensor:
+        for warper in self.warpers:
+            scores = warper(input_ids, scores)  # pyright: ignore[reportAssignmentType]
+        # Inverse of the cumulative distribution, in float64: float32 sums over a vocabulary lose the tail.
+        cumulative = scores.double().softmax(dim=-1).cumsum(dim=-1)
+        point = self.uniform[len(self.logprobs)].to(scores.device).unsqueeze(1) * cumulative[:, -1:]
+        return torch.searchsorted(cumulative, point, right=True).clamp(max=scores.shape[-1] - 1)
+
+
+class _Inference:
+    """Eval mode for a while, then the mode that the model was in."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.model = model
+        self.was_training = model.training
+
+    def __enter__(self) -> None:
+        self.model.eval()
+
+    def __exit__(self, *_: object) -> None:
+        self.model.train(self.was_training)
+
+
+def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Indices of rows of similar length, longest first, so that a batch's rows times its width stay within `budget`."""
+    batch: list[int] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch

@@ -1,0 +1,28 @@
+"""Tokenizers, without their models and so without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from rl_rerank.config import ModelConfig
+from rl_rerank.prompts.rendering import Renderer
+
+
+def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder. Where it has no pad token its end token pads, so mask by length, never by id."""
+    tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def renderer(model: ModelConfig, path: str | Path) -> Renderer:
+    """What turns prompts into the token ids of the model in `path`."""
+    return Renderer(
+        load_tokenizer(path, model.trust_remote_code),
+        max_prompt_tokens=model.max_prompt_tokens,
+        max_passage_tokens=model.max_passage_tokens,
+        template_kwargs=model.template_kwargs,
+    )

@@ -1,0 +1,1 @@
+"""Analyses that are not a measure of a single run."""

@@ -1,0 +1,1 @@
+"""An experiment: composed, validated, run, and its state on disk."""

@@ -1,0 +1,1 @@
+"""What self-contained pages share: figures and style."""

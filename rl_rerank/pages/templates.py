@@ -1,0 +1,22 @@
+"""How pages and cards are rendered from their templates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import jinja2
+
+
+def environment(folder: Path, *, autoescape: bool) -> jinja2.Environment:
+    """The templates of `folder`, which may include the shared `page.css.j2`.
+
+    Args:
+        autoescape: True for HTML: documents and completions are hostile.
+    """
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader([folder, Path(__file__).resolve().parent]),
+        autoescape=autoescape,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )

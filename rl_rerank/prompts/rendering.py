@@ -1,0 +1,217 @@
+"""The one place where a prompt becomes tokens.
+
+Text from outside is hostile: it is neutralised before it meets the template, so that no document can open a message,
+end one, imitate an identifier or write an answer. To fit a budget only documents shrink; the query, the instructions
+and the answer format never do.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from jinja2 import TemplateError
+
+from rl_rerank.prompts.sanitize import Neutraliser
+from rl_rerank.types import END, Prompt, Rendered, Segment
+
+CHARACTERS_PER_TOKEN = 16
+"""Texts longer than so many characters a token of the budget are cut before they are tokenised."""
+
+
+class Renderer:
+    """Renders prompts for one tokenizer within a token budget.
+
+    Args:
+        tokenizer: a transformers fast tokenizer. Without a chat template, messages are joined by blank lines, behind
+            the begin-of-sequence token where the tokenizer puts one, and "Answer:" asks for the answer.
+        max_prompt_tokens: budget of a whole prompt.
+        max_passage_tokens: cap of one document's title and text together; None: only the budget counts.
+        template_kwargs: passed to the chat template, such as enable_thinking.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        max_prompt_tokens: int,
+        max_passage_tokens: int | None = None,
+        template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.max_prompt_tokens = max_prompt_tokens
+        self.max_passage_tokens = max_passage_tokens
+        self.template_kwargs = dict(template_kwargs or {})
+        self.neutralise = Neutraliser(tokenizer, cached_characters=CHARACTERS_PER_TOKEN * max_prompt_tokens)
+        self.end_id = self._end_id()
+
+    def __call__(self, prompt: Prompt) -> Rendered:
+        """The prompt's tokens, up to where the answer begins.
+
+        Raises:
+            ValueError: if it does not fit the budget even with empty documents.
+        """
+        prompt = neutralised(prompt, self.neutralise)
+        cap = min(self.max_passage_tokens or self.max_prompt_tokens, self.max_prompt_tokens)
+        theirs = [s.text for m in prompt.messages for s in m.segments if s.docid is not None]
+        ends = {text: self._token_ends(text, cap) for text in theirs}
+        rendered = self._render(prompt, ends, cap)
+        if len(rendered.token_ids) <= self.max_prompt_tokens:
+            return rendered
+        empty = self._render(prompt, ends, 0)
+        if len(empty.token_ids) > self.max_prompt_tokens:
+            raise ValueError(
+                f"qid {prompt.qid!r}: the {prompt.paradigm} prompt takes {len(empty.token_ids)} tokens before any "
+                f"document is shown, more than max_prompt_tokens={self.max_prompt_tokens}; raise the budget or shorten "
+                "the query"
+            )
+        return self._fit(prompt, ends, cap, empty)
+
+    def _fit(self, prompt: Prompt, ends: Mapping[str, list[int]], cap: int, empty: Rendered) -> Rendered:
+        """The prompt with the largest common cap of its documents that fits; `cap` does not, and 0 gives `empty`.
+
+        Starts from the cap that would fit if pieces of text had as many tokens together as apart, which they nearly do.
+        """
+        sizes: dict[str, int] = dict.fromkeys(prompt.docids, 0)
+        for segment in (s for m in prompt.messages for s in m.segments):
+            if segment.docid is not None:
+                sizes[segment.docid] += len(ends[segment.text])
+        guess = water_level(list(sizes.values()), self.max_prompt_tokens - len(empty.token_ids))
+        low, high, fitted, step = 0, cap, empty, 1
+        while high - low > 1:
+            middle = guess if low < guess < high else (low + high) // 2
+            trial = self._render(prompt, ends, middle)
+            if len(trial.token_ids) <= self.max_prompt_tokens:
+                low, fitted, guess = middle, trial, middle + step
+            else:
+                high, guess = middle, middle - step
+            step *= 2
+        return fitted
+
+    def _encode(self, text: str) -> Any:
+        return self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+
+    def continuation_ids(self, text: str) -> tuple[int, ...]:
+        """Token ids of an answer, or of its beginning, right after the prompt; `END` behind it is `end_id`."""
+        ids = self.tokenizer.encode(text.removesuffix(END), add_special_tokens=False)
+        if not ids:
+            raise ValueError(f"the continuation {text!r} has no tokens")
+        return (*ids, self.end_id) if text.endswith(END) else tuple(ids)
+
+    def _token_ends(self, text: str, cap: int) -> list[int]:
+        """Where each of the first `cap` tokens of `text` ends, in characters."""
+        return [end for _, end in self._encode(text[: cap * CHARACTERS_PER_TOKEN])["offset_mapping"][:cap]]
+
+    def _render(self, prompt: Prompt, ends: Mapping[str, list[int]], cap: int) -> Rendered:
+        """The prompt with every document cut to `cap` tokens."""
+        left: dict[str, int] = dict.fromkeys(prompt.docids, cap)
+        shrunk: dict[str, None] = {}
+        messages: list[dict[str, str]] = []
+        pieces: list[list[Segment]] = []
+        for message in prompt.messages:
+            kept = []
+            for segment in message.segments:
+                if segment.docid is not None:
+                    text, used = _cut(segment.text, ends[segment.text], left[segment.docid])
+                    left[segment.docid] -= used
+                    if len(text) < len(segment.text):
+                        shrunk[segment.docid] = None
+                    segment = replace(segment, text=text)
+                kept.append(segment)
+            messages.append({"role": message.role, "content": "".join(s.text for s in kept)})
+            pieces.append(kept)
+        text = self._template(messages)
+        encoded = self._encode(text)
+        spans = _spans(text, pieces, encoded["offset_mapping"])
+        return Rendered(text, tuple(encoded["input_ids"]), spans, tuple(shrunk))
+
+    def _template(self, messages: list[dict[str, str]], *, ask: bool = True) -> str:
+        if getattr(self.tokenizer, "chat_template", None) is None:
+            return self._begin + "\n\n".join(m["content"] for m in messages) + ("\n\nAnswer:\n" if ask else "")
+        if messages[0]["role"] == "system" and not self._takes_system:
+            first = messages[0]["content"] + "\n\n" + messages[1]["content"]
+            messages = [{"role": messages[1]["role"], "content": first}, *messages[2:]]
+        return self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=ask, **self.template_kwargs
+        )
+
+    @cached_property
+    def _begin(self) -> str:
+        """The begin-of-sequence token's text, if the tokenizer puts it before plain text."""
+        begin = self.tokenizer.bos_token_id
+        return self.tokenizer.bos_token if begin is not None and self.tokenizer("")["input_ids"][:1] == [begin] else ""
+
+    @cached_property
+    def _takes_system(self) -> bool:
+        """Whether the template shows a system message; some refuse or drop it, and it then precedes the question."""
+        messages = [{"role": "system", "content": "sysmark"}, {"role": "user", "content": "usermark"}]
+        try:
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, **self.template_kwargs)
+        except TemplateError:
+            return False
+        return "sysmark" in text
+
+    def _end_id(self) -> int:
+        """The token that ends an assistant's turn: the first control token behind an answer, or the end of sequence."""
+        if getattr(self.tokenizer, "chat_template", None) is not None:
+            messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "answermark"}]
+            text = self.tokenizer.apply_chat_template(messages, tokenize=False, **self.template_kwargs)
+            _, shown, behind = text.rpartition("answermark")
+            for token in self.tokenizer.encode(behind if shown else "", add_special_tokens=False):
+                if token in self.neutralise.controls:
+                    return token
+        if self.tokenizer.eos_token_id is None:
+            raise ValueError("the tokenizer has neither a chat template with an end token nor an eos token")
+        return self.tokenizer.eos_token_id
+
+
+def neutralised(prompt: Prompt, neutralise: Neutraliser) -> Prompt:
+    """The prompt with every segment from outside neutralised."""
+    messages = tuple(
+        replace(m, segments=tuple(s if s.is_ours else replace(s, text=neutralise(s.text)) for s in m.segments))
+        for m in prompt.messages
+    )
+    return replace(prompt, messages=messages)
+
+
+def water_level(sizes: Sequence[int], room: int) -> int:
+    """The largest level whose sum of min(size, level) is at most `room`."""
+    left = len(sizes)
+    for size in sorted(sizes):
+        if size * left > room:
+            return room // left
+        room, left = room - size, left - 1
+    return max(sizes, default=0)
+
+
+def _cut(text: str, ends: list[int], tokens: int) -> tuple[str, int]:
+    """The first `tokens` tokens of `text`, and how many there are."""
+    if tokens <= 0 or not ends:
+        return "", 0
+    used = min(tokens, len(ends))
+    return text[: ends[used - 1]].rstrip(), used
+
+
+def _spans(
+    text: str, messages: Sequence[Sequence[Segment]], offsets: Sequence[tuple[int, int]]
+) -> dict[str, tuple[int, int]]:
+    """docid -> [start, end) of the tokens of its texts.
+
+    Every segment is sought behind the one before it: a short text can also stand in the template or in the query.
+    """
+    starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
+    found: dict[str, tuple[int, int]] = {}
+    cursor = 0
+    for segment in (segment for message in messages for segment in message):
+        piece = segment.text if segment.docid is not None else segment.text.strip()  # templates trim messages
+        begin = text.find(piece, cursor)
+        if begin < 0:
+            raise ValueError(f"the chat template changed the text {piece[:80]!r}, so that its tokens cannot be found")
+        cursor = begin + len(piece)
+        if segment.docid is not None and piece:
+            first, last = bisect_right(ends, begin), bisect_left(starts, cursor)
+            found[segment.docid] = (found[segment.docid][0] if segment.docid in found else first, last)
+    return found

@@ -1,0 +1,1 @@
+"""Ranking the candidates of queries with a paradigm and an engine."""

@@ -1,0 +1,96 @@
+"""What a rerank stage makes of its examples: views of long documents, repetitions, fusion with the first stage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rl_rerank.config import RerankStage
+from rl_rerank.engines.base import Engine
+from rl_rerank.paradigms.base import Paradigm, score_scale
+from rl_rerank.paradigms.ordering import imputed
+from rl_rerank.ranking import fusion, long_documents
+from rl_rerank.ranking.driver import rerank, shuffled
+from rl_rerank.ranking.long_documents import View
+from rl_rerank.types import Ranking, RankingExample, Rollout
+
+
+def rank(
+    examples: Sequence[RankingExample],
+    paradigm: Paradigm,
+    engine: Engine,
+    stage: RerankStage,
+    progress: str | None = None,
+) -> tuple[list[Ranking], list[Rollout]]:
+    """Rank the candidates of every example as the stage says.
+
+    Returns:
+        Rankings in the order of the examples, and every prompt with its completion. A ranking has raw scores for all
+        documents or for none.
+
+    Raises:
+        ValueError: before the first call, if paradigm or engine cannot do what the stage asks for.
+    """
+    check(paradigm, stage)
+    whole = [long_documents.view(example, stage.long_documents) for example in examples]
+    views = [_shown(view, stage, repeat) for repeat in range(stage.shuffles) for view in whole]
+    found, rollouts = rerank(
+        [view.example for view in views],
+        paradigm,
+        engine,
+        retries=stage.retries,
+        retry_seed=stage.seed,
+        progress=progress,
+    )
+    rankings: list[Ranking] = []
+    for place, example in enumerate(examples):
+        repeats = slice(place, None, len(examples))
+        mine = [
+            _of_documents(example, view, ranking, paradigm, stage)
+            for view, ranking in zip(views[repeats], found[repeats], strict=True)
+        ]
+        rankings.append(_one(example, views[place], mine, stage))
+    return rankings, rollouts
+
+
+def check(paradigm: Paradigm, stage: RerankStage, place: str = "rerank stage: ") -> None:
+    """Refuse a way to treat long documents that needs scores which the paradigm does not give.
+
+    Args:
+        place: what the error says before the setting's name.
+    """
+    mode = stage.long_documents.mode
+    if mode in ("maxp", "sump") and not score_scale(paradigm):
+        raise ValueError(
+            f"{place}long_documents.mode={mode} makes a document's score from those of its passages, and the paradigm "
+            f"{paradigm.name!r} gives no scores that stand for themselves; choose firstp or quite, or a paradigm such "
+            "as pointwise or groupwise"
+        )
+
+
+def _shown(view: View, stage: RerankStage, repeat: int) -> View:
+    return view._replace(example=shuffled(view.example, stage.seed, repeat)) if stage.shuffle else view
+
+
+def _of_documents(
+    example: RankingExample, view: View, ranking: Ranking, paradigm: Paradigm, stage: RerankStage
+) -> Ranking:
+    if not view.owners:
+        return ranking
+    scale = score_scale(paradigm)
+    return long_documents.aggregate(example, view, ranking, mode=stage.long_documents.mode, scale=scale)
+
+
+def _one(example: RankingExample, view: View, repeats: Sequence[Ranking], stage: RerankStage) -> Ranking:
+    """The repetitions as one ranking, fused where the stage says so."""
+    ranking = repeats[0]
+    if len(repeats) > 1:
+        order = dict.fromkeys(view.owners.get(docid, docid) for docid in view.example.docids)
+        shown = replace(example, candidates=tuple(map(example.candidate, order)))
+        ranking = fusion.average(shown, repeats)
+    if ranking.raw_scores is not None:
+        # The model's own, with those of documents that it did not score filled in.
+        ranking = replace(ranking, raw_scores=imputed(example, ranking.raw_scores))
+    if stage.fusion is None:
+        return ranking
+    return fusion.fuse(ranking, fusion.first_stage(example), stage.fusion.method, stage.fusion.weight)

@@ -1,0 +1,144 @@
+"""What the report shows of one training stage: its curves and some of its completions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rl_rerank.pages.figures import Plot, Points, curves
+
+NUM_SAMPLED_STEPS = 3
+MAX_COMPLETION_CHARS = 1500
+
+_CURVES = (
+    ("loss", "loss"),
+    ("reward", "reward"),
+    ("grad_norm", "gradient norm"),
+    ("well_formed", "share of well-formed answers"),
+    ("completions/mean_length", "tokens of an answer"),
+    ("kl", "KL to the reference"),
+    ("rollout/logprob_gap", "nats between vLLM and the trainer"),
+    ("group_variance_share", "share of the reward's variance within groups"),
+    ("skipped_groups", "share of groups that teach nothing"),
+)
+_DEV = ("dev/", "eval/", "eval_")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One completion that was sampled in training."""
+
+    run: str
+    """Empty where there is only one."""
+    step: int
+    qid: str
+    query: str
+    status: str
+    reward: float
+    rewards: Mapping[str, float]
+    advantage: float | None
+    completion: str
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """One training stage."""
+
+    name: str
+    steps: int
+    summary: str
+    """What the reward did, a sentence a run; empty for stages without rewards."""
+    plots: tuple[Plot, ...]
+    samples: tuple[Sample, ...]
+
+
+def training_plots(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Plot, ...]:
+    """What was logged of `_CURVES`, the reward's terms where there are several, and dev measures."""
+    keys = list(dict.fromkeys(key for row in rows for key in row))
+    window = max(3, len(rows) // 10) if len(rows) >= 6 else 1
+    plots = [
+        curves(f"{name}-{key.replace('/', '-')}", title, {title: points}, window)
+        for key, title in _CURVES
+        if (points := _points(rows, key))
+    ]
+    terms = [key for key in keys if key.startswith("reward/")]
+    groups = {
+        "terms": ("reward terms", terms if len(terms) > 1 else []),
+        "dev": ("dev set", [k for k in keys if k.startswith(_DEV)][:4]),
+        "time": ("seconds of a step", [k for k in keys if k.startswith("time/") and any(row.get(k) for row in rows)]),
+        "throughput": ("tokens a second", [k for k in keys if k.startswith("tokens_per_second/")]),
+    }
+    for suffix, (title, members) in groups.items():
+        lines = {key: points for key in members if (points := _points(rows, key))}
+        if lines:
+            plots.append(curves(f"{name}-{suffix}", title, _short_keys(lines), window))
+    return tuple(plots)
+
+
+def overlaid_plots(name: str, logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[Plot, ...]:
+    """The same values of several runs, one plot a value and one line a run.
+
+    Args:
+        logs: run -> the rows of its `metrics.jsonl`.
+    """
+    keys = dict.fromkeys(key for rows in logs.values() for row in rows for key in row)
+    terms = [key for key in keys if key.startswith("reward/")]
+    titles = dict(_CURVES) | {key: f"reward term {_short(key)}" for key in (terms if len(terms) > 1 else [])}
+    titles |= {key: key for key in keys if key.startswith(_DEV)}
+    window = max(3, min(map(len, logs.values())) // 10) if min(map(len, logs.values())) >= 6 else 1
+    plots: list[Plot] = []
+    for key, title in titles.items():
+        lines = {run: points for run, rows in logs.items() if (points := _points(rows, key))}
+        if lines:
+            plots.append(curves(f"{name}-{key.replace('/', '-')}", title, lines, window, is_named=True))
+    return tuple(plots)
+
+
+def choose_samples(rows: Sequence[Mapping[str, Any]], run: str = "") -> tuple[Sample, ...]:
+    """The best and the worst completion of the first, the middle and the last step.
+
+    Args:
+        rows: a training stage's `completions.jsonl`.
+        run: what the samples are said to come from.
+    """
+    steps = sorted({row["step"] for row in rows})
+    places = (
+        {round(i * (len(steps) - 1) / (NUM_SAMPLED_STEPS - 1)) for i in range(NUM_SAMPLED_STEPS)} if steps else set()
+    )
+    chosen: list[Sample] = []
+    for place in sorted(places):
+        of_step = sorted((row for row in rows if row["step"] == steps[place]), key=lambda row: -row["reward"])
+        for row in of_step[:1] + (of_step[-1:] if len(of_step) > 1 else []):
+            chosen.append(_sample(row, run))
+    return tuple(chosen)
+
+
+def _sample(row: Mapping[str, Any], run: str) -> Sample:
+    return Sample(
+        run=run,
+        step=row["step"],
+        qid=row["qid"],
+        query=row.get("query", ""),  # older runs have none
+        status=row["status"],
+        reward=row["reward"],
+        rewards=row.get("rewards", {}),
+        advantage=row.get("advantage"),
+        completion=row["completion"][:MAX_COMPLETION_CHARS],
+    )
+
+
+def _points(rows: Sequence[Mapping[str, Any]], key: str) -> Points:
+    values = ((row.get("step", number), row.get(key)) for number, row in enumerate(rows, start=1))
+    return [(step, value) for step, value in values if isinstance(value, (int, float)) and math.isfinite(value)]
+
+
+def _short_keys(lines: Mapping[str, Points]) -> dict[str, Points]:
+    return {_short(key): points for key, points in lines.items()}
+
+
+def _short(key: str) -> str:
+    for prefix in ("reward/", "time/", "tokens_per_second/"):
+        key = key.removeprefix(prefix)
+    return key

@@ -1,0 +1,1 @@
+"""Rewards: the protocol, and the tools for whoever writes one."""

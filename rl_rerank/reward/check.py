@@ -1,0 +1,199 @@
+"""Whether a reward pays what it should: `rl-rerank rewards check NAME`.
+
+    runs           it fails on no completion, and every value is a finite number
+    deterministic  the same completion earns the same again
+    picklable      a copy made by pickle gives the same values
+    gold_best      no other completion of a prompt earns more than the gold one
+    pays_partial   no malformed completion earns more than the well-formed one that it was made from
+    pays_identity  the shown order earns no more than a random one, where documents are shown in random order
+    pays_constant  nor do equal scores
+
+A reward declares the last ones where it does not claim them, and so for `binary` (it tells relevant from irrelevant and
+no more): a class attribute `unclaimed = {"pays_partial": "why"}`. They are shown, and not demanded.
+"""
+
+from __future__ import annotations
+
+import pickle
+import random
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.reward.base import Term, evaluate
+from rl_rerank.reward.probe_completions import (
+    FAMILIES,
+    HOSTILE,
+    Probe,
+    completion,
+    malformed,
+    probes,
+    rollout,
+    well_formed,
+)
+from rl_rerank.types import Completion, Rollout
+
+CLAIMS = ("gold_best", "pays_partial", "pays_identity", "pays_constant", "binary")
+"""What a reward can leave unclaimed."""
+QUERIES, SHUFFLES = 6, 300
+GENERATIONS = 2
+"""Completions of each prompt that a reward of whole queries sees."""
+TOLERANCE = 1e-9
+ERRORS = 4.0
+"""Standard errors that a mean has to be above another."""
+
+
+@dataclass
+class Report:
+    """What came out for one paradigm."""
+
+    paradigm: str
+    values: dict[str, list[float]] = field(default_factory=dict)
+    """Kind of completion -> what it earned."""
+    failures: dict[str, str] = field(default_factory=dict)
+    """Property -> the first case that lacks it."""
+    unclaimed: dict[str, str] = field(default_factory=dict)
+
+    def fail(self, claim: str, said: str) -> None:
+        """Note the first failure of a claim, unless it is not claimed."""
+        if claim not in self.unclaimed:
+            self.failures.setdefault(claim, said)
+
+    def lines(self) -> list[str]:
+        """The table, and a sentence for every failure and every claim that is not made."""
+        rows = [f"{self.paradigm:<24}{'mean':>9}{'min':>9}{'max':>9}"]
+        for name, values in self.values.items():
+            rows.append(f"  {name:<22}{statistics.fmean(values):9.4f}{min(values):9.4f}{max(values):9.4f}")
+        rows += [f"  not claimed: {claim}: {reason}" for claim, reason in self.unclaimed.items()]
+        return rows + [f"  FAILED {claim}: {said}" for claim, said in self.failures.items()]
+
+
+def check(term: Term, paradigm: Paradigm, *, queries: int = QUERIES, shuffles: int = SHUFFLES) -> Report:
+    """Try a reward on the completions of one paradigm.
+
+    Args:
+        queries: of each family, whose completions are spoiled.
+        shuffles: queries of each family over which means are compared.
+
+    Raises:
+        ValueError: if the reward declares something unclaimed that no check demands.
+    """
+    unclaimed = dict(getattr(type(term.reward), "unclaimed", {}))
+    if odd := [claim for claim in unclaimed if claim not in CLAIMS]:
+        raise ValueError(f"reward {term.name!r}: unclaimed names {odd[0]!r}; it can name: {', '.join(CLAIMS)}")
+    report = Report(paradigm.name, unclaimed=unclaimed)
+    families = ["binary"] if "binary" in unclaimed else list(FAMILIES)
+    try:
+        _pickled(term, probes(paradigm, count=1, families=families), paradigm, report)
+        for probe in probes(paradigm, count=queries, families=families):
+            _spoil(term, paradigm, probe, report)
+        _compare(term, paradigm, probes(paradigm, count=shuffles, families=families, seed=1), report)
+    except ValueError as e:
+        report.fail("runs", str(e))
+    return report
+
+
+def _pickled(term: Term, tried: Sequence[Probe], paradigm: Paradigm, report: Report) -> None:
+    try:
+        copied: Any = pickle.loads(pickle.dumps(term.reward))
+    except (pickle.PicklingError, AttributeError, TypeError) as e:
+        report.fail("picklable", f"{type(e).__name__}: {e}")
+        return
+    for probe in tried:
+        for texts in well_formed(paradigm, probe, random.Random(0)).values():
+            base = _rollouts(term, paradigm, probe, texts)
+            if _values(term, probe, base) != _values(replace(term, reward=copied), probe, base):
+                report.fail("picklable", f"a copy gives another value for {texts[0]!r}")
+
+
+def _spoil(term: Term, paradigm: Paradigm, probe: Probe, report: Report) -> None:
+    """Everything that is about single completions of one query."""
+    texts = well_formed(paradigm, probe, random.Random(probe.example.qid))
+    gold = _rollouts(term, paradigm, probe, texts["gold"])
+    best = _values(term, probe, gold)
+    for name, answers in texts.items():
+        base = _rollouts(term, paradigm, probe, answers)
+        values = _values(term, probe, base)
+        report.values.setdefault(name, []).extend(values)
+        if _values(term, probe, base) != values:
+            report.fail("deterministic", f"{answers[0]!r} earned {values[0]} at first, and then something else")
+        for place, prompt in enumerate(probe.prompts):
+            at = place * _copies(term)
+            _gold_best(term, probe, gold, best, at, base[at], name, report)
+            for kind, answered in malformed(answers[place], len(prompt.docids)).items():
+                spoiled = rollout(paradigm, prompt, answered)
+                value = _with(term, probe, base, at, spoiled)
+                report.values.setdefault(kind.partition(" at ")[0], []).append(value)
+                _gold_best(term, probe, gold, best, at, spoiled, kind, report)
+                if not spoiled.judgment.is_ok and value > values[at] + TOLERANCE:
+                    said = f"{_shown(answered)} earns {value:.4f} and {answers[place]!r} {values[at]:.4f}"
+                    report.fail("pays_partial", said)
+    for text in HOSTILE:
+        hostile = rollout(paradigm, probe.prompts[0], completion(text))
+        report.values.setdefault("hostile", []).append(_with(term, probe, gold, 0, hostile))
+        _gold_best(term, probe, gold, best, 0, hostile, "hostile", report)
+
+
+def _gold_best(
+    term: Term,
+    probe: Probe,
+    gold: Sequence[Rollout],
+    best: Sequence[float],
+    at: int,
+    other: Rollout,
+    name: str,
+    report: Report,
+) -> None:
+    value = _with(term, probe, gold, at, other)
+    if value > best[at] + TOLERANCE:
+        answered, right = _shown(other.completion), _shown(gold[at].completion)
+        report.fail("gold_best", f"{name}: {answered} earns {value:.4f} and the gold {right} {best[at]:.4f}")
+
+
+def _compare(term: Term, paradigm: Paradigm, tried: Sequence[Probe], report: Report) -> None:
+    """Means over many queries of what does not look at the labels."""
+    gaps: dict[str, list[float]] = {}
+    for probe in tried:
+        texts = well_formed(paradigm, probe, random.Random(probe.example.qid))
+        means = {
+            name: statistics.fmean(_values(term, probe, _rollouts(term, paradigm, probe, texts[name])))
+            for name in texts
+            if name == "random" or name == "identity" or name.startswith("constant")
+        }
+        for name in means.keys() - {"random"}:
+            gaps.setdefault(name, []).append(means[name] - means["random"])
+    for name, gap in sorted(gaps.items()):
+        mean, error = statistics.fmean(gap), statistics.stdev(gap) / len(gap) ** 0.5
+        if mean > ERRORS * error + TOLERANCE:
+            claim = "pays_identity" if name == "identity" else "pays_constant"
+            report.fail(claim, f"{name} earns {mean:.4f} +- {error:.4f} more than random over {len(gap)} queries")
+
+
+def _copies(term: Term) -> int:
+    return GENERATIONS if term.needs_query else 1
+
+
+def _rollouts(term: Term, paradigm: Paradigm, probe: Probe, texts: Sequence[str]) -> list[Rollout]:
+    return [
+        rollout(paradigm, prompt, completion(text))
+        for prompt, text in zip(probe.prompts, texts, strict=True)
+        for _ in range(_copies(term))
+    ]
+
+
+def _values(term: Term, probe: Probe, rollouts: Sequence[Rollout]) -> list[float]:
+    return [found.value for found in evaluate(term, probe.example, rollouts)]
+
+
+def _with(term: Term, probe: Probe, rollouts: Sequence[Rollout], at: int, other: Rollout) -> float:
+    """What `other` earns in the place of one rollout."""
+    if not term.needs_query:
+        return _values(term, probe, [other])[0]
+    return _values(term, probe, [*rollouts[:at], other, *rollouts[at + 1 :]])[at]
+
+
+def _shown(answered: Completion) -> str:
+    cut = " (cut)" if answered.finish_reason == "length" else ""
+    return f"{answered.text[:120]!r}{cut}"

@@ -1,0 +1,139 @@
+"""Rewards on stored completions: `rl-rerank rewards replay`.
+
+A row of the completions is what a training leaves in completions.jsonl, of which these keys count:
+
+    {"qid": "q1", "docids": ["b", "a"], "completion": "[2] > [1]", "step": 3, "finish_reason": "stop"}
+
+`text` may stand for `completion`; step and finish_reason may be absent. Rows of one qid and step are one query to a
+reward that looks at whole queries. A row of the examples is `{qid, query, candidates, qrels}` as data=jsonl reads it,
+and may have a gold `order` and `scores` beside them. A row of the output:
+
+    {"qid": "q1", "step": 3, "status": "ok", "rewards": {"ndcg": 1.0}, "parts": {}, "reward": 1.0}
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rl_rerank.data.sources.jsonl import Reader
+from rl_rerank.data.sources.reading import identifier, records, string
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.reward.base import Breakdown, Term, evaluate, total
+from rl_rerank.types import Candidate, Completion, Prompt, RankingExample, Rollout
+
+FILES = ("completions", "examples", "output")
+
+
+def split(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The values of `completions=`, `examples=` and `output=`, and the other overrides.
+
+    Raises:
+        ValueError: if completions or examples are missing.
+    """
+    files = {key: value for key, _, value in (o.partition("=") for o in overrides) if key in FILES and value}
+    for key in FILES[:2]:
+        if key not in files:
+            raise ValueError(f"rewards replay: {key} is required; give {key}=FILE.jsonl")
+    return files, [o for o in overrides if o.partition("=")[0] not in FILES]
+
+
+def replay(completions: Path, examples: Path, terms: Sequence[Term], paradigm: Paradigm) -> list[dict[str, Any]]:
+    """One row for each completion, in the order of the file.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: for a row that does not read, with its place, or a reward that fails.
+        LookupError: if a completion's qid or docid is in no example.
+    """
+    known = {example.qid: example for example in read_examples(examples)}
+    rollouts, steps, places = [], [], []
+    for place, row in records(completions):
+        qid = identifier(row, ("qid",), place)
+        if qid not in known:
+            raise LookupError(f"{place}: qid {qid!r} has no example in {examples}")
+        rollouts.append(_rollout(row, place, known[qid], paradigm))
+        steps.append(row.get("step"))
+        places.append(place)
+    queries: dict[Any, list[int]] = {}
+    for number, (rollout, step) in enumerate(zip(rollouts, steps, strict=True)):
+        queries.setdefault((rollout.prompt.qid, str(step)), []).append(number)
+    found: dict[str, dict[int, Breakdown]] = {term.name: {} for term in terms}
+    for (qid, _), numbers in queries.items():
+        for term in terms:
+            values = evaluate(term, known[qid], [rollouts[number] for number in numbers])
+            found[term.name].update(zip(numbers, values, strict=True))
+    return [_row(terms, rollouts[i], steps[i], {name: found[name][i] for name in found}) for i in range(len(rollouts))]
+
+
+def read_examples(path: Path) -> Iterator[RankingExample]:
+    """The examples of a jsonl file, with gold orders and scores where it has them."""
+    reader = Reader()
+    for place, row in records(path):
+        reader.add(place, row)
+    collection = reader.collection()
+    assert collection.runs is not None
+    for query in collection.queries:
+        candidates = tuple(
+            Candidate(
+                docid, collection.documents[docid].text, collection.documents[docid].title, rank=rank, score=score
+            )
+            for rank, (docid, score) in enumerate(collection.runs[query.qid], start=1)
+        )
+        yield RankingExample(
+            query.qid,
+            query.text,
+            candidates,
+            collection.qrels[query.qid],
+            query.instruction,
+            order=query.order,
+            scores=query.scores,
+        )
+
+
+def summary(terms: Sequence[Term], rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How many completions have which status, and a line for each term: mean, standard deviation, range."""
+    if not rows:
+        return ["0 completions"]
+    counts = Counter(row["status"] for row in rows)
+    said = [f"{len(rows)} completions: {', '.join(f'{count} {status}' for status, count in counts.most_common())}"]
+    columns = {term.name: [row["rewards"][term.name] for row in rows] for term in terms}
+    columns["reward"] = [row["reward"] for row in rows]
+    said.append(f"{'':<24}{'mean':>9}{'std':>9}{'min':>9}{'max':>9}")
+    for name, values in columns.items():
+        spread = statistics.pstdev(values)
+        said.append(f"{name:<24}{statistics.fmean(values):9.4f}{spread:9.4f}{min(values):9.4f}{max(values):9.4f}")
+    return said
+
+
+def _row(terms: Sequence[Term], rollout: Rollout, step: Any, found: Mapping[str, Breakdown]) -> dict[str, Any]:
+    values = {name: breakdown.value for name, breakdown in found.items()}
+    return {
+        "qid": rollout.prompt.qid,
+        **({} if step is None else {"step": step}),
+        "status": rollout.judgment.status.value,
+        "rewards": values,
+        "parts": {f"{name}/{part}": v for name, breakdown in found.items() for part, v in breakdown.parts.items()},
+        "reward": total(terms, values),
+    }
+
+
+def _rollout(row: dict[str, Any], place: str, example: RankingExample, paradigm: Paradigm) -> Rollout:
+    docids = row.get("docids")
+    if not isinstance(docids, list) or not docids or len({str(docid) for docid in docids}) < len(docids):
+        raise ValueError(
+            f"{place}: docids must be the different documents of the prompt, in its order; got {docids!r:.80}"
+        )
+    for docid in docids:
+        if docid not in example.docids:
+            raise LookupError(f"{place}: {docid!r} is no candidate of the example {example.qid!r}")
+    key = "completion" if "completion" in row else "text"
+    completion = Completion(string(row, (key,), place), finish_reason=string(row, ("finish_reason",), place, "stop"))
+    prompt = Prompt(example.qid, tuple(docids), (), paradigm.name)
+    try:
+        return Rollout(prompt, completion, paradigm.parse(prompt, completion, strict=True))
+    except ValueError as e:  # Completions cannot raise; a number of documents that is never asked about can.
+        raise ValueError(f"{place}: {paradigm.name} has no answers about {len(docids)} documents: {e}") from None

@@ -1,0 +1,91 @@
+"""What a check is given and what it finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+from rl_rerank.config import Config, RerankStage
+from rl_rerank.data import Store
+from rl_rerank.evaluation import answers
+from rl_rerank.io.files import read_jsonl
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.paradigms.build import build_paradigm
+from rl_rerank.types import RankingExample
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    what: str
+    """What should hold, in a few words."""
+    passed: bool
+    found: str
+    """The numbers that it was decided by."""
+
+
+class Check(Protocol):
+    """Look at a run whose earlier stages are done. Free of torch."""
+
+    def __call__(self, run: Run, /) -> list[Finding]:
+        """
+        Raises:
+            LookupError, FileNotFoundError: if a stage or a file that it needs is not there.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's configuration and what its stages have left."""
+
+    config: Config
+
+    @cached_property
+    def store(self) -> Store:
+        """The run's queries and judgments."""
+        return Store(Path(self.config.run_dir) / "data")
+
+    def rows(self, stage: str, file: str) -> list[dict[str, Any]]:
+        """The rows of one of a stage's JSON-lines files.
+
+        Raises:
+            FileNotFoundError: if the stage has not written it.
+        """
+        return read_jsonl(self.file(stage, file))
+
+    def file(self, stage: str, file: str) -> Path:
+        """A file of a stage's folder, which must exist."""
+        path = Path(self.config.run_dir) / stage / file
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist; a check reads what the stage {stage!r} writes there")
+        return path
+
+    def rerank(self, stage: str) -> RerankStage:
+        """A rerank stage's settings.
+
+        Raises:
+            LookupError: if there is no rerank stage of this name.
+        """
+        found = self.config.stages.get(stage)
+        if not isinstance(found, RerankStage):
+            raise LookupError(f"a check names the rerank stage {stage!r}, which the experiment does not have")
+        return found
+
+    def paradigm(self, stage: str) -> Paradigm:
+        """What a rerank stage asked with."""
+        return build_paradigm(self.config, self.rerank(stage).paradigm or self.config.paradigm)
+
+    def examples(self, stage: str) -> dict[str, RankingExample]:
+        """qid -> what a rerank stage ranked, candidates in first-stage order."""
+        return {example.qid: example for example in self.store.examples(self.rerank(stage).split)}
+
+    def asked(self, stage: str) -> dict[str, list[dict[str, Any]]]:
+        """qid -> the rows of a rerank stage's prompts and answers, in the order in which they were asked."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in answers.read(self.file(stage, answers.ROLLOUTS).parent):
+            found.setdefault(row["qid"], []).append(row)
+        return found

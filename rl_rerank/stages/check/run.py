@@ -1,0 +1,46 @@
+"""Run the checks of a system's mechanisms and write what they found."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from rl_rerank import registry
+from rl_rerank.config import CheckStage, Config
+from rl_rerank.io.files import write_json, write_text
+from rl_rerank.stages.check.finished_run import Check, Finding, Run
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: Config, name: str, stage: CheckStage) -> None:
+    """Write run_dir/<name>/checks.json, and the same as a table in checks.md. A failed check fails no run."""
+    folder = Path(config.run_dir) / name
+    looked_at = Run(config)
+    found = [finding for check in build(name, stage) for finding in check(looked_at)]
+    write_json(folder / "checks.json", [dataclasses.asdict(finding) for finding in found])
+    write_text(folder / "checks.md", table(found))
+    logger.info("%s: %d of %d checks passed", name, sum(finding.passed for finding in found), len(found))
+
+
+def build(name: str, stage: CheckStage) -> list[Check]:
+    """The stage's checks.
+
+    Raises:
+        LookupError, ValueError: for a check or a parameter that does not exist.
+    """
+    found = []
+    for key, params in stage.checks.items():
+        try:
+            found.append(registry.build("check", key.partition("@")[0], params))
+        except (LookupError, ValueError) as e:
+            raise type(e)(f"stages.{name}.checks.{key}: {e}") from None
+    return found
+
+
+def table(findings: Sequence[Finding]) -> str:
+    """Markdown."""
+    rows = [f"| {'pass' if f.passed else 'FAIL'} | {f.what} | {f.found} |" for f in findings]
+    return "\n".join(["| | what should hold | found |", "| --- | --- | --- |", *rows, ""])

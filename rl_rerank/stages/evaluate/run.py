@@ -1,0 +1,309 @@
+"""Measure the runs of the rerank stages, or one run file."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import logging
+import statistics
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rl_rerank.config import REFERENCE_ROLES, Config, EvaluateFiles, EvaluateStage, GRPOStage, RerankStage
+from rl_rerank.data import prepare
+from rl_rerank.data.store import Store
+from rl_rerank.evaluation import protocol, references
+from rl_rerank.evaluation.comparisons import compare
+from rl_rerank.evaluation.measures import Evaluation, evaluate, is_sum, parse
+from rl_rerank.evaluation.seeds import interval_over_seeds
+from rl_rerank.evaluation.statistics import bootstrap_intervals, rise
+from rl_rerank.evaluation.table import table
+from rl_rerank.io import trec
+from rl_rerank.io.files import read_jsonl, write_json, write_text
+
+__all__ = ["evaluate_files", "run", "table"]
+
+logger = logging.getLogger(__name__)
+
+SEED = 1
+"""Of the intervals of a single run file."""
+
+
+def run(config: Config, name: str, stage: EvaluateStage) -> None:
+    """Write `metrics.json` and `table.md` for the rerank stages' runs."""
+    run_dir = Path(config.run_dir)
+    for measure in stage.measures:
+        parse(measure)
+    chosen = _rerank_stages(config, name, stage)
+    chosen |= _references(config, name, chosen)
+    systems = {run_name: [run_name] for run_name in chosen} | stage.seeds
+    _check_seeds(name, stage, chosen)
+    _check_comparisons(name, stage, chosen, systems)
+    protocols = {run_name: protocol.read(run_dir / run_name) for run_name in chosen}
+    forced = _protocol_differences(name, stage, protocols, systems)
+    store = prepare(config.data, run_dir / "data")
+    evaluations: dict[str, Evaluation] = {}
+    for run_name, reranked in chosen.items():
+        path = _existing(run_dir / run_name / "run.trec", name, run_name)
+        evaluations[run_name] = evaluate(trec.read_run(path), store.qrels(reranked.split), stage.measures)
+        if missing := evaluations[run_name].missing:
+            logger.warning("run %s lacks %d judged queries, which count 0", run_name, len(missing))
+    any_evaluation = next(iter(evaluations.values()))
+    labels = _labels(chosen)
+    rows = [_row(config, name, run_name, chosen[run_name], labels[run_name], e) for run_name, e in evaluations.items()]
+    of_system = {system: [evaluations[r] for r in run_names] for system, run_names in systems.items()}
+    comparisons = compare(of_system, stage.comparisons, stage.measures[0], config.seed)
+    is_over_seeds = [not stage.seeds.keys().isdisjoint(pair) for pair in stage.comparisons]
+    metrics = {
+        "provider": any_evaluation.provider,
+        "measures": list(any_evaluation.mean),
+        "rows": rows,
+        "references": _computed(config, stage, chosen, store),
+        "per_query": {run_name: e.per_query for run_name, e in evaluations.items()},
+        "missing": {run_name: list(e.missing) for run_name, e in evaluations.items()},
+        "protocols": {run_name: found and dataclasses.asdict(found) for run_name, found in protocols.items()},
+        "forced": forced,
+        "comparisons": [c for c, over in zip(comparisons, is_over_seeds, strict=True) if not over],
+        "over_seeds": {
+            "rows": [_row_over_seeds(config, n, rows, stage.seeds[n], of_system[n]) for n in stage.seeds],
+            "comparisons": [c for c, over in zip(comparisons, is_over_seeds, strict=True) if over],
+        },
+        "format": _formats(run_dir, chosen),
+        "training": _training(config),
+    }
+    write_json(run_dir / name / "metrics.json", metrics)
+    write_text(run_dir / name / "table.md", table(metrics))
+    logger.info("stage %s:\n%s", name, table(metrics))
+
+
+def evaluate_files(config: EvaluateFiles) -> dict[str, Any]:
+    """The values of one run file, also written to `config.output` where given.
+
+    Returns:
+        `provider` (distribution -> version), `mean` (measure -> value over all judged queries), `interval` (measure ->
+        its 95% interval, without sums), `per_query` (qid -> measure -> value) and `missing` (judged queries that the
+        run lacks; they count 0).
+    """
+    for measure in config.measures:
+        parse(measure)
+    paths = {field: Path(getattr(config, field)) for field in ("run", "qrels")}
+    for field, path in paths.items():
+        if not path.is_file():
+            raise FileNotFoundError(f"{field}={str(path)!r}: there is no such file")
+    result = evaluate(trec.read_run(paths["run"]), trec.read_qrels(paths["qrels"]), config.measures)
+    if result.num_unjudged:
+        logger.warning("%s: %d queries have no judgments and are left out", config.run, result.num_unjudged)
+    if result.missing:
+        logger.warning("%s lacks %d judged queries, which count 0", config.run, len(result.missing))
+    values = {
+        "provider": result.provider,
+        "mean": result.mean,
+        "interval": _intervals(result, SEED),
+        "per_query": result.per_query,
+        "missing": list(result.missing),
+    }
+    if config.output is not None:
+        write_json(Path(config.output), values)
+    return values
+
+
+def _rerank_stages(config: Config, name: str, stage: EvaluateStage) -> dict[str, RerankStage]:
+    available = {n: s for n, s in config.before(stage).items() if isinstance(s, RerankStage)}
+    for run_name in stage.runs:
+        if run_name not in available:
+            raise LookupError(
+                f"evaluate stage {name!r}: runs names {run_name!r}, which is no rerank stage; "
+                f"there are: {', '.join(available) or 'none'}"
+            )
+    if not available:
+        raise ValueError(f"evaluate stage {name!r}: no rerank stage comes before it, so there is no run to measure")
+    return {n: available[n] for n in stage.runs} if stage.runs else available
+
+
+def _references(config: Config, name: str, chosen: Mapping[str, RerankStage]) -> dict[str, RerankStage]:
+    """Earlier stages that ranked with the first stage or the untrained model, where they have run."""
+    earlier = itertools.takewhile(lambda named: named[0] != name, config.stages.items())
+    splits = {s.split for s in chosen.values()}
+    return {
+        run_name: s
+        for run_name, s in earlier
+        if isinstance(s, RerankStage)
+        and run_name not in chosen
+        and s.split in splits
+        and s.role in REFERENCE_ROLES
+        and all((Path(config.run_dir) / run_name / file).is_file() for file in ("run.trec", "summary.json"))
+    }
+
+
+def _check_seeds(name: str, stage: EvaluateStage, chosen: Mapping[str, RerankStage]) -> None:
+    for system, run_names in stage.seeds.items():
+        place = f"evaluate stage {name!r}: seeds.{system}"
+        if system in chosen:
+            raise ValueError(f"{place}: a rerank stage has the same name; a system of several runs needs its own")
+        if len(set(run_names)) < 2 or len(set(run_names)) < len(run_names):
+            raise ValueError(f"{place} must name two or more rerank stages, each once; got {run_names}")
+        for run_name in run_names:
+            if run_name not in chosen:
+                raise LookupError(f"{place} names {run_name!r}, which is not among the runs: {', '.join(chosen)}")
+        if len(splits := sorted({chosen[run_name].split for run_name in run_names})) > 1:
+            raise ValueError(f"{place}: its runs rank the queries of different splits, {', '.join(splits)}")
+
+
+def _check_comparisons(
+    name: str, stage: EvaluateStage, chosen: Mapping[str, RerankStage], systems: Mapping[str, Sequence[str]]
+) -> None:
+    for pair in stage.comparisons:
+        if len(pair) != 2:
+            raise ValueError(f"evaluate stage {name!r}: a comparison is a pair [system, baseline]; got {pair}")
+        for system in pair:
+            if system not in systems:
+                raise LookupError(
+                    f"evaluate stage {name!r}: comparisons names {system!r}, which is not among the runs: "
+                    f"{', '.join(systems)}"
+                )
+        splits = [chosen[systems[system][0]].split for system in pair]
+        if splits[0] != splits[1]:
+            raise ValueError(
+                f"evaluate stage {name!r}: {pair[0]!r} and {pair[1]!r} cannot be compared, because they rank the "
+                f"queries of different splits, {splits[0]!r} and {splits[1]!r}"
+            )
+
+
+def _protocol_differences(
+    name: str,
+    stage: EvaluateStage,
+    protocols: Mapping[str, protocol.Protocol | None],
+    systems: Mapping[str, Sequence[str]],
+) -> list[str]:
+    """What is compared although it should not be, a sentence a pair of runs. Refused without `force`."""
+    compared = [(systems[system][0], run_name) for system, other in stage.comparisons for run_name in systems[other]]
+    compared += [(run_names[0], run_name) for run_names in systems.values() for run_name in run_names[1:]]
+    found = [
+        f"{one} and {other} were made under different protocols: {'; '.join(reasons)}"
+        for one, other in dict.fromkeys(compared)
+        if (reasons := protocol.differences(protocols[one], protocols[other]))
+    ]
+    if found and not stage.force:
+        raise ValueError(
+            f"evaluate stage {name!r}: {'. '.join(found)}. Run the rerank stages under one protocol, or compare "
+            f"all the same with stages.{name}.force=true"
+        )
+    return found
+
+
+def _existing(path: Path, name: str, run_name: str) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"evaluate stage {name!r}: {path} does not exist; run the rerank stage {run_name!r} first"
+        )
+    return path
+
+
+def _labels(chosen: Mapping[str, RerankStage]) -> dict[str, str]:
+    labels = {run_name: stage.label or run_name for run_name, stage in chosen.items()}
+    shared = [label for label, count in Counter(labels.values()).items() if count > 1]
+    return {run_name: f"{label} ({run_name})" if label in shared else label for run_name, label in labels.items()}
+
+
+def _row(
+    config: Config, name: str, run_name: str, stage: RerankStage, label: str, result: Evaluation
+) -> dict[str, Any]:
+    path = _existing(Path(config.run_dir) / run_name / "summary.json", name, run_name)
+    summary = json.loads(path.read_text(encoding="utf-8"))
+    num_prompts = summary["num_prompts"]
+    return {
+        "run": run_name,
+        "label": label,
+        "role": stage.role,
+        **_measured(config, result),
+        # A first-stage row asks no model: it has no share, rather than a share of 0.
+        "malformed": summary["num_malformed"] / num_prompts if num_prompts else None,
+        "fallback": summary["num_fallbacks"] / num_prompts if num_prompts else None,
+        "cost": summary.get("cost"),
+    }
+
+
+def _measured(config: Config, result: Evaluation) -> dict[str, Any]:
+    intervals = _intervals(result, config.seed)
+    return {"mean": result.mean, "interval": intervals, "num_queries": len(result.per_query)}
+
+
+def _intervals(result: Evaluation, seed: int) -> dict[str, list[float]]:
+    averaged = [m for m in result.mean if not is_sum(m)]
+    samples = [[row[m] for row in result.per_query.values()] for m in averaged]
+    intervals = bootstrap_intervals(samples, seed) if averaged else []
+    return {m: [low, high] for m, (low, high) in zip(averaged, intervals, strict=True)}
+
+
+def _computed(
+    config: Config, stage: EvaluateStage, chosen: Mapping[str, RerankStage], store: Store
+) -> list[dict[str, Any]]:
+    """Rows of what the candidates alone tell: their best order, and the first stage where it has no run."""
+    splits = list(dict.fromkeys(s.split for s in chosen.values()))
+    found: list[dict[str, Any]] = []
+    for split in splits:
+        examples, qrels = store.examples(split), store.qrels(split)
+        where = f", {split}" if len(splits) > 1 else ""
+        runs = [("oracle", f"oracle: best order of the candidates{where}", references.oracle(examples, qrels))]
+        if not any(s.split == split and s.role == "first_stage" for s in chosen.values()):
+            runs.insert(0, ("first_stage", f"first stage{where}", references.first_stage(examples)))
+        for role, label, ranked in runs:
+            result = evaluate(ranked, qrels, stage.measures)
+            row = {"label": label, "role": role, **_measured(config, result), "num_missing": len(result.missing)}
+            found.append(row | {"malformed": None, "fallback": None})
+    return found
+
+
+def _row_over_seeds(
+    config: Config,
+    system: str,
+    rows: Sequence[Mapping[str, Any]],
+    run_names: Sequence[str],
+    evaluations: Sequence[Evaluation],
+) -> dict[str, Any]:
+    measures = evaluations[0].mean
+    values = {m: [[row[m] for row in e.per_query.values()] for e in evaluations] for m in measures if not is_sum(m)}
+    of_runs = [row for row in rows if row["run"] in run_names]
+    return {
+        "label": f"{system} (mean of {len(run_names)} seeds)",
+        "system": system,
+        "runs": list(run_names),
+        "mean": {m: statistics.fmean(e.mean[m] for e in evaluations) for m in measures},
+        "interval": {m: interval_over_seeds(runs, config.seed) for m, runs in values.items()},
+        "num_queries": len(evaluations[0].per_query),
+        "num_missing": len({qid for e in evaluations for qid in e.missing}),
+        **{part: _mean_share([row[part] for row in of_runs]) for part in ("malformed", "fallback")},
+    }
+
+
+def _mean_share(shares: Sequence[float | None]) -> float | None:
+    known = [share for share in shares if share is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _formats(run_dir: Path, chosen: Mapping[str, RerankStage]) -> dict[str, Any]:
+    paths = {run_name: run_dir / run_name / "format.json" for run_name in chosen}
+    found = {n: json.loads(path.read_text(encoding="utf-8")) for n, path in paths.items() if path.is_file()}
+    return {n: content for n, content in found.items() if content}
+
+
+def _training(config: Config) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, stage in config.stages.items():
+        path = Path(config.run_dir) / name / "metrics.jsonl"
+        if not isinstance(stage, GRPOStage) or not path.is_file():
+            continue
+        rewards = [row["reward"] for row in read_jsonl(path) if row.get("reward") is not None]
+        if rewards:
+            first, last, p = rise(rewards)
+            found[name] = {
+                "reward_first_third": first,
+                "reward_last_third": last,
+                "p_value": p,
+                "steps": len(rewards),
+                "control": stage.permute_rewards,
+            }
+    return found

@@ -1,0 +1,145 @@
+"""Make a model folder that ranks: weights, tokenizer, `reranker.json`, and a proof that it ranks as the source does."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rl_rerank.config import Config, ExportStage, HubConfig, PluginConfig
+from rl_rerank.data import prepare
+from rl_rerank.engines.base import Engine
+from rl_rerank.engines.build import build_engine
+from rl_rerank.engines.local import checkpoint
+from rl_rerank.io.files import write_text
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.paradigms.build import build_paradigm
+from rl_rerank.ranking.driver import rerank
+from rl_rerank.serving import card, contract
+from rl_rerank.serving.reranker import Reranker, golden_scores
+from rl_rerank.types import RankingExample
+
+logger = logging.getLogger(__name__)
+
+NUM_CHECKED = 3
+TOLERANCE = 1e-4
+
+Scores = list[tuple[int, float]]
+
+
+def run(config: Config, name: str, stage: ExportStage) -> None:
+    """Write run_dir/<name>/model, whole or not at all.
+
+    Raises:
+        ValueError: if the exported folder does not rank as the model that it was made from.
+    """
+    source = checkpoint.locate(config, stage.model)
+    examples = _checked_examples(config)
+    target = Path(config.run_dir) / name / "model"
+    partial = target.with_name(".model.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    checkpoint.copy(source, partial, config.model.dtype, config.model.trust_remote_code)
+    paradigm = build_paradigm(config, config.paradigm)
+    engine = build_engine(config.engine, config.model, source)
+    try:
+        contract.write(partial, _contract(config, stage, source, paradigm, engine))
+        expected = _ranks(paradigm, engine, examples)
+    finally:
+        engine.close()
+    difference = _verify(config, partial, examples, expected)
+    write_text(partial / "README.md", card.model(config, stage, name))
+    shutil.rmtree(target, ignore_errors=True)
+    partial.rename(target)
+    logger.info(
+        "%s: %s ranks %d queries as %s does (scores within %.1e)", name, target, len(examples), source, difference
+    )
+
+
+def hub_folder(config: Config, name: str, stage: ExportStage) -> Path:
+    """The exported folder, with a card that says where on the hub it will be."""
+    folder = checkpoint.check_model_dir(Path(config.run_dir) / name / "model")
+    write_text(folder / "README.md", card.model(config, stage, name))
+    return folder
+
+
+def _checked_examples(config: Config) -> list[RankingExample]:
+    """Held-out queries with something to order."""
+    store = prepare(config.data, Path(config.run_dir) / "data")
+    split = "test" if "test" in store.splits else store.splits[-1]
+    found = [e for e in store.examples(split) if len(e.candidates) > 1 and all(_text(c) for c in e.candidates)]
+    if not found:
+        raise ValueError(f"no query of split {split!r} has two candidates with text, so the export cannot be checked")
+    return found[:NUM_CHECKED]
+
+
+def _text(candidate: Any) -> str:
+    return (candidate.title + candidate.text).strip()
+
+
+def _contract(
+    config: Config, stage: ExportStage, source: Path, paradigm: Paradigm, engine: Engine
+) -> contract.Contract:
+    renderer = checkpoint.renderer(config.model, source)
+    plugin = config.paradigms.get(config.paradigm, PluginConfig())
+    whole = dataclasses.replace(config, stage=None, dry_run=False, push=None, hub=HubConfig())  # As in config.json.
+    settings = json.dumps(dataclasses.asdict(whole), sort_keys=True, default=str)
+    golden = [(query, list(documents)) for query, documents in contract.GOLDEN]
+    return contract.Contract(
+        paradigm=plugin.name or config.paradigm,
+        paradigm_target=plugin.target,
+        paradigm_params=contract.parameters(paradigm),
+        max_prompt_tokens=config.model.max_prompt_tokens,
+        max_passage_tokens=config.model.max_passage_tokens,
+        template_kwargs=config.model.template_kwargs,
+        dtype=config.model.dtype,
+        prompt_fingerprint=contract.fingerprint(paradigm, renderer),
+        continuation_ids={text: list(renderer.continuation_ids(text)) for text in paradigm.continuations},
+        base_model=card.model_name(config.model),
+        provenance={
+            "experiment": config.experiment,
+            "stage": stage.model,
+            "config_sha256": hashlib.sha256(settings.encode()).hexdigest(),
+        },
+        golden=[
+            contract.GoldenScores(query=q, documents=d, scores=golden_scores(paradigm, engine, q, d)) for q, d in golden
+        ],
+    )
+
+
+def _ranks(paradigm: Paradigm, engine: Engine, examples: Sequence[RankingExample]) -> list[Scores]:
+    rankings, _ = rerank(examples, paradigm, engine)
+    places = [{docid: i for i, docid in enumerate(example.docids)} for example in examples]
+    return [[(p[d], r.scores[d]) for d in r.docids] for p, r in zip(places, rankings, strict=True)]
+
+
+def _documents(example: RankingExample) -> list[dict[str, str]]:
+    return [{"title": c.title, "text": c.text} for c in example.candidates]
+
+
+def _verify(config: Config, folder: Path, examples: Sequence[RankingExample], expected: Sequence[Scores]) -> float:
+    """The largest difference of a score between the source model and the exported folder."""
+    engine_args: dict[str, Any] = dict(config.engine.args)
+    if config.engine.kind == "hf":
+        engine_args["batch_tokens"] = config.engine.batch_tokens
+    trust = config.model.trust_remote_code
+    reranker = Reranker.load(folder, engine=config.engine.kind, trust_remote_code=trust, **engine_args)
+    try:
+        found = [reranker.rank(e.query, _documents(e), instruction=e.instruction) for e in examples]
+    finally:
+        reranker.close()
+    largest = 0.0
+    for example, before, after in zip(examples, expected, found, strict=True):
+        then = dict(before)
+        difference = max(abs(score - then[i]) for i, score in after)
+        if difference > TOLERANCE:
+            raise ValueError(
+                f"the exported folder {str(folder)!r} does not rank as its source: for qid {example.qid!r} scores "
+                f"differ by {difference:.2e}, more than {TOLERANCE}"
+            )
+        largest = max(largest, difference)
+    return largest

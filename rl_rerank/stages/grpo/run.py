@@ -1,0 +1,207 @@
+"""Reinforcement learning with group-relative advantages on ranking rewards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset
+from peft import get_peft_model
+
+from rl_rerank import data
+from rl_rerank.config import Config, GRPOStage
+from rl_rerank.data.examples import ExampleFile
+from rl_rerank.engines.local import checkpoint, vllm_environment
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.paradigms.build import build_paradigm
+from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.reward.build import reward_terms
+from rl_rerank.training.exact import build
+from rl_rerank.training.exact.trainer import Objective, PolicyTrainer
+from rl_rerank.training.grpo import algorithms
+from rl_rerank.training.grpo.dynamic_sampling import Refill
+from rl_rerank.training.loop import batches, lengths, tracking
+from rl_rerank.training.loop.arguments import grpo_arguments, peft_config, policy_arguments
+from rl_rerank.training.loop.curriculum import FirstStage
+from rl_rerank.training.loop.dev import DevEvaluation, DevSet, measure
+from rl_rerank.training.loop.models import keep_checkpoint, save_trained
+from rl_rerank.training.loop.pass_rate import AdaptiveQuestions, PassRates, RatesRecord
+from rl_rerank.training.loop.task import Task
+from rl_rerank.training.loop.training_log import Records, resumable_checkpoint
+from rl_rerank.training.loop.training_prompts import Question, questions
+from rl_rerank.types import RankingExample
+
+if TYPE_CHECKING:
+    from rl_rerank.training.grpo.trainer import RankingGRPOTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: Config, name: str, stage: GRPOStage) -> None:
+    """Train on what the policy samples or may choose, and leave run_dir/<name>/model."""
+    output = Path(config.run_dir) / name
+    if stage.rollout == "vllm_server" and not torch.cuda.is_available():
+        raise ValueError(
+            f"stages.{name}.rollout=vllm_server sends weights over NCCL, which needs CUDA devices; rollout=vllm works "
+            "without"
+        )
+    tracking.prepare(config, output)
+    if stage.rollout != "hf":
+        vllm_environment.apply()
+    paradigm = build_paradigm(config, config.paradigm)
+    terms = reward_terms(config)
+    per_query = batches.whole_queries(name, stage, terms, paradigm)
+    start = checkpoint.locate(config, stage.model)
+    lengths.check_context(config, name, stage, start)
+    store = data.prepare(config.data, Path(config.run_dir) / "data")
+    renderer = checkpoint.renderer(config.model, start)
+    tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
+    examples = _examples(config, stage, store)
+    rates = None
+    if stage.policy == "tokens":
+        refill = Refill(stage.prompts_per_step, stage.refill_rounds, stage.refill_min_std)
+        asked = _questions(stage, examples, paradigm, renderer, refill.block, per_query)
+        rates = asked.rates if isinstance(asked, AdaptiveQuestions) else None
+        task = Task(asked, paradigm, terms, permute_rewards=stage.permute_rewards)
+        trainer = _token_trainer(config, stage, output, start, tokenizer, task, refill)
+    else:
+        objective = build.objective(stage, examples, paradigm, renderer, terms)
+        trainer = _policy_trainer(config, stage, output, start, tokenizer, objective)
+    if stage.eval_steps is not None:
+        trainer.add_callback(_dev_evaluation(config, name, stage, trainer, store, paradigm, start))
+    resumed = resumable_checkpoint(output / "checkpoints", trainer.accelerator)
+    if rates is not None:
+        if resumed is not None:
+            rates.restore(Path(resumed))
+        trainer.add_callback(RatesRecord(rates))
+    trainer.add_callback(Records(output, trainer.accelerator, completions=lambda: trainer.completions))
+    trainer.add_callback(tracking.ConfigRecord(config))
+    trainer.train(resume_from_checkpoint=resumed)
+    best = trainer.state.best_global_step if stage.keep == "best" else None
+    if best is None or best == trainer.state.global_step:
+        save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
+    elif trainer.accelerator.is_main_process:
+        keep_checkpoint(config, f"{name}@{best}", output / "model")
+
+
+def _token_trainer(
+    config: Config, stage: GRPOStage, output: Path, start: Path, tokenizer: Any, task: Task, refill: Refill
+) -> RankingGRPOTrainer:
+    from rl_rerank.training.grpo.trainer import (
+        RankingGRPOTrainer,  # Imports vLLM, for which other policies need not wait.
+    )
+
+    arguments = grpo_arguments(config, stage, output, max_completion_tokens=task.paradigm.max_completion_tokens)
+    model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
+    model.set_attn_implementation(stage.attention)
+    asked = task.questions
+    trainer = RankingGRPOTrainer(
+        task=task,
+        model=model,
+        args=arguments,
+        shared_prefix=stage.shared_prefix,
+        leave_one_out=algorithms.leaves_one_out(stage),
+        micro_batch_tokens=stage.micro_batch_tokens,
+        refill=refill if stage.refill_rounds else None,
+        observe=asked.rates.observe if isinstance(asked, AdaptiveQuestions) else None,
+        max_logprob_gap=stage.max_logprob_gap,
+        rollout_args={"dtype": "bfloat16" if stage.bf16 else config.model.dtype, **stage.rollout_args},
+        train_dataset=Dataset.from_dict(
+            {"prompt": [str(index) for index in range(len(asked)) if refill.is_asked(index)]}
+        ),
+        processing_class=tokenizer,
+        peft_config=peft_config(stage.lora),
+    )
+    if stage.shared_prefix and trainer.log_probs.refusal:
+        logger.warning("prompts are computed once a completion, not once a group: %s", trainer.log_probs.refusal)
+    return trainer
+
+
+def _policy_trainer(
+    config: Config, stage: GRPOStage, output: Path, start: Path, tokenizer: Any, objective: Objective
+) -> PolicyTrainer:
+    arguments = policy_arguments(config, stage, output)  # before models are read, which ZeRO-3 shards as it says
+    model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
+    reference = None
+    if (adapter := peft_config(stage.lora)) is not None:
+        model = get_peft_model(model, adapter)
+    elif stage.beta:
+        reference = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
+    return PolicyTrainer(
+        objective=objective,
+        model=model,
+        reference=reference,
+        args=arguments,
+        train_dataset=Dataset.from_dict({"index": list(range(build.num_tasks(stage)))}),
+        processing_class=tokenizer,
+    )
+
+
+def _examples(config: Config, stage: GRPOStage, store: data.Store) -> Sequence[RankingExample]:
+    """What is asked about: the training queries, or what a synth stage has made of them."""
+    if stage.data is None:
+        return store.examples("train")
+    return ExampleFile(Path(config.run_dir) / stage.data / "examples.jsonl")
+
+
+def _questions(
+    stage: GRPOStage,
+    examples: Sequence[RankingExample],
+    paradigm: Paradigm,
+    renderer: Renderer,
+    block: int,
+    per_query: int | None,
+) -> Sequence[Question]:
+    """`block` questions for each batch of completions, in the order of the stage's curriculum."""
+    steps, curriculum = -(-stage.max_steps // stage.num_iterations), stage.curriculum
+    if curriculum is not None and curriculum.kind == "pass_rate":
+        return AdaptiveQuestions(
+            examples,
+            paradigm,
+            renderer,
+            PassRates(curriculum.pass_reward),
+            steps=steps,
+            block=block,
+            seed=stage.seed,
+            per_query=per_query,
+        )
+    return questions(
+        examples,
+        paradigm,
+        renderer,
+        count=steps * block,
+        seed=stage.seed,
+        per_query=per_query,
+        curriculum=None if curriculum is None else FirstStage(curriculum, examples),
+        step_size=block,
+    )
+
+
+def _dev_evaluation(
+    config: Config,
+    name: str,
+    stage: GRPOStage,
+    trainer: RankingGRPOTrainer | PolicyTrainer,
+    store: data.Store,
+    paradigm: Paradigm,
+    start: Path,
+) -> DevEvaluation:
+    judged = store.qrels("dev") if "dev" in store.splits else {}
+    examples = [e for e in store.examples("dev") if e.qid in judged][: stage.eval_queries] if judged else []
+    if not examples:
+        raise ValueError(
+            f"stages.{name}.eval_steps={stage.eval_steps} ranks judged dev queries, and the data have none"
+        )
+    renderer = checkpoint.renderer(config.model, start)
+    dev = DevSet(examples, judged, paradigm, renderer, config.engine.batch_tokens)
+    assert stage.eval_steps is not None
+    return DevEvaluation(
+        Path(config.run_dir) / name,
+        lambda: measure(trainer, dev),
+        trainer.log_once,
+        every=stage.eval_steps,
+        patience=stage.patience,
+    )

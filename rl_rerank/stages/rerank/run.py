@@ -1,0 +1,148 @@
+"""Rank the held-out queries with a model, or as the first stage did, and write a run file."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rl_rerank.config import Config, Fusion, RerankStage
+from rl_rerank.data import prepare
+from rl_rerank.engines.base import Engine
+from rl_rerank.engines.build import build_stage_engine
+from rl_rerank.evaluation import answers, protocol
+from rl_rerank.evaluation.cost import Cost, cost, read_cost
+from rl_rerank.io import trec
+from rl_rerank.io.files import read_jsonl, write_json, write_jsonl
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.paradigms.build import build_paradigm
+from rl_rerank.ranking import fusion
+from rl_rerank.ranking.driver import answer
+from rl_rerank.ranking.methods import rank
+from rl_rerank.types import Prompt, Ranking, RankingExample, Rollout
+
+logger = logging.getLogger(__name__)
+
+NUM_SAMPLES = 3
+
+
+def run(config: Config, name: str, stage: RerankStage) -> None:
+    """Write the run with its protocol, what was asked and answered, `format.json` and `summary.json`."""
+    folder = Path(config.run_dir) / name
+    store = prepare(config.data, Path(config.run_dir) / "data")
+    examples = store.examples(stage.split)
+    label = stage.label or name
+    rollouts: list[Rollout] = []
+    formats: dict[str, Any] = {}
+    usage: dict[str, float] = {}
+    paradigm = build_paradigm(config, stage.paradigm or config.paradigm) if stage.asks else None
+    started = time.monotonic()
+    if paradigm is None:
+        rankings = _fused(config, name, stage) if stage.fuse else [fusion.first_stage(example) for example in examples]
+        taken = _fused_cost(config, stage) + Cost(seconds=round(time.monotonic() - started, 3))
+    else:
+        engine = build_stage_engine(config, stage.model, stage.engine)
+        try:
+            started = time.monotonic()
+            rankings, rollouts = rank(examples, paradigm, engine, stage, progress=label)
+            taken = cost(rankings, rollouts, engine, time.monotonic() - started)
+            formats = _formats(config, stage, examples, engine)
+            usage = dict(engine.usage)
+        finally:
+            engine.close()
+    summary = _summary(label, stage, rankings, taken) | ({"usage": usage} if usage else {})
+    protocol.write(folder, protocol.protocol(config, stage, store, paradigm))
+    trec.write_run(folder / "run.trec", rankings, tag="-".join(label.split()))
+    write_jsonl(folder / answers.RANKINGS, map(_ranking_row, rankings))
+    answers.write(folder, rollouts)
+    write_json(folder / "format.json", formats)
+    write_json(folder / "summary.json", summary)
+    logger.info(
+        "%s: ranked %d documents of %d queries with %d prompts in %.0f s; %d answers malformed, %d unusable",
+        name,
+        summary["num_documents"],
+        summary["num_queries"],
+        summary["num_prompts"],
+        taken.seconds,
+        summary["num_malformed"],
+        summary["num_fallbacks"],
+    )
+
+
+def _fused(config: Config, name: str, stage: RerankStage) -> list[Ranking]:
+    first, second = (_rankings(Path(config.run_dir) / run / answers.RANKINGS, name) for run in stage.fuse)
+    if first.keys() != second.keys():
+        raise ValueError(f"stages.{name}.fuse: {' and '.join(stage.fuse)} have not ranked the same queries")
+    how = stage.fusion or Fusion()
+    return [fusion.fuse(ranking, second[qid], how.method, how.weight) for qid, ranking in first.items()]
+
+
+def _fused_cost(config: Config, stage: RerankStage) -> Cost:
+    """What the runs took that are fused; nothing where none are."""
+    files = [Path(config.run_dir) / run / "summary.json" for run in stage.fuse]
+    return sum((read_cost(file) for file in files), Cost())
+
+
+def _rankings(path: Path, name: str) -> dict[str, Ranking]:
+    if not path.is_file():
+        raise FileNotFoundError(f"stages.{name}.fuse reads {path}, which does not exist; run that rerank stage first")
+    rankings = [Ranking(**{**row, "docids": tuple(row["docids"])}) for row in read_jsonl(path)]
+    return {ranking.qid: ranking for ranking in rankings}
+
+
+def _ranking_row(ranking: Ranking) -> dict[str, Any]:
+    """What a run file cannot hold: the scores before they were made to decrease strictly."""
+    raw = None if ranking.raw_scores is None else dict(ranking.raw_scores)
+    return {"qid": ranking.qid, "docids": ranking.docids, "scores": dict(ranking.scores), "raw_scores": raw}
+
+
+def _formats(
+    config: Config, stage: RerankStage, examples: Sequence[RankingExample], engine: Engine
+) -> dict[str, dict[str, Any]]:
+    """How many of a paradigm's answers are in the asked form, read strictly."""
+    found: dict[str, dict[str, Any]] = {}
+    for name, count in stage.format_prompts.items():
+        paradigm = build_paradigm(config, name)
+        asked = _format_prompts(paradigm, examples, count, stage.seed)
+        if len(asked) < count:
+            logger.warning("only %d of %d %s prompts can be made from split %r", len(asked), count, name, stage.split)
+        rollouts = answer(asked, paradigm, engine, strict=True)
+        statuses = Counter(rollout.judgment.status.value for rollout in rollouts)
+        well_formed = sum(rollout.judgment.is_ok for rollout in rollouts)
+        found[name] = {
+            "prompts": len(rollouts),
+            "well_formed": well_formed,
+            "statuses": dict(statuses),
+            "samples": [rollout.completion.text for rollout in rollouts[:NUM_SAMPLES]],
+        }
+        logger.info("%s: %d of %d answers are well formed", name, well_formed, len(rollouts))
+    return found
+
+
+def _format_prompts(paradigm: Paradigm, examples: Sequence[RankingExample], count: int, seed: int) -> list[Prompt]:
+    """The first prompt of every example that qualifies, then the second ones, and so on, up to `count`."""
+    made = [paradigm.prompts(example, random.Random(f"{seed}:{example.qid}")) for example in examples]
+    by_turn = (prompt for turn in itertools.zip_longest(*made) for prompt in turn if prompt is not None)
+    return list(itertools.islice(by_turn, count))
+
+
+def _summary(label: str, stage: RerankStage, rankings: Sequence[Ranking], taken: Cost) -> dict[str, Any]:
+    return {
+        "label": label,
+        "model": " + ".join(stage.fuse) or stage.model,
+        "split": stage.split,
+        "num_queries": len(rankings),
+        "num_prompts": sum(r.num_prompts for r in rankings),
+        "num_malformed": sum(r.num_malformed for r in rankings),
+        "num_fallbacks": sum(r.num_fallbacks for r in rankings),
+        "num_retries": sum(r.num_retries for r in rankings),
+        "num_ties": sum(r.num_ties for r in rankings),
+        "num_documents": sum(len(r.docids) for r in rankings),
+        "cost": dataclasses.asdict(taken),
+    }

@@ -1,0 +1,91 @@
+"""Supervised fine-tuning: the cold start that teaches answer formats, or orders."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from peft import get_peft_model
+from transformers import Trainer
+from trl.trainer.sft_config import SFTConfig
+
+from rl_rerank import data
+from rl_rerank.config import Config, SFTStage
+from rl_rerank.data.examples import ExampleFile
+from rl_rerank.engines.local import checkpoint
+from rl_rerank.io.files import read_jsonl
+from rl_rerank.paradigms.build import build_paradigm
+from rl_rerank.training.exact.lists import ListCollator, lists, reading
+from rl_rerank.training.exact.supervised import RankingTrainer
+from rl_rerank.training.loop import lengths, tracking
+from rl_rerank.training.loop.answers import AnswerTrainer, WeightedCollator
+from rl_rerank.training.loop.arguments import peft_config, sft_arguments
+from rl_rerank.training.loop.models import save_trained
+from rl_rerank.training.loop.rows import tokenised
+from rl_rerank.training.loop.training_log import Records, resumable_checkpoint
+from rl_rerank.training.losses import ranking_loss
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: Config, name: str, stage: SFTStage) -> None:
+    """Train on synthesised rows, or on lists by a ranking loss, and leave run_dir/<name>/model."""
+    output = Path(config.run_dir) / name
+    tracking.prepare(config, output)
+    start = checkpoint.locate(config, stage.model)
+    lengths.check_context(config, name, stage, start)
+    tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
+    build = _ranking_trainer if stage.is_ranking else _completion_trainer
+    trainer = build(config, stage, start, tokenizer, sft_arguments(config, stage, output))
+    trainer.add_callback(Records(output, trainer.accelerator))
+    trainer.add_callback(tracking.ConfigRecord(config))
+    trainer.train(resume_from_checkpoint=resumable_checkpoint(output / "checkpoints", trainer.accelerator))
+    save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
+
+
+def _completion_trainer(config: Config, stage: SFTStage, start: Path, tokenizer: Any, arguments: SFTConfig) -> Trainer:
+    rows = read_jsonl(Path(config.run_dir) / stage.data / "rows.jsonl")
+    paradigms = {kind: build_paradigm(config, kind) for kind in {row["paradigm"] for row in rows}}
+    examples = ExampleFile(Path(config.run_dir) / stage.data / "examples.jsonl")
+    separator = float(stage.loss_params.get("separator", 1.0)) if stage.loss == "fullrank" else None
+    dataset = tokenised(rows, examples, paradigms, checkpoint.renderer(config.model, start), separator=separator)
+    logger.info("sft on %d rows, %d tokens", len(dataset), sum(map(len, dataset["input_ids"])))
+    return AnswerTrainer(
+        model=checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code),
+        args=arguments,
+        train_dataset=dataset,
+        data_collator=None if separator is None else WeightedCollator(pad_token_id=tokenizer.pad_token_id),
+        processing_class=tokenizer,
+        peft_config=peft_config(stage.lora),
+    )
+
+
+def _ranking_trainer(config: Config, stage: SFTStage, start: Path, tokenizer: Any, arguments: SFTConfig) -> Trainer:
+    paradigm = build_paradigm(config, config.paradigm)
+    renderer = checkpoint.renderer(config.model, start)
+    store = data.prepare(config.data, Path(config.run_dir) / "data")
+    asked = lists(
+        store.examples("train"),
+        paradigm,
+        renderer,
+        count=stage.max_steps * stage.batch_size,
+        size=stage.list_size,
+        seed=stage.seed,
+    )
+    model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
+    if (adapter := peft_config(stage.lora)) is not None:
+        model = get_peft_model(model, adapter)
+    return RankingTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_dict(
+            {"index": list(range(len(asked))), "length": [len(one.docids) for one in asked]}
+        ),
+        data_collator=ListCollator(asked, tokenizer.pad_token_id, with_answers=stage.answer_weight > 0),
+        reading=reading(paradigm, renderer),
+        loss=ranking_loss(stage.loss, stage.loss_params),
+        answer_weight=stage.answer_weight,
+        processing_class=tokenizer,
+    )

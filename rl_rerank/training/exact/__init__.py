@@ -1,0 +1,1 @@
+"""Policies and losses that need no sampled text."""

@@ -1,0 +1,224 @@
+"""policy=choice: all the answers that a prompt may have are rewarded, and weighed by their probabilities.
+
+With p the policy over a prompt's answers a, each of which earns R(a), the loss of a prompt is
+
+    -sum over a of p(a) R(a) + beta KL(p || p of the reference) - entropy H(p)
+
+summed exactly: nothing is sampled, and the gradient has no variance but that of the prompts. With `scale`, R is divided
+by its standard deviation under p, which makes it what group-relative advantages tend to as the group grows.
+
+The policy is the model's, held to the answers: p(a) is the product over the decisions that lead to it (`actions`) of
+the softmax over that decision's options. With `held=False` the softmax is over all tokens, and whatever else the model
+may write counts as one answer more, which earns what an empty completion does: that teaches the form as well.
+"""
+
+# Shape legend: B prompts, A answers (padded; not held: anything else comes first), D decisions of all prompts,
+# O options (padded), P decisions on a path.
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rl_rerank.paradigms.base import Paradigm, has_choices
+from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.reward.base import Term, evaluate, total
+from rl_rerank.training.exact.answer_tree import Decisions, decisions
+from rl_rerank.training.exact.lists import last_logits, left_padded
+from rl_rerank.training.exact.trainer import Outcome
+from rl_rerank.training.loop import table
+from rl_rerank.training.loop.training_prompts import Question
+from rl_rerank.types import Completion, Prompt, Rollout
+
+RARE = 1e-6
+"""Of what is left for anything but the answers: no less counts, where rounding leaves nothing."""
+
+
+@dataclass(frozen=True)
+class ChoiceSettings:
+    """How a choice is trained. The names are those of the stage's settings."""
+
+    temperature: float = 1.0
+    scale: bool = False
+    """Whether rewards are divided by their standard deviation under the policy."""
+    held: bool = True
+    beta: float = 0.0
+    entropy: float = 0.0
+    permute_rewards: bool = False
+    seed: int = 1
+
+
+class ChoiceObjective:
+    """One of few answers to each prompt.
+
+    Raises:
+        ValueError: if the paradigm's prompts have no few answers, or a reward compares completions.
+    """
+
+    def __init__(
+        self,
+        questions: Sequence[Question],
+        paradigm: Paradigm,
+        renderer: Renderer,
+        terms: Sequence[Term],
+        settings: ChoiceSettings,
+        *,
+        pad_id: int,
+    ) -> None:
+        if not has_choices(paradigm):
+            raise ValueError(f"policy=choice: prompts of the paradigm {paradigm.name!r} do not have few answers")
+        for term in terms:
+            if term.needs_query:
+                raise ValueError(f"policy=choice: the reward {term.name!r} compares completions, and none are sampled")
+        self.questions = questions
+        self.paradigm: Any = paradigm
+        self.renderer = renderer
+        self.terms = terms
+        self.settings = settings
+        self.beta = settings.beta
+        self.pad_id = pad_id
+        self._decided: dict[tuple[str, ...], Decisions] = {}
+
+    def collate(self, rows: list[dict[str, int]]) -> dict[str, Any]:
+        """One row of tokens for each decision, and where each answer's decisions stand among them."""
+        index = [row["index"] for row in rows]
+        made = [self._decisions(number) for number in index]
+        inputs = [
+            [*self.questions[number].token_ids, *beginning]
+            for number, one in zip(index, made, strict=True)
+            for beginning in one.beginnings
+        ]
+        options = [option for one in made for option in one.options]
+        width, most = max(map(len, options)), max(len(one.paths) for one in made)
+        longest = max(len(path) for one in made for path in one.paths)
+        # Places in the flattened [D, O] of options; the last one, D * O, is a decision of probability 1.
+        nothing = len(options) * width
+        paths = torch.full((len(made), most, longest), nothing)
+        first = 0
+        for i, one in enumerate(made):
+            for j, path in enumerate(one.paths):
+                for step, (decision, option) in enumerate(path):
+                    paths[i, j, step] = (first + decision) * width + option
+            first += len(one.options)
+        counts = torch.tensor([len(one.paths) for one in made])
+        mask = torch.arange(most) < counts.unsqueeze(1)
+        if not self.settings.held:
+            mask = torch.cat([mask.new_ones(len(made), 1), mask], 1)
+        return {
+            **left_padded(inputs, self.pad_id),
+            "options": torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in options]),
+            "is_option": torch.arange(width) < torch.tensor([len(ids) for ids in options]).unsqueeze(1),
+            "paths": paths,
+            "mask": mask,
+            "index": index,
+        }
+
+    def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+        """[B, A] log-probabilities of the answers; 0 where there is none."""
+        logits = last_logits(model, batch, 1)[:, 0] / self.settings.temperature  # [D, V]
+        if self.settings.held:
+            chosen = logits.gather(1, batch["options"]).masked_fill(~batch["is_option"], -torch.inf)
+            each = chosen.log_softmax(1)
+        else:
+            each = logits.log_softmax(1).gather(1, batch["options"])
+        flat = torch.cat([each.masked_fill(~batch["is_option"], 0.0).flatten(), each.new_zeros(1)])
+        answers = flat[batch["paths"]].sum(2)
+        if self.settings.held:
+            return answers
+        left = 1 - (answers.exp() * batch["mask"][:, 1:]).sum(1, keepdim=True)
+        return torch.cat([left.clamp(min=RARE).log(), answers], 1)
+
+    def outcome(self, batch: Mapping[str, Any], policy: Tensor, reference: Tensor | None, step: int) -> Outcome:
+        own, mask = self.settings, batch["mask"]
+        scored = [self._rewards(number) for number in batch["index"]]
+        rewards = torch.zeros_like(policy)
+        for i, one in enumerate(scored):
+            rewards[i, : len(one)] = rewards.new_tensor([total(self.terms, row) for row in one])
+        p = policy.exp() * mask
+        with torch.no_grad():
+            expected = (p * rewards).sum(1, keepdim=True)
+            advantages = (self._learned(rewards, batch) - expected) * mask
+            spread = (p * advantages**2).sum(1, keepdim=True).sqrt()
+            if own.scale:
+                advantages = advantages / (spread + 1e-4)
+        # What is subtracted from the rewards changes no gradient, as the probabilities sum to 1.
+        loss = -(p * advantages).sum(1)
+        entropy = -(p * policy).sum(1)
+        loss = loss - own.entropy * entropy
+        metrics = {"entropy": entropy.mean().item()}
+        if reference is not None:
+            kl = (p * (policy - reference)).sum(1)
+            loss = loss + self.beta * kl
+            metrics["kl"] = kl.mean().item()
+        figures = self._figures(scored, p, expected, spread)
+        return Outcome(loss.mean(), {**metrics, **figures}, self._rows(batch, step, scored, p, rewards, advantages))
+
+    def _decisions(self, number: int) -> Decisions:
+        answers = self.paradigm.choices(self.questions[number].prompt)
+        if answers not in self._decided:
+            self._decided[answers] = decisions(answers, self.renderer, held=self.settings.held)
+        return self._decided[answers]
+
+    def _rewards(self, number: int) -> list[dict[str, float]]:
+        """What every term gives for every answer to a prompt, in the order of the policy."""
+        question = self.questions[number]
+        rollouts = self._rollouts(question.prompt)
+        found = {term.name: evaluate(term, question.example, rollouts) for term in self.terms}
+        return [{name: values[i].value for name, values in found.items()} for i in range(len(rollouts))]
+
+    def _rollouts(self, prompt: Prompt) -> list[Rollout]:
+        """Every answer to a prompt, in the order of the policy."""
+        texts = self.paradigm.choices(prompt) if self.settings.held else ("", *self.paradigm.choices(prompt))
+        completions = [Completion(text) for text in texts]
+        return [Rollout(prompt, c, self.paradigm.parse(prompt, c, strict=True)) for c in completions]
+
+    def _learned(self, rewards: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """The rewards that are trained on: permuted among a prompt's answers, where this is the control."""
+        if not self.settings.permute_rewards:
+            return rewards
+        learned = rewards.clone()
+        for i, number in enumerate(batch["index"]):
+            count = int(batch["mask"][i].sum())
+            generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + number)
+            learned[i, :count] = rewards[i, torch.randperm(count, generator=generator).to(rewards.device)]
+        return learned
+
+    def _figures(
+        self, scored: list[list[dict[str, float]]], p: Tensor, expected: Tensor, spread: Tensor
+    ) -> dict[str, float]:
+        """Expectations under the policy."""
+        figures = {"reward": expected.mean().item(), "reward_std": spread.mean().item()}
+        for term in self.terms:
+            values = [[row[term.name] for row in one] for one in scored]
+            means = [sum(q * v for q, v in zip(p[i].tolist(), one, strict=False)) for i, one in enumerate(values)]
+            flat = [v for one in values for v in one]
+            constant = [max(one) == min(one) for one in values]
+            figures |= {
+                f"rewards/{term.name}/mean": sum(means) / len(means),
+                f"rewards/{term.name}/min": min(flat),
+                f"rewards/{term.name}/max": max(flat),
+                f"rewards/{term.name}/constant_groups": sum(constant) / len(constant),
+            }
+        return figures
+
+    def _rows(
+        self,
+        batch: Mapping[str, Any],
+        step: int,
+        scored: list[list[dict[str, float]]],
+        p: Tensor,
+        rewards: Tensor,
+        advantages: Tensor,
+    ) -> list[dict[str, Any]]:
+        """The likeliest answer to each prompt, for the table of completions."""
+        rows = []
+        for i, (number, best) in enumerate(zip(batch["index"], p.argmax(1).tolist(), strict=True)):
+            question = self.questions[number]
+            rollout = self._rollouts(question.prompt)[best]
+            row = table.row(step, question.example, rollout, scored[i][best], rewards[i, best].item())
+            rows.append({**row, "advantage": advantages[i, best].item()})
+        return rows

@@ -1,0 +1,172 @@
+"""Lists of documents that are scored in one forward: as rows for training, and as scores out of logits.
+
+A paradigm scores lists in one of two ways, which its attribute `list_scores` names: `documents`, a prompt for each
+document, whose score is the difference of the logits of the paradigm's two continuations; or `identifiers`, one prompt
+for all, where the logit of the i-th continuation is the i-th document's score.
+"""
+
+# Shape legend: L lists, N documents (padded), R rows, T tokens, K last positions, V vocabulary.
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rl_rerank.paradigms.base import Paradigm, list_scores
+from rl_rerank.paradigms.windows import training_window
+from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.training.loop.rows import IGNORED
+from rl_rerank.types import RankingExample
+
+
+@dataclass(frozen=True)
+class RankedList:
+    """Some of a query's candidates, and what the model is shown of them."""
+
+    example: RankingExample
+    docids: tuple[str, ...]
+    grades: tuple[float, ...]
+    """Of each document, at least 0."""
+    prompts: tuple[tuple[int, ...], ...]
+    """Token ids: one prompt a document, or one for all."""
+    answers: tuple[tuple[int, ...], ...]
+    """Token ids of the right answer to each prompt, with its end token."""
+
+
+def lists(
+    examples: Sequence[RankingExample],
+    paradigm: Paradigm,
+    renderer: Renderer,
+    *,
+    count: int,
+    size: int | None,
+    seed: int,
+) -> list[RankedList]:
+    """`count` lists: passes over the examples in a fresh order.
+
+    A list is one document of the query's highest grade and `size` - 1 of lower grades, drawn anew in every pass; None
+    takes all candidates, or as many as the paradigm shows at once. Where one prompt shows all, their order is random.
+
+    Raises:
+        ValueError: if no query has candidates of different grades.
+    """
+    gains = {e.qid: {docid: max(e.qrels.get(docid, 0), 0) for docid in e.docids} for e in examples}
+    usable = [example for example in examples if len(set(gains[example.qid].values())) > 1]
+    if not usable:
+        raise ValueError("no training query has candidates of different grades, so a list has nothing to teach")
+    together = list_scores(paradigm) == "identifiers"
+    found: list[RankedList] = []
+    for turn in range(-(-count // len(usable))):
+        rng = random.Random(f"{seed}:{turn}")
+        for example in rng.sample(usable, len(usable))[: count - len(found)]:
+            gain = gains[example.qid]
+            docids = list(example.docids) if size is None else _drawn(gain, size, rng)
+            if together:
+                own = random.Random(f"{seed}:{turn}:{example.qid}")
+                most = len(paradigm.continuations)
+                docids = training_window(example, most, own) if len(docids) > most else own.sample(docids, len(docids))
+            asked = [docids] if together else [[docid] for docid in docids]
+            prompts = [paradigm.prompt(example, shown) for shown in asked]
+            answers = [(*renderer.continuation_ids(paradigm.target(example, p)), renderer.end_id) for p in prompts]
+            token_ids = tuple(renderer(prompt).token_ids for prompt in prompts)
+            grades = tuple(float(gain[docid]) for docid in docids)
+            found.append(RankedList(example, tuple(docids), grades, token_ids, tuple(answers)))
+    return found
+
+
+def _drawn(gain: Mapping[str, int], size: int, rng: random.Random) -> list[str]:
+    best = max(gain.values())
+    lower = [docid for docid in gain if gain[docid] < best]
+    chosen = rng.choice([docid for docid in gain if gain[docid] == best])
+    return [chosen, *rng.sample(lower, min(size - 1, len(lower)))]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The tokens whose logits at the answer position are scores."""
+
+    ids: tuple[int, ...]
+    together: bool
+    """One prompt for all documents, each of which has a token; else a prompt for each, and the difference of two."""
+
+    def scores(self, logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """[L, N] scores out of [R, K, V] logits; 0 for documents that are not there."""
+        mask = batch["mask"]
+        at = logits[torch.arange(len(logits), device=logits.device), batch["places"]]  # [R, V]
+        if self.together:
+            return at[:, list(self.ids[: mask.size(1)])].masked_fill(~mask, 0.0)
+        positive, negative = self.ids
+        return logits.new_zeros(mask.shape).masked_scatter(mask, at[:, positive] - at[:, negative])
+
+
+def reading(paradigm: Paradigm, renderer: Renderer) -> Reading:
+    """How the paradigm's scores are read.
+
+    Raises:
+        ValueError: if one of its continuations is several tokens, or two are the same one.
+    """
+    ids = [renderer.continuation_ids(text) for text in paradigm.continuations]
+    for text, tokens in zip(paradigm.continuations, ids, strict=True):
+        if len(tokens) != 1 or ids.count(tokens) > 1:
+            what = f"{len(tokens)} tokens" if len(tokens) != 1 else "the same token as another one"
+            raise ValueError(
+                f"scores of the paradigm {paradigm.name!r} are logits of single tokens, and in this tokenizer {text!r} "
+                f"is {what}"
+            )
+    return Reading(tuple(token for [token] in ids), list_scores(paradigm) == "identifiers")
+
+
+class ListCollator:
+    """Makes batches of lists, which the dataset names by their `index`.
+
+    Args:
+        with_answers: rows hold the right answers, and `answers` their tokens; else rows end where the answer begins.
+    """
+
+    def __init__(self, of: Sequence[RankedList], pad_id: int, *, with_answers: bool) -> None:
+        self.lists = of
+        self.pad_id = pad_id
+        self.with_answers = with_answers
+
+    def __call__(self, rows: list[dict[str, int]]) -> dict[str, Any]:
+        chosen = [self.lists[row["index"]] for row in rows]
+        pairs = [pair for one in chosen for pair in zip(one.prompts, one.answers, strict=True)]
+        answers = [answer if self.with_answers else answer[:1] for _, answer in pairs]
+        # The last token of an answer is predicted and not read.
+        inputs = [[*prompt, *answer[:-1]] for (prompt, _), answer in zip(pairs, answers, strict=True)]
+        longest = max(map(len, answers))
+        sizes = [len(one.docids) for one in chosen]
+        return {
+            **left_padded(inputs, self.pad_id),
+            "answers": torch.tensor([[IGNORED] * (longest - len(a)) + list(a) for a in answers]),
+            "places": torch.tensor([longest - len(answer) for answer in answers]),
+            "grades": torch.tensor([[*one.grades, *[0.0] * (max(sizes) - len(one.grades))] for one in chosen]),
+            "mask": torch.arange(max(sizes)) < torch.tensor(sizes).unsqueeze(1),
+            "index": [row["index"] for row in rows],
+        }
+
+
+def left_padded(rows: Sequence[Sequence[int]], pad_id: int) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask`, [R, T]: all rows end in the last column."""
+    width = max(map(len, rows))
+    return {
+        "input_ids": torch.tensor([[pad_id] * (width - len(row)) + list(row) for row in rows]),
+        "attention_mask": torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows]),
+    }
+
+
+def last_logits(model: nn.Module, batch: Mapping[str, Any], positions: int) -> Tensor:
+    """[R, positions, V] logits of the last positions of left-padded rows, in float32."""
+    mask = batch["attention_mask"]
+    return model(
+        input_ids=batch["input_ids"],
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        logits_to_keep=positions,
+        use_cache=False,
+    ).logits.float()

@@ -1,0 +1,193 @@
+"""policy=scores: orders of a list are drawn by its documents' scores, and rewarded as if they had been written.
+
+The scores of one forward define a Plackett-Luce distribution over orders. G orders are drawn for each list; each is the
+rollout of a listwise prompt whose answer gives that order, so that any reward can judge it. With advantages A of the
+drawn orders y the loss of a list is
+
+    -mean over y of A(y) log p(y) + mean over y of (beta KL(y) - entropy H(y)) + loss_weight (ranking loss)
+
+where KL(y) and H(y) are sums over the places of y, in expectation over each place (`plackett_luce`). The score function
+of these two is in it as well: A is less beta KL(y) - entropy H(y), centred like a reward. There is one update a draw,
+so there are no ratios of old and new probabilities.
+
+Source: group-relative advantages, https://arxiv.org/abs/2402.03300; a Plackett-Luce policy over the logits of one
+forward is ours.
+"""
+
+# Shape legend: L lists, N documents (padded), G orders of a list.
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rl_rerank.paradigms.labels import NUMBERS
+from rl_rerank.paradigms.listwise import Listwise
+from rl_rerank.reward.base import Term, total
+from rl_rerank.reward.position_based import is_additive
+from rl_rerank.training.exact import rank_gradients
+from rl_rerank.training.exact.lists import ListCollator, RankedList, Reading, last_logits
+from rl_rerank.training.exact.plackett_luce import Placed, entropy, kl, place, sample
+from rl_rerank.training.exact.trainer import Outcome
+from rl_rerank.training.loop import scoring, table
+from rl_rerank.training.loop.training_prompts import Question
+from rl_rerank.training.losses.pairs import RankingLoss
+from rl_rerank.types import Completion, Rollout
+
+ORDER = Listwise(window=None)
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """How a policy on scores is trained. The names are those of the stage's settings."""
+
+    num_generations: int
+    temperature: float = 1.0
+    estimator: str = "group"
+    top_k: int | None = None
+    scale: bool = False
+    """Whether advantages are divided by the standard deviation of the list's rewards."""
+    beta: float = 0.0
+    entropy: float = 0.0
+    loss: RankingLoss | None = None
+    loss_weight: float = 1.0
+    permute_rewards: bool = False
+    seed: int = 1
+
+
+class ScoresObjective:
+    """Orders of lists, drawn by their scores."""
+
+    def __init__(
+        self,
+        lists: Sequence[RankedList],
+        reading: Reading,
+        terms: Sequence[Term],
+        settings: ScoreSettings,
+        *,
+        pad_id: int,
+    ) -> None:
+        self.lists = lists
+        self.reading = reading
+        self.terms = terms
+        self.settings = settings
+        self.beta = settings.beta
+        self.questions = [
+            Question(one.example, ORDER.prompt(one.example, one.docids), (), number) for number, one in enumerate(lists)
+        ]
+        self.collate = ListCollator(lists, pad_id, with_answers=False)
+
+    def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+        """[L, N] scores over the temperature."""
+        return self.reading.scores(last_logits(model, batch, 1), batch) / self.settings.temperature
+
+    def outcome(self, batch: Mapping[str, Any], policy: Tensor, reference: Tensor | None, step: int) -> Outcome:
+        own, mask = self.settings, batch["mask"]
+        generators = [torch.Generator().manual_seed(own.seed * 1_000_003 + number) for number in batch["index"]]
+        orders = sample(policy, mask, own.num_generations, generators)
+        placed = place(policy, orders, mask, own.top_k)
+        behind = None if reference is None else place(reference, orders, mask, own.top_k)
+        scored = self._rewards(batch["index"], orders.tolist())
+        rewards = policy.new_tensor(
+            [[total(self.terms, {n: b.value for n, b in row.items()}) for row in one] for one in scored]
+        )
+        advantages = rank_gradients.group_advantages(self._learned(rewards, generators), scale=own.scale)
+        loss = self._reward_loss(batch["index"], policy, placed, advantages)
+        costs, metrics = self._costs(placed, behind)
+        if costs is not None:
+            # The mean of the costs, and the score function of what they depend on.
+            centred = rank_gradients.group_advantages(costs.detach(), scale=False)
+            loss = loss + (costs + centred * placed.log_probs.sum(2)).mean()
+        if own.loss is not None:
+            ranking = own.loss(policy * own.temperature, batch["grades"], mask).mean()
+            loss = loss + own.loss_weight * ranking
+            metrics["ranking_loss"] = ranking.item()
+        rows = self._rows(batch, step, scored, orders, rewards, advantages)
+        return Outcome(loss, {**metrics, **self._figures(scored, rewards)}, rows)
+
+    def _reward_loss(self, index: list[int], policy: Tensor, placed: Placed, advantages: Tensor) -> Tensor:
+        """A scalar whose gradient is minus the estimate of that of the expected reward, a mean over lists."""
+        if self.settings.estimator == "group":
+            return -(advantages * placed.log_probs.sum(2)).mean()
+        estimate = {"pl_rank": rank_gradients.pl_rank, "moves": rank_gradients.moves}[self.settings.estimator]
+        gradient = torch.zeros_like(policy)
+        for term in self.terms:
+            assert is_additive(term.reward)  # the plan has refused others
+            made = [term.reward.additive(self.lists[i].example, self.lists[i].docids) for i in index]
+            gains = rank_gradients.Gains.of(made, policy.size(1), policy)
+            gradient = gradient + term.weight * estimate(gains, placed)
+        return -(gradient.detach() * policy).sum(1).mean()
+
+    def _costs(self, placed: Placed, behind: Placed | None) -> tuple[Tensor | None, dict[str, float]]:
+        """[L, G] beta KL - entropy H, or None where both weigh nothing; and the means that are logged."""
+        metrics: dict[str, float] = {}
+        weighs = self.settings.entropy > 0
+        with torch.set_grad_enabled(weighs):
+            spread = entropy(placed)
+        metrics["entropy"] = spread.mean().item()
+        costs = -self.settings.entropy * spread if weighs else None
+        if behind is not None:
+            apart = kl(placed, behind)
+            metrics["kl"] = apart.mean().item()
+            costs = self.beta * apart + (0.0 if costs is None else costs)
+        return costs, metrics
+
+    def _rewards(self, index: list[int], orders: list[list[list[int]]]) -> list[list[dict[str, Any]]]:
+        """What every term makes of every order, list by list."""
+        rows: list[scoring.Row] = []
+        for number, drawn in zip(index, orders, strict=True):
+            for order in drawn:
+                rollout = self._rollout(number, order)
+                rows.append((number, rollout.completion, rollout.judgment))
+        # A list is one prompt, so its orders are together on this process.
+        g = self.settings.num_generations
+        scored = scoring.score_rows(self.terms, self.questions, rows, list, num_generations=g)
+        return [scored.values[start : start + g] for start in range(0, len(rows), g)]
+
+    def _rollout(self, number: int, order: list[int]) -> Rollout:
+        """An order of a list as the answer to a listwise prompt; what stands behind its documents is padding."""
+        prompt = self.questions[number].prompt
+        completion = Completion(NUMBERS.ordered(document + 1 for document in order[: len(prompt.docids)]))
+        return Rollout(prompt, completion, ORDER.parse(prompt, completion, strict=True))
+
+    def _learned(self, rewards: Tensor, generators: list[torch.Generator]) -> Tensor:
+        """The rewards that are trained on: permuted within lists, where this is the control."""
+        if not self.settings.permute_rewards:
+            return rewards
+        turns = [torch.randperm(rewards.size(1), generator=generator) for generator in generators]
+        return rewards.gather(1, torch.stack(turns).to(rewards.device))
+
+    def _figures(self, scored: list[list[dict[str, Any]]], rewards: Tensor) -> dict[str, float]:
+        figures = {"reward": rewards.mean().item(), "reward_std": rewards.std(1).mean().item()}
+        flat = [row for one in scored for row in one]
+        for term in self.terms:
+            values = torch.tensor([row[term.name].value for row in flat])
+            figures[f"rewards/{term.name}/mean"] = values.mean().item()
+            figures |= scoring.term_metrics(term.name, values, self.settings.num_generations)
+            figures[f"rewards/{term.name}/gated"] = sum("gate" in row[term.name].parts for row in flat) / len(flat)
+            for part in dict.fromkeys(part for row in flat for part in row[term.name].parts):
+                parts = [row[term.name].parts[part] for row in flat if part in row[term.name].parts]
+                figures[f"rewards/{term.name}/{part}/mean"] = sum(parts) / len(parts)
+        return figures
+
+    def _rows(
+        self,
+        batch: Mapping[str, Any],
+        step: int,
+        scored: list[list[dict[str, Any]]],
+        orders: Tensor,
+        rewards: Tensor,
+        advantages: Tensor,
+    ) -> list[dict[str, Any]]:
+        """The first drawn order of each list, for the table of completions."""
+        rows = []
+        for i, number in enumerate(batch["index"]):
+            values = {name: found.value for name, found in scored[i][0].items()}
+            rollout = self._rollout(number, orders[i, 0].tolist())
+            row = table.row(step, self.lists[number].example, rollout, values, rewards[i, 0].item())
+            rows.append({**row, "advantage": advantages[i, 0].item()})
+        return rows

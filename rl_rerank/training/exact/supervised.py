@@ -1,0 +1,43 @@
+"""Supervised training of scores: a ranking loss over lists, and the answers that go with them.
+
+A ranking loss sees differences between documents only. Alone, it lets p(positive) drift to 0 or 1 for all of them, and
+the model forgets how an answer ends: what a policy then samples is useless. Against both, `answer_weight` times the
+mean cross-entropy of the right answers and their end tokens is added; FIRST, https://arxiv.org/abs/2406.15657, adds the
+two with weights 1 and 10, which is an answer_weight of .1.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+from transformers import Trainer
+
+from rl_rerank.training.exact.lists import ListCollator, Reading, last_logits
+from rl_rerank.training.loop.rows import IGNORED
+from rl_rerank.training.losses.pairs import RankingLoss
+
+
+class RankingTrainer(Trainer):
+    """Trains scores by a ranking loss, a mean over lists. The dataset's rows are indices into the collator's lists."""
+
+    def __init__(
+        self, *, reading: Reading, loss: RankingLoss, answer_weight: float, data_collator: ListCollator, **kwargs: Any
+    ) -> None:
+        super().__init__(data_collator=data_collator, **kwargs)
+        self.reading = reading
+        self.loss = loss
+        self.answer_weight = answer_weight
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        answers = inputs["answers"]
+        logits = last_logits(model, inputs, answers.size(1))
+        scores = self.reading.scores(logits, inputs)
+        loss = self.loss(scores, inputs["grades"], inputs["mask"]).mean()
+        if self.answer_weight:
+            loss = loss + self.answer_weight * nn.functional.cross_entropy(
+                logits.flatten(0, 1), answers.flatten(), ignore_index=IGNORED
+            )
+        return (loss, None) if return_outputs else loss

@@ -1,0 +1,1 @@
+"""GRPO on sampled completions: a narrow subclass of trl's trainer and its parts."""

@@ -1,0 +1,90 @@
+"""Other prompts for groups that teach nothing: dynamic sampling, with a cap.
+
+A group whose completions are worth the same has no advantages. Its place in the step is given to another prompt's
+group, as often as the cap allows; where none is found it stays and is skipped. A step has as many completions as
+without, so no denominator of a loss changes. DAPO, https://arxiv.org/abs/2503.14476, section 3.2, samples on until a
+batch is full; its criterion, that all answers are right or all are wrong, is here the standard deviation of the
+reward, because rewards of rankings are continuous.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from rl_rerank.training.grpo.judging import Judged
+
+
+@dataclass(frozen=True)
+class Group:
+    """The completions of one question, in order."""
+
+    question: int
+    completion_ids: Sequence[list[int]]
+    log_probs: Sequence[list[float]] | None
+    """Of the sampled tokens, by the engine that sampled, where it gives them."""
+    judged: Sequence[Judged]
+    rewards: Sequence[float]
+    """Weighted sums."""
+
+
+@dataclass(frozen=True)
+class Refill:
+    """When a group is dead, and which prompts may take its place."""
+
+    prompts_per_step: int
+    """Of all processes."""
+    rounds: int
+    """How often a step's dead groups are sampled anew."""
+    min_std: float = 0.0
+    """A group is dead whose rewards have a standard deviation of at most this."""
+
+    @property
+    def block(self) -> int:
+        """Questions that are set aside for a step: its own and the spare ones."""
+        return self.prompts_per_step * (1 + self.rounds)
+
+    def is_asked(self, question: int) -> bool:
+        """Whether a question is a step's own and not a spare one."""
+        return question % self.block < self.prompts_per_step
+
+    def is_dead(self, group: Group) -> bool:
+        """Whether the group's completions are worth the same, or nearly so."""
+        return statistics.pstdev(group.rewards) <= self.min_std
+
+    def spares(self, question: int, attempt: int, process: int, share: int, count: int) -> list[int]:
+        """Questions of the same step that no other attempt or process has.
+
+        Args:
+            question: any of the step's.
+            attempt: from 0 to `rounds` - 1.
+            share: prompts of a process in a step.
+            count: how many are wanted, at most `share`.
+        """
+        first = question // self.block * self.block + self.prompts_per_step * (1 + attempt) + process * share
+        return list(range(first, first + count))
+
+    def __call__(
+        self,
+        groups: Sequence[Group],
+        sample: Callable[[Sequence[int]], list[Group]],
+        most: Callable[[int], int],
+        process: int,
+    ) -> list[Group]:
+        """The groups of a process with dead ones replaced by live ones, in the same places.
+
+        Args:
+            sample: groups of questions; every process calls it as often as the others, with as many questions.
+            most: the largest of all processes' numbers.
+        """
+        found = list(groups)
+        for attempt in range(self.rounds):
+            dead = [place for place, group in enumerate(found) if self.is_dead(group)]
+            if not (count := most(len(dead))):
+                break
+            asked = self.spares(found[0].question, attempt, process, len(found), count)
+            live = [group for group in sample(asked) if not self.is_dead(group)]
+            for place, group in zip(dead, live, strict=False):
+                found[place] = group
+        return found

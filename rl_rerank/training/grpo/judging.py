@@ -1,0 +1,144 @@
+"""Judging a generation batch: completions become rollouts, terms score them, and metrics and a table say the rest."""
+
+# Shape legend: B completions of all processes, siblings adjacent.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rl_rerank.reward.base import Breakdown, total
+from rl_rerank.training.grpo import advantages
+from rl_rerank.training.loop import scoring, table
+from rl_rerank.training.loop.task import Task
+from rl_rerank.types import Rollout, Status
+
+
+class Judged(NamedTuple):
+    """One completion of this process."""
+
+    question: int
+    rollout: Rollout
+    values: dict[str, Breakdown]
+    """By the term's name."""
+
+
+class Judge:
+    """Reads and scores completions of a task.
+
+    Args:
+        score: what the terms make of this process's rows.
+        begin: is told rows that `score` is asked for next.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        tokenizer: Any,
+        end_ids: Collection[int],
+        score: Callable[[list[scoring.Row]], scoring.Scores],
+        begin: Callable[[list[scoring.Row]], None],
+        num_generations: int,
+    ) -> None:
+        self.task = task
+        self.tokenizer = tokenizer
+        self.end_ids = end_ids
+        self.score = score
+        self._begin = begin
+        self._begun: tuple[list[int], list[list[int]], list[Rollout]] | None = None
+        self.num_generations = num_generations
+        self.seconds: dict[str, float] = {}
+        self._rewards: list[tuple[str, float]] = []
+
+    def begin(self, questions: Sequence[int], completions: Sequence[Sequence[int]]) -> None:
+        """Read completions that this is called with next, and let slow terms begin with them."""
+        rollouts = self._read(questions, completions)
+        self._begun = [*questions], [[*ids] for ids in completions], rollouts
+        self._begin(_rows(questions, rollouts))
+
+    def __call__(self, questions: Sequence[int], completions: Sequence[Sequence[int]]) -> list[Judged]:
+        """Every process has to call it as often as the others.
+
+        Args:
+            questions: the number of each completion's question, siblings adjacent.
+            completions: token ids.
+        """
+        rollouts = self._read(questions, completions)
+        scores = self.score(_rows(questions, rollouts))
+        for name, seconds in scores.seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+        judged = [Judged(*row) for row in zip(questions, rollouts, scores.values, strict=True)]
+        self._rewards += [(row.rollout.prompt.qid, self.reward(row)) for row in judged]
+        return judged
+
+    def _read(self, questions: Sequence[int], completions: Sequence[Sequence[int]]) -> list[Rollout]:
+        begun, self._begun = self._begun, None
+        if begun is not None and begun[:2] == ([*questions], [[*ids] for ids in completions]):
+            return begun[2]
+        return [
+            self.task.rollout(question, ids, self.tokenizer, self.end_ids)
+            for question, ids in zip(questions, completions, strict=True)
+        ]
+
+    def take_rewards(self) -> list[tuple[str, float]]:
+        """qid and weighted sum of every completion that was judged since this was last asked."""
+        found, self._rewards = self._rewards, []
+        return found
+
+    def reward(self, row: Judged) -> float:
+        """The weighted sum."""
+        return total(self.task.terms, {name: found.value for name, found in row.values.items()})
+
+    def values(self, rows: Sequence[Judged]) -> list[list[float]]:
+        """[rows, terms]."""
+        return [[row.values[term.name].value for term in self.task.terms] for row in rows]
+
+    def table(self, rows: Sequence[Judged], step: int) -> list[dict[str, Any]]:
+        """Rows of the completions table."""
+        return [
+            table.row(
+                step,
+                self.task.questions[row.question].example,
+                row.rollout,
+                {name: found.value for name, found in row.values.items()},
+                self.reward(row),
+            )
+            for row in rows
+        ]
+
+    def own_metrics(self, rows: Sequence[Judged]) -> Iterator[tuple[str, float]]:
+        """What is averaged over processes: shares of well-formed and gated answers, the time and the parts of terms."""
+        yield "well_formed", sum(row.rollout.judgment.status is Status.ok for row in rows) / len(rows)
+        for name, seconds in self.seconds.items():
+            yield f"rewards/{name}/seconds", seconds
+        self.seconds = {}
+        for term in self.task.terms:
+            if term.failed is not None:
+                failed = ["failed" in row.values[term.name].parts for row in rows]
+                yield f"rewards/{term.name}/failed", sum(failed) / len(failed)
+            gated = ["gate" in row.values[term.name].parts for row in rows]
+            yield f"rewards/{term.name}/gated", sum(gated) / len(gated)
+        for row in rows:
+            for name, found in row.values.items():
+                for part, value in found.parts.items():
+                    yield f"rewards/{name}/{part}/mean", value
+
+    def metrics(self, rewards: Tensor) -> Mapping[str, float]:
+        """What trl does not log: the range of terms, groups in which one is constant, and the variance within groups.
+
+        Args:
+            rewards: [B, terms].
+        """
+        found: dict[str, float] = {}
+        for column, term in enumerate(self.task.terms):
+            found |= scoring.term_metrics(term.name, rewards[:, column], self.num_generations)
+        weights = torch.tensor([term.weight for term in self.task.terms], dtype=rewards.dtype, device=rewards.device)
+        found["group_variance_share"] = advantages.variance_within(rewards @ weights, self.num_generations)
+        return found
+
+
+def _rows(questions: Sequence[int], rollouts: Sequence[Rollout]) -> list[scoring.Row]:
+    return [(question, r.completion, r.judgment) for question, r in zip(questions, rollouts, strict=True)]

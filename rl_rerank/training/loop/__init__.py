@@ -1,0 +1,1 @@
+"""What every trainer shares: prompts, models, logs, evaluation on dev queries."""

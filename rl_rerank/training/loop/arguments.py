@@ -1,0 +1,128 @@
+"""From our stage configuration to the arguments of trl's and transformers' trainers."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig as PeftLoraConfig
+from transformers import TrainingArguments
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.sft_config import SFTConfig
+
+from rl_rerank.config import Config, GRPOStage, LoraConfig, SFTStage, TrainingStage, unknown_key
+from rl_rerank.training.grpo import algorithms
+from rl_rerank.training.loop.batches import Batches, batches
+
+
+def sft_arguments(config: Config, stage: SFTStage, output: Path) -> SFTConfig:
+    """SFTConfig for a stage whose rows are tokenised already."""
+    step = _step(config, stage, output)
+    return _build(
+        SFTConfig,
+        config,
+        stage,
+        output,
+        per_device_train_batch_size=step.micro_batch,
+        gradient_accumulation_steps=step.micro_batches,
+        max_length=None,
+        completion_only_loss=False,
+        # Rows of one length are mostly of one paradigm: less padding, and because the loss is a mean over a
+        # step's tokens, long answers would otherwise drown the one-word ones.
+        train_sampling_strategy="group_by_length",
+    )
+
+
+def grpo_arguments(config: Config, stage: GRPOStage, output: Path, *, max_completion_tokens: int) -> GRPOConfig:
+    """GRPOConfig for a stage: one generation batch is one optimizer step's prompts."""
+    step = _step(config, stage, output)
+    return _build(
+        GRPOConfig,
+        config,
+        stage,
+        output,
+        per_device_train_batch_size=step.micro_batch,
+        gradient_accumulation_steps=step.micro_batches,
+        steps_per_generation=step.micro_batches,
+        num_generations=stage.num_generations,
+        num_iterations=stage.num_iterations,
+        max_completion_length=max_completion_tokens,
+        temperature=stage.temperature,
+        beta=stage.beta,
+        **algorithms.arguments(stage),
+        use_vllm=stage.rollout != "hf",
+        vllm_mode="server" if stage.rollout == "vllm_server" else "colocate",
+        vllm_server_base_url=_address(stage.rollout_server) if stage.rollout == "vllm_server" else None,
+        vllm_max_model_length=config.model.max_prompt_tokens + max_completion_tokens,
+        vllm_importance_sampling_correction=True,
+        vllm_importance_sampling_mode=stage.rollout_correction,
+        shuffle_dataset=False,
+        reward_weights=[reward.weight for reward in config.rewards.values()],
+    )
+
+
+def policy_arguments(config: Config, stage: GRPOStage, output: Path) -> TrainingArguments:
+    """TrainingArguments for a stage that samples no text: its tasks in order, each once."""
+    step = _step(config, stage, output)
+    return _build(
+        TrainingArguments,
+        config,
+        stage,
+        output,
+        per_device_train_batch_size=step.micro_batch,
+        gradient_accumulation_steps=step.micro_batches,
+        train_sampling_strategy="sequential",
+    )
+
+
+def peft_config(lora: LoraConfig | None) -> PeftLoraConfig | None:
+    """The adapter's configuration, or None for full training."""
+    if lora is None:
+        return None
+    return PeftLoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+def _step(config: Config, stage: TrainingStage, output: Path) -> Batches:
+    return batches(config, output.name, stage, processes=int(os.environ.get("WORLD_SIZE", "1")))
+
+
+def _address(server: str) -> str:
+    return server if "://" in server else f"http://{server}"
+
+
+def _build(cls: Any, config: Config, stage: TrainingStage, output: Path, **special: Any) -> Any:
+    values: dict[str, Any] = {
+        "output_dir": str(output / "checkpoints"),
+        "run_name": f"{config.experiment or 'rl-rerank'}-{output.name}",
+        "learning_rate": stage.learning_rate,
+        "max_steps": stage.max_steps,
+        "warmup_steps": round(stage.warmup_ratio * stage.max_steps),
+        "bf16": stage.bf16,
+        "gradient_checkpointing": stage.gradient_checkpointing,
+        "save_steps": stage.save_steps,
+        "save_total_limit": 2,
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,
+        "report_to": config.report_to,
+        "seed": stage.seed,
+        "use_cpu": not torch.cuda.is_available(),
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        **special,
+    }
+    fields = {field.name for field in dataclasses.fields(cls)}
+    for key in stage.trl:
+        if key not in fields:
+            raise ValueError(unknown_key(f"trl.{key}", key, fields))
+        if key in values and key not in ("run_name", "save_total_limit", "logging_steps"):
+            raise ValueError(f"trl.{key} is derived from the {stage.kind} stage's own settings; set those instead")
+    return cls(**{**values, **stage.trl})

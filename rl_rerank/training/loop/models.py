@@ -1,0 +1,58 @@
+"""Saving the model that a training stage leaves."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from peft import get_peft_model
+from transformers import PreTrainedTokenizerBase, Trainer
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+from rl_rerank.config import Config, ModelConfig, TrainingStage
+from rl_rerank.engines.local import checkpoint
+from rl_rerank.training.loop.arguments import peft_config
+
+
+def save_trained(
+    trainer: Trainer,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    *,
+    stage: TrainingStage,
+    model: ModelConfig,
+    start: Path,
+) -> None:
+    """Save a plain model folder, adapters merged, whole or not at all.
+
+    Every process has to call it: weights that ZeRO has sharded are gathered, and the first process writes them.
+
+    Args:
+        start: the folder that the stage's model was read from.
+    """
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if not trainer.accelerator.is_main_process:
+        return
+    # Into a fresh model and not from the trained one, whose weights ZeRO-3 holds in pieces that cannot be merged; and a
+    # whole one, though transformers shards what it reads while it knows of ZeRO-3.
+    unset_hf_deepspeed_config()
+    whole: Any = checkpoint.load_model(start, model.dtype, model.trust_remote_code)
+    if (adapter := peft_config(stage.lora)) is not None:
+        whole = get_peft_model(whole, adapter)
+    whole.load_state_dict(weights)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    checkpoint.merged(whole).save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)
+
+
+def keep_checkpoint(config: Config, ref: str, folder: Path) -> None:
+    """Save the model of a checkpoint, NAME@STEP, as `save_trained` would have at its step."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    checkpoint.copy(checkpoint.locate(config, ref), partial, config.model.dtype, config.model.trust_remote_code)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)

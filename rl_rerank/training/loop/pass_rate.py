@@ -1,0 +1,149 @@
+"""A curriculum that adapts: queries that the policy answers well about half of the time are asked most.
+
+A prompt whose answers are all good, or all bad, teaches nothing. With p the share of good answers so far, a query is
+asked with a probability proportional to p (1 - p), the variance of one answer, which is called its learnability in
+https://arxiv.org/abs/2502.12272; there the prompts of the highest are taken, here they are drawn. Laplace's estimate
+p = (good + 1) / (answers + 2) makes the queries that were never asked the likeliest, and a floor keeps every query
+possible: what was hopeless once may be learnable later.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from rl_rerank.io.files import write_json
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.training.loop.curriculum import drawn, generator
+from rl_rerank.training.loop.training_prompts import Question, none_teaches
+from rl_rerank.types import RankingExample
+
+FLOOR = 0.05
+"""The least weight of a query, where that of one answered well half of the time is 1."""
+STATE = "curriculum.json"
+"""In a checkpoint: qid -> [good answers, answers]."""
+
+
+class PassRates:
+    """How often each query was answered well.
+
+    Args:
+        pass_reward: the least reward of a good answer.
+    """
+
+    def __init__(self, pass_reward: float) -> None:
+        self.pass_reward = pass_reward
+        self.counts: dict[str, list[int]] = {}
+
+    def observe(self, rewards: Iterable[tuple[str, float]]) -> None:
+        """Count answers, given as qid and reward. Every process has to see those of all."""
+        for qid, reward in rewards:
+            count = self.counts.setdefault(qid, [0, 0])
+            count[0] += reward >= self.pass_reward
+            count[1] += 1
+
+    def restore(self, checkpoint: Path) -> None:
+        """Take the counts of a checkpoint up again."""
+        self.counts = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+
+    def weight(self, qid: str) -> float:
+        """In [FLOOR, 1]."""
+        good, answers = self.counts.get(qid, (0, 0))
+        share = (good + 1) / (answers + 2)
+        return max(FLOOR, 4 * share * (1 - share))
+
+
+class AdaptiveQuestions(Sequence[Question]):
+    """Questions that are chosen when the first of their step is asked for.
+
+    Every process makes the same ones, because it has the same counts. Iterating gives those that were made.
+
+    Args:
+        steps: how many there are.
+        block: questions of a step.
+        per_query: take only examples that give just so many prompts.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[RankingExample],
+        paradigm: Paradigm,
+        renderer: Renderer,
+        rates: PassRates,
+        *,
+        steps: int,
+        block: int,
+        seed: int,
+        per_query: int | None = None,
+    ) -> None:
+        self.examples = examples
+        self.paradigm = paradigm
+        self.renderer = renderer
+        self.rates = rates
+        self.steps = steps
+        self.block = block
+        self.seed = seed
+        self.per_query = per_query
+        self._made: dict[int, list[Question]] = {}
+
+    def __len__(self) -> int:
+        return self.steps * self.block
+
+    def __iter__(self) -> Iterator[Question]:
+        for questions in self._made.values():
+            yield from questions
+
+    @overload
+    def __getitem__(self, index: int) -> Question: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Question]: ...
+    def __getitem__(self, index: int | slice) -> Question | Sequence[Question]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        step, place = divmod(index, self.block)
+        if step not in self._made:
+            self._made[step] = self._make(step)
+        return self._made[step][place]
+
+    def _make(self, step: int) -> list[Question]:
+        """Draws without repetition, and from the beginning again where a step has more prompts than the examples."""
+        rng = generator(f"{self.seed}:{step}")
+        weights = np.array([self.rates.weight(example.qid) for example in self.examples])
+        found: list[Question] = []
+        query, times = step * self.block, 0
+        while len(found) < self.block:
+            before = len(found)
+            for number in drawn(weights, rng):
+                example = self.examples[number]
+                prompts = self.paradigm.prompts(example, random.Random(f"{self.seed}:{step}:{times}:{example.qid}"))
+                if not prompts or (self.per_query is not None and len(prompts) != self.per_query):
+                    continue
+                found += [Question(example, prompt, self.renderer(prompt).token_ids, query) for prompt in prompts]
+                query += 1
+                if len(found) >= self.block:
+                    break
+            if len(found) == before:
+                raise none_teaches(self.examples, self.paradigm, self.per_query)
+            times += 1
+        return found[: self.block]
+
+
+class RatesRecord(TrainerCallback):
+    """Keeps the counts with every checkpoint, before it is marked as whole."""
+
+    def __init__(self, rates: PassRates) -> None:
+        self.rates = rates
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            assert args.output_dir is not None
+            write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE, self.rates.counts)

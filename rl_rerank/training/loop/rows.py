@@ -1,0 +1,54 @@
+"""Synthesised rows as token ids and labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datasets import Dataset
+
+from rl_rerank.data.examples import ExampleFile
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.training.loop.rank_weights import rank_weights
+
+IGNORED = -100
+"""The label of a token that is not learned."""
+
+
+def tokenised(
+    rows: Sequence[Mapping[str, Any]],
+    examples: ExampleFile,
+    paradigms: Mapping[str, Paradigm],
+    renderer: Renderer,
+    *,
+    separator: float | None = None,
+) -> Dataset:
+    """One `input_ids` and `labels` a row: only the answer and its end token are learned.
+
+    The end token is labelled by position, never by id: in some tokenizers padding and the end token are the same.
+
+    Args:
+        separator: rows also have `weights`, those of `rank_weights` with this one for separators.
+
+    Raises:
+        ValueError: if answers open the reasoning that the chat template has opened.
+    """
+    input_ids, labels, weights = [], [], []
+    for row in rows:
+        prompt = paradigms[row["paradigm"]].prompt(examples.example(row["qid"]), row["docids"])
+        rendered = renderer(prompt)
+        if rendered.text.rstrip().endswith("<think>") and row["target"].startswith("<think>"):
+            raise ValueError(
+                f"the chat template ends a prompt with <think>, and the {row['paradigm']} answers begin with another; "
+                f"synthesise them with paradigms.{row['paradigm']}.params.think_open=true"
+            )
+        question = rendered.token_ids
+        answer = [*renderer.continuation_ids(row["target"]), renderer.end_id]
+        input_ids.append([*question, *answer])
+        labels.append([IGNORED] * len(question) + answer)
+        if separator is not None:
+            own = rank_weights(row["target"], renderer.tokenizer, separator)
+            weights.append([*[1.0] * len(question), *own, 1.0])
+    columns = {"input_ids": input_ids, "labels": labels}
+    return Dataset.from_dict(columns if separator is None else {**columns, "weights": weights})

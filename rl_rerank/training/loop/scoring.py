@@ -1,0 +1,160 @@
+"""What the terms make of a generation batch: each process scores its own rows, queries are put together from all.
+
+A batch is one optimizer step's: whole groups lie on one process, but the prompts of a query may lie on several.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from torch import Tensor
+
+from rl_rerank.reward.base import Breakdown, Term, calls, evaluate
+from rl_rerank.reward.workers import Call, Workers
+from rl_rerank.training.loop.training_prompts import Question
+from rl_rerank.types import Completion, Judgment, Rollout
+
+Row = tuple[int, Completion, Judgment]
+"""A question's number, and what was answered: a rollout without its prompt, which every process has."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What the terms made of this process's rows."""
+
+    values: list[dict[str, Breakdown]]
+    """For each row, by the term's name."""
+    seconds: dict[str, float]
+    """How long each term took, or was waited for."""
+
+
+def begin(
+    terms: Sequence[Term], questions: Sequence[Question], rows: Sequence[Row], workers: Mapping[str, Workers]
+) -> None:
+    """Have workers score rows that `score_rows` is asked for next; not those of terms that need whole queries."""
+    here = _prompts(questions, rows)
+    for term in terms:
+        if term.name in workers and not term.needs_query:
+            workers[term.name].begin([call for some in _split(term, here) for call in some])
+
+
+def score_rows(
+    terms: Sequence[Term],
+    questions: Sequence[Question],
+    rows: Sequence[Row],
+    gather: Callable[[list[Row]], list[Row]],
+    *,
+    num_generations: int,
+    workers: Mapping[str, Workers] | None = None,
+) -> Scores:
+    """Score this process's rows.
+
+    Args:
+        rows: the completions of this process, siblings adjacent.
+        gather: puts the rows of all processes together; called on all of them, and only where a term needs queries.
+        workers: by the term's name; a term without any runs here.
+
+    Raises:
+        RewardError: if a term fails.
+        ValueError: if a query is not whole.
+    """
+    values: list[dict[str, Breakdown]] = [{} for _ in rows]
+    seconds: dict[str, float] = {}
+    whole = _queries(questions, gather(list(rows)), num_generations) if any(t.needs_query for t in terms) else {}
+    here = _prompts(questions, rows)
+    for term in terms:
+        start = time.perf_counter()
+        own = (workers or {}).get(term.name)
+        if term.needs_query:
+            found = _of_queries(term, own, questions, rows, whole)
+        else:
+            found = [value for group in _evaluated(term, own, here) for value in group]
+        for row, value in zip(values, found, strict=True):
+            row[term.name] = value
+        seconds[term.name] = time.perf_counter() - start
+    return Scores(values, seconds)
+
+
+def term_metrics(name: str, values: Tensor, num_generations: int) -> dict[str, float]:
+    """What trl does not log of a term.
+
+    Args:
+        values: [B*G], of all processes, siblings adjacent.
+
+    Returns:
+        min, max, and the share of groups in which the term is constant, and so teaches nothing.
+    """
+    groups = values.view(-1, num_generations)
+    constant = (groups.max(dim=1).values == groups.min(dim=1).values).float().mean()
+    figures = {"min": values.min(), "max": values.max(), "constant_groups": constant}
+    return {f"rewards/{name}/{figure}": value.item() for figure, value in figures.items()}
+
+
+def _of_queries(
+    term: Term,
+    workers: Workers | None,
+    questions: Sequence[Question],
+    rows: Sequence[Row],
+    whole: Mapping[int, Sequence[Row]],
+) -> list[Breakdown]:
+    """A value for each row, out of those of the queries that it belongs to."""
+    queries = [whole[query] for query in dict.fromkeys(questions[row[0]].query for row in rows)]
+    asked = [(questions[rows[0][0]].example, [_rollout(questions, row) for row in rows]) for rows in queries]
+    found: dict[int, list[Breakdown]] = {}
+    for together, values in zip(queries, _evaluated(term, workers, asked), strict=True):
+        for (question, _, _), value in zip(together, values, strict=True):
+            found.setdefault(question, []).append(value)
+    # The rows of a question are on one process, in the order in which they were gathered.
+    return [found[question].pop(0) for question, _, _ in rows]
+
+
+def _evaluated(term: Term, workers: Workers | None, asked: Sequence[Call]) -> list[list[Breakdown]]:
+    """For each of `asked` a value for each of its rollouts."""
+    if workers is None:
+        return [evaluate(term, example, rollouts) for example, rollouts in asked]
+    split = _split(term, asked)
+    answers = iter(workers.evaluate([call for some in split for call in some]))
+    return [[value for _ in some for value in next(answers)] for some in split]
+
+
+def _prompts(questions: Sequence[Question], rows: Sequence[Row]) -> list[Call]:
+    """The rollouts of each prompt."""
+    return [
+        (questions[question].example, [_rollout(questions, row) for row in group])
+        for question, group in groupby(rows, key=lambda row: row[0])
+    ]
+
+
+def _split(term: Term, asked: Sequence[Call]) -> list[list[Call]]:
+    """Each of `asked` as the calls that the term is given."""
+    return [[(example, some) for some in calls(term, rollouts)] for example, rollouts in asked]
+
+
+def _queries(questions: Sequence[Question], rows: Sequence[Row], num_generations: int) -> dict[int, list[Row]]:
+    """Query -> its rows in the order of its prompts.
+
+    Raises:
+        ValueError: if a query has other than its number of prompts times G rows.
+    """
+    prompts = Counter(question.query for question in questions)
+    found: dict[int, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row[0]):
+        found.setdefault(questions[row[0]].query, []).append(row)
+    for query, together in found.items():
+        expected = prompts[query] * num_generations
+        if len(together) != expected:
+            qid = questions[together[0][0]].prompt.qid
+            raise ValueError(
+                f"qid {qid!r}: a reward compares all {prompts[query]} prompts x {num_generations} generations = "
+                f"{expected} completions of a query, and this batch holds {len(together)} of them"
+            )
+    return found
+
+
+def _rollout(questions: Sequence[Question], row: Row) -> Rollout:
+    question, completion, judgment = row
+    return Rollout(questions[question].prompt, completion, judgment)

@@ -1,0 +1,36 @@
+"""What a GRPO run learns, and how a completion's tokens become a rollout that rewards can judge."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.reward.base import Term
+from rl_rerank.training.loop.training_prompts import Question
+from rl_rerank.types import Completion, Rollout
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is being learned: questions, how their answers are read, and what they are worth."""
+
+    questions: Sequence[Question]
+    paradigm: Paradigm
+    terms: Sequence[Term]
+    permute_rewards: bool = False
+    """Train on rewards permuted within groups: a control that must not learn."""
+
+    def rollout(self, question: int, ids: Sequence[int], tokenizer: Any, end_ids: Collection[int]) -> Rollout:
+        """The answer `ids` to a question, read strictly.
+
+        Args:
+            ids: the tokens of a completion, up to and with its end token if it has one.
+        """
+        prompt = self.questions[question].prompt
+        ended = bool(ids) and ids[-1] in end_ids
+        # Special tokens inside the answer stay visible, so that the parser refuses them as it would at inference.
+        text = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
+        completion = Completion(text, tuple(ids), finish_reason="stop" if ended else "length")
+        return Rollout(prompt, completion, self.paradigm.parse(prompt, completion, strict=True))

@@ -1,0 +1,88 @@
+"""The prompts that GRPO trains on: made once from the training examples, in a seeded order."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.training.loop.curriculum import FirstStage
+from rl_rerank.types import Prompt, RankingExample
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt with the example that judges its answers and the token ids that the model sees."""
+
+    example: RankingExample
+    prompt: Prompt
+    token_ids: tuple[int, ...]
+    query: int = 0
+    """The same for all prompts made of one example in one pass, and different otherwise."""
+
+
+def questions(
+    examples: Sequence[RankingExample],
+    paradigm: Paradigm,
+    renderer: Renderer,
+    *,
+    count: int,
+    seed: int,
+    per_query: int | None = None,
+    curriculum: FirstStage | None = None,
+    step_size: int = 1,
+) -> list[Question]:
+    """`count` questions: passes over the examples in a fresh order, candidates reshuffled in every pass.
+
+    Args:
+        per_query: take only examples that give just so many prompts, so that every block of as many is one query.
+        curriculum: the order of each pass; None: a random one.
+        step_size: questions of an optimizer step, by which a curriculum goes.
+
+    Raises:
+        ValueError: if no example yields a prompt, as when all candidates of every query have the same grade.
+    """
+    found: list[Question] = []
+
+    def step() -> int:
+        return len(found) // step_size
+
+    epoch = query = left_out = 0
+    while len(found) < count:
+        order: Iterable[RankingExample]
+        if curriculum is None:
+            order = list(examples)
+            random.Random(f"{seed}:{epoch}").shuffle(order)
+        else:
+            order = curriculum.one_pass(f"{seed}:{epoch}", step)
+        before = len(found)
+        for example in order:
+            prompts = paradigm.prompts(example, random.Random(f"{seed}:{epoch}:{example.qid}"))
+            if prompts and per_query is not None and len(prompts) != per_query:
+                left_out += 1
+                continue
+            found += [Question(example, prompt, renderer(prompt).token_ids, query) for prompt in prompts]
+            query += 1
+            if len(found) >= count:
+                break
+        if len(found) == before:
+            raise none_teaches(examples, paradigm, per_query if left_out else None)
+        epoch += 1
+    if left_out:
+        logger.warning("%d times an example was left out that does not give %s prompts", left_out, per_query)
+    logger.info("%d %s prompts from %d passes over %d examples", count, paradigm.name, epoch, len(examples))
+    return found[:count]
+
+
+def none_teaches(examples: Sequence[RankingExample], paradigm: Paradigm, per_query: int | None) -> ValueError:
+    """What to raise where no example gives a prompt, or none as many as `per_query`."""
+    few = "" if per_query is None else f", or fewer than the {per_query} prompts that a query needs"
+    return ValueError(
+        f"none of the {len(examples)} training examples gives a {paradigm.name} prompt that can teach: every query's "
+        f"candidates have the same grade{few}"
+    )

@@ -1,0 +1,1 @@
+"""Computing a prompt once for all its completions."""

@@ -1,0 +1,146 @@
+"""Attention over rows in which several suffixes share one prefix, for any transformers model that lets its attention be
+chosen.
+
+Which kernel computes it follows the attention that the model was loaded with: PyTorch's SDPA in parts, here, which runs
+anywhere, or one of `attention_backends`.
+
+A row is [prefix, suffix_1, ..., suffix_G]. Every suffix attends to the prefix and to itself, as if it stood alone
+behind it; in layers with a sliding window to what the window leaves of that. The parts are computed apart, so nothing
+is spent on pairs that do not see each other, and no mask over the whole row is ever made.
+
+`model(..., shared=Shared(...))` says that its rows are such; transformers passes the argument on to every layer.
+Without it the attention is transformers' own.
+"""
+
+# Shape legend: N rows, H query heads, K key heads, G suffixes of a row, C tokens of a suffix, P tokens of the longest
+# prefix, T = P + G*C, D size of a head.
+
+from __future__ import annotations
+
+import functools
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from rl_rerank.training.shared_prefix import backends
+
+NAMES = {
+    "sdpa": "rl_rerank_shared",
+    "eager": "rl_rerank_shared",
+    "flash_attention_2": "rl_rerank_shared_varlen2",
+    "flash_attention_3": "rl_rerank_shared_varlen3",
+    "flex_attention": "rl_rerank_shared_blocks",
+}
+"""Attention that a model was loaded with -> the name of ours. In place of transformers' slow one stands SDPA."""
+
+
+class Shared(NamedTuple):
+    """How rows are laid out."""
+
+    prefixes: tuple[int, ...]
+    """Tokens of each row's prefix; shorter ones are padded on the right to the longest."""
+    suffixes: int
+    """G of every row, all of one length."""
+
+
+def install(model: nn.Module) -> None:
+    """Make the model attend by this module, for rows of either kind."""
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportCallIssue]
+    loaded = base.config.get_text_config()._attn_implementation
+    if loaded in NAMES.values():
+        return
+    name, stock = NAMES[loaded], "sdpa" if loaded == "eager" else loaded
+    AttentionInterface.register(name, functools.partial(attention, stock))
+    AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[stock])
+    base.set_attn_implementation(name)
+
+
+def attention(
+    stock: str,
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    shared: Shared | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, Any]:
+    """What transformers calls in every layer.
+
+    Args:
+        stock: what the model was loaded with.
+        query: [N, H, T, D]; key and value [N, K, T, D].
+        sliding_window: tokens that a query sees, itself among them.
+
+    Returns:
+        [N, T, H, D], and no attention weights.
+    """
+    if shared is None:
+        own: Any = ALL_ATTENTION_FUNCTIONS[stock]
+        given = {"dropout": dropout, "scaling": scaling, "sliding_window": sliding_window, **kwargs}
+        return own(module, query, key, value, attention_mask, **given)
+    layout = (query, key, value, shared.prefixes, shared.suffixes)
+    if stock in backends.VARLEN:
+        return backends.varlen(stock, *layout, scaling=scaling, window=sliding_window), None
+    if stock == backends.FLEX:
+        return backends.flex(*layout, scaling=scaling, window=sliding_window), None
+    return by_parts(query, key, value, shared, _Attend(dropout, scaling, sliding_window)), None
+
+
+def by_parts(query: Tensor, key: Tensor, value: Tensor, shared: Shared, attend: _Attend) -> Tensor:
+    """Prefixes by themselves, and each row's suffixes behind copies of its prefix. [N, T, H, D]."""
+    longest = max(shared.prefixes)
+    parts = [attend(query[:, :, :longest], key[:, :, :longest], value[:, :, :longest])] if longest else []
+    rows = [
+        attend(_apart(query, row, longest, shared), *(_behind(x, row, longest, length, shared) for x in (key, value)))
+        for row, length in enumerate(shared.prefixes)
+    ]
+    # [G, H, C, D] of every row -> [N, H, G*C, D]
+    parts.append(torch.stack([part.transpose(0, 1).flatten(1, 2) for part in rows]))
+    return torch.cat(parts, dim=2).transpose(1, 2).contiguous()
+
+
+class _Attend(NamedTuple):
+    """Attention of Q queries that are the last of L keys."""
+
+    dropout: float
+    scaling: float | None
+    window: int | None
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        queries, keys = query.size(2), key.size(2)
+        is_square = queries == keys and (self.window is None or keys <= self.window)
+        return nn.functional.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            attn_mask=None if is_square else _mask(queries, keys, self.window, query.device),
+            dropout_p=self.dropout,
+            is_causal=is_square,
+            scale=self.scaling,
+            enable_gqa=query.size(1) != key.size(1),
+        )
+
+
+def _mask(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
+    """[Q, L], True where the query, one of the last, may attend to the key."""
+    mask = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
+    return mask if window is None else mask.triu(keys - queries - window + 1)
+
+
+def _apart(x: Tensor, row: int, longest: int, shared: Shared) -> Tensor:
+    """[G, heads, C, D]: the row's suffixes."""
+    return x[row, :, longest:].unflatten(1, (shared.suffixes, -1)).transpose(0, 1)
+
+
+def _behind(x: Tensor, row: int, longest: int, length: int, shared: Shared) -> Tensor:
+    """[G, heads, length + C, D]: each of the row's suffixes behind its prefix."""
+    prefix = x[row, :, :length].expand(shared.suffixes, -1, -1, -1)
+    return torch.cat([prefix, _apart(x, row, longest, shared)], dim=2)

@@ -1,0 +1,211 @@
+"""Every check on a run that does what it should, ranked by an oracle, and on one where a fault was planted."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from rl_rerank.config import CheckStage, Config, DataConfig, Fusion, GRPOStage, PluginConfig, RerankStage, RewardConfig
+from rl_rerank.data import prepare
+from rl_rerank.engines.base import Capability
+from rl_rerank.engines.oracle import Oracle
+from rl_rerank.experiment import validate
+from rl_rerank.io.files import read_jsonl, write_json, write_jsonl
+from rl_rerank.paradigms.build import build_paradigm
+from rl_rerank.stages.check import run as check_stage
+from rl_rerank.stages.rerank import run as rerank_stage
+from rl_rerank.types import Completion
+
+N = 12
+
+
+@pytest.fixture
+def config(tmp_path) -> Config:
+    with (tmp_path / "data.jsonl").open("w") as file:
+        for i in range(24):
+            rng = random.Random(i)
+            grades = rng.sample(range(N), N)
+            candidates = [{"docid": f"{i}-{c}", "text": f"text {c}", "score": float(N - c)} for c in range(N)]
+            qrels = {f"{i}-{c}": max(grade - 8, 0) for c, grade in enumerate(grades)}
+            row = {"qid": f"q{i}", "query": f"query {i}", "candidates": candidates, "qrels": qrels}
+            file.write(json.dumps({**row, "split": ("test", "train")[i % 2]}) + "\n")
+    return Config(
+        run_dir=str(tmp_path / "run"), data=DataConfig(source="jsonl", path=str(tmp_path / "data.jsonl"), depth=N)
+    )
+
+
+class Unsure(Oracle):
+    """An oracle that gives its answers a probability."""
+
+    capabilities = frozenset({*Oracle.capabilities, Capability.logprobs})
+
+    def generate(self, prompts, sampling, done=None):
+        found = super().generate(prompts, sampling, done)
+        return [
+            [Completion(c.text, (1, 2), logprobs=(-0.25, 0.0), token_ends=(len(c.text), len(c.text))) for c in cs]
+            for cs in found
+        ]
+
+
+def ranked(config, monkeypatch, name, stage, params, engine=Oracle, **settings) -> None:
+    """Add a rerank stage with its paradigm and run it, an oracle answering."""
+    config.paradigm = stage
+    config.paradigms = {stage: PluginConfig(params=params)}
+    config.stages[name] = RerankStage(kind="rerank", paradigm=stage, shuffle=False, **settings)
+    examples = prepare(config.data, Path(config.run_dir) / "data").examples("test")
+    target = build_paradigm(config, stage).target
+    monkeypatch.setattr(rerank_stage, "build_stage_engine", lambda *_: engine(examples, target, noise=1.0))
+    rerank_stage.run(config, name, config.stages[name])
+
+
+def findings(config, **checks) -> list[tuple[bool, str]]:
+    stage = CheckStage(kind="check", checks={key.replace("__", "@"): params for key, params in checks.items()})
+    check_stage.run(config, "mechanism", stage)
+    found = json.loads(Path(config.run_dir, "mechanism/checks.json").read_text())
+    table = Path(config.run_dir, "mechanism/checks.md").read_text()
+    assert all(f"| {'pass' if f['passed'] else 'FAIL'} | {f['what']} | {f['found']} |" in table for f in found)
+    return [(f["passed"], f["found"]) for f in found]
+
+
+def spoil(config, stage, file, change) -> None:
+    path = Path(config.run_dir) / stage / file
+    rows = read_jsonl(path)
+    change(rows)
+    write_jsonl(path, rows)
+
+
+def test_format_rate(config, tmp_path):
+    write_json(tmp_path / "run/sft_eval/format.json", {"listwise": {"prompts": 10, "well_formed": 9}})
+    config.stages["sft_eval"] = RerankStage(kind="rerank")
+    assert findings(config, format_rate={"stage": "sft_eval", "paradigm": "listwise"}) == [(True, "90% (9 of 10)")]
+    [(passed, _)] = findings(config, format_rate={"stage": "sft_eval", "paradigm": "listwise", "at_least": 0.95})
+    assert not passed
+
+
+def test_a_term_that_never_moves_is_found(config, tmp_path):
+    rows = [{"step": i, "reward/a": 0.5 + i / 10, "reward/b": 1.0, "loss": 0.1} for i in range(6)]
+    write_jsonl(tmp_path / "run/grpo/metrics.jsonl", rows)
+    assert findings(config, reward_moves={}) == [
+        (True, "0.5 at the first of 6 steps, 0.5 to 1 over all"),
+        (False, "1 at the first of 6 steps, 1 to 1 over all"),
+    ]
+
+
+def test_a_gate_moves_as_the_share_of_completions_for_which_it_decides(config, tmp_path):
+    shares = (0.5, 0.25, 0.0)
+    rows = [{"step": i, "reward/a/gate": -1.0, "rewards/a/gated": share} for i, share in enumerate(shares)]
+    write_jsonl(tmp_path / "run/grpo/metrics.jsonl", rows)
+    assert findings(config, reward_moves={}) == [(True, "0.5 at the first of 3 steps, 0 to 0.5 over all")]
+
+
+def test_gates(config):
+    prepare(config.data, Path(config.run_dir) / "data")
+    config.paradigm = "listwise"
+    config.paradigms = {"listwise": PluginConfig(params={"window": 6, "reasoning": True})}
+    config.rewards = {"multiview": RewardConfig()}
+    ladder = {"no tags": -1.0, "truncated": -1.0, "two answers": 0.0, "duplicate": 0.0, "id 0": 0.0, "id n+1": 0.0}
+    assert all(passed for passed, _ in findings(config, gates={"expected": ladder}))
+    # As published, an identifier beyond the list passes and earns something.
+    config.rewards = {"multiview": RewardConfig(params={"check_range": False})}
+    passed = dict(zip(ladder, (p for p, _ in findings(config, gates={"expected": ladder})), strict=True))
+    assert passed == dict.fromkeys(ladder, True) | {"id 0": False, "id n+1": False}
+    # A single label: n is what the prompt shows, not what the answer names.
+    config.paradigm, config.rewards = "setwise", {"rank_r1": RewardConfig()}
+    config.paradigms = {"setwise": PluginConfig(params={"labels": "numbers", "reasoning": True})}
+    assert findings(config, gates={"expected": {"id n+1": 0.0, "text after": 1.0}}) == [(True, "0"), (True, "1")]
+    assert findings(config, gates={"expected": {"no such fault": 0.0}}) == [(False, "no completion can have it")]
+
+
+def test_groups_and_fusion(config, monkeypatch):
+    fusion = Fusion(method="minmax", weight=0.6)
+    for name, settings in (("groups", {}), ("fused", {"fusion": fusion})):
+        ranked(config, monkeypatch, name, "groupwise", {"size": 5, "repeats": 3}, **settings)
+    looked = {"stage": "groups", "fused": "fused"}
+    assert [passed for passed, _ in findings(config, groups=looked)] == [True, True, True]
+    spoil(config, "groups", "rollouts.jsonl", lambda rows: rows[0]["docids"].pop())
+    assert [passed for passed, _ in findings(config, groups=looked)] == [False, True, True]
+    config.stages["fused"].fusion = Fusion(method="minmax", weight=0.5)
+    assert [passed for passed, _ in findings(config, groups=looked)] == [False, True, False]
+
+
+def test_groups_along_the_first_stage_are_found(config, monkeypatch):
+    ranked(config, monkeypatch, "groups", "groupwise", {"size": 5})
+
+    def in_order(rows):
+        for row, start in zip(rows, [0, 5, 10] * (len(rows) // 3), strict=True):
+            row["docids"] = [f"{row['qid'][1:]}-{c}" for c in range(start, min(start + 5, N))]
+
+    spoil(config, "groups", "rollouts.jsonl", in_order)
+    assert [passed for passed, _ in findings(config, groups={"stage": "groups"})] == [True, False]
+
+
+def test_calls(config, monkeypatch):
+    ranked(config, monkeypatch, "sorted", "setwise", {"children": 3, "k": 3})
+    [(passed, said)] = findings(config, calls={"stage": "sorted"})
+    assert passed, said
+    spoil(config, "sorted", "rollouts.jsonl", lambda rows: rows.extend(rows[:1] * 40))
+    assert not findings(config, calls={"stage": "sorted"})[0][0]
+
+
+def test_sliding_windows_and_the_recall_behind_them(config, monkeypatch):
+    ranked(config, monkeypatch, "slid", "listwise", {"window": 6, "stride": 3})
+    config.rewards = {"multiview": RewardConfig(params={"recall_k": 3})}
+    assert [passed for passed, _ in findings(config, sliding={"stage": "slid"})] == [True, True]
+    config.rewards = {"multiview": RewardConfig()}
+    assert findings(config, sliding={"stage": "slid"})[1] == (False, "recall at 10")
+    spoil(config, "slid", "rollouts.jsonl", lambda rows: rows[1].update(docids=rows[0]["docids"]))
+    assert findings(config, sliding={"stage": "slid"})[0] == (False, "11 of 12 queries, at most 3 calls")
+
+
+def test_scores_are_weighted_by_their_probability(config, monkeypatch):
+    ranked(config, monkeypatch, "scored", "pointwise_graded", {"rule": "weighted"}, engine=Unsure)
+    [(passed, said)] = findings(config, score_rule={"stage": "scored"})
+    assert passed
+    assert said.startswith("p(s) is 0.779 on average")  # exp(-1/4)
+
+    def without(rows):
+        for row in rows:
+            row["raw_scores"] = {docid: score / 0.7788007830714049 for docid, score in row["raw_scores"].items()}
+
+    spoil(config, "scored", "rankings.jsonl", without)
+    assert not findings(config, score_rule={"stage": "scored"})[0][0]
+
+
+def test_a_query_that_was_split_is_found(config, tmp_path):
+    config.paradigm = "pointwise_graded"
+    config.paradigms = {"pointwise_graded": PluginConfig(params={"documents": 4})}
+    config.stages["grpo"] = GRPOStage(kind="grpo", num_generations=2)
+    rows = [{"step": step, "qid": qid} for step in (1, 2) for qid in "ab" for _ in range(8)]
+    write_jsonl(tmp_path / "run/grpo/completions.jsonl", rows)
+    assert findings(config, query_scope={}) == [(True, "4 of 4 queries of all steps")]
+    write_jsonl(tmp_path / "run/grpo/completions.jsonl", rows[1:])
+    assert findings(config, query_scope={}) == [(False, "3 of 4 queries of all steps")]
+
+
+def test_separation(config, monkeypatch):
+    ranked(config, monkeypatch, "before", "pointwise", {}, engine=lambda e, t, noise: Oracle(e, t, noise=20.0))
+    ranked(config, monkeypatch, "after", "pointwise", {}, engine=lambda e, t, noise: Oracle(e, t, noise=0.1))
+    [(passed, said)] = findings(config, separation={"before": "before", "after": "after"})
+    assert passed, said
+    assert not findings(config, separation={"before": "after", "after": "before"})[0][0]
+
+
+def test_what_does_not_exist_is_named(config):
+    config.stages = {"mechanism": CheckStage(kind="check", checks={"gatess": {}})}
+    with pytest.raises(
+        LookupError, match=r"stages\.mechanism\.checks\.gatess: no check is named 'gatess'.*Did you mean 'gates'"
+    ):
+        validate.validate(config)
+    config.stages = {"mechanism": CheckStage(kind="check", checks={"calls@top": {"stag": "x"}})}
+    with pytest.raises(ValueError, match=r"stages\.mechanism\.checks\.calls@top: .*has no parameter 'stag'"):
+        validate.validate(config)
+    with pytest.raises(LookupError, match="names the rerank stage 'x', which the experiment does not have"):
+        findings(config, calls={"stage": "x"})
+    config.stages["slid"] = RerankStage(kind="rerank")
+    with pytest.raises(
+        FileNotFoundError, match=r"format.json does not exist; a check reads what the stage 'slid' writes"
+    ):
+        findings(config, format_rate={"stage": "slid", "paradigm": "listwise"})

@@ -1,0 +1,121 @@
+"""Engines in the configuration: what is refused before any work, and what makes a finished stage out of date."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+
+import pytest
+
+from rl_rerank.config import Config, EngineConfig
+from rl_rerank.experiment import run_state, validate
+from rl_rerank.experiment.compose import compose
+
+SERVED = ["engine=openai", "engine.args.model=m"]
+TEACHER = ["recipe=answers", "stages.synth.teacher=model"]
+PAIRS = ["engine=cross_encoder", "engine.args.model=a/folder"]
+
+
+def quickstart(*overrides: str) -> Config:
+    config = compose("run", ["experiment=quickstart", *overrides])
+    assert isinstance(config, Config)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ({}, "engine.args.model is required"),
+        ({"model": "m", "modle": "x"}, "there is no setting 'engine.args.modle'. Did you mean 'model'?"),
+        ({"model": "m", "concurrency": 0}, "engine.args.concurrency must be at least 1; got 0"),
+        ({"model": "m", "timeout": 0}, "engine.args.timeout must be above 0; got 0"),
+        ({"model": "m", "base_url": "localhost:8000"}, "engine.args.base_url must look like https://"),
+        ({"model": "m", "max_cost": 5.0}, "engine.args.max_cost=5.0 needs engine.args.prompt_price"),
+        ({"model": "m", "prompt_price": -1.0}, "must be 0 or more"),
+    ],
+)
+def test_what_a_server_cannot_be_asked_with_is_refused(args, says):
+    with pytest.raises(ValueError, match=re.escape(says)):
+        EngineConfig(kind="openai", args=args)
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match=r"engine\.kind must be one of hf, vllm, openai, cross_encoder; got 'tgi'"):
+        EngineConfig(kind="tgi")
+
+
+@pytest.mark.parametrize(
+    ("stage", "overrides", "says"),
+    [
+        ("export", SERVED, "exports a model of ours, for which engine.kind must be hf or vllm"),
+        ("export", PAIRS, "exports a model of ours"),
+        ("sft_eval", SERVED, "model=format cannot be asked through engine.kind=openai, which has a model of its own"),
+        ("untrained", SERVED, "scores 'yes' and 'no' at the answer position. A server is asked for these only if"),
+        ("untrained", [*PAIRS, "paradigm=listwise"], "so paradigm must be pointwise and format_prompts empty"),
+        ("synth", [*PAIRS, *TEACHER], "needs generated answers, which a cross-encoder does not"),
+    ],
+)
+def test_what_an_engine_cannot_do_is_refused_before_any_work(stage, overrides, says):
+    config = quickstart(*overrides)
+    with pytest.raises(ValueError, match=re.escape(says)):
+        validate._check_engine(config, stage, config.stages[stage])
+
+
+def test_a_teacher_can_be_served_where_the_rest_of_the_experiment_is_not():
+    served = ["+engine@stages.synth.engine=openai", "stages.synth.engine.args.model=m", *TEACHER]
+    config = quickstart(*served)
+    for name, stage in config.stages.items():
+        validate._check_engine(config, name, stage)
+    record = run_state.record(config, "synth")
+    assert record["stages"]["synth"]["engine"]["model"] == "m"
+    assert "engine" not in record
+    assert run_state.record(config, "export")["engine"]["kind"] == "hf"
+
+
+def test_how_a_server_is_reached_and_paid_does_not_make_a_stage_out_of_date():
+    teacher = [*TEACHER, *SERVED]
+    before = run_state.record(quickstart(*teacher), "synth")
+    costs = ["engine.args.max_cost=5", "engine.args.prompt_price=1", "engine.args.concurrency=2"]
+    elsewhere = ["engine.args.base_url=http://localhost:8000/v1", "journal=other.sqlite"]
+    elsewhere += ["stages.synth.shards=4", "stages.synth.executor=ray", "stages.synth.budget.max_tokens=9"]
+    assert run_state.record(quickstart(*teacher, *costs, *elsewhere), "synth") == before
+    for change in ("engine.args.model=n", "engine.args.revision=2", "engine.args.body={top_k: 1}"):
+        assert run_state.record(quickstart(*teacher, change), "synth") != before
+
+
+@pytest.mark.parametrize(
+    ("overrides", "stage", "missing", "extra"),
+    [
+        ([*SERVED, *TEACHER], "synth", "tenacity", "openai"),
+        ([*SERVED, *TEACHER, "engine.args.tokenizer=x"], "synth", "transformers", "train"),
+        (PAIRS, "untrained", "sentence_transformers", "cross-encoder"),
+        (["stages.synth.executor=ray"], "synth", "ray", "ray"),
+    ],
+)
+def test_a_missing_extra_is_named(monkeypatch, overrides, stage, missing, extra):
+    config = quickstart(*overrides)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else name)
+    with pytest.raises(ImportError, match=rf"stage '{stage}' needs {missing}, .*rl-rerank\[{extra}\]"):
+        validate.check_installed(config, [stage])
+
+
+def test_a_recipe_that_asks_nobody_or_somebody_unknown_is_refused():
+    config = quickstart("stages.synth.teacher=model")
+    with pytest.raises(ValueError, match=r"synth\.teacher=model answers in the steps .* such as recipe=answers"):
+        validate.validate(config)
+    config = quickstart("recipe=answers", "stages.synth.steps.answers.params.engine=gpt")
+    with pytest.raises(LookupError, match="asks the engine 'gpt', which is none of labels, model and the engines"):
+        validate.validate(config)
+
+
+def test_engines_of_single_steps_are_part_of_what_a_stage_was_made_with():
+    named = [
+        "recipe=grouprank",
+        "+engine@stages.synth.engines.big=openai",
+        "stages.synth.engines.big.args.model=m",
+        "stages.synth.steps.all_at_once.params.engine=big",
+    ]
+    before = run_state.record(quickstart(*named), "synth")
+    assert before["stages"]["synth"]["engines"]["big"]["model"] == "m"
+    assert run_state.record(quickstart(*named, "stages.synth.engines.big.args.concurrency=3"), "synth") == before
+    assert run_state.record(quickstart(*named, "stages.synth.engines.big.args.revision=2"), "synth") != before

@@ -1,0 +1,353 @@
+"""`rl-rerank run` on stages that need no model: running, skipping, refusing and going on after a kill."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rl_rerank.cli.main import main
+from rl_rerank.config import Config
+from rl_rerank.experiment import run_state, runner, validate
+from rl_rerank.experiment.compose import compose
+from rl_rerank.io.files import conf_dir, read_jsonl
+
+EXPERIMENT = """\
+# @package _global_
+stages:
+  first_stage: {kind: rerank, model: first_stage, label: BM25}
+  shown: {kind: rerank, model: first_stage}
+  evaluate: {kind: evaluate, comparisons: [[shown, first_stage]]}
+  report: {kind: report}
+"""
+OVERRIDES = ["experiment=tiny", "data=jsonl", "data.path=data.jsonl", "run_dir=run"]
+COMMAND = [sys.executable, "-m", "rl_rerank", "run", *OVERRIDES]
+STAGES = ["first_stage", "shown", "evaluate", "report"]
+
+
+def row(number: int) -> dict[str, Any]:
+    split = ("train", "dev", "test")[number % 3]
+    docids = [f"q{number}-{letter}" for letter in "abcd"]
+    candidates = [{"docid": d, "text": f"text of {d} number {number * 7}"} for d in docids]
+    grade = {docids[number % 4]: 1}
+    return {
+        "qid": f"q{number}",
+        "query": f"question {number}",
+        "candidates": candidates,
+        "qrels": grade,
+        "split": split,
+    }
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small experiment and its data."""
+    folder = tmp_path_factory.mktemp("pristine")
+    (folder / "conf/experiment").mkdir(parents=True)
+    (folder / "conf/experiment/tiny.yaml").write_text(EXPERIMENT)
+    (folder / "data.jsonl").write_text("".join(json.dumps(row(i)) + "\n" for i in range(12)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same folder after a run, made by the command as a user calls it."""
+    folder = tmp_path_factory.mktemp("finished") / "copy"
+    shutil.copytree(pristine, folder)
+    environment = {**os.environ, "WANDB_API_KEY": "a-secret-of-mine"}
+    with (folder / "output.txt").open("w") as output:
+        subprocess.run(COMMAND, cwd=folder, env=environment, stdout=output, check=True)
+    return folder
+
+
+@pytest.fixture
+def fresh_folder(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return enter(pristine, tmp_path / "copy", monkeypatch)
+
+
+@pytest.fixture
+def finished_folder(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return enter(finished, tmp_path / "copy", monkeypatch)
+
+
+def enter(source: Path, copy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(source, copy)
+    monkeypatch.chdir(copy)
+    return copy
+
+
+def entries(folder: Path) -> dict[str, dict[str, Any]]:
+    return {entry["stage"]: entry for entry in read_jsonl(folder / "run/ledger.jsonl")}
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_run_goes_through_its_stages_and_shows_what_came_out(finished_folder: Path):
+    assert list(entries(finished_folder)) == STAGES
+    shown = (finished_folder / "output.txt").read_text()
+    assert "| BM25 |" in shown
+    assert "report: run/report/" in shown
+    assert json.loads((finished_folder / "run/config.json").read_text())["experiment"] == "tiny"
+
+
+def test_a_run_keeps_no_secret_of_the_environment(finished_folder: Path):
+    assert not [path for path, content in contents(finished_folder).items() if b"a-secret-of-mine" in content]
+
+
+def test_the_same_command_again_skips_what_is_done(
+    finished_folder: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level("INFO")
+    before = contents(finished_folder)
+    assert main(["run", *OVERRIDES]) == 0
+    skipped = [r.getMessage() for r in caplog.records if r.getMessage().endswith(" s), skipped")]
+    assert [line.split(":")[0] for line in skipped] == STAGES
+    assert "| BM25 |" in capsys.readouterr().out
+    after = contents(finished_folder)
+    assert [path for path in after if after[path] != before.get(path)] == [finished_folder / "run/.lock"]
+
+
+def test_a_changed_configuration_is_refused_with_the_difference(
+    finished_folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    before = contents(finished_folder)
+    assert main(["run", *OVERRIDES, "data.depth=3", "stages.report.title=New"]) == 2
+    error = capsys.readouterr().err
+    assert "data.depth: 10 -> 3; stages.report.title:  -> New. Give another run_dir=" in error
+    assert "remove run/first_stage, run/shown, run/evaluate, run/report to redo them" in error
+    assert contents(finished_folder) == before
+
+
+def test_a_half_finished_stage_is_done_again_and_keeps_its_configuration(
+    finished_folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    ledger_file = finished_folder / "run/ledger.jsonl"
+    ledger_file.write_text(
+        "".join(f"{json.dumps(e)}\n" for name, e in entries(finished_folder).items() if name != "report")
+    )
+    (finished_folder / "run/report/index.html").write_text("cut sho")
+    assert main(["run", *OVERRIDES, "stages.report.title=New"]) == 2
+    assert "stages.report.title:  -> New" in capsys.readouterr().err
+    assert main(["run", *OVERRIDES]) == 0
+    assert list(entries(finished_folder)) == STAGES
+
+
+def test_a_killed_run_goes_on_where_it_was(fresh_folder: Path):
+    process = subprocess.Popen(COMMAND)
+    path = fresh_folder / "run/ledger.jsonl"
+    wait_until(lambda: path.is_file() and "first_stage" in path.read_text())
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    first = entries(fresh_folder)["first_stage"]
+    assert main(["run", *OVERRIDES]) == 0
+    assert sorted(entries(fresh_folder)) == sorted(STAGES)
+    assert entries(fresh_folder)["first_stage"] == first
+
+
+@pytest.mark.parametrize("send", [os.kill, os.killpg])
+def test_an_interrupt_ends_the_stage_and_the_run(fresh_folder: Path, send: Callable[[int, int], None]):
+    process = subprocess.Popen(
+        COMMAND, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    wait_until((fresh_folder / "run/first_stage/stage.json").is_file)
+    send(process.pid, signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; the same command goes on from here" in error
+
+
+def test_a_stage_that_is_removed_is_redone_with_all_that_followed_from_it(finished_folder: Path):
+    before = entries(finished_folder)
+    shutil.rmtree(finished_folder / "run/evaluate")
+    assert main(["run", *OVERRIDES]) == 0
+    after = entries(finished_folder)
+    assert [name for name in STAGES if after[name] != before[name]] == ["evaluate", "report"]
+    # A trainer would find the old checkpoints and go on from them: old output does not stay in its place.
+    assert (finished_folder / "run/superseded/report-1/stage.json").is_file()
+
+
+def test_new_data_under_the_same_name_redo_what_was_made_from_the_old(finished_folder: Path):
+    before = entries(finished_folder)
+    with (finished_folder / "data.jsonl").open("a") as file:
+        file.write(json.dumps(row(14)) + "\n")
+    assert main(["rerank", *OVERRIDES, "stage=shown"]) == 0
+    assert entries(finished_folder)["shown"] != before["shown"]
+    # test queries 2, 5, 8, 11 and now 14, each with 4 candidates
+    assert len((finished_folder / "run/shown/run.trec").read_text().splitlines()) == 5 * 4
+
+
+def test_a_stage_that_fails_names_its_log(finished_folder: Path, caplog: pytest.LogCaptureFixture):
+    shutil.rmtree(finished_folder / "run/evaluate")
+    (finished_folder / "run/shown/run.trec").write_text("one two three\n")
+    assert main(["run", *OVERRIDES]) == 2
+    assert "stage 'evaluate' failed with exit status 2; its log is run/evaluate/log.txt" in caplog.text
+    assert "Traceback" in (finished_folder / "run/evaluate/log.txt").read_text()
+    assert "evaluate" not in entries(finished_folder)
+
+
+def test_a_run_folder_has_one_conductor_at_a_time(fresh_folder: Path, capsys: pytest.CaptureFixture[str]):
+    (fresh_folder / "run").mkdir()
+    with (fresh_folder / "run/.lock").open("w") as lock:
+        lock.write("4711")
+        lock.flush()
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert main(["run", *OVERRIDES]) == 2
+    assert "another process (4711) is working in run;" in capsys.readouterr().err
+
+
+def test_a_single_stage_runs_in_this_process(fresh_folder: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["rerank", *OVERRIDES]) == 2
+    assert "the experiment has 2 rerank stages; give stage=NAME, one of: first_stage, shown" in capsys.readouterr().err
+    assert main(["rerank", *OVERRIDES, "stage=shown"]) == 0
+    assert list(entries(fresh_folder)) == ["shown"]
+    assert main(["evaluate", *OVERRIDES]) == 2
+    assert "first_stage" in capsys.readouterr().err
+    assert list(entries(fresh_folder)) == ["shown"]
+    assert main(["rerank", *OVERRIDES, "stage=shown", "stages.shown.seed=5"]) == 2
+    assert "stages.shown.seed: 1 -> 5" in capsys.readouterr().err
+
+
+def test_a_dry_run_shows_the_arithmetic_and_writes_nothing(fresh_folder: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = ["stages.format.max_steps=10", "stages.format.batch_size=16", "stages.format.micro_batch=4"]
+    arguments += ["budget.pointwise_rows=60", "budget.listwise_rows=20", "budget.groupwise_rows=0"]
+    arguments += ["budget.num_generations=8", "budget.prompts_per_step=6", "budget.grpo_steps=5"]
+    arguments += ["stages.grpo.micro_batch=8"]
+    arguments += ["run_dir=run", "model.path=nowhere", "data=jsonl", "data.path=data.jsonl"]
+    assert main(["run", "experiment=quickstart", "dry_run=true", *arguments]) == 0
+    shown = capsys.readouterr().out
+    # 10 steps x 16 rows = 160 rows, over 60 + 20 + 0 = 80 synthesised ones twice; 16 / 4 = 4 micro-batches
+    assert "10 steps x 16 rows = 160 rows (2.0 passes over 80)\n" in shown
+    assert "1 process: 4 micro-batches of 4 rows a step\n" in shown
+    # 6 x 8 = 48 completions a step, 5 x 48 = 240 in all; 48 / 8 = 6 micro-batches
+    assert "5 steps; 6 prompts x 8 generations = 48 completions a step, 240 in all\n" in shown
+    assert "1 process: 6 micro-batches of 8 completions a step, 1 whole group in each;" in shown
+    assert "max_steps: 10" in shown
+    assert not (fresh_folder / "run").exists()
+
+
+def test_accelerate_launches_the_training_stages_alone():
+    launcher = ["launcher=accelerate", "launcher.strategy=zero2", "launcher.num_processes=2", "launcher.args=[--debug]"]
+    config = compose("run", ["experiment=quickstart", *launcher])
+    assert isinstance(config, Config)
+    assert runner.command(config, "sft", ["experiment=quickstart"])[1:] == [
+        *("-m", "accelerate.commands.launch", "--config_file", str(conf_dir() / "accelerate/zero2.yaml")),
+        *("--num_processes", "2", "--num_machines", "1", "--machine_rank", "0", "--main_process_port", "0", "--debug"),
+        *("--no_python", "env", f"PYTHONPATH={os.environ.get('PYTHONPATH', '')}", sys.executable),
+        *("-m", "rl_rerank", "sft", "experiment=quickstart", "stage=sft"),
+    ]
+    assert runner.command(config, "evaluate", [])[1:] == ["-m", "rl_rerank", "evaluate", "stage=evaluate"]
+
+
+def test_an_evaluation_reads_its_runs_and_those_that_stand_beside_every_number():
+    config = compose(
+        "run",
+        [
+            "experiment=quickstart",
+            "stages.evaluate.runs=[sft_eval]",
+            "stages.evaluate.comparisons=[[both,sft_eval]]",
+            "+stages.evaluate.seeds.both=[sft_eval,grpo_eval]",
+        ],
+    )
+    assert isinstance(config, Config)
+    validate.validate(config)
+    assert validate.upstream(config, "evaluate") == ["first_stage", "untrained", "sft_eval", "grpo", "grpo_eval"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "fragment"),
+    [
+        (
+            ["stages.sft_eval.model=sftt"],
+            "stages.sft_eval.model names 'sftt', which is no stage; it can be: model, first_stage, sft, format",
+        ),
+        (["stages.grpo.model=synth"], "stages.grpo.model names 'synth', a synth stage; it must be a sft or grpo stage"),
+        (["stages.untrained.model=sft"], "stages.untrained.model names 'sft', which does not come before it"),
+        (["stages.format.data=sft"], "stages.format.data names 'sft'"),
+        (["stages.evaluate.runs=[sft]"], "stages.evaluate.runs names 'sft', a sft stage"),
+        (["stages.evaluate.comparisons=[[sft_eval]]"], "a comparison is a pair [system, baseline]; got ['sft_eval']"),
+        (["stages.evaluate.measures=[nDGC@10]"], "nDGC@10"),
+        (["+stages.evaluate.seeds.two=[sft_eval,sft]"], "stages.evaluate.seeds.two names 'sft', a sft stage"),
+        (
+            ["stages.export.model=model"],
+            "stages.export.model names 'model', which is no stage; it can be: sft, format, grpo",
+        ),
+        (["stages.untrained.split=tests"], "stages.untrained.split must be one of train, dev, test; got 'tests'"),
+        (["stages.data.kind=report"], "stages.data: a stage's name is its folder's"),
+        (["reward=[]"], "stages.grpo has no reward to train on"),
+        (["rewards.bare.target={folder}/bare.py:Bare"], "reward 'bare' needs its parameter 'x', which has no default"),
+        (["rewards.odd.target={folder}/odd.py:Odd"], "odd.py' does not import: "),
+        (["reward=[ndcg]", "rewards.ndcg.params.kk=3"], "reward 'ndcg' has no parameter 'kk'; it has: k"),
+        (["rewards.mine.weight=1"], "no reward is named 'mine'"),
+        (["paradigm=pontwise"], "no paradigm is named 'pontwise'"),
+        (["paradigms.listwise.params.windw=3"], "has no parameter 'windw'"),
+        (["stages.synth.mixture.setwize=3"], "no paradigm is named 'setwize'"),
+        (["data=jsonl", "data.path=nowhere.jsonl"], "data.path='nowhere.jsonl': there is no such file or folder"),
+        (["data.source=jsonl"], "data.source=jsonl needs data.path; give data.path=VALUE"),
+        (["data.source=jsnl"], "no source is named 'jsnl'"),
+        (
+            ["stages.sft.batch_size=10", "stages.sft.micro_batch=4"],
+            "a step of batch_size=10 gives each of 1 processes 10 rows, which is not a multiple of micro_batch=4",
+        ),
+        (
+            [
+                *("launcher=accelerate", "launcher.num_processes=3", "budget.prompts_per_step=8"),
+                *("stages.sft.batch_size=12", "stages.format.batch_size=12"),
+            ],
+            "does not give each of 3 processes the same number of whole groups of 8",
+        ),
+        (
+            ["launcher=accelerate", "launcher.args=[--num-processes,2]"],
+            "launcher.args holds --num-processes, which the launcher sets itself; give launcher.num_processes=VALUE",
+        ),
+        (
+            ["launcher=accelerate", "launcher.strategy=mine.yaml"],
+            "launcher.strategy='mine.yaml': there is no such accelerate configuration",
+        ),
+        (
+            ["model.max_prompt_tokens=8190"],
+            "stages.sft: model.max_prompt_tokens=8190 + 4 tokens of a completion = 8194, more than the model's context "
+            "of 8192; lower model.max_prompt_tokens to 8188 or less",
+        ),
+    ],
+)
+def test_what_does_not_exist_is_refused_before_any_work(overrides: list[str], fragment: str, tmp_path: Path):
+    (tmp_path / "bare.py").write_text("import dataclasses\n@dataclasses.dataclass\nclass Bare:\n    x: int\n")
+    (tmp_path / "odd.py").write_text("class Odd(\n")
+    with pytest.raises((ValueError, LookupError, FileNotFoundError, ImportError)) as caught:
+        config = compose("run", ["experiment=quickstart", *(o.format(folder=tmp_path) for o in overrides)])
+        assert isinstance(config, Config)
+        validate.validate(config)
+    assert fragment in str(caught.value)
+
+
+def test_a_reward_file_that_changes_is_another_configuration(tmp_path: Path):
+    file = tmp_path / "mine.py"
+    source = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mine:\n    x: float = 1.0\n"
+    file.write_text(source)
+    arguments = ["experiment=quickstart", f"reward=[{file}:Mine]", f"run_dir={tmp_path / 'run'}"]
+    config = compose("run", arguments)
+    assert isinstance(config, Config)
+    run_state.begin(config, "grpo")
+    run_state.refuse_changes(config, ["grpo"])
+    file.write_text(source + "    y: float = 1.0\n")
+    with pytest.raises(ValueError, match=r"rewards\.mine\.file_sha256: \w+ -> \w+"):
+        run_state.refuse_changes(config, ["grpo"])

@@ -1,0 +1,80 @@
+"""What the plan and the ledger make of a rerank stage's settings."""
+
+from pathlib import Path
+
+import pytest
+
+from rl_rerank.config import Config, build
+from rl_rerank.experiment import run_state, validate
+
+PIPELINE = {"params": {"stages": [{"paradigm": "pointwise"}, {"paradigm": "listwise", "depth": 3}]}}
+
+
+def config(tmp_path: Path, **changes) -> Config:
+    (tmp_path / "data.jsonl").touch()
+    values = {
+        "run_dir": str(tmp_path / "run"),
+        "data": {"source": "jsonl", "path": str(tmp_path / "data.jsonl")},
+        "paradigms": {"pipeline": PIPELINE},
+        "stages": {
+            "bm25": {"kind": "rerank", "model": "first_stage"},
+            "plain": {"kind": "rerank"},
+            "piped": {"kind": "rerank", "paradigm": "pipeline", "shuffles": 3, "retries": 2},
+            "fused": {"kind": "rerank", "fuse": ["plain", "bm25"], "fusion": {"method": "zscore", "weight": 0.8}},
+        },
+    }
+    return build(Config, {**values, **changes})
+
+
+def with_stage(tmp_path: Path, name: str, **stage) -> Config:
+    whole = config(tmp_path)
+    extra = build(Config, {"stages": {name: stage}}).stages
+    whole.stages = {**whole.stages, **extra}
+    return whole
+
+
+def test_the_plan_says_what_is_asked_and_what_is_read(tmp_path):
+    made = config(tmp_path)
+    validate.validate(made)
+    assert [validate.paradigms(made, name) for name in made.stages] == [[], ["pointwise"], ["pipeline"], []]
+    assert validate.upstream(made, "fused") == ["bm25", "plain"]
+    lines = validate.describe(made, ["piped", "fused"])
+    assert lines == [
+        "piped  rerank: test queries with model, 10 candidates each, 3 times",
+        "fused  rerank: test queries, plain and bm25 fused",
+    ]
+
+
+def test_every_setting_is_a_part_of_the_configuration_that_counts(tmp_path):
+    piped, fused = (run_state.record(config(tmp_path), name) for name in ("piped", "fused"))
+    assert piped["paradigms"]["pipeline"]["params"] == PIPELINE["params"]
+    assert {piped["stages"]["piped"][key] for key in ("shuffles", "retries")} == {3, 2}
+    assert piped["stages"]["piped"]["long_documents"]["mode"] == "head"
+    # A stage with a paradigm of its own does not depend on the experiment's.
+    assert "paradigm" not in piped
+    assert run_state.record(config(tmp_path), "plain")["paradigm"] == "pointwise"
+    assert fused["stages"]["fused"]["fusion"] == {"method": "zscore", "weight": 0.8}
+    assert not {"model", "engine", "paradigms"} & fused.keys()
+
+
+@pytest.mark.parametrize(
+    ("stage", "kind", "reason"),
+    [
+        ({"kind": "rerank", "fuse": ["plain", "nowhere"]}, LookupError, "late.fuse names 'nowhere', which is no stage"),
+        ({"kind": "rerank", "fuse": ["plain", "late"]}, ValueError, "does not come before it"),
+        ({"kind": "rerank", "fuse": ["plain", "bm25"], "split": "dev"}, ValueError, "ranks split 'test' and not 'dev'"),
+        ({"kind": "rerank", "format_prompts": {"pipeline": 3}}, ValueError, "a pipeline of pointwise, listwise"),
+        ({"kind": "rerank", "paradigm": "listwise", "long_documents": {"mode": "maxp"}}, ValueError, "gives no scores"),
+        ({"kind": "synth", "mixture": {"pipeline": 3}}, ValueError, "stages.late makes prompts of the paradigm"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_starts(tmp_path, stage, kind, reason):
+    with pytest.raises(kind, match=reason):
+        validate.validate(with_stage(tmp_path, "late", **stage))
+
+
+def test_a_pipeline_is_not_trained(tmp_path):
+    training = {"grpo": {"kind": "grpo"}}
+    made = config(tmp_path, paradigm="pipeline", stages=training, rewards={"ndcg": {}})
+    with pytest.raises(ValueError, match=r"stages.grpo makes prompts of the paradigm 'pipeline'"):
+        validate.validate(made)
