@@ -18,15 +18,17 @@ import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
-from rl_rerank.config import Config, SFTStage
+from rl_rerank.config import Config
 from rl_rerank.data import prepare
 from rl_rerank.engines.local import checkpoint
 from rl_rerank.evaluation.functions.positions import agreement
 from rl_rerank.evaluation.statistics import paired_test
-from rl_rerank.experiment import runner, validate
+from rl_rerank.experiment import runner
 from rl_rerank.experiment.compose import compose
+from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io.files import read_jsonl, write_jsonl, write_text
 from rl_rerank.paradigms.build import build_paradigm
+from rl_rerank.stages.sft.spec import SFTStage
 from rl_rerank.training.exact.lists import lists
 
 PARADIGMS = ("pointwise", "first_token")
@@ -40,7 +42,7 @@ def composed(paradigm: str, runs: Path, settings: Sequence[str]) -> tuple[Config
     fixed = ["experiment=one_prompt", f"run_dir={runs / paradigm}", f"paradigm={paradigm}", "report_to=[]"]
     config = compose("run", [*fixed, *settings])
     assert isinstance(config, Config)
-    validate.validate(config)
+    Experiment.of(config)
     return config, [*fixed, *settings]
 
 

@@ -28,14 +28,17 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 
-from rl_rerank.config import Config, EvaluateStage, TrainingStage
+from rl_rerank.config import Config
 from rl_rerank.data import prepare
 from rl_rerank.evaluation.seeds import interval_over_seeds, paired_test_over_seeds
-from rl_rerank.experiment import run_state, runner, validate
+from rl_rerank.experiment import run_state, runner
 from rl_rerank.experiment.compose import compose
+from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io import subprocesses
 from rl_rerank.io.files import write_json, write_jsonl, write_text
 from rl_rerank.metrics import ndcg
+from rl_rerank.stages.evaluate.spec import EvaluateStage
+from rl_rerank.stages.training import TrainingStage
 
 EXPERIMENTS = ("policies", "policies_tokens")
 TESTS = (
@@ -57,19 +60,19 @@ def composed(name: str, runs: Path, settings: Sequence[str]) -> tuple[Config, li
     overrides = [f"experiment={name}", f"run_dir={runs / name}", "report_to=[]", *shared, *own]
     config = compose("run", overrides)
     assert isinstance(config, Config)
-    validate.validate(config)
+    Experiment.of(config)
     return config, overrides
 
 
 def run(config: Config, overrides: Sequence[str], seconds: Path) -> None:
     """Run the stages that are not done, and note how many seconds each took, of processors and of the clock."""
-    runner.prepared(config)
+    runner.prepared(Experiment.of(config))
     taken: dict[str, dict[str, float]] = json.loads(seconds.read_text()) if seconds.is_file() else {}
     for name in config.stages:
-        if run_state.done(config, name) is not None:
+        if run_state.done(Experiment.of(config), name) is not None:
             continue
         start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
-        run_state.begin(config, name)
+        run_state.begin(Experiment.of(config), name)
         status = subprocesses.run(runner.command(config, name, overrides))
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -20,8 +20,9 @@ import time
 from pathlib import Path
 
 from rl_rerank import data
-from rl_rerank.config import Config, DataConfig, PluginConfig, SynthStage
+from rl_rerank.config import Config, DataConfig, PluginConfig
 from rl_rerank.stages.synth import run as synth_stage
+from rl_rerank.stages.synth.spec import SynthStage
 
 PER_QUERY = 20
 WORDS = 30

@@ -18,8 +18,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rl_rerank import registry
-from rl_rerank.config import Config, PluginConfig, SynthBudget, SynthStage
+from rl_rerank.config import Config, PluginConfig
 from rl_rerank.metrics import by_place, kendall_tau, ndcg
+from rl_rerank.stages.synth.spec import SynthBudget, SynthStage
 from rl_rerank.synthesis.metered import Meter
 from rl_rerank.synthesis.resources import Resources
 from rl_rerank.synthesis.step import StepContext

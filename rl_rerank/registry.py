@@ -1,4 +1,9 @@
-"""Finding plugins by name: rewards, paradigms, sources, synthesis steps and checks of a run."""
+"""Finding plugins by name, building them, and reading what is optional on them.
+
+A plugin is named three ways: as an entry point, as `package.module:Attribute`, or as `path/to/file.py:Attribute`. It
+never crosses to another process itself: its name and parameters do, and it is built there, so one from a file works
+everywhere.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +11,27 @@ import dataclasses
 import difflib
 import importlib.util
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from functools import cache
+from hashlib import sha256
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-KINDS = ("reward", "paradigm", "source", "step", "check")
+T = TypeVar("T")
+
+KINDS = ("reward", "paradigm", "source", "step", "loss", "check", "stage", "engine")
 
 
 def names(kind: str) -> list[str]:
     """The names of the installed plugins of `kind`, sorted."""
-    return sorted({p.name for p in entry_points(group=f"rl_rerank.{kind}")})
+    return sorted(_declared(kind, tuple(sys.path)))
+
+
+@cache
+def _declared(kind: str, path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Entry points by name. Finding them reads the metadata of all that is installed, so it is done once for a path."""
+    return {p.name: p for p in entry_points(group=f"rl_rerank.{kind}")}
 
 
 def find(kind: str, name: str) -> Any:
@@ -36,7 +51,7 @@ def find(kind: str, name: str) -> Any:
     if ":" in name:
         plugin = EntryPoint(name=name, value=name, group=group)
     else:
-        declared = {p.name: p for p in entry_points(group=group)}
+        declared = _declared(kind, tuple(sys.path))
         if name not in declared:
             close = difflib.get_close_matches(name, declared, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -57,7 +72,8 @@ def _from_file(kind: str, name: str) -> Any:
     path = Path(file).resolve()
     if not path.is_file():
         raise LookupError(f"{kind} {name!r}: there is no file {str(path)!r}")
-    module_name = f"rl_rerank_user_{path.stem}_{abs(hash(str(path)))}"
+    # The same name in every process, so that instances can be told to be of one class.
+    module_name = f"rl_rerank_user_{path.stem}_{sha256(str(path).encode()).hexdigest()[:16]}"
     if module_name not in sys.modules:
         spec = importlib.util.spec_from_file_location(module_name, path)
         assert spec is not None and spec.loader is not None
@@ -83,7 +99,10 @@ def build(kind: str, name: str, params: Mapping[str, Any], *, target: str | None
     if isinstance(plugin, type) and dataclasses.is_dataclass(plugin):
         fields = [f.name for f in dataclasses.fields(plugin) if f.init]
         if unknown := sorted(set(params) - set(fields)):
-            raise ValueError(f"{kind} {name!r} has no parameter {unknown[0]!r}; it has: {', '.join(fields) or 'none'}")
+            close = difflib.get_close_matches(unknown[0], fields, n=1)
+            hint = f". Did you mean {close[0]!r}?" if close else ""
+            known = ", ".join(fields) or "none"
+            raise ValueError(f"{kind} {name!r} has no parameter {unknown[0]!r}; it has: {known}{hint}")
         given = {*defaults(kind, target or name), *params}
         if missing := [field for field in fields if field not in given]:
             raise ValueError(f"{kind} {name!r} needs its parameter {missing[0]!r}, which has no default")
@@ -95,10 +114,44 @@ def defaults(kind: str, name: str) -> dict[str, Any]:
     plugin = find(kind, name)
     if not dataclasses.is_dataclass(plugin):
         return {}
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for field in dataclasses.fields(plugin):
         if field.default is not dataclasses.MISSING:
-            found[field.name] = field.default
+            values[field.name] = field.default
         elif field.default_factory is not dataclasses.MISSING:
-            found[field.name] = field.default_factory()
-    return found
+            values[field.name] = field.default_factory()
+    return values
+
+
+def traits(record: type[T], plugin: object) -> T:
+    """What a plugin says of itself in optional attributes, as a record; an absent one has the record's default.
+
+    Args:
+        record: a dataclass whose fields are the names of the attributes.
+    """
+    names = [field.name for field in dataclasses.fields(record)]  # pyright: ignore[reportArgumentType]
+    return record(**{name: getattr(plugin, name) for name in names if hasattr(plugin, name)})
+
+
+def refuse_misspelt(kind: str, name: str, plugin: object, known: Collection[str]) -> None:
+    """Refuse a plugin with a public attribute that nothing reads and whose name is close to one that is read.
+
+    Args:
+        plugin: an instance.
+        known: every name that the framework reads from plugins of this kind.
+
+    Raises:
+        ValueError: with the name that was meant.
+    """
+    parameters = {f.name for f in dataclasses.fields(plugin)} if dataclasses.is_dataclass(plugin) else set()
+    for attribute in dir(type(plugin)) if not parameters else {*dir(type(plugin)), *parameters}:
+        if attribute.startswith("_") or attribute in known:
+            continue
+        # A parameter may be called what its author likes: only what is all but the same is taken for a slip.
+        cutoff = 0.9 if attribute in parameters else 0.8
+        absent = [one for one in known if not hasattr(plugin, one)]
+        if close := difflib.get_close_matches(attribute, absent, n=1, cutoff=cutoff):
+            raise ValueError(
+                f"the {kind} {name!r} ({type(plugin).__name__}) has {attribute!r}, which nothing reads; did you mean "
+                f"{close[0]!r}? A name of your own must differ more, or begin with an underscore"
+            )

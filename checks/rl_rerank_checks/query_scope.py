@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from rl_rerank.config import GRPOStage
+from rl_rerank.paradigms.base import traits
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.stages.check.finished_run import Finding, Run
-from rl_rerank.training.loop.batches import prompts_per_query
+from rl_rerank.stages.grpo.spec import GRPOStage
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class QueryScope:
         settings = run.config.stages.get(self.stage)
         if not isinstance(settings, GRPOStage):
             raise LookupError(f"a check names the grpo stage {self.stage!r}, which the experiment does not have")
-        documents = prompts_per_query(build_paradigm(run.config, run.config.paradigm))
+        documents = traits(build_paradigm(run.config, run.config.paradigm)).prompts_per_query
         wanted = documents * settings.num_generations
         found = Counter((row["step"], row["qid"]) for row in run.rows(self.stage, "completions.jsonl"))
         whole = sum(count == wanted for count in found.values())

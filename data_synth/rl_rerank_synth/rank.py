@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from rl_rerank.paradigms.base import score_scale
+from rl_rerank.paradigms.base import traits
 from rl_rerank.ranking.driver import Samples, rerank, shuffled
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import RankingExample, Rollout
@@ -68,7 +68,7 @@ class Rank:
         for rollout in rollouts:
             asked[rollout.prompt.qid].append(rollout)
         said = f"{self.paradigm} by {who}" + (f", consensus of {self.samples}" if self.samples > 1 else "")
-        scored = bool(score_scale(paradigm))
+        scored = bool(traits(paradigm).score_scale)
         for example, ranking in zip(batch, rankings, strict=True):
             context.counts["prompts"] += ranking.num_prompts
             context.counts["malformed"] += ranking.num_malformed

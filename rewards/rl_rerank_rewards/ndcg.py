@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from rl_rerank.metrics import dcg, expected_ndcg
 from rl_rerank.metrics.relevance import discounts, gain
-from rl_rerank.reward.position_based import Additive
+from rl_rerank.reward.position_based import PositionBased
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.window import ORDERS, need_several, window_qrels
 
@@ -39,8 +39,8 @@ class NDCG:
             return self.malformed
         return expected_ndcg(rollout.judgment.scores, window_qrels(example, rollout), k=self.k, gain=self.gain)
 
-    def additive(self, example: RankingExample, docids: Sequence[str]) -> Additive:
+    def position_based(self, example: RankingExample, docids: Sequence[str]) -> PositionBased:
         """Gains over the ideal, and discounts down to place k."""
         gains = [gain(example.qrels.get(docid, 0), self.gain) for docid in docids]
         ideal = dcg(sorted(gains, reverse=True)[: self.k]) or 1.0
-        return Additive(tuple(value / ideal for value in gains), discounts(min(self.k, len(docids))))
+        return PositionBased(tuple(value / ideal for value in gains), discounts(min(self.k, len(docids))))

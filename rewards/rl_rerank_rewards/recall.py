@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rl_rerank.metrics import expected_recall
-from rl_rerank.reward.position_based import Additive
+from rl_rerank.reward.position_based import PositionBased
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.window import ORDERS, window_qrels
 
@@ -36,12 +36,12 @@ class Recall:
         k = cutoff(self.k, len(rollout.prompt.docids))
         return expected_recall(rollout.judgment.scores, window_qrels(example, rollout), k=k)
 
-    def additive(self, example: RankingExample, docids: Sequence[str]) -> Additive:
+    def position_based(self, example: RankingExample, docids: Sequence[str]) -> PositionBased:
         """A share of the relevant documents at each of the first k places."""
         relevant = [float(example.qrels.get(docid, 0) >= 1) for docid in docids]
         k = cutoff(self.k, len(docids))
         found = sum(relevant) or 1.0
-        return Additive(tuple(value / found for value in relevant), (1.0,) * min(k, len(docids)))
+        return PositionBased(tuple(value / found for value in relevant), (1.0,) * min(k, len(docids)))
 
 
 def cutoff(k: int | None, n: int) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from rl_rerank.metrics import expected_reciprocal_rank
-from rl_rerank.reward.position_based import Additive
+from rl_rerank.reward.position_based import PositionBased
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.window import ORDERS, need_several, window_qrels
 
@@ -35,8 +35,8 @@ class ReciprocalRank:
             return self.malformed
         return expected_reciprocal_rank(rollout.judgment.scores, window_qrels(example, rollout), k=self.k)
 
-    def additive(self, example: RankingExample, docids: Sequence[str]) -> Additive:
+    def position_based(self, example: RankingExample, docids: Sequence[str]) -> PositionBased:
         """1 / place of the first relevant document."""
         relevant = tuple(float(example.qrels.get(docid, 0) >= 1) for docid in docids)
         deepest = len(docids) if self.k is None else min(self.k, len(docids))
-        return Additive(relevant, tuple(1 / place for place in range(1, deepest + 1)), first=True)
+        return PositionBased(relevant, tuple(1 / place for place in range(1, deepest + 1)), first=True)

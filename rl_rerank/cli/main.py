@@ -20,16 +20,17 @@ from typing import Any
 
 import yaml
 
-from rl_rerank import __version__
+from rl_rerank import __version__, registry, requirements
 from rl_rerank.cli import doctor, parse, rewards
-from rl_rerank.config import STAGES, Config, ConvertFiles, EvaluateFiles, ReportRuns
+from rl_rerank.config import Config, ConvertFiles, EvaluateFiles, ReportRuns, StageConfig
 from rl_rerank.data.convert import convert
-from rl_rerank.experiment import run_state, runner, validate, worker_node
+from rl_rerank.experiment import run_state, runner, worker_node
 from rl_rerank.experiment.compose import compose, files, options
+from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io import subprocesses
 from rl_rerank.io.files import conf_dir, write_text
 from rl_rerank.paradigms.build import build_paradigm
-from rl_rerank.requirements import EXTRAS
+from rl_rerank.stages.training import TrainingStage
 from rl_rerank.training.loop import lengths
 
 USAGE = """\
@@ -63,9 +64,6 @@ settings
 
 Quote lists for the shell. RL_RERANK_TRACEBACK=1 shows where an error came from.
 """
-
-UPLOADS = {"export": "model", "synth": "dataset"}
-"""Command -> what `push=` makes of its stage's output on the hub."""
 
 HELP = {
     "run": """\
@@ -184,7 +182,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _commands() -> dict[str, Callable[[str, list[str], str | None], int]]:
     return {
         "run": _run,
-        **dict.fromkeys(STAGES, _stage),
+        **dict.fromkeys(registry.names("stage"), _stage),
         "parse": _parse,
         "convert": _convert,
         "rewards": _rewards,
@@ -213,51 +211,44 @@ def _stage(command: str, overrides: list[str], config_dir: str | None) -> int:
         return _report_runs(given)
     config = _experiment(command, overrides, config_dir)
     name = _chosen(config, command)
-    hub = None if config.push is None else _hub()
+    hub = None if config.push is None else requirements.load("rl_rerank.serving.hub", "push=")
     if hub is not None:
         hub.check(config.push, config.hub)
     if config.dry_run:
         return _dry_run(config, [name])
     if "LOCAL_RANK" in os.environ:  # torchrun gives its processes sessions of their own, where no signal finds them
         subprocesses.end_with_parent()
-    validate.validate(config)
+    experiment = Experiment.of(config)
     if os.environ.get("RANK", "0") != "0":
-        _module(command).run(config, name, config.stages[name])
+        _module(config.stages[name]).run(config, name, config.stages[name])
         return 0
-    runner.prepared(config)
+    runner.prepared(experiment)
     log = Path(config.run_dir) / name / runner.LOG
-    if hub is None or run_state.done(config, name) is None:  # What is finished is uploaded as it is.
-        run_state.begin(config, name)
+    if hub is None or run_state.done(experiment, name) is None:  # What is finished is uploaded as it is.
+        run_state.begin(experiment, name)
         started = time.monotonic()
         with _logged(log):
-            _module(command).run(config, name, config.stages[name])
-        run_state.finish(config, name, time.monotonic() - started)
+            _module(config.stages[name]).run(config, name, config.stages[name])
+        run_state.finish(experiment, name, time.monotonic() - started)
     if hub is not None:
         with _logged(log):
-            folder = _module(command).hub_folder(config, name, config.stages[name])
-            hub.upload(folder, config.push, UPLOADS[command], config.hub)
+            folder = _module(config.stages[name]).hub_folder(config, name, config.stages[name])
+            hub.upload(folder, config.push, config.stages[name].uploads, config.hub)
     return 0
 
 
-def _hub() -> Any:
-    """The module that uploads, imported when it is needed: only the extra `train` brings the hub's client."""
-    try:
-        return importlib.import_module("rl_rerank.serving.hub")
-    except ModuleNotFoundError as e:
-        raise ImportError(f"push= needs {e.name!r}, which is not installed: pip install 'rl-rerank[train]'") from e
-
-
-def _module(kind: str) -> Any:
-    """A stage's module, imported when it is needed: most of the commands run where torch is not installed."""
-    return importlib.import_module(f"rl_rerank.stages.{kind}.run")
+def _module(stage: StageConfig) -> Any:
+    """The module `run` beside a stage's settings, imported when it is needed: most commands run without torch."""
+    return importlib.import_module(f"{type(stage).__module__.rpartition('.')[0]}.run")
 
 
 def _experiment(command: str, overrides: list[str], config_dir: str | None) -> Config:
     config = compose(command, overrides, config_dir)
     assert isinstance(config, Config)
-    if config.push is not None and command not in UPLOADS:
+    uploading = [kind for kind in registry.names("stage") if registry.find("stage", kind).uploads]
+    if config.push is not None and command not in uploading:
         raise ValueError(
-            f"push={config.push} belongs to the commands {' and '.join(UPLOADS)}; {command} uploads nothing"
+            f"push={config.push} belongs to the commands {' and '.join(uploading)}; {command} uploads nothing"
         )
     if not config.stages:
         known = ", ".join(options("experiment", config_dir))
@@ -276,17 +267,19 @@ def _chosen(config: Config, kind: str) -> str:
 
 
 def _dry_run(config: Config, names: list[str]) -> int:
-    validate.validate(config)
+    experiment = Experiment.of(config)
     print(yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(config), default=str)), sort_keys=False), end="")
     print("\n# The plan; nothing was started")
-    for describe in (validate.describe, lengths.describe):
-        for line in describe(config, names):
-            print(f"# {line}", flush=True)
+    for line in experiment.describe(names):
+        print(f"# {line}")
+    training = {n: s for n in names if isinstance(s := config.stages[n], TrainingStage)}
+    for line in lengths.describe(config, training):
+        print(f"# {line}", flush=True)
     return 0
 
 
 def _evaluate_files(config: EvaluateFiles) -> int:
-    values = _module("evaluate").evaluate_files(config)
+    values = importlib.import_module("rl_rerank.stages.evaluate.run").evaluate_files(config)
     # Without a file the JSON has standard output to itself, so that it can be piped.
     for measure, mean in values["mean"].items():
         print(f"{measure}\t{mean:.4f}", file=sys.stderr if config.output is None else sys.stdout)
@@ -296,7 +289,7 @@ def _evaluate_files(config: EvaluateFiles) -> int:
 
 
 def _report_runs(wanted: ReportRuns) -> int:
-    evidence = _module("report").report_runs(wanted)
+    evidence = importlib.import_module("rl_rerank.stages.report.run").report_runs(wanted)
     folder = Path(wanted.output)
     print((folder / "table.md").read_text(encoding="utf-8"))
     print(f"report: {folder / 'index.html'}")
@@ -371,17 +364,19 @@ def _take_config_dir(arguments: list[str]) -> str | None:
 
 
 def _usage(config_dir: str | None) -> str:
-    stages = "\n".join(f"  {kind:<10} one stage: {_first_line(cls)}" for kind, cls in STAGES.items())
+    kinds = {kind: registry.find("stage", kind) for kind in registry.names("stage")}
+    stages = "\n".join(f"  {kind:<10} one stage: {_first_line(cls)}" for kind, cls in kinds.items())
     return USAGE.format(stages=stages, experiments=", ".join(options("experiment", config_dir)))
 
 
 def _command_help(command: str) -> str:
     text = HELP.get(command) or f"usage: rl-rerank {command} experiment=NAME [KEY=VALUE ...] [stage=NAME]\n\n"
-    if command not in STAGES:
+    if command not in registry.names("stage"):
         return text
+    stage = registry.find("stage", command)
     if command not in HELP:
-        text += f"{_first_line(STAGES[command])} stage=NAME chooses among several stages of this kind.\n"
-    fields = [f for f in dataclasses.fields(STAGES[command]) if f.name != "kind"]
+        text += f"{_first_line(stage)} stage=NAME chooses among several stages of this kind.\n"
+    fields = [f for f in dataclasses.fields(stage) if f.name != "kind"]
     settings = "".join(f"  stages.NAME.{f.name}={_default(f)}\n" for f in fields)
     return f"{text}\nsettings of the stage, with their defaults\n{settings}"
 
@@ -399,9 +394,10 @@ def _first_line(documented: Any) -> str:
 
 def _extra(error: Exception) -> str:
     """What to install, where an import failed for want of an optional package."""
-    package = (getattr(error, "name", None) or "").partition(".")[0] if isinstance(error, ImportError) else ""
-    extra = EXTRAS.get(package)
-    return f". Install it with: pip install 'rl-rerank[{extra}]'" if extra and "pip install" not in str(error) else ""
+    package = (error.name or "").partition(".")[0] if isinstance(error, ImportError) else ""
+    if not package or package == "rl_rerank" or "pip install" in str(error):
+        return ""
+    return f". Install it with: {requirements.install(package)}"
 
 
 def _log_to_stderr() -> None:

@@ -1,12 +1,13 @@
-"""The configuration schema. Dataclasses are the schema, the YAML files under conf/ are diffs.
+"""The configuration schema: dataclasses are the schema, the YAML files under conf/ are differences.
 
-`build` turns a resolved mapping into these dataclasses; value checks live in `__post_init__` and run there.
+`build` turns a resolved mapping into these dataclasses; value checks live in `__post_init__` and run there. The
+settings of a stage are in `rl_rerank/stages/<kind>/spec.py`, those of an engine beside the engine.
 """
 
-from rl_rerank.config.building import build, unknown_key
+from rl_rerank.config.building import at_least, build, one_of, unknown_key
 from rl_rerank.config.commands import ConvertFiles, EvaluateFiles, ReportRuns
-from rl_rerank.config.curriculum import CURRICULA, CurriculumConfig
-from rl_rerank.config.engine import ENGINE_ARGS, CrossEncoderArgs, EngineConfig, OpenAIArgs
+from rl_rerank.config.curriculum import CurriculumConfig
+from rl_rerank.config.engine import EngineConfig, EngineKind
 from rl_rerank.config.experiment import (
     STRATEGIES,
     Config,
@@ -16,64 +17,34 @@ from rl_rerank.config.experiment import (
     ModelConfig,
     RewardConfig,
 )
+from rl_rerank.config.lora import LoraConfig
 from rl_rerank.config.plugin import PluginConfig
-from rl_rerank.config.stages import (
-    ALGORITHMS,
-    REFERENCE_ROLES,
-    STAGES,
-    CheckStage,
-    EvaluateStage,
-    ExportStage,
-    Fusion,
-    GRPOStage,
-    LongDocuments,
-    LoraConfig,
-    ReportStage,
-    RerankStage,
-    SFTStage,
-    StageConfig,
-    SynthBudget,
-    SynthStage,
-    TrainingStage,
-    trained,
-)
+from rl_rerank.config.ranking import FusionConfig, LongDocumentsConfig
+from rl_rerank.config.stage import Reference, StageConfig, trained
 
 __all__ = [
-    "ALGORITHMS",
-    "CURRICULA",
-    "ENGINE_ARGS",
-    "REFERENCE_ROLES",
-    "STAGES",
     "STRATEGIES",
-    "CheckStage",
     "Config",
     "ConvertFiles",
-    "CrossEncoderArgs",
     "CurriculumConfig",
     "DataConfig",
     "EngineConfig",
+    "EngineKind",
     "EvaluateFiles",
-    "EvaluateStage",
-    "ExportStage",
-    "Fusion",
-    "GRPOStage",
+    "FusionConfig",
     "HubConfig",
     "LauncherConfig",
-    "LongDocuments",
+    "LongDocumentsConfig",
     "LoraConfig",
     "ModelConfig",
-    "OpenAIArgs",
     "PluginConfig",
+    "Reference",
     "ReportRuns",
-    "ReportStage",
-    "RerankStage",
     "RewardConfig",
-    "SFTStage",
     "StageConfig",
-    "SynthBudget",
-    "SynthStage",
-    "TrainingStage",
+    "at_least",
     "build",
+    "one_of",
     "trained",
     "unknown_key",
 ]

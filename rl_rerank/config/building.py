@@ -7,7 +7,7 @@ import difflib
 import types
 import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 T = TypeVar("T")
 
@@ -15,7 +15,9 @@ T = TypeVar("T")
 def build(cls: type[T], values: Mapping[str, Any], place: str = "") -> T:
     """Construct the dataclass `cls` from nested plain values, strictly.
 
-    A class whose static method `chosen` takes a value and its place says by it which class the value is of.
+    Three things a class may say of its values: its static method `chosen` takes a value and its place and returns the
+    class that the value describes; where `has_shorthand` is true a bare word stands for `{kind: WORD}`; and `moved`
+    maps former names of settings to where they are now, for the error.
 
     Raises:
         ValueError: for a key that is no field, a missing required one or a value of the wrong type; the message names
@@ -23,7 +25,10 @@ def build(cls: type[T], values: Mapping[str, Any], place: str = "") -> T:
     """
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
+    moved: Mapping[str, str] = getattr(cls, "moved", {})
     for key in values:
+        if key in moved:
+            raise ValueError(f"{place}{key} is now {place}{moved[key]}")
         if key not in fields:
             raise ValueError(unknown_key(f"{place}{key}", key, fields))
     built = {key: _convert(hints[key], value, f"{place}{key}") for key, value in values.items()}
@@ -50,6 +55,8 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
             return None
         [hint] = [a for a in args if a is not type(None)]
         return _convert(hint, value, place)
+    if isinstance(value, str) and getattr(hint, "has_shorthand", False):
+        value = {"kind": value}
     if choose := getattr(hint, "chosen", None):
         hint = choose(value, place)
     if dataclasses.is_dataclass(hint):
@@ -64,6 +71,9 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
         if not isinstance(value, list):
             raise ValueError(f"{place} must be a list such as [a,b]; got {value!r}")
         return [_convert(args[0], v, f"{place}[{i}]") for i, v in enumerate(value)]
+    if origin is Literal:
+        one_of(place, value, args)
+        return value
     if hint is Any:
         return value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
@@ -79,3 +89,16 @@ def one_of(place: str, value: str, allowed: tuple[str, ...]) -> None:
     """Refuse a value that is none of those allowed."""
     if value not in allowed:
         raise ValueError(f"{place} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+def at_least(place: str, settings: object, **lowest: float) -> None:
+    """Refuse numbers that are too low; None counts as not set.
+
+    Args:
+        place: what the error begins with.
+        lowest: a setting's name -> the least that it may be.
+    """
+    for name, low in lowest.items():
+        value = getattr(settings, name)
+        if value is not None and value < low:
+            raise ValueError(f"{place}: {name} must be at least {low}; got {value}")

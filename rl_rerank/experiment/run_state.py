@@ -7,7 +7,6 @@ written when a stage starts, so that a half-finished stage is not continued with
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 from collections.abc import Iterable, Iterator
@@ -15,9 +14,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from rl_rerank.config import CheckStage, Config, GRPOStage, ReportStage, RerankStage, SynthStage, TrainingStage
 from rl_rerank.data import Store
-from rl_rerank.experiment import validate
+from rl_rerank.experiment.experiment import Experiment
+from rl_rerank.io import digest
 from rl_rerank.io.files import read_jsonl, write_json, write_jsonl
 
 logger = logging.getLogger(__name__)
@@ -25,55 +24,40 @@ logger = logging.getLogger(__name__)
 ABSENT = "(not set)"
 
 
-def record(config: Config, name: str) -> dict[str, Any]:
+def record(experiment: Experiment, name: str) -> dict[str, Any]:
     """The part of the configuration that the output of stage `name` depends on, laid out like the configuration."""
-    stage, whole = config.stages[name], dataclasses.asdict(config)
-    kept: dict[str, Any] = {"stages": {name: whole["stages"][name]}}
-    if not isinstance(stage, ReportStage):
+    stage, config = experiment.stages[name], experiment.config
+    settings, whole = stage.settings, dataclasses.asdict(config)
+    own = settings.recorded(whole["stages"][name])
+    kept: dict[str, Any] = {"stages": {name: own}}
+    if settings.reads_data:
         kept |= {"seed": config.seed, "data": whole["data"]}
-    engine = validate.engine(config, stage)
-    if engine is not None or isinstance(stage, TrainingStage):
+    if stage.engine is not None or settings.is_launched:
         kept["model"] = whole["model"]
-    if engine is not None:
-        place = kept if engine is config.engine else kept["stages"][name]
-        place["engine"] = engine.answering()
-    if isinstance(stage, SynthStage):
-        kept["stages"][name] = _synthesis(stage, kept["stages"][name])
-    if used := validate.paradigms(config, name):
-        kept["paradigm"] = config.paradigm
-        kept["paradigms"] = {p: whole["paradigms"][p] for p in used if p in whole["paradigms"]}
-    if isinstance(stage, SynthStage) or (isinstance(stage, RerankStage) and stage.paradigm):
-        kept.pop("paradigm", None)
-    if isinstance(stage, (GRPOStage, CheckStage)):
-        kept["rewards"] = {r: {**values, **_source(values["target"])} for r, values in whole["rewards"].items()}
+    if stage.engine is not None:
+        # A stage's own engine stays in its settings; what its answers do not depend on is left out of either.
+        (kept if stage.engine is config.engine else own)["engine"] = stage.engine.answering()
+    if stage.paradigms:
+        kept["paradigms"] = {p: whole["paradigms"][p] for p in stage.paradigms if p in whole["paradigms"]}
+        if settings.uses_default_paradigm:
+            kept["paradigm"] = config.paradigm
+    if settings.reads_rewards:
+        kept["rewards"] = {
+            r: {**values, **digest.of_target(values["target"])} for r, values in whole["rewards"].items()
+        }
     return json.loads(json.dumps(kept, default=str))
 
 
-def _synthesis(stage: SynthStage, values: dict[str, Any]) -> dict[str, Any]:
-    """Without what decides how fast the work is done and how far it goes at a time."""
-    kept = {key: value for key, value in values.items() if key not in ("shards", "executor", "budget")}
-    steps = {name: {**step, **_source(step["target"])} for name, step in values["steps"].items()}
-    return {**kept, "steps": steps, "engines": {key: engine.answering() for key, engine in stage.engines.items()}}
-
-
-def _source(target: str | None) -> dict[str, str]:
-    """The contents of a reward's or a step's own file count, not its name alone."""
-    if target is None or ".py:" not in target:
-        return {}
-    file = Path(target.rsplit(":", 1)[0])
-    return {"file_sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
-
-
-def done(config: Config, name: str) -> dict[str, Any] | None:
+def done(experiment: Experiment, name: str) -> dict[str, Any] | None:
     """The ledger's entry for stage `name`, if it is finished with this configuration and these inputs."""
-    entry = _entries(config).get(name)
-    if entry is None or not _stage_file(config, name).is_file():
+    entry = _entries(experiment).get(name)
+    if entry is None or not _stage_file(experiment, name).is_file():
         return None
-    same = entry["config"] == _digest(record(config, name)) and entry["inputs"] == _inputs(config, name)
+    same = entry["config"] == digest.of_json(record(experiment, name)) and entry["inputs"] == _inputs(experiment, name)
     return entry if same else None
 
 
-def refuse_changes(config: Config, names: Iterable[str]) -> None:
+def refuse_changes(experiment: Experiment, names: Iterable[str]) -> None:
     """Refuse to go on where a stage was started with another configuration.
 
     Raises:
@@ -82,71 +66,71 @@ def refuse_changes(config: Config, names: Iterable[str]) -> None:
     found: dict[str, None] = {}
     folders: list[str] = []
     for name in names:
-        if (begun := _begun(config, name)) is None:
+        if (begun := _begun(experiment, name)) is None:
             continue
-        differences = list(_differences(begun["config"], record(config, name)))
+        differences = list(_differences(begun["config"], record(experiment, name)))
         found |= dict.fromkeys(differences)
         if differences:
-            folders.append(str(_stage_file(config, name).parent))
+            folders.append(str(_stage_file(experiment, name).parent))
     if found:
         raise ValueError(
-            f"{config.run_dir} was made with another configuration: {'; '.join(found)}. Give another run_dir=, or "
-            f"remove {', '.join(folders)} to redo {'it' if len(folders) == 1 else 'them'}"
+            f"{experiment.config.run_dir} was made with another configuration: {'; '.join(found)}. Give another "
+            f"run_dir=, or remove {', '.join(folders)} to redo {'it' if len(folders) == 1 else 'them'}"
         )
 
 
-def begin(config: Config, name: str) -> None:
+def begin(experiment: Experiment, name: str) -> None:
     """Note that stage `name` starts. Output that was made from other inputs is moved out of its way."""
-    refuse_changes(config, [name])
-    inputs, path = _inputs(config, name), _stage_file(config, name)
-    if done(config, name) is None:
-        write_jsonl(_path(config), [e for e in _entries(config).values() if e["stage"] != name])
-    if (begun := _begun(config, name)) is not None and begun["inputs"] != inputs:
-        _set_aside(config, name)
-    write_json(path, {"config": record(config, name), "inputs": inputs})
+    refuse_changes(experiment, [name])
+    inputs, path = _inputs(experiment, name), _stage_file(experiment, name)
+    if done(experiment, name) is None:
+        write_jsonl(_path(experiment), [e for e in _entries(experiment).values() if e["stage"] != name])
+    if (begun := _begun(experiment, name)) is not None and begun["inputs"] != inputs:
+        _set_aside(experiment, name)
+    write_json(path, {"config": record(experiment, name), "inputs": inputs})
 
 
-def finish(config: Config, name: str, seconds: float) -> None:
+def finish(experiment: Experiment, name: str, seconds: float) -> None:
     """Note that stage `name` is finished. A stage that was done and ran again keeps its entry."""
-    if done(config, name) is not None:
+    if done(experiment, name) is not None:
         return
     entry = {
         "stage": name,
-        "kind": config.stages[name].kind,
-        "config": _digest(record(config, name)),
-        "inputs": _inputs(config, name),
+        "kind": experiment.config.stages[name].kind,
+        "config": digest.of_json(record(experiment, name)),
+        "inputs": _inputs(experiment, name),
         "seconds": round(seconds, 1),
         "finished": datetime.now(UTC).isoformat(),
     }
-    write_jsonl(_path(config), [*(e for e in _entries(config).values() if e["stage"] != name), entry])
+    write_jsonl(_path(experiment), [*(e for e in _entries(experiment).values() if e["stage"] != name), entry])
 
 
-def _set_aside(config: Config, name: str) -> None:
+def _set_aside(experiment: Experiment, name: str) -> None:
     """A trainer would continue from the checkpoints it finds, and those started from a model that is no more."""
-    folder = Path(config.run_dir) / name
-    attic = Path(config.run_dir) / "superseded"
+    folder = Path(experiment.config.run_dir) / name
+    attic = Path(experiment.config.run_dir) / "superseded"
     attic.mkdir(exist_ok=True)
     number = 1 + sum(1 for old in attic.iterdir() if old.name.rpartition("-")[0] == name)
     folder.rename(attic / f"{name}-{number}")
     logger.info("%s: its inputs are new; the old output is now %s", name, attic / f"{name}-{number}")
 
 
-def _inputs(config: Config, name: str) -> dict[str, str | None]:
+def _inputs(experiment: Experiment, name: str) -> dict[str, str | None]:
     """What the stage reads: the finished stages before it, and the data, which may change under the same name."""
-    entries, data = _entries(config), Path(config.run_dir) / "data"
-    inputs = {n: _digest(entries[n]) if n in entries else None for n in validate.upstream(config, name)}
-    if "data" in record(config, name):
+    entries, data = _entries(experiment), Path(experiment.config.run_dir) / "data"
+    inputs = {n: digest.of_json(entries[n]) if n in entries else None for n in experiment.stages[name].inputs}
+    if "data" in record(experiment, name):
         inputs["data"] = Store(data).fingerprint if data.is_dir() else None
     return inputs
 
 
-def _entries(config: Config) -> dict[str, dict[str, Any]]:
-    path = _path(config)
+def _entries(experiment: Experiment) -> dict[str, dict[str, Any]]:
+    path = _path(experiment)
     return {entry["stage"]: entry for entry in read_jsonl(path)} if path.is_file() else {}
 
 
-def _begun(config: Config, name: str) -> dict[str, Any] | None:
-    path = _stage_file(config, name)
+def _begun(experiment: Experiment, name: str) -> dict[str, Any] | None:
+    path = _stage_file(experiment, name)
     if not path.is_file():
         return None
     try:
@@ -155,16 +139,12 @@ def _begun(config: Config, name: str) -> dict[str, Any] | None:
         raise ValueError(f"{path} is not JSON ({e.msg}); remove {path.parent} to redo the stage") from None
 
 
-def _path(config: Config) -> Path:
-    return Path(config.run_dir) / "ledger.jsonl"
+def _path(experiment: Experiment) -> Path:
+    return Path(experiment.config.run_dir) / "ledger.jsonl"
 
 
-def _stage_file(config: Config, name: str) -> Path:
-    return Path(config.run_dir) / name / "stage.json"
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+def _stage_file(experiment: Experiment, name: str) -> Path:
+    return Path(experiment.config.run_dir) / name / "stage.json"
 
 
 def _differences(old: Any, new: Any, place: str = "") -> Iterator[str]:

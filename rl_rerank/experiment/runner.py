@@ -14,19 +14,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
-from rl_rerank.config import (
-    STRATEGIES,
-    CheckStage,
-    Config,
-    EvaluateStage,
-    ExportStage,
-    HubConfig,
-    LauncherConfig,
-    ReportStage,
-    TrainingStage,
-)
+from rl_rerank.config import STRATEGIES, Config, HubConfig, LauncherConfig
 from rl_rerank.data import prepare
-from rl_rerank.experiment import run_state, validate
+from rl_rerank.experiment import run_state
+from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io import subprocesses
 from rl_rerank.io.files import conf_dir, write_json
 
@@ -46,24 +37,25 @@ def run(config: Config, overrides: Sequence[str]) -> int:
     Returns:
         0, or the exit status of the stage that failed.
     """
-    validate.validate(config)
-    run_state.refuse_changes(config, config.stages)
-    validate.check_installed(config, [n for n in config.stages if run_state.done(config, n) is None])
+    experiment = Experiment.of(config)
+    run_state.refuse_changes(experiment, experiment.stages)
+    experiment.check_installed([n for n in experiment.stages if run_state.done(experiment, n) is None])
     with _locked(Path(config.run_dir)) as lock:
-        prepared(config)
-        for name in config.stages:
-            if (entry := run_state.done(config, name)) is not None:
+        prepared(experiment)
+        for name in experiment.stages:
+            if (entry := run_state.done(experiment, name)) is not None:
                 logger.info("%s: done (%.0f s), skipped", name, entry["seconds"])
                 continue
             logger.info("%s: starts", name)
-            if status := _stage(config, name, overrides, lock):
+            if status := _stage(experiment, name, overrides, lock):
                 return status
     return 0
 
 
-def prepared(config: Config) -> None:
+def prepared(experiment: Experiment) -> None:
     """Write config.json and the data store, unless the run was made with another configuration."""
-    run_state.refuse_changes(config, config.stages)
+    config = experiment.config
+    run_state.refuse_changes(experiment, experiment.stages)
     whole = dataclasses.replace(config, stage=None, dry_run=False, push=None, hub=HubConfig())
     write_json(Path(config.run_dir) / "config.json", dataclasses.asdict(whole))
     prepare(config.data, Path(config.run_dir) / "data")
@@ -73,15 +65,7 @@ def results(config: Config) -> list[str]:
     """What to show at the end: the table, and where the report and the exported model are."""
     lines: list[str] = []
     for name, stage in config.stages.items():
-        folder = Path(config.run_dir) / name
-        if isinstance(stage, EvaluateStage) and (folder / "table.md").is_file():
-            lines.append((folder / "table.md").read_text(encoding="utf-8"))
-        elif isinstance(stage, CheckStage) and (folder / "checks.md").is_file():
-            lines.append((folder / "checks.md").read_text(encoding="utf-8"))
-        elif isinstance(stage, ReportStage):
-            lines += [f"report: {page}" for page in sorted(folder.glob("*.html"))]
-        elif isinstance(stage, ExportStage):
-            lines += [f"exported model: {found.parent}" for found in sorted(folder.rglob("reranker.json"))]
+        lines += stage.results(Path(config.run_dir) / name)
     return lines
 
 
@@ -89,7 +73,7 @@ def command(config: Config, name: str, overrides: Sequence[str]) -> list[str]:
     """The command line that runs one stage."""
     stage = config.stages[name]
     launch = [sys.executable]
-    if config.launcher.kind == "accelerate" and isinstance(stage, TrainingStage):
+    if config.launcher.kind == "accelerate" and stage.is_launched:
         # accelerate puts the working directory on DeepSpeed's PYTHONPATH, where its folders would shadow packages.
         python = ["--no_python", "env", f"PYTHONPATH={os.environ.get('PYTHONPATH', '')}", sys.executable]
         launch += ["-m", "accelerate.commands.launch", *_accelerate(config.launcher), *python]
@@ -122,13 +106,14 @@ def _accelerate(launcher: LauncherConfig) -> list[str]:
     return [*(text for pair in given for text in pair), *launcher.args]
 
 
-def _stage(config: Config, name: str, overrides: Sequence[str], lock: IO[str]) -> int:
+def _stage(experiment: Experiment, name: str, overrides: Sequence[str], lock: IO[str]) -> int:
     # Noted here, so that a configuration file which is edited meanwhile cannot slip in: the stage's own process
     # composes again and refuses what differs.
-    run_state.begin(config, name)
+    config = experiment.config
+    run_state.begin(experiment, name)
     # The stage keeps the lock too: a run whose conductor was killed stays locked until its stage is gone.
     status = subprocesses.run(command(config, name, overrides), keep_open=[lock.fileno()])
-    if status == 0 and run_state.done(config, name) is None:
+    if status == 0 and run_state.done(experiment, name) is None:
         logger.error("stage %r ended without finishing; its log is %s", name, Path(config.run_dir) / name / LOG)
         return 1
     return explain(config, name, status)

@@ -11,8 +11,9 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rl_rerank.config import Config, TrainingStage
-from rl_rerank.experiment import run_state, runner, validate
+from rl_rerank.config import Config
+from rl_rerank.experiment import run_state, runner
+from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io import subprocesses
 
 logger = logging.getLogger(__name__)
@@ -30,13 +31,13 @@ def follow(config: Config, overrides: Sequence[str]) -> int:
     Returns:
         0, or the exit status of the stage that failed.
     """
-    validate.validate(config)
-    run_state.refuse_changes(config, config.stages)
-    names = [name for name, stage in config.stages.items() if isinstance(stage, TrainingStage)]
-    validate.check_installed(config, names)
+    experiment = Experiment.of(config)
+    run_state.refuse_changes(experiment, experiment.stages)
+    names = [name for name, stage in experiment.stages.items() if stage.settings.is_launched]
+    experiment.check_installed(names)
     for name in names:
-        _wait(config, name)
-        if run_state.done(config, name) is not None:
+        _wait(experiment, name)
+        if run_state.done(experiment, name) is not None:
             logger.info("%s: done, skipped", name)
             continue
         logger.info("%s: joins as machine %d of %d", name, config.launcher.machine_rank, config.launcher.num_machines)
@@ -45,18 +46,19 @@ def follow(config: Config, overrides: Sequence[str]) -> int:
     return 0
 
 
-def _wait(config: Config, name: str) -> None:
+def _wait(experiment: Experiment, name: str) -> None:
     told = ""
-    while (missing := _missing(config, name)) is not None:
+    while (missing := _missing(experiment, name)) is not None:
         if missing != told:
             logger.info("%s: waits for machine 0 to finish %s", name, missing)
             told = missing
         time.sleep(POLL_SECONDS)
 
 
-def _missing(config: Config, name: str) -> str | None:
+def _missing(experiment: Experiment, name: str) -> str | None:
     """What has to be there before machine 0 starts stage `name`: the data and every stage before it."""
+    config = experiment.config
     if not (Path(config.run_dir) / "data").is_dir():
         return "the data"
     order = list(config.stages)
-    return next((n for n in order[: order.index(name)] if run_state.done(config, n) is None), None)
+    return next((n for n in order[: order.index(name)] if run_state.done(experiment, n) is None), None)

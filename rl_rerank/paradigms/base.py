@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+from rl_rerank import registry
 from rl_rerank.types import Completion, Judgment, Prompt, Ranking, RankingExample
 
 Strategy: TypeAlias = Generator[list[Prompt], list[Judgment], Ranking]
@@ -13,16 +15,8 @@ Strategy: TypeAlias = Generator[list[Prompt], list[Judgment], Ranking]
 
 
 class Paradigm(Protocol):
-    """One way of asking. Implementations are frozen dataclasses whose fields are its parameters.
-
-    Five further attributes are optional. `prompts_per_query` is how many training prompts an example gives at most,
-    where it may be more than one. `score_scale` says what its scores are, where one document's score does not
-    depend on the others': `log_odds`, or `points` from 0 up. `members` maps the names that prompts of its strategy may
-    bear to the paradigms that read their answers. `list_scores` says how one forward scores a list: `documents`, a
-    prompt for each document, whose score is the difference between the logits of its two continuations, or
-    `identifiers`, one prompt, in which the i-th continuation's logit is the score of the i-th document. `choices` takes
-    a prompt and gives all the answers that it may have, where these are few and no reasoning comes before them.
-    """
+    """One way of asking. Implementations are frozen dataclasses whose fields are its parameters; what is optional on
+    them are the fields of `ParadigmTraits`, as attributes of the same names."""
 
     name: str
 
@@ -57,11 +51,58 @@ class Paradigm(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParadigmTraits:
+    """What a paradigm may say of itself by attributes of these names. `traits` reads them."""
+
+    prompts_per_query: int = 1
+    """Training prompts that an example gives, at most."""
+    score_scale: str = ""
+    """What a document's score is, where it does not depend on the others: `log_odds`, or `points` from 0 up."""
+    list_scores: str = ""
+    """How one forward scores a list. `documents`: a prompt for each document, whose score is the difference between the
+    logits of its two continuations. `identifiers`: one prompt, in which the i-th continuation's logit is the score of
+    the i-th document. Empty: it does not."""
+    needs_logprobs: bool = False
+    """Whether it reads the log-probabilities of generated tokens."""
+    constrained: bool = False
+    """Whether its prompts restrict answers to a form, which the engine has to enforce."""
+    reasoning: bool = False
+    """Whether reasoning comes before the answer."""
+    think_open: bool = False
+    """Whether the prompt itself opens the reasoning."""
+    choices: Callable[[Prompt], tuple[str, ...]] | None = None
+    """Takes a prompt and gives all the answers that it may have, where these are few."""
+    members: Mapping[str, Paradigm] | None = None
+    """The names that prompts of its strategy may have -> the paradigms that read their answers."""
+    as_written: Paradigm | None = None
+    """The paradigm for answers of which only the text is known."""
+    requires: tuple[str, ...] = ()
+    """Packages that it needs beside those of rl-rerank itself."""
+
+    @property
+    def has_choices(self) -> bool:
+        """Whether a prompt's answers can be listed."""
+        return self.choices is not None and not self.reasoning
+
+
+def traits(paradigm: Paradigm) -> ParadigmTraits:
+    """What the paradigm says of itself."""
+    return registry.traits(ParadigmTraits, paradigm)
+
+
+def members(paradigm: Paradigm) -> Mapping[str, Paradigm]:
+    """The paradigms that a strategy may ask with, by the name on their prompts."""
+    return traits(paradigm).members or {paradigm.name: paradigm}
+
+
+def as_written(paradigm: Paradigm) -> Paradigm:
+    """The paradigm for answers of which only the text is known; itself where it reads nothing else."""
+    return traits(paradigm).as_written or paradigm
+
+
 def check_engine(paradigm: Paradigm, engine: str, capabilities: Collection[str]) -> None:
     """Refuse an engine that cannot do what a paradigm needs, before it is asked anything.
-
-    A paradigm that reads the log-probabilities of generated tokens says so by an attribute `needs_logprobs`, one whose
-    prompts hold answers to a form by `constrained`.
 
     Args:
         engine: what the engine is called in the error.
@@ -70,11 +111,11 @@ def check_engine(paradigm: Paradigm, engine: str, capabilities: Collection[str])
     Raises:
         ValueError: if one is missing that the paradigm needs.
     """
-    if getattr(paradigm, "constrained", False) and "constraint" not in capabilities:
+    if traits(paradigm).constrained and "constraint" not in capabilities:
         raise ValueError(
-            f"the paradigm {paradigm.name!r} has constrained=true, and the engine {engine} cannot hold answers to a "
-            "form; use hf, vllm, or a vLLM server with engine.args.tokenizer and --logits-processors "
-            "rl_rerank.engines.local.vllm_mask:Hold, or constrained=false"
+            f"the paradigm {paradigm.name!r} has constrained=true, and the engine {engine} cannot restrict "
+            "answers to a form; use hf, vllm, or a vLLM server with engine.args.tokenizer and --logits-processors "
+            "rl_rerank.engines.local.vllm_mask:ConstrainedDecoding, or constrained=false"
         )
     if "pair" in capabilities:
         if paradigm.name != "pointwise" or len(paradigm.continuations) != 2:
@@ -89,38 +130,8 @@ def check_engine(paradigm: Paradigm, engine: str, capabilities: Collection[str])
             f"position, which the engine {engine} cannot do; use hf or vllm, or a vLLM server with "
             "engine.args.tokenizer"
         )
-    if getattr(paradigm, "needs_logprobs", False) and "logprobs" not in capabilities:
+    if traits(paradigm).needs_logprobs and "logprobs" not in capabilities:
         raise ValueError(
             f"the paradigm {paradigm.name!r} weights answers by the log-probabilities of their tokens, which the "
             f"engine {engine} does not give; use hf or vllm, or a rule that needs none"
         )
-
-
-def members(paradigm: Paradigm) -> Mapping[str, Paradigm]:
-    """The paradigms that a strategy may ask with, by the name on their prompts."""
-    return getattr(paradigm, "members", {paradigm.name: paradigm})
-
-
-def prompts_per_query(paradigm: Paradigm) -> int:
-    """How many training prompts an example gives at most."""
-    return getattr(paradigm, "prompts_per_query", 1)
-
-
-def as_written(paradigm: Paradigm) -> Paradigm:
-    """The paradigm for answers of which only the text is known; itself where it reads nothing else."""
-    return getattr(paradigm, "as_written", paradigm)
-
-
-def list_scores(paradigm: Paradigm) -> str:
-    """`documents` or `identifiers`, how one forward scores a list; empty where it does not."""
-    return getattr(paradigm, "list_scores", "")
-
-
-def has_choices(paradigm: Paradigm) -> bool:
-    """Whether its prompts have but few answers, which `choices` gives."""
-    return hasattr(paradigm, "choices") and not getattr(paradigm, "reasoning", False)
-
-
-def score_scale(paradigm: Paradigm) -> str:
-    """`log_odds`, `points`, or empty where a score means something only beside the others of its ranking."""
-    return getattr(paradigm, "score_scale", "")

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
-from rl_rerank.config import LongDocuments
+from rl_rerank.config import LongDocumentsConfig
 from rl_rerank.paradigms.ordering import counts, rank_by_scores
 from rl_rerank.types import Candidate, Ranking, RankingExample
 
@@ -33,7 +33,7 @@ class View(NamedTuple):
     """docid of a passage -> docid of the document that it is from; empty where documents are candidates themselves."""
 
 
-def view(example: RankingExample, settings: LongDocuments) -> View:
+def view(example: RankingExample, settings: LongDocumentsConfig) -> View:
     """The example with its documents cut, split or summarised."""
     if settings.mode in ("maxp", "sump"):
         return _split(example, settings.words, settings.overlap)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from rl_rerank.config import RerankStage
 from rl_rerank.engines.base import Engine
-from rl_rerank.paradigms.base import Paradigm, score_scale
+from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.paradigms.ordering import imputed
 from rl_rerank.ranking import fusion, long_documents
 from rl_rerank.ranking.driver import rerank, shuffled
 from rl_rerank.ranking.long_documents import View
 from rl_rerank.types import Ranking, RankingExample, Rollout
+
+if TYPE_CHECKING:
+    from rl_rerank.stages.rerank.spec import RerankStage
 
 
 def rank(
@@ -60,7 +63,7 @@ def check(paradigm: Paradigm, stage: RerankStage, place: str = "rerank stage: ")
         place: what the error says before the setting's name.
     """
     mode = stage.long_documents.mode
-    if mode in ("maxp", "sump") and not score_scale(paradigm):
+    if mode in ("maxp", "sump") and not traits(paradigm).score_scale:
         raise ValueError(
             f"{place}long_documents.mode={mode} makes a document's score from those of its passages, and the paradigm "
             f"{paradigm.name!r} gives no scores that stand for themselves; choose firstp or quite, or a paradigm such "
@@ -77,7 +80,7 @@ def _of_documents(
 ) -> Ranking:
     if not view.owners:
         return ranking
-    scale = score_scale(paradigm)
+    scale = traits(paradigm).score_scale
     return long_documents.aggregate(example, view, ranking, mode=stage.long_documents.mode, scale=scale)
 
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rl_rerank.config import Config, GRPOStage, SFTStage
+from rl_rerank.config import Config
 from rl_rerank.data.store import Store
+
+if TYPE_CHECKING:
+    pass
 
 Metrics = Mapping[str, Any]
 """What an evaluate stage wrote to `metrics.json`."""
@@ -66,5 +69,5 @@ class Evidence:
 
 def trainings(config: Config) -> dict[str, Path]:
     """The training stages that have logged something, with their folders."""
-    found = {n: Path(config.run_dir) / n for n, s in config.stages.items() if isinstance(s, (SFTStage, GRPOStage))}
+    found = {n: Path(config.run_dir) / n for n, s in config.stages.items() if s.is_launched}
     return {name: folder for name, folder in found.items() if (folder / "metrics.jsonl").is_file()}

@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rl_rerank.config import Config, EvaluateStage, ReportRuns, build
+from rl_rerank.config import Config, ReportRuns, build
 from rl_rerank.data.store import Store
 from rl_rerank.evaluation import protocol
 from rl_rerank.evaluation.measures import lower_is_better
@@ -17,6 +17,9 @@ from rl_rerank.evaluation.statistics import holm, paired_test
 from rl_rerank.evaluation.table import is_significant, labels, p_value, table
 from rl_rerank.report.build import training_name
 from rl_rerank.report.evidence import Evidence, LostQuery, Metrics, Regression, trainings
+
+if TYPE_CHECKING:
+    pass
 
 NUM_LOST = 5
 """Queries that a regression names."""
@@ -128,7 +131,7 @@ def _read(folder: Path, name: str) -> FinishedRun:
     if not (folder / "config.json").is_file():
         raise ValueError(f"run_dirs: {str(folder)!r} is no run folder, because it holds no config.json")
     config = build(Config, _json(folder / "config.json"))
-    stages = [n for n, s in config.stages.items() if isinstance(s, EvaluateStage)]
+    stages = [n for n, s in config.stages.items() if s.leaves == "measures"]
     if not stages:
         raise ValueError(f"run_dirs: the run in {str(folder)!r} has no evaluate stage, so nothing was measured")
     path = folder / stages[-1] / "metrics.json"

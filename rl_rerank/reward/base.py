@@ -7,13 +7,16 @@ terms: its method `explain` then gives the values of these beside its own, and t
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from itertools import groupby
 from math import isfinite
 from numbers import Real
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
+from rl_rerank import registry
+from rl_rerank.reward.position_based import PositionBased
 from rl_rerank.types import RankingExample, Rollout
 
 logger = logging.getLogger(__name__)
@@ -25,14 +28,10 @@ class RewardError(ValueError):
 
 @runtime_checkable
 class Reward(Protocol):
-    """Score one rollout. Must be deterministic, picklable and free of torch.
+    """Score one rollout. Must be deterministic and free of torch.
 
-    Return a finite float, also for a malformed completion: there is no way to skip one.
-
-    Two attributes of the class are optional. `paradigms` names those whose completions it can judge; `unclaimed` maps
-    properties that `rewards check` demands to the reason why this reward does not have them. So is the method
-    `explain_group(example, rollouts)`: a `Breakdown` for each of several rollouts of one prompt, where they are faster
-    together than one by one.
+    Return a finite float, also for a malformed completion: there is no way to skip one. What is optional on a reward
+    are the fields of `RewardTraits`, as attributes of the same names.
     """
 
     def __call__(self, example: RankingExample, rollout: Rollout, /) -> float: ...
@@ -60,6 +59,49 @@ class Breakdown:
     """Unweighted values of the terms inside a composition, and `gate` where a gate decided."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RewardTraits:
+    """What a reward may say of itself by attributes of these names. `Term.traits` reads them."""
+
+    paradigms: tuple[str, ...] = ()
+    """The paradigms whose completions it can judge; empty: any."""
+    unclaimed: Mapping[str, str] = field(default_factory=dict)
+    """Properties that `rewards check` demands and this reward does not have -> the reason."""
+    requires: tuple[str, ...] = ()
+    """Packages that it needs beside those of rl-rerank itself."""
+    explain: Callable[[RankingExample, Rollout], Breakdown] | None = None
+    """The values of a composition's terms beside its own."""
+    explain_group: Callable[[RankingExample, Sequence[Rollout]], Sequence[Breakdown]] | None = None
+    """`explain` for several rollouts of one prompt, where they are faster together than one by one."""
+    explain_all: Callable[[RankingExample, Sequence[Rollout]], Sequence[Breakdown]] | None = None
+    """`explain` for a `QueryReward`."""
+    position_based: Callable[[RankingExample, Sequence[str]], PositionBased] | None = None
+    """The reward of every well-formed order of these documents, taken apart into places and gains."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a reward is built from, so that another process can build it too."""
+
+    name: str
+    params: Mapping[str, Any] = field(default_factory=dict)
+    target: str | None = None
+
+    def build(self) -> Reward | QueryReward:
+        """The reward.
+
+        Raises:
+            LookupError, ImportError, ValueError: for a reward or a parameter that does not exist, or a misspelt
+                optional attribute.
+        """
+        reward = registry.build("reward", self.name, self.params, target=self.target)
+        registry.refuse_misspelt("reward", self.name, reward, KNOWN)
+        return reward
+
+
+KNOWN = frozenset({"score_all", *(f.name for f in fields(RewardTraits))})
+
+
 @dataclass(frozen=True)
 class Term:
     """A reward with its weight in the sum."""
@@ -74,7 +116,15 @@ class Term:
     timeout: float | None = None
     """In training: seconds that one call may take, where it has workers; what takes longer fails. None: no limit."""
 
-    @property
+    recipe: Recipe | None = None
+    """How another process builds the reward; needed where it has workers."""
+
+    @cached_property
+    def traits(self) -> RewardTraits:
+        """What the reward says of itself."""
+        return registry.traits(RewardTraits, self.reward)
+
+    @cached_property
     def needs_query(self) -> bool:
         """Whether it has to see all rollouts of a query."""
         return is_query_reward(self.reward)
@@ -82,7 +132,7 @@ class Term:
 
 def is_query_reward(reward: Any) -> TypeGuard[QueryReward]:
     """Whether a reward is a `QueryReward`."""
-    return hasattr(reward, "score_all")
+    return isinstance(reward, QueryReward)
 
 
 def weighted(terms: Sequence[Term], example: RankingExample, rollout: Rollout) -> Breakdown:
@@ -108,16 +158,17 @@ def evaluate(term: Term, example: RankingExample, rollouts: Sequence[Rollout]) -
 
 
 def calls(term: Term, rollouts: Sequence[Rollout]) -> list[Sequence[Rollout]]:
-    """Rollouts of one query by what a term is called with at a time: all, those of one prompt, or each alone."""
+    """Split a query's rollouts into the batches a term is called with: the whole query, one prompt's group, or one
+    rollout."""
     if term.needs_query:
         return [rollouts]
-    if hasattr(term.reward, "explain_group"):
+    if term.traits.explain_group is not None:
         return [list(group) for _, group in groupby(rollouts, key=lambda rollout: id(rollout.prompt))]
     return [[rollout] for rollout in rollouts]
 
 
 def instead(term: Term, error: RewardError, rollouts: Sequence[Rollout]) -> list[Breakdown]:
-    """What rollouts are worth for which the term failed.
+    """The fallback value for rollouts whose reward raised an error.
 
     Raises:
         RewardError: `error`, where the term does not say it.
@@ -152,12 +203,12 @@ def total(terms: Sequence[Term], values: Mapping[str, float]) -> float:
 def _call(term: Term, example: RankingExample, rollouts: Sequence[Rollout]) -> list[Any]:
     reward: Any = term.reward
     try:
-        if is_query_reward(reward):
-            return list(getattr(reward, "explain_all", reward.score_all)(example, rollouts))
-        if hasattr(reward, "explain_group"):
-            return list(reward.explain_group(example, rollouts))
+        if term.needs_query:
+            return list((term.traits.explain_all or reward.score_all)(example, rollouts))
+        if term.traits.explain_group is not None:
+            return list(term.traits.explain_group(example, rollouts))
         [rollout] = rollouts
-        return [getattr(reward, "explain", reward)(example, rollout)]
+        return [(term.traits.explain or reward)(example, rollout)]
     except Exception as e:
         place = _place(example, rollouts)
         raise RewardError(f"reward {term.name!r} failed for {place}: {type(e).__name__}: {e}") from e

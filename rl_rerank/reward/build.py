@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from rl_rerank import registry
 from rl_rerank.config import Config
-from rl_rerank.reward.base import Term
+from rl_rerank.reward.base import Recipe, Term
 
 
 def reward_terms(config: Config) -> list[Term]:
@@ -16,13 +15,7 @@ def reward_terms(config: Config) -> list[Term]:
     if not config.rewards:
         raise ValueError("no reward is configured; choose some with 'reward=[ndcg,format]'")
     return [
-        Term(
-            name,
-            registry.build("reward", name, reward.params, target=reward.target),
-            reward.weight,
-            reward.failed,
-            reward.workers,
-            reward.timeout,
-        )
+        Term(name, recipe.build(), reward.weight, reward.failed, reward.workers, reward.timeout, recipe)
         for name, reward in config.rewards.items()
+        for recipe in [Recipe(name, reward.params, reward.target)]
     ]

@@ -1,6 +1,7 @@
 """Processes of its own for a slow reward, in which a call that takes too long can be ended.
 
-They are spawned, not forked: a fork of a process that has threads or a GPU is not sound.
+They are spawned, not forked: a fork of a process that has threads or a GPU is not sound. A reward is not sent to them:
+each builds its own by name and parameters, so that one from a file works as well.
 """
 
 from __future__ import annotations
@@ -9,12 +10,12 @@ import multiprocessing
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from threading import Thread
 
-from rl_rerank.reward.base import Breakdown, RewardError, Term, evaluate, instead
+from rl_rerank.reward.base import Breakdown, Recipe, RewardError, Term, evaluate, instead
 from rl_rerank.types import RankingExample, Rollout
 
 SECONDS_TO_START = 300.0
@@ -28,6 +29,8 @@ class Workers:
     """The processes of one term, started when they are first needed; they end with this one."""
 
     def __init__(self, term: Term) -> None:
+        if term.recipe is None:
+            raise ValueError(f"reward {term.name!r} has workers, which build it by name: give the term its recipe")
         self.term = term
         self._idle: list[_Worker] = []
         self._begun: _Begun | None = None
@@ -116,7 +119,7 @@ class _Worker:
     def started(cls, term: Term) -> _Worker:
         context = multiprocessing.get_context("spawn")
         here, there = context.Pipe()
-        process = context.Process(target=_work, args=(replace(term, failed=None), there), daemon=True)
+        process = context.Process(target=_work, args=(_Settings.of(term), there), daemon=True)
         process.start()
         there.close()
         return cls(process, here)
@@ -129,9 +132,7 @@ class _Worker:
         """
         try:
             if not self.is_ready:
-                self.is_ready = self.connection.poll(SECONDS_TO_START) and self.connection.recv()
-            if not self.is_ready:
-                raise RewardError(f"reward {term.name!r}: its process did not start in {SECONDS_TO_START:.0f} s")
+                self._wait_until_ready(term)
             self.connection.send(call)
         except (EOFError, BrokenPipeError, ConnectionResetError):
             self.process.join()
@@ -139,6 +140,14 @@ class _Worker:
                 f"reward {term.name!r}: its process ended with status {self.process.exitcode} between two calls"
             ) from None
         self.deadline = None if term.timeout is None else time.monotonic() + term.timeout
+
+    def _wait_until_ready(self, term: Term) -> None:
+        if not self.connection.poll(SECONDS_TO_START):
+            raise RewardError(f"reward {term.name!r}: its process did not start in {SECONDS_TO_START:.0f} s")
+        if reason := self.connection.recv():
+            self.end()
+            raise RewardError(f"reward {term.name!r} cannot be built in a process of its own: {reason}")
+        self.is_ready = True
 
     def answer(self, term: Term, call: Call) -> list[Breakdown] | RewardError:
         """What it answers; a process that does not, in time or at all, is ended."""
@@ -177,9 +186,27 @@ def _done(busy: dict[int, _Worker]) -> list[int]:
     ]
 
 
-def _work(term: Term, connection: Connection) -> None:
-    """What a process does: answers calls until the other end is closed."""
-    connection.send(True)
+@dataclass(frozen=True)
+class _Settings:
+    """What crosses to a process: plain values."""
+
+    recipe: Recipe
+    weight: float
+
+    @classmethod
+    def of(cls, term: Term) -> _Settings:
+        assert term.recipe is not None
+        return cls(term.recipe, term.weight)
+
+
+def _work(settings: _Settings, connection: Connection) -> None:
+    """What a process does: builds the reward, and answers calls until the other end is closed."""
+    try:
+        term = Term(settings.recipe.name, settings.recipe.build(), settings.weight)
+    except Exception as e:  # noqa: BLE001 (a plugin's constructor may raise anything; the other end raises it)
+        connection.send(f"{type(e).__name__}: {e}")
+        return
+    connection.send("")
     while True:
         try:
             example, rollouts = connection.recv()

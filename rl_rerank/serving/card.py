@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rl_rerank.config import Config, EvaluateStage, ExportStage, RerankStage, trained
+from rl_rerank.config import Config, trained
 from rl_rerank.pages.cards import EMBEDDED, front_matter, is_hub_id, model_name, source
 from rl_rerank.serving import contract
+
+if TYPE_CHECKING:
+    from rl_rerank.stages.export.spec import ExportStage
 
 
 def model(config: Config, stage: ExportStage, name: str) -> str:
@@ -56,14 +59,14 @@ def _results(config: Config, stage: ExportStage) -> str:
     """A table of every run that the experiment has measured so far."""
     for name, other in config.stages.items():
         path = Path(config.run_dir) / name / "metrics.json"
-        if not isinstance(other, EvaluateStage) or not path.is_file():
+        if other.leaves != "measures" or not path.is_file():
             continue
         metrics = json.loads(path.read_text(encoding="utf-8"))
         measures = metrics["measures"]
         lines = [f"| | {' | '.join(measures)} |", f"| --- |{' ---: |' * len(measures)}"]
         for row in metrics["rows"]:
             ranked_by = config.stages.get(row["run"])
-            is_this = isinstance(ranked_by, RerankStage) and ranked_by.model == stage.model
+            is_this = getattr(ranked_by, "model", None) == stage.model
             values = " | ".join(f"{row['mean'][m]:.4f}" for m in measures)
             lines.append(f"| {row['label']}{' (this model)' if is_this else ''} | {values} |")
         return "\n".join(lines) + "\n"

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from rl_rerank.config import EngineConfig, ModelConfig
-from rl_rerank.engines import build
+from rl_rerank.config import EngineConfig, ModelConfig, build
 from rl_rerank.engines.base import Engine
+from rl_rerank.engines.build import build_engine
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.ranking.driver import rerank
+from rl_rerank.requirements import load
 from rl_rerank.serving import contract
 from rl_rerank.types import Candidate, RankingExample
 
@@ -34,7 +35,7 @@ class Reranker:
     def load(
         cls,
         path: str | Path,
-        engine: str = "hf",
+        engine: str | EngineConfig = "hf",
         dtype: str | None = None,
         trust_remote_code: bool = False,
         revision: str | None = None,
@@ -44,7 +45,7 @@ class Reranker:
 
         Args:
             path: a folder that `rl-rerank export` wrote, or the hub id of one.
-            engine: hf or vllm.
+            engine: hf or vllm; or an engine with its settings, instead of `engine_args`.
             dtype: float32, bfloat16 or float16; None takes the one the model was exported in.
             revision: a branch, tag or commit of the hub's repository; None takes main.
             engine_args: `batch_tokens` for hf; any argument of vllm.LLM for vllm.
@@ -54,29 +55,22 @@ class Reranker:
             LookupError: if the hub does not give it.
             ValueError: if its prompts are no longer those that the model was exported with.
         """
+        settings = engine if isinstance(engine, EngineConfig) else _engine(engine, engine_args)
+        checkpoint = load("rl_rerank.engines.local.checkpoint", f"engine={settings.kind}")
         source = ModelConfig(path=str(path), revision=revision, trust_remote_code=trust_remote_code)
-        folder = build.checkpoint(engine).base_model_dir(source)
+        folder = checkpoint.base_model_dir(source)
         if revision is not None and folder == Path(path).expanduser():
             raise ValueError(
                 f"{str(path)!r} is a folder here, and revision={revision!r} is for repositories of the hub"
             )
         terms = contract.read(folder)
         paradigm = terms.build_paradigm()
-        model = ModelConfig(
-            path=str(folder),
-            dtype=dtype or terms.dtype,
-            trust_remote_code=trust_remote_code,
-            max_prompt_tokens=terms.max_prompt_tokens,
-            max_passage_tokens=terms.max_passage_tokens,
-            template_kwargs=terms.template_kwargs,
-        )
+        named = {"path": str(folder), "dtype": dtype or terms.dtype, "trust_remote_code": trust_remote_code}
+        budgets = {"max_prompt_tokens": terms.max_prompt_tokens, "max_passage_tokens": terms.max_passage_tokens}
+        model = build(ModelConfig, {**named, **budgets, "template_kwargs": terms.template_kwargs})
         # Before the weights are read: a stale tokenizer is found in a moment.
-        contract.check(terms, paradigm, build.checkpoint(engine).renderer(model, folder), folder)
-        settings = EngineConfig(kind=engine)
-        if engine == "hf":
-            settings.batch_tokens = engine_args.pop("batch_tokens", settings.batch_tokens)
-        settings.args = engine_args
-        return cls(paradigm, build.build_engine(settings, model, folder), terms)
+        contract.check(terms, paradigm, checkpoint.renderer(model, folder), folder)
+        return cls(paradigm, build_engine(settings, model, folder), terms)
 
     def rank(
         self, query: str, documents: Sequence[Document], top_n: int | None = None, instruction: str = ""
@@ -140,6 +134,11 @@ def golden_scores(paradigm: Paradigm, engine: Engine, query: str, documents: Seq
     """The score of each document of a golden entry, in the entry's order."""
     [ranking], _ = rerank([contract.golden_example(query, tuple(documents))], paradigm, engine)
     return [ranking.scores[str(i)] for i in range(len(documents))]
+
+
+def _engine(kind: str, args: dict[str, Any]) -> EngineConfig:
+    beside = {name: args.pop(name) for name in ("batch_tokens",) if kind == "hf" and name in args}
+    return EngineConfig(kind=kind, args=args, **beside)
 
 
 def _check_top_n(top_n: int | None) -> None:

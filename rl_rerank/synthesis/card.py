@@ -6,10 +6,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from rl_rerank import __version__
-from rl_rerank.config import Config, EngineConfig, SynthStage
+from rl_rerank.config import Config, EngineConfig
 from rl_rerank.evaluation.protocol import template
 from rl_rerank.io.files import write_text
 from rl_rerank.pages import figures
@@ -18,6 +18,9 @@ from rl_rerank.pages.figures import Plot
 from rl_rerank.pages.templates import environment
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.synthesis.corpus_stats import DOUBLINGS, TENTHS
+
+if TYPE_CHECKING:
+    from rl_rerank.stages.synth.spec import SynthStage
 
 HERE = Path(__file__).resolve().parent
 FILES = {
@@ -78,8 +81,7 @@ def write(config: Config, name: str, summary: Mapping[str, Any], folder: Path) -
 
 def markdown(config: Config, name: str, summary: Mapping[str, Any]) -> str:
     """The card as the hub shows it."""
-    stage = config.stages[name]
-    assert isinstance(stage, SynthStage)
+    stage = cast("SynthStage", config.stages[name])
     matter: dict[str, Any] = {
         **({"license": stage.licence} if stage.licence else {}),
         "task_categories": ["text-ranking"],
@@ -94,8 +96,7 @@ def markdown(config: Config, name: str, summary: Mapping[str, Any]) -> str:
 
 def html(config: Config, name: str, summary: Mapping[str, Any]) -> str:
     """The card as a page of its own, with plots."""
-    stage = config.stages[name]
-    assert isinstance(stage, SynthStage)
+    stage = cast("SynthStage", config.stages[name])
     rendered = environment(HERE, autoescape=True).get_template("card.html.j2")
     return rendered.render(card=_card(config, name, stage, summary), plots=plots(summary))
 
@@ -167,10 +168,7 @@ def _teacher(config: Config, stage: SynthStage) -> str:
 
 
 def _engine(config: Config, engine: EngineConfig) -> str:
-    if engine.kind == "openai":
-        args = engine.openai()
-        return f"`{args.model}`{f', revision {args.revision}' if args.revision else ''}, served"
-    return f"`{model_name(config.model)}` through {engine.kind}"
+    return engine.settings().model_label or f"`{model_name(config.model)}` through {engine.kind}"
 
 
 def _steps(stage: SynthStage, counts: Mapping[str, Mapping[str, int]]) -> list[StepRow]:

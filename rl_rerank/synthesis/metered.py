@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from rl_rerank.config import SynthBudget
 from rl_rerank.engines.base import Capability, CapReached, Engine, Sink
 from rl_rerank.types import Completion, Prompt, Sampling
+
+if TYPE_CHECKING:
+    from rl_rerank.stages.synth.spec import SynthBudget
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ import ray.data
 
 from rl_rerank.config import Config
 from rl_rerank.synthesis.parts import Parts, Record
-from rl_rerank.synthesis.worker import Stopped, Worker
+from rl_rerank.synthesis.worker import SynthesisStopped, Worker
 
 BLOCKS = 16
 """Pieces that each worker's share of the chunks is handed out in."""
@@ -41,7 +41,7 @@ def spread(
         segment: its number. previous, target: the folders of the chunks that go in and come out.
 
     Raises:
-        Stopped: at the first chunk that a worker could not finish.
+        SynthesisStopped: at the first chunk that a worker could not finish.
     """
     _connect(workers)
     chunks = ray.data.from_items([{"number": n} for n in todo], override_num_blocks=min(len(todo), workers * BLOCKS))
@@ -53,7 +53,7 @@ def spread(
     )
     for row in made.iter_rows():
         if row["stopped"]:
-            raise Stopped(row["stopped"])
+            raise SynthesisStopped(row["stopped"])
         yield Record.from_json(json.loads(row["record"]))
 
 
@@ -81,6 +81,6 @@ class _Worker:
         chunks = self.worker.inputs(None if previous is None else Path(previous))
         try:
             record = self.worker.work(self.worker.segments[segment], int(row["number"]), chunks, Parts(Path(target)))
-        except Stopped as e:
+        except SynthesisStopped as e:
             return {"record": "", "stopped": str(e)}
         return {"record": json.dumps(record.to_json()), "stopped": ""}

@@ -6,15 +6,18 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from rl_rerank.config import Config, SynthStage
+from rl_rerank.config import Config
 from rl_rerank.data.prepare import build_source
 from rl_rerank.data.records import Collection
 from rl_rerank.engines.base import Engine
 from rl_rerank.engines.build import JOURNAL, build_stage_engine
 from rl_rerank.engines.journaled import Journaled
 from rl_rerank.synthesis.metered import Meter, Metered
+
+if TYPE_CHECKING:
+    from rl_rerank.stages.synth.spec import SynthStage
 
 T = TypeVar("T")
 

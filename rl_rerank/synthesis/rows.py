@@ -11,7 +11,7 @@ from typing import Any
 
 from rl_rerank.data import examples as lines
 from rl_rerank.io.files import replacing
-from rl_rerank.paradigms.base import Paradigm, score_scale
+from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.synthesis.prompts import questions, shuffled
 from rl_rerank.types import RankingExample
 
@@ -53,7 +53,7 @@ def called_for(example: RankingExample, paradigm: Paradigm) -> RankingExample:
     Scores in points come from gold scores, an order or a choice from a gold order, where the example has one of these
     for all of its candidates; everything else comes from its judgments.
     """
-    scale = score_scale(paradigm)
+    scale = traits(paradigm).score_scale
     gold: dict[str, Any] = {}
     if scale == "points" and example.scores is not None:
         gold = {**example.scores}

@@ -24,7 +24,7 @@ from rl_rerank.io import subprocesses
 from rl_rerank.io.files import read_jsonl, replacing, write_json
 from rl_rerank.synthesis.metered import BudgetReached, Meter
 from rl_rerank.synthesis.parts import Parts, Record
-from rl_rerank.synthesis.worker import UNFINISHED, Segment, Stopped, Worker
+from rl_rerank.synthesis.worker import UNFINISHED, Segment, SynthesisStopped, Worker
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def run(config: Config, name: str) -> Outcome:
             target = folder / ("partial" if outcome.stopped else "parts") / f"{segment.number:02d}"
             try:
                 _segment(config, name, worker, segment, previous, target)
-            except Stopped as e:
+            except SynthesisStopped as e:
                 outcome.stopped = outcome.stopped or str(e)
                 logger.warning("%s: stopped: %s", name, e)
             outcome.record.add(Parts(target).record())
@@ -133,7 +133,7 @@ def _spread(
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(shards, context, initializer=_start, initargs=arguments) as pool:
         waiting = set[Future[Record]]()
-        stop: Stopped | None = None
+        stop: SynthesisStopped | None = None
         while waiting or (left and stop is None):
             while left and stop is None and len(waiting) < shards * AHEAD:
                 waiting.add(pool.submit(_work, segment, left.popleft(), *folders))
@@ -141,7 +141,7 @@ def _spread(
             for future in finished:
                 try:
                     record = future.result()
-                except Stopped as e:
+                except SynthesisStopped as e:
                     stop = stop or e
                     continue
                 meter.before = Counter(meter.before) + record.usage
@@ -167,11 +167,11 @@ def _spread_on_ray(
             raise stop
 
 
-def _reached(meter: Meter) -> Stopped | None:
+def _reached(meter: Meter) -> SynthesisStopped | None:
     try:
         meter.check()
     except BudgetReached as e:
-        return Stopped(str(e))
+        return SynthesisStopped(str(e))
     return None
 
 

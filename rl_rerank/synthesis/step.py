@@ -5,16 +5,20 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Protocol
 
-from rl_rerank.config import Config, SynthStage
+from rl_rerank import registry
+from rl_rerank.config import Config, PluginConfig
 from rl_rerank.data.records import Collection
 from rl_rerank.engines.base import Engine
 from rl_rerank.paradigms.base import Paradigm, as_written
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.synthesis.resources import Resources
 from rl_rerank.types import RankingExample
+
+if TYPE_CHECKING:
+    from rl_rerank.stages.synth.spec import SynthStage
 
 LABELS, MODEL = "labels", "model"
 """Who may be asked, beside the engines that the stage names."""
@@ -64,12 +68,47 @@ class Step(Protocol):
 
     It may change examples, drop them, or give several for one, with qids of their own. An example that comes out must
     depend on the example that went in, the seed and the parameters alone: which others are beside it depends on the
-    number of processes and on kills. A step that looks at all examples has an attribute `whole = True`; it is given
-    the stream in order and whole, in one process.
-
-    Further attributes are optional: `answers`, the paradigm whose SFT rows are this step's answers, unless it also has
-    `ranks = True` and the paradigm ranks without writing; `paradigm`, one that it needs; and `engine`, which it asks:
-    empty for the stage's teacher, `labels` for an oracle, `model`, or a name.
+    number of processes and on kills. What is optional on a step are the fields of `StepTraits`, as attributes of the
+    same names.
     """
 
     def __call__(self, examples: Iterable[RankingExample], context: StepContext, /) -> Iterator[RankingExample]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepTraits:
+    """What a step may say of itself by attributes of these names. `traits` reads them."""
+
+    whole: bool = False
+    """Whether it looks at all examples: it receives the stream in order and whole, in one process."""
+    answers: str = ""
+    """The paradigm whose SFT rows are this step's answers."""
+    ranks: bool = False
+    """Whether `answers` does not hold where the paradigm ranks without writing."""
+    paradigm: str = ""
+    """A paradigm that it needs."""
+    engine: str | None = None
+    """The engine that it asks: empty for the stage's teacher, `labels` for an oracle, `model`, or a name among the
+    stage's engines. None: it asks nothing."""
+    requires: tuple[str, ...] = ()
+    """Packages that it needs beside those of rl-rerank itself."""
+
+
+KNOWN = frozenset(field.name for field in fields(StepTraits))
+
+
+def traits(step: Step) -> StepTraits:
+    """What the step says of itself."""
+    return registry.traits(StepTraits, step)
+
+
+def build_step(name: str, plugin: PluginConfig) -> Step:
+    """A step by its name in a recipe.
+
+    Raises:
+        LookupError, ImportError, ValueError: for a step or a parameter that does not exist, or a misspelt optional
+            attribute.
+    """
+    step = registry.build("step", plugin.name or name, plugin.params, target=plugin.target)
+    registry.refuse_misspelt("step", plugin.name or name, step, KNOWN)
+    return step

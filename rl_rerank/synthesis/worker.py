@@ -6,28 +6,30 @@ import contextlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-from rl_rerank import registry
-from rl_rerank.config import Config, SynthStage
+from rl_rerank.config import Config
 from rl_rerank.data import Store
 from rl_rerank.synthesis.metered import BudgetReached, Meter, TeacherFailed
 from rl_rerank.synthesis.parts import Chunks, Parts, Passages, Queries, Record, walk
 from rl_rerank.synthesis.resources import Resources
-from rl_rerank.synthesis.step import Step, StepContext
+from rl_rerank.synthesis.step import Step, StepContext, build_step, traits
 from rl_rerank.types import RankingExample
 
-PATIENCE = 3
-"""So many examples that a teacher does not answer about, one after the other, and the run stops."""
+if TYPE_CHECKING:
+    from rl_rerank.stages.synth.spec import SynthStage
+
+MAX_CONSECUTIVE_FAILURES = 3
+"""Consecutive teacher failures after which the run stops."""
 UNFINISHED = "unfinished.jsonl"
 """In the stage's folder: what was used for chunks that were not finished."""
 
 
-class Stopped(Exception):
-    """The work ends before its end, and why; it can go on later."""
+class SynthesisStopped(Exception):
+    """Raised to stop early, with a reason; the run can be resumed."""
 
 
 @dataclass(frozen=True)
@@ -45,21 +47,14 @@ def build_steps(stage: SynthStage) -> dict[str, Step]:
     Raises:
         LookupError, ImportError, ValueError: for a step or a parameter that does not exist.
     """
-    return {name: _built(name, json.dumps(asdict(plugin))) for name, plugin in stage.steps.items()}
-
-
-@cache
-def _built(name: str, plugin: str) -> Step:
-    """A step; finding a plugin reads the metadata of everything that is installed, so each is built once."""
-    values = json.loads(plugin)
-    return registry.build("step", values["name"] or name, values["params"], target=values["target"])
+    return {name: build_step(name, plugin) for name, plugin in stage.steps.items()}
 
 
 def segments(steps: Mapping[str, Step]) -> list[Segment]:
     """Runs of steps that look at one example at a time, and of those that look at all; the first is of the former."""
     runs: list[tuple[bool, dict[str, Step]]] = [(False, {})]
     for name, step in steps.items():
-        is_whole = getattr(step, "whole", False)
+        is_whole = traits(step).whole
         if is_whole != runs[-1][0]:
             runs.append((is_whole, {}))
         runs[-1][1][name] = step
@@ -71,8 +66,7 @@ class Worker:
 
     def __init__(self, config: Config, name: str, used: Mapping[str, float]) -> None:
         """`used` is what was used before, for budgets."""
-        stage = config.stages[name]
-        assert isinstance(stage, SynthStage)
+        stage = cast("SynthStage", config.stages[name])
         self.config, self.stage = config, stage
         self.directory = Path(config.run_dir) / name
         self.segments = segments(build_steps(stage))
@@ -90,26 +84,26 @@ class Worker:
         """Make chunk `number` of a segment's output.
 
         Raises:
-            Stopped: at a budget, or where a teacher fails at one example after the other.
+            SynthesisStopped: at a budget, or where a teacher fails at one example after the other.
         """
         before = Counter(self.resources.meter.usage)
         try:
             made, record = self._made(segment, chunks.read(number))
-        except (BudgetReached, Stopped, OSError) as e:
+        except (BudgetReached, SynthesisStopped, OSError) as e:
             self._note(Counter(self.resources.meter.usage) - before)
-            raise Stopped(str(e)) from e
+            raise SynthesisStopped(str(e)) from e
         record.usage = Counter(self.resources.meter.usage) - before
         try:
             parts.write(number, made, record)
         except OSError as e:
-            raise Stopped(f"{parts.folder}: {e}") from e
+            raise SynthesisStopped(f"{parts.folder}: {e}") from e
         return record
 
     def work_whole(self, segment: Segment, chunks: Chunks, parts: Parts) -> None:
         """Make all of a segment's output, in chunks of the stage's size.
 
         Raises:
-            Stopped: as `work` does.
+            SynthesisStopped: as `work` does.
         """
         before, record, number = Counter(self.resources.meter.usage), Record(), 0
         made = self._apply(segment, walk(chunks), record)
@@ -122,7 +116,7 @@ class Worker:
             parts.write(number, [], record)
         except (BudgetReached, TeacherFailed, OSError) as e:
             self._note(Counter(self.resources.meter.usage) - before)
-            raise Stopped(str(e)) from e
+            raise SynthesisStopped(str(e)) from e
 
     def close(self) -> None:
         """Free the engines."""
@@ -148,8 +142,10 @@ class Worker:
             except TeacherFailed as e:
                 alone = Record(failures=Counter({str(e)[:200]: 1}))
                 self._failed_in_a_row += 1
-                if self._failed_in_a_row >= PATIENCE:
-                    raise Stopped(f"{PATIENCE} examples in a row were not answered, the last time: {e}") from None
+                if self._failed_in_a_row >= MAX_CONSECUTIVE_FAILURES:
+                    raise SynthesisStopped(
+                        f"{MAX_CONSECUTIVE_FAILURES} examples in a row were not answered, the last time: {e}"
+                    ) from None
             record.add(alone)
         return made, record
 

@@ -8,15 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from rl_rerank.config import CheckStage, Config, DataConfig, Fusion, GRPOStage, PluginConfig, RerankStage, RewardConfig
+from rl_rerank.config import Config, DataConfig, FusionConfig, PluginConfig, RewardConfig
 from rl_rerank.data import prepare
 from rl_rerank.engines.base import Capability
 from rl_rerank.engines.oracle import Oracle
-from rl_rerank.experiment import validate
+from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io.files import read_jsonl, write_json, write_jsonl
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.stages.check import run as check_stage
+from rl_rerank.stages.check.spec import CheckStage
+from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.stages.rerank import run as rerank_stage
+from rl_rerank.stages.rerank.spec import RerankStage
 from rl_rerank.types import Completion
 
 N = 12
@@ -120,14 +123,14 @@ def test_gates(config):
 
 
 def test_groups_and_fusion(config, monkeypatch):
-    fusion = Fusion(method="minmax", weight=0.6)
+    fusion = FusionConfig(method="minmax", weight=0.6)
     for name, settings in (("groups", {}), ("fused", {"fusion": fusion})):
         ranked(config, monkeypatch, name, "groupwise", {"size": 5, "repeats": 3}, **settings)
     looked = {"stage": "groups", "fused": "fused"}
     assert [passed for passed, _ in findings(config, groups=looked)] == [True, True, True]
     spoil(config, "groups", "rollouts.jsonl", lambda rows: rows[0]["docids"].pop())
     assert [passed for passed, _ in findings(config, groups=looked)] == [False, True, True]
-    config.stages["fused"].fusion = Fusion(method="minmax", weight=0.5)
+    config.stages["fused"].fusion = FusionConfig(method="minmax", weight=0.5)
     assert [passed for passed, _ in findings(config, groups=looked)] == [False, True, False]
 
 
@@ -198,10 +201,10 @@ def test_what_does_not_exist_is_named(config):
     with pytest.raises(
         LookupError, match=r"stages\.mechanism\.checks\.gatess: no check is named 'gatess'.*Did you mean 'gates'"
     ):
-        validate.validate(config)
+        Experiment.of(config)
     config.stages = {"mechanism": CheckStage(kind="check", checks={"calls@top": {"stag": "x"}})}
     with pytest.raises(ValueError, match=r"stages\.mechanism\.checks\.calls@top: .*has no parameter 'stag'"):
-        validate.validate(config)
+        Experiment.of(config)
     with pytest.raises(LookupError, match="names the rerank stage 'x', which the experiment does not have"):
         findings(config, calls={"stage": "x"})
     config.stages["slid"] = RerankStage(kind="rerank")

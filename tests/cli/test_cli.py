@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from rl_rerank import __version__
+from rl_rerank import __version__, registry
 from rl_rerank.cli.main import main
-from rl_rerank.config import STAGES
 from rl_rerank.experiment.compose import compose
 
-COMMANDS = ["run", *STAGES, "parse", "convert", "rewards", "init", "doctor"]
+COMMANDS = ["run", *registry.names("stage"), "parse", "convert", "rewards", "init", "doctor"]
 
 
 @pytest.fixture

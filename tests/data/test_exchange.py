@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rl_rerank.cli.main import main
-from rl_rerank.config import ConvertFiles, DataConfig
+from rl_rerank.config import ConvertFiles, DataConfig, build
 from rl_rerank.data import prepare
 from rl_rerank.data.convert import convert
 from rl_rerank.data.records import Document, Query
@@ -196,4 +196,4 @@ def test_a_file_that_is_no_array_is_named(tmp_path):
 )
 def test_a_conversion_that_makes_no_sense_is_refused(settings, reason):
     with pytest.raises(ValueError, match=reason):
-        ConvertFiles(**{"input": "a", "output": "b.jsonl", "format": "jsonl", **settings})
+        build(ConvertFiles, {"input": "a", "output": "b.jsonl", "format": "jsonl", **settings})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rl_rerank.config import DataConfig
+from rl_rerank.config import DataConfig, build
 from rl_rerank.data import prepare
 from rl_rerank.data.records import Document, Query
 from rl_rerank.data.sources.irds import IRDatasets
@@ -70,7 +70,7 @@ def test_a_source_that_reads_no_spaces_refuses_bright(tmp_path):
     with pytest.raises(ValueError, match=r"protocol=bright: data.source=pydocs reads no docids with white space"):
         prepare(DataConfig(protocol="bright"), tmp_path / "data")
     with pytest.raises(ValueError, match=r"data.protocol must be one of , bright, arguana; got 'brigth'"):
-        DataConfig(protocol="brigth")
+        build(DataConfig, {"protocol": "brigth"}, "data.")
 
 
 def test_in_arguana_no_query_finds_itself(tmp_path):

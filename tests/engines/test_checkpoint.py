@@ -9,9 +9,11 @@ import shutil
 import pytest
 import torch
 
-from rl_rerank.config import Config, EngineConfig, GRPOStage, ModelConfig, RerankStage
+from rl_rerank.config import Config, EngineConfig, ModelConfig
 from rl_rerank.engines import build
 from rl_rerank.engines.local import checkpoint
+from rl_rerank.stages.grpo.spec import GRPOStage
+from rl_rerank.stages.rerank.spec import RerankStage
 
 
 def test_a_local_folder_is_its_own_base_model(tiny_model_dir):

@@ -9,10 +9,11 @@ from email.utils import formatdate
 import pytest
 from support.openai_stand_in import error, message, serving
 
-from rl_rerank.config import EngineConfig, ModelConfig, OpenAIArgs
+from rl_rerank.config import EngineConfig, ModelConfig
 from rl_rerank.engines.base import Capability
 from rl_rerank.engines.journal import Journal
 from rl_rerank.engines.journaled import Journaled
+from rl_rerank.engines.served.kinds import OpenAI
 from rl_rerank.engines.served.openai import OpenAIEngine
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.types import Message, Prompt, Sampling, Segment
@@ -40,7 +41,7 @@ def key(monkeypatch):
 
 
 def engine(server, budget: int = 2048, renderer: Renderer | None = None, **args) -> OpenAIEngine:
-    settings = OpenAIArgs(**{"model": "m", "base_url": server.url, "retry_wait": 0.01, **args})
+    settings = OpenAI(**{"model": "m", "base_url": server.url, "retry_wait": 0.01, **args})
     return OpenAIEngine(settings, ModelConfig(max_prompt_tokens=budget), renderer)
 
 
@@ -154,7 +155,7 @@ def test_a_slow_answer_is_given_up_and_asked_for_again(server):
 
 
 def test_a_server_that_is_not_there_is_named():
-    args = OpenAIArgs(model="m", base_url="http://127.0.0.1:9/v1", retry_wait=0.01, max_attempts=2)
+    args = OpenAI(model="m", base_url="http://127.0.0.1:9/v1", retry_wait=0.01, max_attempts=2)
     with pytest.raises(ConnectionError, match=r"http://127\.0\.0\.1:9/v1 gave no usable answer in 2 attempts"):
         OpenAIEngine(args, ModelConfig()).generate(PROMPTS[:1], Sampling(4))
 

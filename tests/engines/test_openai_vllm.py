@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from rl_rerank.config import EngineConfig, ModelConfig, OpenAIArgs
+from rl_rerank.config import EngineConfig, ModelConfig
 from rl_rerank.engines.base import Capability, Engine
 from rl_rerank.engines.build import build_engine
 from rl_rerank.engines.local.tokenizer import renderer
+from rl_rerank.engines.served.kinds import OpenAI
 from rl_rerank.engines.served.openai import OpenAIEngine
 from rl_rerank.prompts.constraints import Permutation, Score, Scores
 from rl_rerank.types import Message, Prompt, Sampling, Segment
@@ -60,7 +61,7 @@ def server(tiny_model_dir: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def served(server: str, tiny_model_dir: Path) -> OpenAIEngine:
     model = ModelConfig(path=str(tiny_model_dir), max_prompt_tokens=512)
-    return OpenAIEngine(OpenAIArgs(model="tiny", base_url=server), model, renderer(model, tiny_model_dir))
+    return OpenAIEngine(OpenAI(model="tiny", base_url=server), model, renderer(model, tiny_model_dir))
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_samples_differ_and_are_the_same_when_they_are_asked_for_again(served: O
 
 
 def test_without_the_tokenizer_it_is_sent_messages(server: str):
-    served = OpenAIEngine(OpenAIArgs(model="tiny", base_url=server), ModelConfig(max_prompt_tokens=512))
+    served = OpenAIEngine(OpenAI(model="tiny", base_url=server), ModelConfig(max_prompt_tokens=512))
     answers = served.generate(PROMPTS, Sampling(8))
     assert len(answers) == len(PROMPTS)
     assert served.capabilities == frozenset()

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rl_rerank.config import Config, EvaluateStage, RerankStage
+from rl_rerank.config import Config
 from rl_rerank.stages.evaluate import run as evaluate_stage
+from rl_rerank.stages.evaluate.spec import EvaluateStage
+from rl_rerank.stages.rerank.spec import RerankStage
 
 # The relevant document stands third in the first stage's order, fourth in the untrained model's, first in the trained
 # one's, which lacks one query of eight.

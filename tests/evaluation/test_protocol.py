@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from rl_rerank.config import Config, DataConfig, EngineConfig, LongDocuments, PluginConfig, RerankStage
+from rl_rerank.config import Config, DataConfig, EngineConfig, LongDocumentsConfig, PluginConfig
 from rl_rerank.data import prepare
 from rl_rerank.evaluation import protocol
 from rl_rerank.evaluation.protocol import Protocol, differences
 from rl_rerank.io.files import write_json, write_jsonl
 from rl_rerank.paradigms.build import build_paradigm
+from rl_rerank.stages.rerank.spec import RerankStage
 
 ONE = Protocol(
     split="test",
@@ -38,7 +39,7 @@ def config(folder, **data):
 def made(config, folder, stage=None, paradigm="listwise"):
     store = prepare(config.data, folder / "data")
     stage = stage or RerankStage(kind="rerank", paradigm=paradigm)
-    return protocol.protocol(config, stage, store, build_paradigm(config, paradigm) if stage.asks else None)
+    return protocol.protocol(config, stage, store, build_paradigm(config, paradigm) if stage.asks_model else None)
 
 
 @pytest.mark.parametrize(
@@ -146,7 +147,7 @@ def test_only_what_cuts_prompts_has_a_token_budget(tmp_path):
 def test_parameters_and_long_documents_are_told(tmp_path):
     whole = config(tmp_path)
     whole.paradigms["listwise"] = PluginConfig(params={"window": 5, "stride": 2})
-    stage = RerankStage(kind="rerank", paradigm="listwise", long_documents=LongDocuments(mode="firstp", words=60))
+    stage = RerankStage(kind="rerank", paradigm="listwise", long_documents=LongDocumentsConfig(mode="firstp", words=60))
     found = made(whole, tmp_path, stage)
     assert (found.paradigm, found.long_documents) == ("listwise(stride=2, window=5)", "firstp(words=60, overlap=50)")
 

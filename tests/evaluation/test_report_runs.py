@@ -14,7 +14,7 @@ import pytest
 from support.report_page import read
 
 from rl_rerank.cli import main
-from rl_rerank.config import EvaluateStage, ReportRuns
+from rl_rerank.config import ReportRuns
 from rl_rerank.evaluation import protocol
 from rl_rerank.io.files import write_json
 from rl_rerank.io.trec import write_run
@@ -22,6 +22,7 @@ from rl_rerank.report.evidence import Evidence
 from rl_rerank.report.runs import gather, markdown
 from rl_rerank.report.training import overlaid_plots
 from rl_rerank.stages.evaluate import run as evaluate_stage
+from rl_rerank.stages.evaluate.spec import EvaluateStage
 from rl_rerank.stages.report import run as report_stage
 from rl_rerank.types import Ranking
 

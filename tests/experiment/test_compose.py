@@ -9,8 +9,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from rl_rerank.config import Config, EvaluateFiles
-from rl_rerank.experiment import validate
 from rl_rerank.experiment.compose import compose
+from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io.files import conf_dir
 
 EXPERIMENTS = sorted(
@@ -51,7 +51,7 @@ def test_every_experiment_composes_and_names_only_what_exists(name: str):
     config = compose("run", [f"experiment={name}"])
     assert isinstance(config, Config)
     assert config.experiment == name
-    validate.validate(config)
+    Experiment.of(config)
 
 
 @pytest.mark.parametrize("group", ["data", "model", "engine", "launcher", "budget"])
@@ -113,7 +113,7 @@ def test_an_override_reaches_its_setting(overrides: list[str], place: str, value
         (["budget.sft_step=5"], ValueError, "there is no setting 'budget.sft_step'. Did you mean 'sft_steps'?"),
         (["stages.sft.max_steps=many"], ValueError, "stages.sft.max_steps must be of type int; got 'many'"),
         (["stages.grpo.micro_batch=3"], ValueError, "micro_batch=3 is not a multiple of num_generations="),
-        (["stages.new.kind=sfft"], ValueError, "stages.new.kind must be one of synth, sft,"),
+        (["stages.new.kind=sfft"], ValueError, "stages.new.kind must be one of check, evaluate,"),
         (
             ["data=pydoc"],
             LookupError,

@@ -8,12 +8,21 @@ import re
 import pytest
 
 from rl_rerank.config import Config, EngineConfig
-from rl_rerank.experiment import run_state, validate
+from rl_rerank.experiment import run_state
 from rl_rerank.experiment.compose import compose
+from rl_rerank.experiment.experiment import Experiment
+from rl_rerank.stages.plugins import Plugins
 
 SERVED = ["engine=openai", "engine.args.model=m"]
 TEACHER = ["recipe=answers", "stages.synth.teacher=model"]
 PAIRS = ["engine=cross_encoder", "engine.args.model=a/folder"]
+
+
+def synthesis(*overrides: str) -> Experiment:
+    """Its one stage: with a served engine the others are refused."""
+    config = quickstart(*overrides)
+    config.stages = {"synth": config.stages["synth"]}
+    return Experiment.of(config)
 
 
 def quickstart(*overrides: str) -> Config:
@@ -40,7 +49,7 @@ def test_what_a_server_cannot_be_asked_with_is_refused(args, says):
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match=r"engine\.kind must be one of hf, vllm, openai, cross_encoder; got 'tgi'"):
+    with pytest.raises(ValueError, match=r"engine\.kind must be one of cross_encoder, hf, openai, vllm; got 'tgi'"):
         EngineConfig(kind="tgi")
 
 
@@ -52,35 +61,33 @@ def test_an_unknown_kind_is_refused():
         ("sft_eval", SERVED, "model=format cannot be asked through engine.kind=openai, which has a model of its own"),
         ("untrained", SERVED, "scores 'yes' and 'no' at the answer position. A server is asked for these only if"),
         ("untrained", [*PAIRS, "paradigm=listwise"], "so paradigm must be pointwise and format_prompts empty"),
-        ("synth", [*PAIRS, *TEACHER], "needs generated answers, which a cross-encoder does not"),
+        ("synth", [*PAIRS, *TEACHER], "needs generated answers, which engine.kind=cross_encoder does not give"),
     ],
 )
 def test_what_an_engine_cannot_do_is_refused_before_any_work(stage, overrides, says):
-    config = quickstart(*overrides)
+    plugins = Plugins(quickstart(*overrides))
     with pytest.raises(ValueError, match=re.escape(says)):
-        validate._check_engine(config, stage, config.stages[stage])
+        plugins.config.stages[stage].check(stage, plugins)
 
 
 def test_a_teacher_can_be_served_where_the_rest_of_the_experiment_is_not():
     served = ["+engine@stages.synth.engine=openai", "stages.synth.engine.args.model=m", *TEACHER]
     config = quickstart(*served)
-    for name, stage in config.stages.items():
-        validate._check_engine(config, name, stage)
-    record = run_state.record(config, "synth")
+    record = run_state.record(Experiment.of(config), "synth")
     assert record["stages"]["synth"]["engine"]["model"] == "m"
     assert "engine" not in record
-    assert run_state.record(config, "export")["engine"]["kind"] == "hf"
+    assert run_state.record(Experiment.of(config), "export")["engine"]["kind"] == "hf"
 
 
 def test_how_a_server_is_reached_and_paid_does_not_make_a_stage_out_of_date():
     teacher = [*TEACHER, *SERVED]
-    before = run_state.record(quickstart(*teacher), "synth")
+    before = run_state.record(synthesis(*teacher), "synth")
     costs = ["engine.args.max_cost=5", "engine.args.prompt_price=1", "engine.args.concurrency=2"]
     elsewhere = ["engine.args.base_url=http://localhost:8000/v1", "journal=other.sqlite"]
     elsewhere += ["stages.synth.shards=4", "stages.synth.executor=ray", "stages.synth.budget.max_tokens=9"]
-    assert run_state.record(quickstart(*teacher, *costs, *elsewhere), "synth") == before
+    assert run_state.record(synthesis(*teacher, *costs, *elsewhere), "synth") == before
     for change in ("engine.args.model=n", "engine.args.revision=2", "engine.args.body={top_k: 1}"):
-        assert run_state.record(quickstart(*teacher, change), "synth") != before
+        assert run_state.record(synthesis(*teacher, change), "synth") != before
 
 
 @pytest.mark.parametrize(
@@ -94,18 +101,22 @@ def test_how_a_server_is_reached_and_paid_does_not_make_a_stage_out_of_date():
 )
 def test_a_missing_extra_is_named(monkeypatch, overrides, stage, missing, extra):
     config = quickstart(*overrides)
+    config.stages = {stage: config.stages[stage]}
+    if stage == "untrained":
+        config.stages[stage].format_prompts = {}
+    resolved = Experiment.of(config)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else name)
     with pytest.raises(ImportError, match=rf"stage '{stage}' needs {missing}, .*rl-rerank\[{extra}\]"):
-        validate.check_installed(config, [stage])
+        resolved.check_installed([stage])
 
 
 def test_a_recipe_that_asks_nobody_or_somebody_unknown_is_refused():
     config = quickstart("stages.synth.teacher=model")
     with pytest.raises(ValueError, match=r"synth\.teacher=model answers in the steps .* such as recipe=answers"):
-        validate.validate(config)
+        Experiment.of(config)
     config = quickstart("recipe=answers", "stages.synth.steps.answers.params.engine=gpt")
     with pytest.raises(LookupError, match="asks the engine 'gpt', which is none of labels, model and the engines"):
-        validate.validate(config)
+        Experiment.of(config)
 
 
 def test_engines_of_single_steps_are_part_of_what_a_stage_was_made_with():
@@ -115,7 +126,7 @@ def test_engines_of_single_steps_are_part_of_what_a_stage_was_made_with():
         "stages.synth.engines.big.args.model=m",
         "stages.synth.steps.all_at_once.params.engine=big",
     ]
-    before = run_state.record(quickstart(*named), "synth")
+    before = run_state.record(synthesis(*named), "synth")
     assert before["stages"]["synth"]["engines"]["big"]["model"] == "m"
-    assert run_state.record(quickstart(*named, "stages.synth.engines.big.args.concurrency=3"), "synth") == before
-    assert run_state.record(quickstart(*named, "stages.synth.engines.big.args.revision=2"), "synth") != before
+    assert run_state.record(synthesis(*named, "stages.synth.engines.big.args.concurrency=3"), "synth") == before
+    assert run_state.record(synthesis(*named, "stages.synth.engines.big.args.revision=2"), "synth") != before

@@ -18,8 +18,9 @@ import pytest
 
 from rl_rerank.cli.main import main
 from rl_rerank.config import Config
-from rl_rerank.experiment import run_state, runner, validate
+from rl_rerank.experiment import run_state, runner
 from rl_rerank.experiment.compose import compose
+from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io.files import conf_dir, read_jsonl
 
 EXPERIMENT = """\
@@ -268,8 +269,14 @@ def test_an_evaluation_reads_its_runs_and_those_that_stand_beside_every_number()
         ],
     )
     assert isinstance(config, Config)
-    validate.validate(config)
-    assert validate.upstream(config, "evaluate") == ["first_stage", "untrained", "sft_eval", "grpo", "grpo_eval"]
+    Experiment.of(config)
+    assert list(Experiment.of(config).stages["evaluate"].inputs) == [
+        "first_stage",
+        "untrained",
+        "sft_eval",
+        "grpo",
+        "grpo_eval",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -279,7 +286,10 @@ def test_an_evaluation_reads_its_runs_and_those_that_stand_beside_every_number()
             ["stages.sft_eval.model=sftt"],
             "stages.sft_eval.model names 'sftt', which is no stage; it can be: model, first_stage, sft, format",
         ),
-        (["stages.grpo.model=synth"], "stages.grpo.model names 'synth', a synth stage; it must be a sft or grpo stage"),
+        (
+            ["stages.grpo.model=synth"],
+            "stages.grpo.model names 'synth', a synth stage; it must be a stage that leaves a model",
+        ),
         (["stages.untrained.model=sft"], "stages.untrained.model names 'sft', which does not come before it"),
         (["stages.format.data=sft"], "stages.format.data names 'sft'"),
         (["stages.evaluate.runs=[sft]"], "stages.evaluate.runs names 'sft', a sft stage"),
@@ -335,7 +345,7 @@ def test_what_does_not_exist_is_refused_before_any_work(overrides: list[str], fr
     with pytest.raises((ValueError, LookupError, FileNotFoundError, ImportError)) as caught:
         config = compose("run", ["experiment=quickstart", *(o.format(folder=tmp_path) for o in overrides)])
         assert isinstance(config, Config)
-        validate.validate(config)
+        Experiment.of(config)
     assert fragment in str(caught.value)
 
 
@@ -346,8 +356,8 @@ def test_a_reward_file_that_changes_is_another_configuration(tmp_path: Path):
     arguments = ["experiment=quickstart", f"reward=[{file}:Mine]", f"run_dir={tmp_path / 'run'}"]
     config = compose("run", arguments)
     assert isinstance(config, Config)
-    run_state.begin(config, "grpo")
-    run_state.refuse_changes(config, ["grpo"])
+    run_state.begin(Experiment.of(config), "grpo")
+    run_state.refuse_changes(Experiment.of(config), ["grpo"])
     file.write_text(source + "    y: float = 1.0\n")
     with pytest.raises(ValueError, match=r"rewards\.mine\.file_sha256: \w+ -> \w+"):
-        run_state.refuse_changes(config, ["grpo"])
+        run_state.refuse_changes(Experiment.of(config), ["grpo"])

@@ -11,7 +11,8 @@ import pytest
 from rl_rerank.cli.main import main
 from rl_rerank.config import Config
 from rl_rerank.experiment.compose import compose
-from rl_rerank.training.loop import batches, lengths
+from rl_rerank.stages.plugins import Plugins
+from rl_rerank.training.loop import lengths
 from rl_rerank.training.loop.lengths import Lengths
 
 
@@ -24,8 +25,7 @@ def composed(*overrides: str) -> Config:
 def described(name: str, *overrides: str) -> list[str]:
     config = composed("budget.num_generations=4", "budget.prompts_per_step=6", "budget.micro_batch=8", *overrides)
     stage: Any = config.stages[name]
-    longest = lengths.completion_tokens(config, stage)
-    return batches.describe(config, name, stage, completion_tokens=longest)
+    return stage.describe_batches(name, Plugins(config))
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_the_batches_of_each_process_are_told_with_the_tokens_at_most():
         "at most 232 tokens a process a step = 1 x (2 prompts x 100 + 8 completions x 4), "
         "a prompt computed once for its group"
     )
-    tokens = described("grpo", *sharded, "stages.grpo.shared_prefix=false")[1]
+    tokens = described("grpo", *sharded, "stages.grpo.policy.shared_prefix=false")[1]
     assert tokens.startswith("at most 832 tokens a process a step = 1 x (8 prompts x 100 + 8 completions x 4)")
 
 
@@ -72,23 +72,22 @@ def test_a_softmax_list_counts_every_document():
 
 def test_sft_is_measured_on_the_paradigms_of_its_rows():
     config = composed("budget.pointwise_rows=0", "budget.listwise_rows=3", "budget.groupwise_rows=2")
-    assert set(lengths.trained_paradigms(config, config.stages["format"])) == {"listwise", "groupwise"}
-    assert set(lengths.trained_paradigms(config, config.stages["grpo"])) == {"pointwise"}
+    assert set(config.stages["format"].mixture(config)) == {"listwise", "groupwise"}
+    assert set(config.stages["grpo"].mixture(config)) == {"pointwise"}
 
 
 def test_a_model_whose_context_is_too_short_is_refused_in_the_plan_and_in_the_stage(tmp_path: Path):
     (tmp_path / "config.json").write_text('{"text_config": {"max_position_embeddings": 1000}}')
     config = composed(f"model.path={tmp_path}", "model.max_prompt_tokens=997")
-    stage: Any = config.stages["grpo"]
     with pytest.raises(ValueError, match=r"stages\.grpo: model\.max_prompt_tokens=997 \+ 4 .* = 1001, more than"):
-        lengths.check_context(config, "grpo", stage)
+        lengths.check_context(config.model, "grpo", 4)
     config.model.max_prompt_tokens = 996
-    lengths.check_context(config, "grpo", stage)
+    lengths.check_context(config.model, "grpo", 4)
     # Where the model is not here yet, the stage has its folder later.
     config.model.path, config.model.max_prompt_tokens = "nobody/nothing", 997
-    lengths.check_context(config, "grpo", stage)
+    lengths.check_context(config.model, "grpo", 4)
     with pytest.raises(ValueError, match="to 996 or less"):
-        lengths.check_context(config, "grpo", stage, tmp_path)
+        lengths.check_context(config.model, "grpo", 4, tmp_path)
 
 
 def test_lengths_by_hand():

@@ -13,6 +13,7 @@ from rl_rerank.config import STRATEGIES, Config
 from rl_rerank.data import prepare
 from rl_rerank.experiment import run_state, worker_node
 from rl_rerank.experiment.compose import compose
+from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io.files import conf_dir
 
 EXPERIMENT = """\
@@ -77,7 +78,7 @@ def test_a_stage_that_fails_ends_a_following_machine_with_its_status_and_without
 
 def test_a_following_machine_refuses_what_machine_0_did_not_start(config: Config):
     prepare(config.data, Path("run/data"))
-    run_state.begin(config, "sft")
+    run_state.begin(Experiment.of(config), "sft")
     config.stages["sft"].learning_rate = 1e-3  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(ValueError, match=r"stages\.sft\.learning_rate: 1e-05 -> 0\.001"):
         worker_node.follow(config, OVERRIDES)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from rl_rerank.config import LongDocuments
+from rl_rerank.config import LongDocumentsConfig, build
 from rl_rerank.paradigms.ordering import rank_by_scores
 from rl_rerank.ranking.long_documents import aggregate, idf, passages, quite, view
 from rl_rerank.types import Candidate, RankingExample
@@ -16,7 +16,7 @@ def example(**texts):
 
 
 def split(ex, **settings):
-    return view(ex, LongDocuments(**{"mode": "maxp", "words": 2, "overlap": 0, **settings}))
+    return view(ex, LongDocumentsConfig(**{"mode": "maxp", "words": 2, "overlap": 0, **settings}))
 
 
 def ranked(shown, scores):
@@ -115,11 +115,11 @@ def test_weights_are_inverse_document_frequencies_over_the_candidates():
 
 def test_views_of_one_candidate_a_document_keep_docids():
     ex = example(a="1 2 3", b="An ice cave. Nothing. Rock.")
-    first = view(ex, LongDocuments(mode="firstp", words=2, overlap=0))
+    first = view(ex, LongDocumentsConfig(mode="firstp", words=2, overlap=0))
     assert ([c.text for c in first.example.candidates], first.owners) == (["1 2", "An ice"], {})
-    summary = view(ex, LongDocuments(mode="quite", sentences=1))
+    summary = view(ex, LongDocumentsConfig(mode="quite", sentences=1))
     assert [c.text for c in summary.example.candidates] == ["1 2 3", "An ice cave."]
-    assert view(ex, LongDocuments()).example == ex
+    assert view(ex, LongDocumentsConfig()).example == ex
 
 
 @pytest.mark.parametrize(
@@ -133,4 +133,4 @@ def test_views_of_one_candidate_a_document_keep_docids():
 )
 def test_settings_that_make_no_sense_are_refused(settings, reason):
     with pytest.raises(ValueError, match=reason):
-        LongDocuments(**settings)
+        build(LongDocumentsConfig, settings)

@@ -2,13 +2,14 @@
 
 import pytest
 
-from rl_rerank.config import Fusion, LongDocuments, RerankStage
+from rl_rerank.config import FusionConfig, LongDocumentsConfig
 from rl_rerank.engines.scripted import Scripted
 from rl_rerank.paradigms.groupwise import Groupwise
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.ranking.driver import rerank, shuffled
 from rl_rerank.ranking.methods import rank
+from rl_rerank.stages.rerank.spec import RerankStage
 from rl_rerank.types import Candidate, RankingExample
 
 
@@ -60,7 +61,7 @@ def test_passages_are_ranked_one_by_one_and_their_documents_come_back():
     texts = {"d1": "1 9", "d2": "5"}
     ex = RankingExample("q", "query", tuple(Candidate(d, t, rank=i) for i, (d, t) in enumerate(texts.items(), start=1)))
     engine = Scripted(lambda p: "", lambda p, text: (text == "yes") * float(p.messages[1].segments[-2].text))
-    stage = RerankStage(kind="rerank", shuffles=2, long_documents=LongDocuments(mode="maxp", words=1, overlap=0))
+    stage = RerankStage(kind="rerank", shuffles=2, long_documents=LongDocumentsConfig(mode="maxp", words=1, overlap=0))
     [ranking], rollouts = rank([ex], Pointwise(), engine, stage)
     assert ranking.raw_scores == {"d1": 9.0, "d2": 5.0}
     assert {r.prompt.docids for r in rollouts} == {("d1#1",), ("d1#2",), ("d2#1",)}
@@ -71,7 +72,7 @@ def test_fusion_uses_scores_also_of_documents_that_the_model_did_not_score(group
     # groups d1 d2 | d3 d4: 0 4 | none, behind d2 also 4; minmax 0 1 1 1, first stage -1 -2 -3 -4: 1 2/3 1/3 0
     # half and half: d1 .5, d2 5/6, d3 2/3, d4 .5
     engine = Scripted(lambda p: '{"[1]": 0, "[2]": 4}' if p.docids[0] == "d1" else "?")
-    stage = RerankStage(kind="rerank", shuffle=False, fusion=Fusion(method="minmax", weight=0.5))
+    stage = RerankStage(kind="rerank", shuffle=False, fusion=FusionConfig(method="minmax", weight=0.5))
     [ranking], _ = rank([example(count=4)], Groupwise(size=2), engine, stage)
     assert ranking.raw_scores == pytest.approx({"d1": 1 / 2, "d2": 5 / 6, "d3": 2 / 3, "d4": 1 / 2})
     assert ranking.docids == ("d2", "d3", "d4", "d1")
@@ -79,7 +80,7 @@ def test_fusion_uses_scores_also_of_documents_that_the_model_did_not_score(group
 
 
 def test_passages_of_an_order_are_refused():
-    stage = RerankStage(kind="rerank", long_documents=LongDocuments(mode="sump"))
+    stage = RerankStage(kind="rerank", long_documents=LongDocumentsConfig(mode="sump"))
     with pytest.raises(ValueError, match=r"mode=sump makes .* and the paradigm 'listwise' gives no scores"):
         rank([example()], Listwise(), Scripted(lambda p: ""), stage)
 
@@ -88,11 +89,11 @@ def test_passages_of_an_order_are_refused():
     ("settings", "reason"),
     [
         ({"shuffles": 0}, "shuffles must be at least 1"),
-        ({"retries": -1}, "retries at least 0"),
+        ({"retries": -1}, "retries must be at least 0"),
         ({"shuffles": 2, "shuffle": False}, "shuffles=2 needs shuffle=true"),
         ({"fuse": ["a"]}, "fuse names two rerank stages"),
         ({"fuse": ["a", "b"], "model": "grpo"}, "goes without a model"),
-        ({"model": "first_stage", "fusion": Fusion()}, "cannot be fused with the first stage"),
+        ({"model": "first_stage", "fusion": FusionConfig()}, "cannot be fused with the first stage"),
     ],
 )
 def test_stages_that_make_no_sense_are_refused(settings, reason):

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from rl_rerank.config import Config, build
-from rl_rerank.experiment import run_state, validate
+from rl_rerank.experiment import run_state
+from rl_rerank.experiment.experiment import Experiment
 
 PIPELINE = {"params": {"stages": [{"paradigm": "pointwise"}, {"paradigm": "listwise", "depth": 3}]}}
 
@@ -35,10 +36,10 @@ def with_stage(tmp_path: Path, name: str, **stage) -> Config:
 
 def test_the_plan_says_what_is_asked_and_what_is_read(tmp_path):
     made = config(tmp_path)
-    validate.validate(made)
-    assert [validate.paradigms(made, name) for name in made.stages] == [[], ["pointwise"], ["pipeline"], []]
-    assert validate.upstream(made, "fused") == ["bm25", "plain"]
-    lines = validate.describe(made, ["piped", "fused"])
+    resolved = Experiment.of(made)
+    assert [list(stage.paradigms) for stage in resolved.stages.values()] == [[], ["pointwise"], ["pipeline"], []]
+    assert list(Experiment.of(made).stages["fused"].inputs) == ["bm25", "plain"]
+    lines = Experiment.of(made).describe(["piped", "fused"])
     assert lines == [
         "piped  rerank: test queries with model, 10 candidates each, 3 times",
         "fused  rerank: test queries, plain and bm25 fused",
@@ -46,13 +47,13 @@ def test_the_plan_says_what_is_asked_and_what_is_read(tmp_path):
 
 
 def test_every_setting_is_a_part_of_the_configuration_that_counts(tmp_path):
-    piped, fused = (run_state.record(config(tmp_path), name) for name in ("piped", "fused"))
+    piped, fused = (run_state.record(Experiment.of(config(tmp_path)), name) for name in ("piped", "fused"))
     assert piped["paradigms"]["pipeline"]["params"] == PIPELINE["params"]
     assert {piped["stages"]["piped"][key] for key in ("shuffles", "retries")} == {3, 2}
     assert piped["stages"]["piped"]["long_documents"]["mode"] == "head"
     # A stage with a paradigm of its own does not depend on the experiment's.
     assert "paradigm" not in piped
-    assert run_state.record(config(tmp_path), "plain")["paradigm"] == "pointwise"
+    assert run_state.record(Experiment.of(config(tmp_path)), "plain")["paradigm"] == "pointwise"
     assert fused["stages"]["fused"]["fusion"] == {"method": "zscore", "weight": 0.8}
     assert not {"model", "engine", "paradigms"} & fused.keys()
 
@@ -70,11 +71,11 @@ def test_every_setting_is_a_part_of_the_configuration_that_counts(tmp_path):
 )
 def test_what_cannot_work_is_refused_before_anything_starts(tmp_path, stage, kind, reason):
     with pytest.raises(kind, match=reason):
-        validate.validate(with_stage(tmp_path, "late", **stage))
+        Experiment.of(with_stage(tmp_path, "late", **stage))
 
 
 def test_a_pipeline_is_not_trained(tmp_path):
     training = {"grpo": {"kind": "grpo"}}
     made = config(tmp_path, paradigm="pipeline", stages=training, rewards={"ndcg": {}})
     with pytest.raises(ValueError, match=r"stages.grpo makes prompts of the paradigm 'pipeline'"):
-        validate.validate(made)
+        Experiment.of(made)

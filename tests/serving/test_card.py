@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rl_rerank.config import Config, DataConfig, ExportStage, GRPOStage, HubConfig, ModelConfig, SFTStage
+from rl_rerank.config import Config, DataConfig, HubConfig, ModelConfig
 from rl_rerank.engines.local import checkpoint
 from rl_rerank.serving import card
+from rl_rerank.stages.export.spec import ExportStage
+from rl_rerank.stages.grpo.spec import GRPOStage
+from rl_rerank.stages.sft.spec import SFTStage
 
 STAGES = {"sft": SFTStage(kind="sft"), "rl": GRPOStage(kind="grpo")}
 

@@ -9,18 +9,13 @@ import shutil
 import pytest
 from safetensors import safe_open
 
-from rl_rerank.config import (
-    Config,
-    DataConfig,
-    EvaluateStage,
-    ExportStage,
-    GRPOStage,
-    HubConfig,
-    ModelConfig,
-    RerankStage,
-)
+from rl_rerank.config import Config, DataConfig, HubConfig, ModelConfig
 from rl_rerank.serving import Reranker
+from rl_rerank.stages.evaluate.spec import EvaluateStage
 from rl_rerank.stages.export import run as export_stage
+from rl_rerank.stages.export.spec import ExportStage
+from rl_rerank.stages.grpo.spec import GRPOStage
+from rl_rerank.stages.rerank.spec import RerankStage
 
 DOCUMENTS = ["ice caves", "yes no yes", "bread"]
 

@@ -8,12 +8,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rl_rerank.config import GRPOStage, SFTStage
-from rl_rerank.experiment import validate
 from rl_rerank.experiment.compose import compose
+from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io.files import read_jsonl
 from rl_rerank.stages.grpo import run as grpo_stage
+from rl_rerank.stages.grpo.policies import ChoicePolicy, ScoresPolicy
+from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.stages.sft import run as sft_stage
+from rl_rerank.stages.sft.spec import SFTStage
 
 PRORANK = """\
 # @package _global_
@@ -29,8 +31,8 @@ paradigm: first_token
 paradigms: {first_token: {params: {window: 3}}}
 stages:
   scores:
-    {kind: grpo, policy: scores, prompts_per_step: 4, micro_batch: 2, max_steps: 3, learning_rate: 1e-3, beta: 0.01,
-     entropy: 0.01, eval_steps: 1, save_steps: 10}
+    {kind: grpo, policy: {kind: scores, entropy: 0.01}, prompts_per_step: 4, micro_batch: 2, max_steps: 3,
+     learning_rate: 1e-3, beta: 0.01, eval_steps: 1, save_steps: 10}
 """
 TABLE = {
     "step",
@@ -82,7 +84,7 @@ def composed(experiment, model_dir, *overrides):
             *(f"model.path={model_dir}", "model.max_prompt_tokens=400", *overrides),
         ],
     )
-    validate.validate(config)
+    Experiment.of(config)
     return config
 
 
@@ -148,48 +150,70 @@ def test_the_best_step_of_a_policy_is_kept(folder, tiny_model_dir, monkeypatch):
     [
         ("on_scores", ["reward=[]"], "stages.scores has no reward to train on"),
         ("on_scores", ["paradigm=listwise"], "policy=scores needs a paradigm that scores a list in one forward"),
-        ("prorank", ["paradigm=listwise"], "stages.warmup.policy=choice needs a paradigm whose prompts have but few"),
+        ("prorank", ["paradigm=listwise"], "stages.warmup.policy=choice needs a paradigm whose prompts have few"),
         ("prorank", ["paradigm=groupwise", "stages.warmup.policy=tokens", "stages.warmup.micro_batch=8"],
          "stages.scores.loss=ranknet needs a paradigm that scores a list in one forward"),
         ("prorank", ["reward=[pooled_reciprocal_rank]"],
-         "compares all completions of a query, and policy=choice weighs"),
-        ("on_scores", ["stages.scores.algorithm=dapo"], "algorithm=dapo means nothing to policy=scores; leave it out"),
-        ("on_scores", ["stages.scores.num_iterations=2"], "num_iterations=2 means nothing to policy=scores"),
+         "compares all completions of a query, and policy=choice weights"),
+        ("on_scores", ["stages.scores.policy.algorithm=dapo"], "there is no setting 'stages.scores.policy.algorithm'"),
+        ("on_scores", ["stages.scores.num_iterations=2"],
+         "stages.scores.num_iterations is now stages.scores.policy.num_iterations"),
+        ("on_scores", ["stages.scores.curriculum={kind: reciprank}"], "curriculum means nothing to policy=scores"),
+        ("on_scores", ["stages.scores.rollout=vllm"], "rollout=vllm means nothing to policy=scores; leave it out"),
+        ("on_scores", ["stages.scores.rollout_args={dtype: x}"], "rollout_args is now stages.scores.rollout.args"),
         ("prorank", ["stages.warmup.num_generations=4"], "num_generations=4 means nothing to policy=choice"),
-        ("prorank", ["stages.warmup.policy=tokens", "stages.warmup.micro_batch=8", "stages.warmup.loss=ranknet"],
-         "loss=ranknet means nothing to policy=tokens"),
-        ("on_scores", ["stages.scores.policy=score"], "policy must be one of tokens, scores, choice; got 'score'"),
+        ("prorank", ["stages.warmup.policy=tokens", "stages.warmup.micro_batch=8", "stages.warmup.policy.loss=ranknet"],
+         "there is no setting 'stages.warmup.policy.loss'"),
+        ("on_scores", ["stages.scores.policy=score"], "policy.kind must be one of tokens, scores, choice; got 'score'"),
         ("on_scores", ["stages.scores.scale_rewards=batch"], "scale_rewards must be group or none with policy=scores"),
-        ("on_scores", ["stages.scores.estimator=moves", "reward=[rbo]"], "estimator=moves needs rewards that are sums"),
-        ("on_scores", ["stages.scores.estimator=moves", "stages.scores.permute_rewards=true"], "no groups of rewards"),
-        ("on_scores", ["stages.scores.loss=ranknett"], "grpo stage: loss must be one of softmax, listnet,"),
-        ("on_scores", ["stages.scores.loss_weight=2"], "loss_params and loss_weight need a loss"),
-        ("on_scores", ["stages.scores.list_size=1"], "list_size must be at least 2, or null for all; got 1"),
-        ("on_scores", ["stages.scores.top_k=0"], "top_k must be at least 1, or null for all places; got 0"),
-        ("on_scores", ["stages.scores.entropy=-1"], "beta and entropy must be 0 or more"),
-        ("prorank", ["stages.scores.loss_params={k: 1}"], "there is no setting 'sft stage: loss_params.k'"),
+        ("on_scores", ["stages.scores.policy.estimator=moves", "reward=[rbo]"], "estimator=moves needs position-based"),
+        ("on_scores", ["stages.scores.policy.estimator=moves", "stages.scores.permute_rewards=true"], "no groups of"),
+        ("on_scores", ["stages.scores.policy.loss=ranknett"], "no loss is named 'ranknett'"),
+        ("on_scores", ["stages.scores.policy.loss_weight=2"], "loss_params and loss_weight need a loss"),
+        ("on_scores", ["stages.scores.policy.list_size=1"], "list_size must be at least 2; got 1"),
+        ("on_scores", ["stages.scores.policy.top_k=0"], "top_k must be at least 1; got 0"),
+        ("on_scores", ["stages.scores.policy.entropy=-1"], "entropy must be at least 0; got -1"),
+        ("prorank", ["stages.scores.loss_params={k: 1}"],
+         "stages.scores.loss_params: loss 'ranknet' has no parameter 'k'"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_trained_is_refused_before_anything_runs(
     folder, tiny_model_dir, experiment, overrides, fragment
 ):
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises((ValueError, LookupError)) as caught:
         composed(experiment, tiny_model_dir, "reward=[ndcg]", *overrides)
     assert fragment in str(caught.value)
 
 
+def test_a_policy_is_named_by_a_word_or_by_its_kind(folder, tiny_model_dir):
+    scores, choice = ("stages.scores.policy.list_size=20", "stages.scores.policy.kind=choice")
+    assert composed("on_scores", tiny_model_dir, "reward=[ndcg]", scores).stages["scores"].policy == ScoresPolicy(
+        entropy=0.01, list_size=20
+    )
+    word = ["reward=[exact_match]", "paradigm=pointwise", "stages.scores.policy=choice"]
+    word = composed("on_scores", tiny_model_dir, *word)
+    assert word.stages["scores"].policy == ChoicePolicy()
+    # Another kind leaves the file's settings of the former one behind, and keeps those of the command line.
+    given = ["stages.scores.policy.entropy=0.5", choice, "paradigm=pointwise"]
+    kind = composed("on_scores", tiny_model_dir, "reward=[exact_match]", *given)
+    assert kind.stages["scores"].policy == ChoicePolicy(entropy=0.5)
+    # A word in the file can be added to.
+    held = composed("prorank", tiny_model_dir, "reward=[prorank]", "stages.warmup.policy.restrict_to_answers=false")
+    assert held.stages["warmup"].policy == ChoicePolicy(restrict_to_answers=False)
+
+
 def test_the_plan_shows_the_arithmetic(folder, tiny_model_dir):
-    config = composed("on_scores", tiny_model_dir, "reward=[ndcg]", "stages.scores.estimator=moves")
+    config = composed("on_scores", tiny_model_dir, "reward=[ndcg]", "stages.scores.policy.estimator=moves")
     # 4 lists a step, 2 a forward; a list is one prompt of 400 tokens
-    assert validate.describe(config, ["scores"]) == [
+    assert Experiment.of(config).describe(["scores"]) == [
         "scores  grpo on scores from model: 3 steps x 4 = 12 lists, 8 orders of each",
         "  1 process: 2 micro-batches of 2 lists a step",
         "  at most 1,600 tokens a process a step = 2 x (2 prompts x 400), 3 documents a list",
     ]
     config = composed("on_scores", tiny_model_dir, "reward=[ndcg]", "paradigm=pointwise", "data.depth=5")
-    assert validate.describe(config, ["scores"])[-1].endswith("= 2 x (10 prompts x 400), 5 documents a list")
+    assert Experiment.of(config).describe(["scores"])[-1].endswith("= 2 x (10 prompts x 400), 5 documents a list")
     config = composed("prorank", tiny_model_dir, "reward=[prorank]")
-    assert validate.describe(config, ["warmup"]) == [
+    assert Experiment.of(config).describe(["warmup"]) == [
         "warmup  grpo on choice from model: 2 steps x 4 = 8 prompts",
         "  1 process: 2 micro-batches of 2 prompts a step",
         "  at most 1,600 tokens a process a step = 2 x (2 prompts x 400) for each token at which answers part, "

@@ -7,11 +7,12 @@ import logging
 
 import pytest
 
-from rl_rerank.config import Config, DataConfig, Fusion, ModelConfig, PluginConfig, RerankStage
+from rl_rerank.config import Config, DataConfig, FusionConfig, ModelConfig, PluginConfig
 from rl_rerank.evaluation import answers
 from rl_rerank.io import trec
 from rl_rerank.io.files import read_jsonl, write_json, write_jsonl
 from rl_rerank.stages.rerank import run as rerank_stage
+from rl_rerank.stages.rerank.spec import RerankStage
 
 
 @pytest.fixture
@@ -126,7 +127,7 @@ def test_two_runs_are_fused_by_their_own_scores_without_a_model(config, tmp_path
     write_jsonl(tmp_path / "run/other/rankings.jsonl", other)
     spent = {"calls": 9, "rounds": 1, "prompt_tokens": 90, "completion_tokens": 0, "seconds": 2.0}
     write_json(tmp_path / "run/other/summary.json", {"cost": spent})
-    stage = RerankStage(kind="rerank", fuse=["other", "bm25"], fusion=Fusion(method="minmax", weight=0.6))
+    stage = RerankStage(kind="rerank", fuse=["other", "bm25"], fusion=FusionConfig(method="minmax", weight=0.6))
     rerank_stage.run(config, "fused", stage)
     # other 0 .1 1; bm25 has no scores: ranks 3 2 1 -> 1 .5 0; .6 and .4: a .4, b .26, c .6
     scores = trec.read_run(tmp_path / "run/fused/run.trec")["q0"]
@@ -142,7 +143,7 @@ def test_a_stage_asks_with_a_paradigm_of_its_own_as_often_as_it_says(config, tmp
     config.model = ModelConfig(path=str(tiny_model_dir), max_prompt_tokens=512)
     stages = [{"paradigm": "pointwise"}, {"paradigm": "listwise", "depth": 2}]
     config.paradigms["two"] = PluginConfig(name="pipeline", params={"stages": stages})
-    stage = RerankStage(kind="rerank", paradigm="two", shuffles=2, retries=1, fusion=Fusion(method="rrf"))
+    stage = RerankStage(kind="rerank", paradigm="two", shuffles=2, retries=1, fusion=FusionConfig(method="rrf"))
     rerank_stage.run(config, "piped", stage)
     summary = json.loads((tmp_path / "run/piped/summary.json").read_text())
     # 3 queries, 2 repetitions, 3 documents and 1 list; a random model's lists are noise, asked again once each

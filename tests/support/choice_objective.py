@@ -2,7 +2,7 @@
 
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.reward.base import Term
-from rl_rerank.training.exact.enumerated import ChoiceObjective, ChoiceSettings
+from rl_rerank.training.exact.choice import ChoiceObjective, ChoiceSettings
 from rl_rerank.training.loop.training_prompts import questions
 from rl_rerank.types import Candidate, RankingExample
 

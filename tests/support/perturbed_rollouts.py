@@ -19,11 +19,11 @@ vllm_environment.apply()
 import deepspeed  # noqa: E402
 import torch  # noqa: E402
 from accelerate.state import AcceleratorState  # noqa: E402
-from test_grpo import trainer  # noqa: E402
 from transformers import TrainerCallback  # noqa: E402
 
 from rl_rerank.training.grpo.vllm_rollout import RolloutEngine  # noqa: E402
 from support import small_tokenizers  # noqa: E402
+from support.grpo_trainer import trainer  # noqa: E402
 
 
 class Perturb(TrainerCallback):

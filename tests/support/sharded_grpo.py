@@ -15,11 +15,10 @@ from accelerate.state import AcceleratorState
 
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
-from test_grpo import Uneven, trainer  # noqa: E402
-
 from rl_rerank.reward.base import Term  # noqa: E402
 from rl_rerank.training.loop.training_prompts import Question  # noqa: E402
 from support import small_tokenizers  # noqa: E402
+from support.grpo_trainer import Uneven, trainer  # noqa: E402
 
 NUM_STEPS, PROMPTS, GENERATIONS, COMPLETION_TOKENS, MICRO_BATCH = 10, 4, 4, 6, 4
 

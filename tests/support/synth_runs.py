@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rl_rerank import registry
-from rl_rerank.config import Config, DataConfig, PluginConfig, SynthBudget, SynthStage
+from rl_rerank.config import Config, DataConfig, PluginConfig
 from rl_rerank.data.examples import ExampleFile
 from rl_rerank.engines.base import Engine
 from rl_rerank.stages.synth import run as synth_stage
+from rl_rerank.stages.synth.spec import SynthBudget, SynthStage
 from rl_rerank.synthesis.metered import Meter
 from rl_rerank.synthesis.resources import Resources
 from rl_rerank.synthesis.step import StepContext

@@ -19,12 +19,12 @@ from trl import GRPOConfig
 
 sys.path[:0] = [str(Path(__file__).parents[1])]
 
-from rl_rerank.config import Config, GRPOStage  # noqa: E402
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded  # noqa: E402
 from rl_rerank.prompts.rendering import Renderer  # noqa: E402
 from rl_rerank.reward.base import RewardError, Term  # noqa: E402
+from rl_rerank.stages.grpo.spec import GRPOStage  # noqa: E402
 from rl_rerank.training.grpo.trainer import RankingGRPOTrainer  # noqa: E402
-from rl_rerank.training.loop.batches import batches, whole_queries  # noqa: E402
+from rl_rerank.training.loop.batches import layout  # noqa: E402
 from rl_rerank.training.loop.task import Task  # noqa: E402
 from rl_rerank.training.loop.training_prompts import questions  # noqa: E402
 from rl_rerank.types import Candidate, RankingExample  # noqa: E402
@@ -67,11 +67,11 @@ def layouts(world: int) -> list[tuple[int, int]]:
                 kind="grpo", prompts_per_step=queries * DOCUMENTS, num_generations=GENERATIONS, micro_batch=micro
             )
             try:
-                step = batches(Config(), "grpo", stage, world)
+                step = layout("grpo", stage.step(), stage.micro_batch, world)
             except ValueError:
                 continue
-            if (layout := (stage.prompts_per_step, step.micro_batch)) not in found:
-                found.append(layout)
+            if (pair := (stage.prompts_per_step, step.micro_batch)) not in found:
+                found.append(pair)
     return found
 
 
@@ -88,7 +88,7 @@ def train(model_dir: str, output: Path, prompts: int, micro: int, world: int, te
     AcceleratorState._reset_state(reset_partial_state=False)
     tokenizer = small_tokenizers.chatml()
     stage = GRPOStage(kind="grpo", prompts_per_step=prompts, num_generations=GENERATIONS, micro_batch=micro)
-    per_query = whole_queries("grpo", stage, terms, PARADIGM)
+    per_query = stage.whole_queries("grpo", terms, PARADIGM)
     renderer = Renderer(tokenizer, max_prompt_tokens=200)
     asked = questions(examples(), PARADIGM, renderer, count=STEPS * prompts, seed=1, per_query=per_query)
     steps = prompts * GENERATIONS // (micro * world)

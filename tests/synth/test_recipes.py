@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from support.synth_runs import summary
 
-from rl_rerank.config import Config, SynthStage
+from rl_rerank.config import Config
 from rl_rerank.data.examples import ExampleFile
-from rl_rerank.experiment import validate
 from rl_rerank.experiment.compose import compose, options
+from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io.files import read_jsonl
 from rl_rerank.paradigms.groupwise import Groupwise
 from rl_rerank.stages.synth import run as synth_stage
+from rl_rerank.stages.synth.spec import SynthStage
 from rl_rerank.types import Completion, Prompt
 
 RECIPES = ["answers", "erank", "fullrank", "grouprank", "rank_r1", "reasonrank"]
@@ -36,7 +37,7 @@ def composed(recipe: str, folder: Path, *overrides: str) -> Config:
     found = compose("synth", [f"recipe={recipe}", "data=collection", f"data.path={folder}", *overrides])
     assert isinstance(found, Config)
     found.run_dir = str(folder / "run")
-    validate.validate(found)
+    Experiment.of(found)
     return found
 
 

@@ -14,8 +14,9 @@ import pytest
 from support.openai_stand_in import StandIn, error, message, serving
 from support.synth_runs import config, run, summary
 
-from rl_rerank.config import EngineConfig, SynthBudget
+from rl_rerank.config import EngineConfig
 from rl_rerank.io.files import read_jsonl
+from rl_rerank.stages.synth.spec import SynthBudget
 
 RANK = {"rank": {"paradigm": "listwise"}}
 ALL = {"near_queries": {"near": False}, "rank": {"paradigm": "listwise"}, "shuffle": {}}

@@ -1,11 +1,14 @@
 """Gradients of every algorithm's loss against its formula, written out, on one batch of hand-made numbers."""
 
+from typing import get_args, get_type_hints
+
 import pytest
 import torch
 from support.completion_groups import GENERATIONS, GROUPS, batch, gradients, plain_log_probs
 from support.grpo_trainer import trainer
 
-from rl_rerank.config import ALGORITHMS, GRPOStage
+from rl_rerank.config import build
+from rl_rerank.stages.grpo.policies import TokensPolicy
 from rl_rerank.training.grpo import algorithms
 
 ROWS, LONGEST = GROUPS * GENERATIONS, 7
@@ -40,13 +43,13 @@ FORMULAS = {
 
 
 def test_every_name_has_its_arguments():
-    assert tuple(algorithms.ARGUMENTS) == ALGORITHMS
+    assert tuple(algorithms.ARGUMENTS) == get_args(get_type_hints(TokensPolicy)["algorithm"])
 
 
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "plain"])
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", algorithms.ARGUMENTS)
 def test_the_gradient_is_that_of_the_formula(tiny_model_dir, chatml_tokenizer, tmp_path, name, shared):
-    arguments = algorithms.arguments(GRPOStage(kind="grpo", algorithm=name))
+    arguments = algorithms.arguments(TokensPolicy(algorithm=name), None)
     run = trainer(
         tiny_model_dir,
         chatml_tokenizer,
@@ -98,7 +101,7 @@ def test_the_mean_of_the_others_is_the_baseline_of_rloo(tiny_model_dir, chatml_t
         tmp_path,
         leave_one_out=True,
         max_steps=1,
-        **algorithms.arguments(GRPOStage(kind="grpo", algorithm="rloo")),
+        **algorithms.arguments(TokensPolicy(algorithm="rloo"), None),
     )
     run.train()
     rewards = torch.tensor([row["reward"] for row in run.completions]).view(-1, GENERATIONS)
@@ -110,12 +113,12 @@ def test_the_mean_of_the_others_is_the_baseline_of_rloo(tiny_model_dir, chatml_t
 
 
 def test_a_stage_may_set_what_its_algorithm_would():
-    stage = GRPOStage(kind="grpo", algorithm="dapo", epsilon=0.1, scale_rewards="batch")
-    assert algorithms.arguments(stage) == {
+    policy = TokensPolicy(algorithm="dapo", epsilon=0.1)
+    assert algorithms.arguments(policy, "batch") == {
         "loss_type": "dapo",
         "scale_rewards": "batch",
         "epsilon": 0.1,
         "epsilon_high": 0.28,
     }
     with pytest.raises(ValueError, match=r"algorithm must be one of grpo, dr_grpo, .*; got 'ppo'"):
-        GRPOStage(kind="grpo", algorithm="ppo")
+        build(TokensPolicy, {"algorithm": "ppo"})

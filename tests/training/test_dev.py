@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import load_file
 from support.grpo_trainer import examples, trainer
 
-from rl_rerank.config import GRPOStage
 from rl_rerank.engines.local.hf import HFEngine
 from rl_rerank.experiment.compose import compose
 from rl_rerank.io.files import read_jsonl
@@ -17,6 +16,7 @@ from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.ranking.driver import rerank
 from rl_rerank.stages.grpo import run as grpo_stage
+from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.training.loop import dev
 
 REWARD = """\

@@ -5,12 +5,15 @@ import shutil
 
 import pytest
 
-from rl_rerank.config import CurriculumConfig, GRPOStage
+from rl_rerank.config import CurriculumConfig, build
 from rl_rerank.experiment.compose import compose
 from rl_rerank.io.files import read_jsonl
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
 from rl_rerank.reward.base import Term
 from rl_rerank.stages.grpo import run as grpo_stage
+from rl_rerank.stages.grpo.policies import TokensPolicy
+from rl_rerank.stages.grpo.spec import GRPOStage
+from rl_rerank.stages.plugins import Plugins
 from rl_rerank.training.loop import batches
 from rl_rerank.training.loop.pass_rate import STATE
 
@@ -52,9 +55,9 @@ def test_a_resumed_stage_asks_what_it_would_have_asked(tiny_model_dir, tmp_path,
     config = composed(
         tmp_path,
         tiny_model_dir,
-        "stages.grpo.micro_batch_tokens=600",
-        "stages.grpo.refill_rounds=1",
-        "stages.grpo.refill_min_std=0.2",
+        "stages.grpo.policy.micro_batch_tokens=600",
+        "stages.grpo.policy.dynamic_sampling=1",
+        "stages.grpo.policy.zero_variance_std=0.2",
         f"+stages.grpo.curriculum={{kind: {kind}}}",
     )
     stage = config.stages["grpo"]
@@ -80,11 +83,13 @@ def test_a_resumed_stage_asks_what_it_would_have_asked(tiny_model_dir, tmp_path,
 
 
 def test_a_budget_takes_the_place_of_the_micro_batch(tiny_model_dir, tmp_path):
-    config = composed(tmp_path, tiny_model_dir, "stages.grpo.micro_batch_tokens=600", "stages.grpo.micro_batch=3")
+    config = composed(
+        tmp_path, tiny_model_dir, "stages.grpo.policy.micro_batch_tokens=600", "stages.grpo.micro_batch=3"
+    )
     stage = config.stages["grpo"]
-    found = batches.batches(config, "grpo", stage, processes=1)
+    found = batches.layout("grpo", stage.step(), stage.micro_batch, processes=1)
     assert (found.micro_batches, found.micro_batch) == (1, stage.prompts_per_step * stage.num_generations)
-    [line, _] = batches.describe(config, "grpo", stage, completion_tokens=10)
+    [line, _] = stage.describe_batches("grpo", Plugins(config))
     assert "in micro-batches of up to 600 tokens; every group lies whole on one process" in line
 
 
@@ -93,22 +98,36 @@ def test_a_part_of_a_query_is_not_replaced():
         def score_all(self, example, rollouts):
             return [0.0 for _ in rollouts]
 
-    stage = GRPOStage(kind="grpo", prompts_per_step=8, refill_rounds=1)
-    with pytest.raises(ValueError, match="asks 4 prompts about one, so refill_rounds=1 would replace a part"):
-        batches.whole_queries("grpo", stage, [Term("erank", Compares())], PointwiseGraded(documents=4))
+    stage = GRPOStage(kind="grpo", prompts_per_step=8, policy=TokensPolicy(dynamic_sampling=1))
+    with pytest.raises(
+        ValueError, match=r"asks 4 prompts about one, so policy.dynamic_sampling=1 would replace a part"
+    ):
+        stage.whole_queries("grpo", [Term("erank", Compares())], PointwiseGraded(documents=4))
 
 
 @pytest.mark.parametrize(
-    ("build", "message"),
+    ("make", "message"),
     [
-        (lambda: GRPOStage(kind="grpo", micro_batch_tokens=0), "micro_batch_tokens must be at least 1; got 0"),
-        (lambda: GRPOStage(kind="grpo", refill_rounds=-1), "refill_rounds must be at least 0; got -1"),
-        (lambda: GRPOStage(kind="grpo", refill_min_std=-0.1), "refill_min_std must be at least 0; got -0.1"),
-        (lambda: CurriculumConfig(kind="easy"), "kind must be one of reciprank, normscore, kdescore, pass_rate"),
+        (
+            lambda: GRPOStage(kind="grpo", policy=TokensPolicy(micro_batch_tokens=0)),
+            "micro_batch_tokens must be at least 1; got 0",
+        ),
+        (
+            lambda: GRPOStage(kind="grpo", policy=TokensPolicy(dynamic_sampling=-1)),
+            "dynamic_sampling must be at least 0; got -1",
+        ),
+        (
+            lambda: GRPOStage(kind="grpo", policy=TokensPolicy(zero_variance_std=-0.1)),
+            "zero_variance_std must be at least 0; got -0.1",
+        ),
+        (
+            lambda: build(CurriculumConfig, {"kind": "easy"}),
+            "kind must be one of reciprank, normscore, kdescore, pass_rate",
+        ),
         (lambda: CurriculumConfig(steps=0), "steps must be at least 1; got 0"),
         (lambda: CurriculumConfig(kind="pass_rate", anti=True), "pass_rate has no such control"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(build, message):
+def test_settings_that_make_no_sense_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
-        build()
+        make()

@@ -11,7 +11,7 @@ from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.training.exact.lists import ListCollator, RankedList, last_logits, lists, reading
 from rl_rerank.training.exact.supervised import RankingTrainer
-from rl_rerank.training.losses import ranking_loss
+from rl_rerank.training.losses.build import build_loss
 from rl_rerank.types import Candidate, RankingExample
 
 
@@ -94,7 +94,7 @@ def trainer(model, tmp_path, read, found, *, name="softmax", answer_weight=0.0):
         args=TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True),
         data_collator=ListCollator(found, 0, with_answers=answer_weight > 0),
         reading=read,
-        loss=ranking_loss(name, {}),
+        loss=build_loss("test", name, {}),
         answer_weight=answer_weight,
     )
 

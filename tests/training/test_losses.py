@@ -1,17 +1,17 @@
 """Ranking losses: values by hand, gradients, and that neither the order of documents nor padding matters."""
 
-import inspect
 import math
 
 import pytest
 import torch
 
-from rl_rerank.config.losses import RANKING_LOSSES, check_loss
+from rl_rerank import registry
 from rl_rerank.training.exact.plackett_luce import log_prob
-from rl_rerank.training.losses import FUNCTIONS, ranking_loss
-from rl_rerank.training.losses.pairs import better
+from rl_rerank.training.losses.base import RankingLoss, better
+from rl_rerank.training.losses.build import build_loss
 
-NAMES = sorted(FUNCTIONS)
+NAMES = registry.names("loss")
+LOSSES: dict[str, RankingLoss] = {name: build_loss("test", name, {}) for name in NAMES}
 OF_PAIRS = ("hinge", "ranknet", "lambdarank", "first", "ranklist_style", "anchored_hinge")
 
 
@@ -22,15 +22,7 @@ def softplus(x):
 def value(name, scores, grades, params=None, **weights):
     scores, grades = torch.tensor([scores], dtype=torch.float64), torch.tensor([grades], dtype=torch.float64)
     mask = torch.ones_like(scores, dtype=torch.bool)
-    return ranking_loss(name, params or {})(scores, grades, mask, **weights).item()
-
-
-def test_the_configuration_knows_every_loss_with_its_parameters():
-    assert set(RANKING_LOSSES) == set(FUNCTIONS)
-    for name, function in FUNCTIONS.items():
-        given = inspect.signature(function).parameters.values()
-        own = {p.name: p.default for p in given if p.default is not p.empty and not p.name.endswith("_weights")}
-        assert own == RANKING_LOSSES[name]
+    return build_loss("test", name, params or {})(scores, grades, mask, **weights).item()
 
 
 def test_losses_by_hand():
@@ -103,13 +95,13 @@ def test_of_equal_grades_nothing_is_preferred_and_each_is_measured_against_what_
 def test_listmle_is_the_likelihood_of_the_order_and_an_lse_of_each_document_over_those_behind():
     scores = torch.randn(1, 20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     grades, mask = torch.arange(20.0, 0, -1).unsqueeze(0), torch.ones(1, 20, dtype=torch.bool)
-    found = FUNCTIONS["listmle"](scores, grades, mask)
+    found = LOSSES["listmle"](scores, grades, mask)
     order = torch.arange(20).view(1, 1, 20)
     assert found.item() == pytest.approx(-log_prob(scores, order, mask).item())
     lse = sum(math.log(1 + sum(math.exp(b - a) for b in scores[0].tolist()[i + 1 :])) for i, a in enumerate(scores[0]))
     assert found.item() == pytest.approx(lse)
     for k in (1, 7):
-        first = FUNCTIONS["plackett_luce"](scores, grades, mask, k=k)
+        first = build_loss("test", "plackett_luce", {"k": k})(scores, grades, mask)
         assert first.item() == pytest.approx(-log_prob(scores, order, mask, k).item())
 
 
@@ -131,7 +123,7 @@ def test_gradients_are_those_of_differences(name):
     if name == "lambdarank":  # its weights depend on the scores' ranks, which small differences do not change
         assert len(set(scores[1].tolist())) == 6
     inside = scores.clamp(-3, 3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda s: FUNCTIONS[name](s, grades, mask), inside)
+    assert torch.autograd.gradcheck(lambda s: LOSSES[name](s, grades, mask), inside)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -144,19 +136,19 @@ def test_documents_in_another_order_and_padding_change_nothing(name, with_weight
     if with_weights and name in OF_PAIRS:
         weights["pair_weights"] = pairs
     given = scores.clone().requires_grad_()
-    found = FUNCTIONS[name](given, grades, mask, **weights)
+    found = LOSSES[name](given, grades, mask, **weights)
     found.sum().backward()
     assert bool(found.isfinite().all()) and bool((found > 0).all())
     assert given.grad[0, 4:].tolist() == [0.0, 0.0]
 
     short = {k: v[:1, :4, :4] if v.dim() == 3 else v[:1, :4] for k, v in weights.items()}
-    alone = FUNCTIONS[name](scores[:1, :4], grades[:1, :4], mask[:1, :4], **short)
+    alone = LOSSES[name](scores[:1, :4], grades[:1, :4], mask[:1, :4], **short)
     assert alone.item() == pytest.approx(found[0].item())
 
     turn = torch.tensor([3, 0, 5, 1, 4, 2])
     turned = {k: v[:, turn][:, :, turn] if v.dim() == 3 else v[:, turn] for k, v in weights.items()}
     again = scores[:, turn].clone().requires_grad_()
-    moved = FUNCTIONS[name](again, grades[:, turn], mask[:, turn], **turned)
+    moved = LOSSES[name](again, grades[:, turn], mask[:, turn], **turned)
     moved.sum().backward()
     assert torch.allclose(moved, found)
     assert torch.allclose(again.grad, given.grad[:, turn])
@@ -169,20 +161,20 @@ def test_weights_scale_the_part_of_a_document_or_of_a_pair(name):
     # a pair has the weights of both of its documents
     factor = 4 if name in OF_PAIRS else 2
     if name != "ranklist_style":  # there a weight stands inside a logarithm
-        found = FUNCTIONS[name](scores, grades, mask, item_weights=double)
-        assert torch.allclose(found, factor * FUNCTIONS[name](scores, grades, mask))
-    none = FUNCTIONS[name](scores, grades, mask, item_weights=torch.zeros_like(scores))
+        found = LOSSES[name](scores, grades, mask, item_weights=double)
+        assert torch.allclose(found, factor * LOSSES[name](scores, grades, mask))
+    none = LOSSES[name](scores, grades, mask, item_weights=torch.zeros_like(scores))
     assert none.tolist() == [0.0, 0.0]
     pairs = torch.zeros(2, 6, 6, dtype=torch.float64)
     if name not in OF_PAIRS:
-        with pytest.raises(ValueError, match=f"the loss '{name}' is not made of pairs"):
-            FUNCTIONS[name](scores, grades, mask, pair_weights=pairs)
+        with pytest.raises(ValueError, match=f"the loss {type(LOSSES[name]).__name__} is not made of pairs"):
+            LOSSES[name](scores, grades, mask, pair_weights=pairs)
         return
     # A loss with the weights of one pair alone depends on its two documents alone.
     i, j = better(grades, mask)[1].nonzero()[0].tolist()
     pairs[1, i, j] = 1.0
     given = scores.clone().requires_grad_()
-    FUNCTIONS[name](given, grades, mask, pair_weights=pairs).sum().backward()
+    LOSSES[name](given, grades, mask, pair_weights=pairs).sum().backward()
     assert set(given.grad[1].nonzero().flatten().tolist()) <= {i, j}
 
 
@@ -193,7 +185,7 @@ def test_descending_a_loss_orders_the_documents_by_grade(name):
     optimizer = torch.optim.Adam([scores], lr=0.05)
     for _ in range(200):
         optimizer.zero_grad()
-        FUNCTIONS[name](scores, grades, mask).sum().backward()
+        LOSSES[name](scores, grades, mask).sum().backward()
         optimizer.step()
     found = scores[0].tolist()
     assert min(found[1], found[2]) > max(found[0], found[3])
@@ -204,20 +196,24 @@ def test_descending_a_loss_orders_the_documents_by_grade(name):
 @pytest.mark.parametrize(
     ("name", "params", "fragment"),
     [
-        ("ranknett", {}, "sft stage: loss must be one of softmax, "),
-        ("hinge", {"margins": 1}, "there is no setting 'sft stage: loss_params.margins'. Did you mean 'margin'?"),
-        ("hinge", {"margin": -1}, "loss_params.margin must be a number of at least 0; got -1"),
-        ("plackett_luce", {"k": 0}, "loss_params.k must be a whole number of at least 1; got 0"),
-        ("plackett_luce", {"k": None}, "loss_params.k must be a whole number of at least 1; got None"),
-        ("listnet", {"temperature": 0}, "loss_params.temperature must be a number above 0; got 0"),
-        ("ranknet", {"k": 1}, "Here you can set: nothing."),
+        ("ranknett", {}, "stages.sft.loss: no loss is named 'ranknett'; installed: anchored_hinge, bce, "),
+        (
+            "hinge",
+            {"margins": 1},
+            "stages.sft.loss_params: loss 'hinge' has no parameter 'margins'; it has: margin. Did you mean 'margin'?",
+        ),
+        ("hinge", {"margin": -1}, "loss_params: margin must be a number of at least 0; got -1"),
+        ("plackett_luce", {"k": 0}, "loss_params: k must be a whole number of at least 1; got 0"),
+        ("plackett_luce", {"k": None}, "loss_params: k must be a whole number of at least 1; got None"),
+        ("listnet", {"temperature": 0}, "loss_params: temperature must be a number above 0; got 0"),
+        ("ranknet", {"k": 1}, "loss 'ranknet' has no parameter 'k'; it has: none"),
     ],
 )
 def test_what_a_loss_does_not_have_is_told(name, params, fragment):
-    with pytest.raises(ValueError) as caught:
-        check_loss("sft stage", name, params, RANKING_LOSSES)
+    with pytest.raises((ValueError, LookupError)) as caught:
+        build_loss("stages.sft", name, params)
     assert fragment in str(caught.value)
 
 
 def test_no_cutoff_is_a_value_too():
-    check_loss("sft stage", "lambdarank", {"k": None}, RANKING_LOSSES)
+    build_loss("stages.sft", "lambdarank", {"k": None})

@@ -6,7 +6,7 @@ from accelerate import Accelerator
 from support.completion_groups import GENERATIONS, batch, gradients
 from support.grpo_trainer import trainer
 
-from rl_rerank.config import ALGORITHMS, GRPOStage
+from rl_rerank.stages.grpo.policies import TokensPolicy
 from rl_rerank.training.grpo import algorithms
 from rl_rerank.training.grpo.micro_batches import Size, TokenBudget, rows, spread
 
@@ -48,9 +48,9 @@ def test_rows_are_whole_groups_and_each_is_taken_once():
     assert len(rows(mask, completion_mask.size(1), budget, Accelerator(cpu=True), alive)) == 1
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", algorithms.ARGUMENTS)
 def test_the_gradient_of_a_step_is_that_of_one_micro_batch(tiny_model_dir, chatml_tokenizer, tmp_path, name):
-    arguments = algorithms.arguments(GRPOStage(kind="grpo", algorithm=name))
+    arguments = algorithms.arguments(TokensPolicy(algorithm=name), None)
     prompt_ids, prompt_mask, completion_ids, completion_mask = batch()
     generator = torch.Generator().manual_seed(4)
     advantages = torch.randn(len(prompt_ids), generator=generator)

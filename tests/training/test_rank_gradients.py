@@ -7,7 +7,7 @@ import torch
 from support.orders import all_orders, draw, everyone, scores_of
 
 from rl_rerank.metrics import ndcg
-from rl_rerank.reward.position_based import Additive
+from rl_rerank.reward.position_based import PositionBased
 from rl_rerank.training.exact.plackett_luce import log_prob, place
 from rl_rerank.training.exact.rank_gradients import Gains, earned, group_advantages, moves, pl_rank
 
@@ -37,7 +37,7 @@ def gains(grades, k=10, first=False):
         ideal = sum(g / math.log2(r + 1) for r, g in zip(places, sorted(grades, reverse=True)[:k], strict=False))
         weights = [1 / math.log2(r + 1) if r <= k else 0.0 for r in places]
         values = [g / ideal for g in grades]
-    return Gains.of([Additive(tuple(values), tuple(weights), first)], len(grades), scores_of(1))
+    return Gains.of([PositionBased(tuple(values), tuple(weights), first)], len(grades), scores_of(1))
 
 
 def enumerated_gradient(scores, value):

@@ -18,7 +18,7 @@ from rl_rerank.paradigms.first_token import FirstToken
 from rl_rerank.training.exact.plackett_luce import log_prob
 from rl_rerank.training.exact.trainer import PolicyTrainer
 from rl_rerank.training.loop.training_log import Records
-from rl_rerank.training.losses import ranking_loss
+from rl_rerank.training.losses.build import build_loss
 from rl_rerank_rewards.multiview import MultiView
 from rl_rerank_rewards.ndcg import NDCG
 from rl_rerank_rewards.recall import Recall
@@ -65,7 +65,7 @@ def test_a_drawn_order_is_judged_as_the_same_order_written(chatml_tokenizer, rew
 def test_what_places_add_up_to_is_the_reward(chatml_tokenizer, reward):
     made = scores_objective(chatml_tokenizer, reward)
     for number, one in enumerate(made.lists):
-        parts = reward.additive(one.example, one.docids)
+        parts = reward.position_based(one.example, one.docids)
         weights = [*parts.weights, *[0.0] * len(one.docids)]
         for order in itertools.permutations(range(len(one.docids))):
             found = made._rewards([number], [[list(order)] * 6])[0][0]["r0"].value
@@ -122,10 +122,10 @@ def test_the_gradient_converges_to_the_sum_over_all_orders(chatml_tokenizer, est
 
 def test_the_joint_loss_is_the_sum_of_both(chatml_tokenizer):
     alone = scores_objective(chatml_tokenizer)
-    both = scores_objective(chatml_tokenizer, loss=ranking_loss("ranknet", {}), loss_weight=0.4)
+    both = scores_objective(chatml_tokenizer, loss=build_loss("test", "ranknet", {}), loss_weight=0.4)
     batch = batch_of(alone, 0, 1)
     policy = random_scores(alone, batch)
-    ranking = ranking_loss("ranknet", {})(policy, batch["grades"], batch["mask"]).mean().item()
+    ranking = build_loss("test", "ranknet", {})(policy, batch["grades"], batch["mask"]).mean().item()
     found = both.outcome(batch, policy, None, step=1)
     assert found.metrics["ranking_loss"] == pytest.approx(ranking)
     assert found.loss.item() == pytest.approx(alone.outcome(batch, policy, None, step=1).loss.item() + 0.4 * ranking)

@@ -3,14 +3,13 @@
 import pytest
 import torch
 
-from rl_rerank.config import GRPOStage
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.paradigms.pairwise import Pairwise
 from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.reward.base import Term
-from rl_rerank.training.loop.batches import whole_queries
+from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.training.loop.scoring import score_rows, term_metrics
 from rl_rerank.training.loop.training_prompts import Question, questions
 from rl_rerank.types import Candidate, Completion, Prompt, RankingExample
@@ -95,12 +94,12 @@ def test_a_step_holds_whole_queries_or_is_refused_with_the_arithmetic(paradigm, 
     for step in range(1, 13):
         stage = GRPOStage(kind="grpo", prompts_per_step=step, num_generations=2, micro_batch=2)
         if step % prompts == 0:
-            assert whole_queries("grpo", stage, terms, paradigm) == prompts
+            assert stage.whole_queries("grpo", terms, paradigm) == prompts
             continue
         arithmetic = rf"prompts_per_step={step} = {step // prompts} x {prompts} \+ {step % prompts} would split"
         with pytest.raises(ValueError, match=arithmetic):
-            whole_queries("grpo", stage, terms, paradigm)
-        assert whole_queries("grpo", stage, terms[:1], paradigm) is None
+            stage.whole_queries("grpo", terms, paradigm)
+        assert stage.whole_queries("grpo", terms[:1], paradigm) is None
 
 
 def test_only_examples_with_all_prompts_are_asked_about(chatml_tokenizer):

@@ -10,7 +10,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -25,10 +25,13 @@ from transformers import (
     PreTrainedModel,
 )
 
-from rl_rerank.config import Config, ModelConfig, TrainingStage, trained
+from rl_rerank.config import Config, ModelConfig, trained
 from rl_rerank.engines.local.tokenizer import load_tokenizer as load_tokenizer
 from rl_rerank.engines.local.tokenizer import renderer as renderer
 from rl_rerank.io.files import write_text
+
+if TYPE_CHECKING:
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +104,7 @@ def locate(config: Config, ref: str) -> Path:
     if ref == "model":
         return base_model_dir(config.model)
     name, step = trained(ref)
-    stages = {name: stage for name, stage in config.stages.items() if isinstance(stage, TrainingStage)}
+    stages = {name: stage for name, stage in config.stages.items() if stage.leaves == "a model"}
     if name not in stages:
         raise LookupError(f"no training stage is named {name!r}; give 'model' or one of: {', '.join(stages) or 'none'}")
     folder = Path(config.run_dir) / name
@@ -119,7 +122,7 @@ def locate(config: Config, ref: str) -> Path:
             "(stages.NAME.save_steps and trl.save_total_limit decide which are kept)"
         )
     if (found / "adapter_config.json").is_file():
-        return _merged(config, found, start=stages[name].model)
+        return _merged(config, found, start=stages[name].start)
     return check_model_dir(found)
 
 

@@ -15,8 +15,8 @@ from typing import Any, Generic, TypeVar
 import httpx2
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from rl_rerank.config import OpenAIArgs
 from rl_rerank.engines.base import CapReached
+from rl_rerank.engines.served.kinds import OpenAI
 
 logger = logging.getLogger(__name__)
 logging.getLogger("httpx2").setLevel(logging.WARNING)  # It notes every request.
@@ -59,7 +59,7 @@ class Client:
     does not count is taken at its upper bound, as is an attempt that was cut off: it may have been billed.
     """
 
-    def __init__(self, args: OpenAIArgs) -> None:
+    def __init__(self, args: OpenAI) -> None:
         self.args = args
         self.usage: Counter[str] = Counter(calls=0, prompt_tokens=0, completion_tokens=0, retries=0)
         self._cost = 0.0

@@ -14,12 +14,13 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from rl_rerank.config import ModelConfig, OpenAIArgs
+from rl_rerank.config import ModelConfig
 from rl_rerank.engines import constraint_json
 from rl_rerank.engines.base import Capability, Sink
 from rl_rerank.engines.decode import completion, draws, stop_ids
 from rl_rerank.engines.served.chat import Chat
 from rl_rerank.engines.served.client import Client, Malformed, Request
+from rl_rerank.engines.served.kinds import OpenAI
 from rl_rerank.prompts.constraints import Permutation
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.types import Completion, Constraint, Prompt, Sampling
@@ -46,7 +47,7 @@ class OpenAIEngine:
         renderer: turns prompts into the served model's token ids; None: they are sent as messages.
     """
 
-    def __init__(self, args: OpenAIArgs, model: ModelConfig, renderer: Renderer | None = None) -> None:
+    def __init__(self, args: OpenAI, model: ModelConfig, renderer: Renderer | None = None) -> None:
         self.args = args
         self.client = Client(args)
         self.renderer = renderer

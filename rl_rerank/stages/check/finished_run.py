@@ -7,12 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
-from rl_rerank.config import Config, RerankStage
+from rl_rerank.config import Config
 from rl_rerank.data import Store
 from rl_rerank.evaluation import answers
 from rl_rerank.io.files import read_jsonl
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.paradigms.build import build_paradigm
+from rl_rerank.stages.rerank.spec import RerankStage
 from rl_rerank.types import RankingExample
 
 

@@ -7,10 +7,10 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from rl_rerank import registry
-from rl_rerank.config import CheckStage, Config
+from rl_rerank.config import Config
 from rl_rerank.io.files import write_json, write_text
-from rl_rerank.stages.check.finished_run import Check, Finding, Run
+from rl_rerank.stages.check.finished_run import Finding, Run
+from rl_rerank.stages.check.spec import CheckStage
 
 logger = logging.getLogger(__name__)
 
@@ -19,25 +19,10 @@ def run(config: Config, name: str, stage: CheckStage) -> None:
     """Write run_dir/<name>/checks.json, and the same as a table in checks.md. A failed check fails no run."""
     folder = Path(config.run_dir) / name
     looked_at = Run(config)
-    found = [finding for check in build(name, stage) for finding in check(looked_at)]
+    found = [finding for check in stage.build(name) for finding in check(looked_at)]
     write_json(folder / "checks.json", [dataclasses.asdict(finding) for finding in found])
     write_text(folder / "checks.md", table(found))
     logger.info("%s: %d of %d checks passed", name, sum(finding.passed for finding in found), len(found))
-
-
-def build(name: str, stage: CheckStage) -> list[Check]:
-    """The stage's checks.
-
-    Raises:
-        LookupError, ValueError: for a check or a parameter that does not exist.
-    """
-    found = []
-    for key, params in stage.checks.items():
-        try:
-            found.append(registry.build("check", key.partition("@")[0], params))
-        except (LookupError, ValueError) as e:
-            raise type(e)(f"stages.{name}.checks.{key}: {e}") from None
-    return found
 
 
 def table(findings: Sequence[Finding]) -> str:

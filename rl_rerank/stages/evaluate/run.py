@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rl_rerank.config import REFERENCE_ROLES, Config, EvaluateFiles, EvaluateStage, GRPOStage, RerankStage
+from rl_rerank.config import Config, EvaluateFiles
 from rl_rerank.data import prepare
 from rl_rerank.data.store import Store
 from rl_rerank.evaluation import protocol, references
@@ -23,6 +23,8 @@ from rl_rerank.evaluation.statistics import bootstrap_intervals, rise
 from rl_rerank.evaluation.table import table
 from rl_rerank.io import trec
 from rl_rerank.io.files import read_jsonl, write_json, write_text
+from rl_rerank.stages.evaluate.spec import EvaluateStage
+from rl_rerank.stages.rerank.spec import RerankStage
 
 __all__ = ["evaluate_files", "run", "table"]
 
@@ -133,7 +135,7 @@ def _references(config: Config, name: str, chosen: Mapping[str, RerankStage]) ->
         if isinstance(s, RerankStage)
         and run_name not in chosen
         and s.split in splits
-        and s.role in REFERENCE_ROLES
+        and s.is_baseline
         and all((Path(config.run_dir) / run_name / file).is_file() for file in ("run.trec", "summary.json"))
     }
 
@@ -294,7 +296,7 @@ def _training(config: Config) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, stage in config.stages.items():
         path = Path(config.run_dir) / name / "metrics.jsonl"
-        if not isinstance(stage, GRPOStage) or not path.is_file():
+        if not stage.logs_rewards or not path.is_file():
             continue
         rewards = [row["reward"] for row in read_jsonl(path) if row.get("reward") is not None]
         if rewards:
@@ -304,6 +306,6 @@ def _training(config: Config) -> dict[str, Any]:
                 "reward_last_third": last,
                 "p_value": p,
                 "steps": len(rewards),
-                "control": stage.permute_rewards,
+                "control": getattr(stage, "permute_rewards", False),
             }
     return found

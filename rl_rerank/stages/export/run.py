@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rl_rerank.config import Config, ExportStage, HubConfig, PluginConfig
+from rl_rerank.config import Config, HubConfig, PluginConfig
 from rl_rerank.data import prepare
 from rl_rerank.engines.base import Engine
 from rl_rerank.engines.build import build_engine
 from rl_rerank.engines.local import checkpoint
+from rl_rerank.io import digest
 from rl_rerank.io.files import write_text
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.ranking.driver import rerank
 from rl_rerank.serving import card, contract
 from rl_rerank.serving.reranker import Reranker, golden_scores
+from rl_rerank.stages.export.spec import ExportStage
 from rl_rerank.types import RankingExample
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,6 @@ def _contract(
     renderer = checkpoint.renderer(config.model, source)
     plugin = config.paradigms.get(config.paradigm, PluginConfig())
     whole = dataclasses.replace(config, stage=None, dry_run=False, push=None, hub=HubConfig())  # As in config.json.
-    settings = json.dumps(dataclasses.asdict(whole), sort_keys=True, default=str)
     golden = [(query, list(documents)) for query, documents in contract.GOLDEN]
     return contract.Contract(
         paradigm=plugin.name or config.paradigm,
@@ -103,7 +102,7 @@ def _contract(
         provenance={
             "experiment": config.experiment,
             "stage": stage.model,
-            "config_sha256": hashlib.sha256(settings.encode()).hexdigest(),
+            "config_sha256": digest.of_json(dataclasses.asdict(whole)),
         },
         golden=[
             contract.GoldenScores(query=q, documents=d, scores=golden_scores(paradigm, engine, q, d)) for q, d in golden
@@ -123,11 +122,7 @@ def _documents(example: RankingExample) -> list[dict[str, str]]:
 
 def _verify(config: Config, folder: Path, examples: Sequence[RankingExample], expected: Sequence[Scores]) -> float:
     """The largest difference of a score between the source model and the exported folder."""
-    engine_args: dict[str, Any] = dict(config.engine.args)
-    if config.engine.kind == "hf":
-        engine_args["batch_tokens"] = config.engine.batch_tokens
-    trust = config.model.trust_remote_code
-    reranker = Reranker.load(folder, engine=config.engine.kind, trust_remote_code=trust, **engine_args)
+    reranker = Reranker.load(folder, config.engine, trust_remote_code=config.model.trust_remote_code)
     try:
         found = [reranker.rank(e.query, _documents(e), instruction=e.instruction) for e in examples]
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,18 +13,21 @@ from datasets import Dataset
 from peft import get_peft_model
 
 from rl_rerank import data
-from rl_rerank.config import Config, GRPOStage
+from rl_rerank.config import Config
 from rl_rerank.data.examples import ExampleFile
 from rl_rerank.engines.local import checkpoint, vllm_environment
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.reward.build import reward_terms
-from rl_rerank.training.exact import build
+from rl_rerank.stages.grpo.policies import ChoicePolicy, ScoresPolicy, TokensPolicy
+from rl_rerank.stages.grpo.rollouts import VLLMRollout, VLLMRollouts, VLLMServerRollout
+from rl_rerank.stages.grpo.spec import GRPOStage
+from rl_rerank.training.exact.build import choice_objective, num_tasks, scores_objective
 from rl_rerank.training.exact.trainer import Objective, PolicyTrainer
 from rl_rerank.training.grpo import algorithms
 from rl_rerank.training.grpo.dynamic_sampling import Refill
-from rl_rerank.training.loop import batches, lengths, tracking
+from rl_rerank.training.loop import lengths, tracking
 from rl_rerank.training.loop.arguments import grpo_arguments, peft_config, policy_arguments
 from rl_rerank.training.loop.curriculum import FirstStage
 from rl_rerank.training.loop.dev import DevEvaluation, DevSet, measure
@@ -43,32 +47,37 @@ logger = logging.getLogger(__name__)
 def run(config: Config, name: str, stage: GRPOStage) -> None:
     """Train on what the policy samples or may choose, and leave run_dir/<name>/model."""
     output = Path(config.run_dir) / name
-    if stage.rollout == "vllm_server" and not torch.cuda.is_available():
+    if isinstance(stage.rollout, VLLMServerRollout) and not torch.cuda.is_available():
         raise ValueError(
             f"stages.{name}.rollout=vllm_server sends weights over NCCL, which needs CUDA devices; rollout=vllm works "
             "without"
         )
     tracking.prepare(config, output)
-    if stage.rollout != "hf":
+    if stage.rollout.uses_vllm:
         vllm_environment.apply()
     paradigm = build_paradigm(config, config.paradigm)
     terms = reward_terms(config)
-    per_query = batches.whole_queries(name, stage, terms, paradigm)
+    per_query = stage.whole_queries(name, terms, paradigm)
     start = checkpoint.locate(config, stage.model)
-    lengths.check_context(config, name, stage, start)
+    lengths.check_context(config.model, name, paradigm.max_completion_tokens, start)
     store = data.prepare(config.data, Path(config.run_dir) / "data")
     renderer = checkpoint.renderer(config.model, start)
     tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
     examples = _examples(config, stage, store)
     rates = None
-    if stage.policy == "tokens":
-        refill = Refill(stage.prompts_per_step, stage.refill_rounds, stage.refill_min_std)
-        asked = _questions(stage, examples, paradigm, renderer, refill.block, per_query)
+    policy = stage.policy
+    if isinstance(policy, TokensPolicy):
+        refill = Refill(stage.prompts_per_step, policy.dynamic_sampling, policy.zero_variance_std)
+        asked = _questions(stage, policy, examples, paradigm, renderer, refill.block, per_query)
         rates = asked.rates if isinstance(asked, AdaptiveQuestions) else None
         task = Task(asked, paradigm, terms, permute_rewards=stage.permute_rewards)
-        trainer = _token_trainer(config, stage, output, start, tokenizer, task, refill)
+        trainer = _token_trainer(config, stage, policy, output, start, tokenizer, task, refill)
     else:
-        objective = build.objective(stage, examples, paradigm, renderer, terms)
+        if isinstance(policy, ScoresPolicy):
+            objective = scores_objective(stage, policy, examples, paradigm, renderer, terms)
+        else:
+            assert isinstance(policy, ChoicePolicy)
+            objective = choice_objective(stage, policy, examples, paradigm, renderer, terms)
         trainer = _policy_trainer(config, stage, output, start, tokenizer, objective)
     if stage.eval_steps is not None:
         trainer.add_callback(_dev_evaluation(config, name, stage, trainer, store, paradigm, start))
@@ -88,34 +97,42 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
 
 
 def _token_trainer(
-    config: Config, stage: GRPOStage, output: Path, start: Path, tokenizer: Any, task: Task, refill: Refill
+    config: Config,
+    stage: GRPOStage,
+    policy: TokensPolicy,
+    output: Path,
+    start: Path,
+    tokenizer: Any,
+    task: Task,
+    refill: Refill,
 ) -> RankingGRPOTrainer:
     from rl_rerank.training.grpo.trainer import (
         RankingGRPOTrainer,  # Imports vLLM, for which other policies need not wait.
     )
 
-    arguments = grpo_arguments(config, stage, output, max_completion_tokens=task.paradigm.max_completion_tokens)
+    arguments = grpo_arguments(config, stage, policy, output, max_completion_tokens=task.paradigm.max_completion_tokens)
     model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
-    model.set_attn_implementation(stage.attention)
-    asked = task.questions
+    model.set_attn_implementation(policy.attention)
+    asked, rollout = task.questions, stage.rollout
+    vllm_arguments = rollout.args if isinstance(rollout, VLLMRollout) else {}
     trainer = RankingGRPOTrainer(
         task=task,
         model=model,
         args=arguments,
-        shared_prefix=stage.shared_prefix,
-        leave_one_out=algorithms.leaves_one_out(stage),
-        micro_batch_tokens=stage.micro_batch_tokens,
-        refill=refill if stage.refill_rounds else None,
+        shared_prefix=policy.shared_prefix,
+        leave_one_out=algorithms.leaves_one_out(policy),
+        micro_batch_tokens=policy.micro_batch_tokens,
+        refill=refill if policy.dynamic_sampling else None,
         observe=asked.rates.observe if isinstance(asked, AdaptiveQuestions) else None,
-        max_logprob_gap=stage.max_logprob_gap,
-        rollout_args={"dtype": "bfloat16" if stage.bf16 else config.model.dtype, **stage.rollout_args},
+        max_logprob_gap=rollout.max_logprob_gap if isinstance(rollout, VLLMRollouts) else math.inf,
+        rollout_args={"dtype": "bfloat16" if stage.bf16 else config.model.dtype, **vllm_arguments},
         train_dataset=Dataset.from_dict(
             {"prompt": [str(index) for index in range(len(asked)) if refill.is_asked(index)]}
         ),
         processing_class=tokenizer,
         peft_config=peft_config(stage.lora),
     )
-    if stage.shared_prefix and trainer.log_probs.refusal:
+    if policy.shared_prefix and trainer.log_probs.refusal:
         logger.warning("prompts are computed once a completion, not once a group: %s", trainer.log_probs.refusal)
     return trainer
 
@@ -135,7 +152,7 @@ def _policy_trainer(
         model=model,
         reference=reference,
         args=arguments,
-        train_dataset=Dataset.from_dict({"index": list(range(build.num_tasks(stage)))}),
+        train_dataset=Dataset.from_dict({"index": list(range(num_tasks(stage)))}),
         processing_class=tokenizer,
     )
 
@@ -149,6 +166,7 @@ def _examples(config: Config, stage: GRPOStage, store: data.Store) -> Sequence[R
 
 def _questions(
     stage: GRPOStage,
+    policy: TokensPolicy,
     examples: Sequence[RankingExample],
     paradigm: Paradigm,
     renderer: Renderer,
@@ -156,7 +174,7 @@ def _questions(
     per_query: int | None,
 ) -> Sequence[Question]:
     """`block` questions for each batch of completions, in the order of the stage's curriculum."""
-    steps, curriculum = -(-stage.max_steps // stage.num_iterations), stage.curriculum
+    steps, curriculum = -(-stage.max_steps // policy.num_iterations), stage.curriculum
     if curriculum is not None and curriculum.kind == "pass_rate":
         return AdaptiveQuestions(
             examples,

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from rl_rerank.config import Config, EvaluateStage, ReportRuns, ReportStage
+from rl_rerank.config import Config, ReportRuns
 from rl_rerank.data import prepare
 from rl_rerank.evaluation.table import labels
 from rl_rerank.io.files import write_bytes, write_text
@@ -14,6 +14,7 @@ from rl_rerank.report.build import build_page, change
 from rl_rerank.report.evidence import Evidence, Metrics, trainings
 from rl_rerank.report.page import Page, render
 from rl_rerank.report.runs import gather, markdown
+from rl_rerank.stages.report.spec import ReportStage
 
 
 def run(config: Config, name: str, stage: ReportStage) -> None:
@@ -62,7 +63,7 @@ def _write(page: Page, folder: Path) -> None:
 
 
 def _metrics(config: Config, name: str) -> Metrics:
-    evaluations = [n for n, s in config.stages.items() if isinstance(s, EvaluateStage)]
+    evaluations = [n for n, s in config.stages.items() if s.leaves == "measures"]
     if not evaluations:
         raise ValueError(
             f"report stage {name!r}: the experiment has no evaluate stage, so there is nothing to report on"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rl_rerank.config import Config, Fusion, RerankStage
+from rl_rerank.config import Config, FusionConfig
 from rl_rerank.data import prepare
 from rl_rerank.engines.base import Engine
 from rl_rerank.engines.build import build_stage_engine
@@ -25,6 +25,7 @@ from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.ranking import fusion
 from rl_rerank.ranking.driver import answer
 from rl_rerank.ranking.methods import rank
+from rl_rerank.stages.rerank.spec import RerankStage
 from rl_rerank.types import Prompt, Ranking, RankingExample, Rollout
 
 logger = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
     rollouts: list[Rollout] = []
     formats: dict[str, Any] = {}
     usage: dict[str, float] = {}
-    paradigm = build_paradigm(config, stage.paradigm or config.paradigm) if stage.asks else None
+    paradigm = build_paradigm(config, stage.paradigm or config.paradigm) if stage.asks_model else None
     started = time.monotonic()
     if paradigm is None:
         rankings = _fused(config, name, stage) if stage.fuse else [fusion.first_stage(example) for example in examples]
@@ -79,7 +80,7 @@ def _fused(config: Config, name: str, stage: RerankStage) -> list[Ranking]:
     first, second = (_rankings(Path(config.run_dir) / run / answers.RANKINGS, name) for run in stage.fuse)
     if first.keys() != second.keys():
         raise ValueError(f"stages.{name}.fuse: {' and '.join(stage.fuse)} have not ranked the same queries")
-    how = stage.fusion or Fusion()
+    how = stage.fusion or FusionConfig()
     return [fusion.fuse(ranking, second[qid], how.method, how.weight) for qid, ranking in first.items()]
 
 

@@ -12,11 +12,13 @@ from transformers import Trainer
 from trl.trainer.sft_config import SFTConfig
 
 from rl_rerank import data
-from rl_rerank.config import Config, SFTStage
+from rl_rerank.config import Config
 from rl_rerank.data.examples import ExampleFile
 from rl_rerank.engines.local import checkpoint
 from rl_rerank.io.files import read_jsonl
 from rl_rerank.paradigms.build import build_paradigm
+from rl_rerank.stages.plugins import Plugins
+from rl_rerank.stages.sft.spec import SFTStage
 from rl_rerank.training.exact.lists import ListCollator, lists, reading
 from rl_rerank.training.exact.supervised import RankingTrainer
 from rl_rerank.training.loop import lengths, tracking
@@ -25,7 +27,7 @@ from rl_rerank.training.loop.arguments import peft_config, sft_arguments
 from rl_rerank.training.loop.models import save_trained
 from rl_rerank.training.loop.rows import tokenised
 from rl_rerank.training.loop.training_log import Records, resumable_checkpoint
-from rl_rerank.training.losses import ranking_loss
+from rl_rerank.training.losses.build import build_loss
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
     output = Path(config.run_dir) / name
     tracking.prepare(config, output)
     start = checkpoint.locate(config, stage.model)
-    lengths.check_context(config, name, stage, start)
+    lengths.check_context(config.model, name, stage.completion_tokens(Plugins(config)), start)
     tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
     build = _ranking_trainer if stage.is_ranking else _completion_trainer
     trainer = build(config, stage, start, tokenizer, sft_arguments(config, stage, output))
@@ -85,7 +87,7 @@ def _ranking_trainer(config: Config, stage: SFTStage, start: Path, tokenizer: An
         ),
         data_collator=ListCollator(asked, tokenizer.pad_token_id, with_answers=stage.answer_weight > 0),
         reading=reading(paradigm, renderer),
-        loss=ranking_loss(stage.loss, stage.loss_params),
+        loss=build_loss("sft stage", stage.loss, stage.loss_params),
         answer_weight=stage.answer_weight,
         processing_class=tokenizer,
     )

@@ -7,7 +7,6 @@ index.html.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import shutil
@@ -17,14 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from rl_rerank import data
-from rl_rerank.config import Config, SynthStage
+from rl_rerank.config import Config
 from rl_rerank.data import Store
 from rl_rerank.data.examples import ExampleFile
+from rl_rerank.io import digest
 from rl_rerank.io.files import write_json, write_jsonl, write_text
 from rl_rerank.paradigms.build import build_paradigm
+from rl_rerank.stages.synth.spec import SynthStage
 from rl_rerank.synthesis import card, rows, runner
 from rl_rerank.synthesis.corpus_stats import Statistics
 from rl_rerank.synthesis.runner import Outcome
+from rl_rerank.synthesis.step import traits
 from rl_rerank.synthesis.worker import build_steps
 
 logger = logging.getLogger(__name__)
@@ -84,7 +86,7 @@ def _write(config: Config, name: str, stage: SynthStage, store: Store, outcome: 
         "steps": {step: dict(counts) for step, counts in outcome.record.counts.items()},
         "failures": outcome.record.failures,
         "statistics": Statistics.of(examples).to_json(),
-        "files": {f.name: _sha256(f) for f in sorted(folder.iterdir()) if f.name in card.FILES},
+        "files": {f.name: digest.of_file(f) for f in sorted(folder.iterdir()) if f.name in card.FILES},
     }
     usage = dict(outcome.record.usage)
     write_json(folder / "summary.json", summary | ({"usage": usage} if usage else {}))
@@ -93,14 +95,11 @@ def _write(config: Config, name: str, stage: SynthStage, store: Store, outcome: 
 
 
 def _rows(config: Config, name: str, stage: SynthStage, examples: ExampleFile) -> dict[str, list[dict[str, Any]]]:
-    steps = build_steps(stage).values()
+    steps = [traits(step) for step in build_steps(stage).values()]
     made: dict[str, list[dict[str, Any]]] = {}
     for paradigm, count in stage.mixture.items():
         built = build_paradigm(config, paradigm)
-        answered = any(
-            getattr(step, "answers", "") == paradigm and not (getattr(step, "ranks", False) and built.continuations)
-            for step in steps
-        )
+        answered = any(step.answers == paradigm and not (step.ranks and built.continuations) for step in steps)
         made[paradigm] = list(rows.sft(examples, paradigm, built, count, seed=stage.seed, answered=answered))
         if len(made[paradigm]) < count:
             logger.warning(
@@ -115,11 +114,6 @@ def _refuse_repeated(outcome: Outcome, name: str) -> None:
     if len(seen) < seen.total():
         [(qid, times)] = seen.most_common(1)
         raise ValueError(f"{name}: its steps gave {times} examples the qid {qid!r}; a qid is one example")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hub_folder(config: Config, name: str, stage: SynthStage) -> Path:

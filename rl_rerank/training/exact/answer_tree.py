@@ -27,11 +27,11 @@ class Decisions:
     """For each answer the (decision, option) pairs that lead to it."""
 
 
-def decisions(answers: Sequence[str], renderer: Renderer, *, held: bool = True) -> Decisions:
+def decisions(answers: Sequence[str], renderer: Renderer, *, restricted: bool = True) -> Decisions:
     """The decisions between `answers`, each of which ends the turn.
 
     Args:
-        held: only what leads to an answer can come next, so that there is no decision where answers do not part.
+        restricted: only what leads to an answer can come next, so that there is no decision where answers do not part.
 
     Raises:
         ValueError: if two answers are the same tokens.
@@ -46,7 +46,7 @@ def decisions(answers: Sequence[str], renderer: Renderer, *, held: bool = True) 
             after = following.setdefault(ending[:length], [])
             if ending[length] not in after:
                 after.append(ending[length])
-    parting = {beginning: tokens for beginning, tokens in following.items() if len(tokens) > 1 or not held}
+    parting = {beginning: tokens for beginning, tokens in following.items() if len(tokens) > 1 or not restricted}
     numbers = {beginning: number for number, beginning in enumerate(parting)}
     paths = tuple(
         tuple(

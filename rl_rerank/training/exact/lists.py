@@ -1,6 +1,6 @@
 """Lists of documents that are scored in one forward: as rows for training, and as scores out of logits.
 
-A paradigm scores lists in one of two ways, which its attribute `list_scores` names: `documents`, a prompt for each
+A paradigm scores lists in one of two ways, which its trait `list_scores` names: `documents`, a prompt for each
 document, whose score is the difference of the logits of the paradigm's two continuations; or `identifiers`, one prompt
 for all, where the logit of the i-th continuation is the i-th document's score.
 """
@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rl_rerank.paradigms.base import Paradigm, list_scores
+from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.paradigms.windows import training_window
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.training.loop.rows import IGNORED
@@ -59,7 +59,7 @@ def lists(
     usable = [example for example in examples if len(set(gains[example.qid].values())) > 1]
     if not usable:
         raise ValueError("no training query has candidates of different grades, so a list has nothing to teach")
-    together = list_scores(paradigm) == "identifiers"
+    together = traits(paradigm).list_scores == "identifiers"
     found: list[RankedList] = []
     for turn in range(-(-count // len(usable))):
         rng = random.Random(f"{seed}:{turn}")
@@ -118,7 +118,7 @@ def reading(paradigm: Paradigm, renderer: Renderer) -> Reading:
                 f"scores of the paradigm {paradigm.name!r} are logits of single tokens, and in this tokenizer {text!r} "
                 f"is {what}"
             )
-    return Reading(tuple(token for [token] in ids), list_scores(paradigm) == "identifiers")
+    return Reading(tuple(token for [token] in ids), traits(paradigm).list_scores == "identifiers")
 
 
 class ListCollator:

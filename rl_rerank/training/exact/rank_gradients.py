@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rl_rerank.reward.position_based import Additive
+from rl_rerank.reward.position_based import PositionBased
 from rl_rerank.training.exact.plackett_luce import ABSENT, Placed, left_probabilities
 
 
@@ -45,7 +45,7 @@ def group_advantages(rewards: Tensor, *, scale: bool, eps: float = 1e-4) -> Tens
 
 @dataclass(frozen=True)
 class Gains:
-    """`Additive` of several lists, padded with zeros."""
+    """`PositionBased` of several lists, padded with zeros."""
 
     documents: Tensor
     """[L, N]."""
@@ -54,7 +54,7 @@ class Gains:
     first: bool
 
     @classmethod
-    def of(cls, lists: Sequence[Additive], width: int, like: Tensor) -> Gains:
+    def of(cls, lists: Sequence[PositionBased], width: int, like: Tensor) -> Gains:
         """On the device and of the type of `like`.
 
         Raises:

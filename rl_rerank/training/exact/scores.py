@@ -28,14 +28,13 @@ from torch import Tensor, nn
 from rl_rerank.paradigms.labels import NUMBERS
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.reward.base import Term, total
-from rl_rerank.reward.position_based import is_additive
 from rl_rerank.training.exact import rank_gradients
 from rl_rerank.training.exact.lists import ListCollator, RankedList, Reading, last_logits
 from rl_rerank.training.exact.plackett_luce import Placed, entropy, kl, place, sample
 from rl_rerank.training.exact.trainer import Outcome
 from rl_rerank.training.loop import scoring, table
 from rl_rerank.training.loop.training_prompts import Question
-from rl_rerank.training.losses.pairs import RankingLoss
+from rl_rerank.training.losses.base import RankingLoss
 from rl_rerank.types import Completion, Rollout
 
 ORDER = Listwise(window=None)
@@ -116,8 +115,8 @@ class ScoresObjective:
         estimate = {"pl_rank": rank_gradients.pl_rank, "moves": rank_gradients.moves}[self.settings.estimator]
         gradient = torch.zeros_like(policy)
         for term in self.terms:
-            assert is_additive(term.reward)  # the plan has refused others
-            made = [term.reward.additive(self.lists[i].example, self.lists[i].docids) for i in index]
+            assert term.traits.position_based is not None  # the plan has refused others
+            made = [term.traits.position_based(self.lists[i].example, self.lists[i].docids) for i in index]
             gains = rank_gradients.Gains.of(made, policy.size(1), policy)
             gradient = gradient + term.weight * estimate(gains, placed)
         return -(gradient.detach() * policy).sum(1).mean()

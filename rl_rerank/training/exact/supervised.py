@@ -15,7 +15,7 @@ from transformers import Trainer
 
 from rl_rerank.training.exact.lists import ListCollator, Reading, last_logits
 from rl_rerank.training.loop.rows import IGNORED
-from rl_rerank.training.losses.pairs import RankingLoss
+from rl_rerank.training.losses.base import RankingLoss
 
 
 class RankingTrainer(Trainer):

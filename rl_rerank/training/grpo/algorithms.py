@@ -26,9 +26,11 @@ with A_i = (R_i - mean of the group) / (its standard deviation), unless said oth
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rl_rerank.config import GRPOStage
+if TYPE_CHECKING:
+    from rl_rerank.stages.grpo.policies import TokensPolicy
+
 
 ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "grpo": {"loss_type": "grpo", "scale_rewards": "group"},
@@ -52,12 +54,16 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
 """Name of an algorithm -> arguments of trl.GRPOConfig."""
 
 
-def arguments(stage: GRPOStage) -> dict[str, Any]:
-    """Those of the stage's algorithm, with what the stage sets itself."""
-    own = {"scale_rewards": stage.scale_rewards, "epsilon": stage.epsilon, "epsilon_high": stage.epsilon_high}
-    return {**ARGUMENTS[stage.algorithm], **{name: value for name, value in own.items() if value is not None}}
+def arguments(policy: TokensPolicy, scale_rewards: str | None) -> dict[str, Any]:
+    """Those of the policy's algorithm, with the settings that override them.
+
+    Args:
+        scale_rewards: the stage's; None leaves the algorithm's.
+    """
+    own = {"scale_rewards": scale_rewards, "epsilon": policy.epsilon, "epsilon_high": policy.epsilon_high}
+    return {**ARGUMENTS[policy.algorithm], **{name: value for name, value in own.items() if value is not None}}
 
 
-def leaves_one_out(stage: GRPOStage) -> bool:
+def leaves_one_out(policy: TokensPolicy) -> bool:
     """Whether a completion's baseline is the mean of the others."""
-    return stage.algorithm == "rloo"
+    return policy.algorithm == "rloo"

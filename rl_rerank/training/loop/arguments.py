@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
@@ -13,9 +13,15 @@ from transformers import TrainingArguments
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
-from rl_rerank.config import Config, GRPOStage, LoraConfig, SFTStage, TrainingStage, unknown_key
+from rl_rerank.config import Config, LoraConfig, unknown_key
 from rl_rerank.training.grpo import algorithms
-from rl_rerank.training.loop.batches import Batches, batches
+from rl_rerank.training.loop.batches import Batches, layout
+
+if TYPE_CHECKING:
+    from rl_rerank.stages.grpo.policies import TokensPolicy
+    from rl_rerank.stages.grpo.spec import GRPOStage
+    from rl_rerank.stages.sft.spec import SFTStage
+    from rl_rerank.stages.training import TrainingStage
 
 
 def sft_arguments(config: Config, stage: SFTStage, output: Path) -> SFTConfig:
@@ -36,7 +42,9 @@ def sft_arguments(config: Config, stage: SFTStage, output: Path) -> SFTConfig:
     )
 
 
-def grpo_arguments(config: Config, stage: GRPOStage, output: Path, *, max_completion_tokens: int) -> GRPOConfig:
+def grpo_arguments(
+    config: Config, stage: GRPOStage, policy: TokensPolicy, output: Path, *, max_completion_tokens: int
+) -> GRPOConfig:
     """GRPOConfig for a stage: one generation batch is one optimizer step's prompts."""
     step = _step(config, stage, output)
     return _build(
@@ -48,17 +56,13 @@ def grpo_arguments(config: Config, stage: GRPOStage, output: Path, *, max_comple
         gradient_accumulation_steps=step.micro_batches,
         steps_per_generation=step.micro_batches,
         num_generations=stage.num_generations,
-        num_iterations=stage.num_iterations,
+        num_iterations=policy.num_iterations,
         max_completion_length=max_completion_tokens,
         temperature=stage.temperature,
         beta=stage.beta,
-        **algorithms.arguments(stage),
-        use_vllm=stage.rollout != "hf",
-        vllm_mode="server" if stage.rollout == "vllm_server" else "colocate",
-        vllm_server_base_url=_address(stage.rollout_server) if stage.rollout == "vllm_server" else None,
+        **algorithms.arguments(policy, stage.scale_rewards),
+        **stage.rollout.trl_arguments(),
         vllm_max_model_length=config.model.max_prompt_tokens + max_completion_tokens,
-        vllm_importance_sampling_correction=True,
-        vllm_importance_sampling_mode=stage.rollout_correction,
         shuffle_dataset=False,
         reward_weights=[reward.weight for reward in config.rewards.values()],
     )
@@ -92,11 +96,7 @@ def peft_config(lora: LoraConfig | None) -> PeftLoraConfig | None:
 
 
 def _step(config: Config, stage: TrainingStage, output: Path) -> Batches:
-    return batches(config, output.name, stage, processes=int(os.environ.get("WORLD_SIZE", "1")))
-
-
-def _address(server: str) -> str:
-    return server if "://" in server else f"http://{server}"
+    return layout(output.name, stage.step(), stage.micro_batch, int(os.environ.get("WORLD_SIZE", "1")))
 
 
 def _build(cls: Any, config: Config, stage: TrainingStage, output: Path, **special: Any) -> Any:

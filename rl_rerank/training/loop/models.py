@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peft import get_peft_model
 from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
-from rl_rerank.config import Config, ModelConfig, TrainingStage
+from rl_rerank.config import Config, ModelConfig
 from rl_rerank.engines.local import checkpoint
 from rl_rerank.training.loop.arguments import peft_config
+
+if TYPE_CHECKING:
+    from rl_rerank.stages.training import TrainingStage
 
 
 def save_trained(

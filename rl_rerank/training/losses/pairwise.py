@@ -1,131 +1,126 @@
 """Losses of pairs: a document with a higher grade should have the higher score.
 
-With d_ij = s_i - s_j of documents of which i has the higher grade, and softplus(x) = log(1 + exp(x)):
-
-    hinge           mean of max(0, margin - d_ij). Herbrich et al. 2000.
-    ranknet         mean of softplus(-d_ij). Burges et al. 2005, https://doi.org/10.1145/1102351.1102363
-    lambdarank      sum of |change of nDCG@k if i and j change places| softplus(-d_ij), with linear gains. Burges 2010,
-                    MSR-TR-2010-82; as a loss: Wang et al. 2018, https://doi.org/10.1145/3269206.3271784
-    first           mean of softplus(-d_ij) / (r_i + r_j), r being ranks by grade; documents of one grade share the mean
-                    of theirs. FIRST, Reddy et al. 2024, https://arxiv.org/abs/2406.15657, and its code
-    ranklist_style  skips k = 1 to `skips`, each the log-sum-exp t log(1 + sum of exp(-d_ij / t)) over the pairs whose
-                    grades are k levels apart and differ by more than `margin`; the mean over the skips. A
-                    reconstruction after the abstract of RankList, https://arxiv.org/abs/2508.09826: its formula was not
-                    at hand
-    anchored_hinge  mean of max(0, margin - (f_i - f_j)) + anchor_weight (b_i + b_j), where f = sigmoid(s) and
-                    b = max((f - (y + 1/2) / levels)^2 - width^2, 0) holds a score near the anchor of its grade y. After
-                    Zou et al. 2021, https://arxiv.org/abs/2105.11108; form and constants from memory
+Notation: d_ij = s_i - s_j of documents of which i has the higher grade; softplus(x) = log(1 + exp(x)).
 """
 
 # Shape legend: L lists, N documents (padded).
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-from torch.nn.functional import softplus
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from rl_rerank.training.losses.pairs import better, margins, mean_over_pairs, weighted
+from rl_rerank.training.losses.base import RankingLoss, Weights, better, margins, mean_over_pairs, softplus, weighted
 
-
-def hinge(
-    scores: Tensor,
-    grades: Tensor,
-    mask: Tensor,
-    *,
-    margin: float = 1.0,
-    item_weights: Tensor | None = None,
-    pair_weights: Tensor | None = None,
-) -> Tensor:
-    values = (margin - margins(scores)).clamp(min=0)
-    return mean_over_pairs(values, better(grades, mask), item_weights, pair_weights)
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
-def ranknet(
-    scores: Tensor,
-    grades: Tensor,
-    mask: Tensor,
-    *,
-    item_weights: Tensor | None = None,
-    pair_weights: Tensor | None = None,
-) -> Tensor:
-    return mean_over_pairs(softplus(-margins(scores)), better(grades, mask), item_weights, pair_weights)
+@dataclass(frozen=True)
+class Hinge(RankingLoss):
+    """Mean over pairs of max(0, margin - d_ij). Herbrich et al. 2000."""
+
+    margin: float = 1.0
+
+    def per_list(self, scores: Tensor, grades: Tensor, mask: Tensor, items: Weights, between: Weights) -> Tensor:
+        values = (self.margin - margins(scores)).clamp(min=0)
+        return mean_over_pairs(values, better(grades, mask), items, between)
 
 
-def lambdarank(
-    scores: Tensor,
-    grades: Tensor,
-    mask: Tensor,
-    *,
-    k: int | None = None,
-    item_weights: Tensor | None = None,
-    pair_weights: Tensor | None = None,
-) -> Tensor:
-    pairs = better(grades, mask)
-    discounts = _discounts(scores.detach(), mask, k)
-    ideal_discounts = _discounts(torch.arange(scores.size(1), 0, -1, device=scores.device).expand_as(scores), mask, k)
-    best = grades.masked_fill(~mask, 0.0).sort(dim=1, descending=True).values
-    ideal = (best * ideal_discounts.sort(dim=1, descending=True).values).sum(1)
-    changes = (margins(grades) * margins(discounts)).abs() / ideal.clamp(min=1e-12).view(-1, 1, 1)
-    return weighted(changes * softplus(-margins(scores)), pairs, item_weights, pair_weights).sum((1, 2))
+@dataclass(frozen=True)
+class RankNet(RankingLoss):
+    """Mean over pairs of softplus(-d_ij). Burges et al. 2005, https://doi.org/10.1145/1102351.1102363."""
+
+    def per_list(self, scores: Tensor, grades: Tensor, mask: Tensor, items: Weights, between: Weights) -> Tensor:
+        return mean_over_pairs(softplus(-margins(scores)), better(grades, mask), items, between)
 
 
-def first(
-    scores: Tensor,
-    grades: Tensor,
-    mask: Tensor,
-    *,
-    item_weights: Tensor | None = None,
-    pair_weights: Tensor | None = None,
-) -> Tensor:
-    ranks = mean_ranks(grades, mask)
-    values = softplus(-margins(scores)) / (ranks.unsqueeze(2) + ranks.unsqueeze(1))
-    return mean_over_pairs(values, better(grades, mask), item_weights, pair_weights)
+@dataclass(frozen=True)
+class LambdaRank(RankingLoss):
+    """Sum over pairs of |change of nDCG@k if i and j change places| softplus(-d_ij), with linear gains.
+
+    Burges 2010, MSR-TR-2010-82; as a loss: Wang et al. 2018, https://doi.org/10.1145/3269206.3271784.
+    """
+
+    k: int | None = None
+
+    def per_list(self, scores: Tensor, grades: Tensor, mask: Tensor, items: Weights, between: Weights) -> Tensor:
+        import torch
+
+        pairs = better(grades, mask)
+        discounts = _discounts(scores.detach(), mask, self.k)
+        order = torch.arange(scores.size(1), 0, -1, device=scores.device).expand_as(scores)
+        ideal_discounts = _discounts(order, mask, self.k)
+        best = grades.masked_fill(~mask, 0.0).sort(dim=1, descending=True).values
+        ideal = (best * ideal_discounts.sort(dim=1, descending=True).values).sum(1)
+        changes = (margins(grades) * margins(discounts)).abs() / ideal.clamp(min=1e-12).view(-1, 1, 1)
+        return weighted(changes * softplus(-margins(scores)), pairs, items, between).sum((1, 2))
 
 
-def ranklist_style(
-    scores: Tensor,
-    grades: Tensor,
-    mask: Tensor,
-    *,
-    skips: int = 3,
-    margin: float = 0.0,
-    temperature: float = 1.0,
-    item_weights: Tensor | None = None,
-    pair_weights: Tensor | None = None,
-) -> Tensor:
-    pairs = better(grades, mask) & (margins(grades) > margin)
-    apart = margins(_levels(grades, mask))
-    # A weight multiplies a pair's exp, so it is added as a logarithm.
-    logs = weighted(torch.ones_like(margins(scores)), pairs, item_weights, pair_weights).log()
-    wrong = -margins(scores) / temperature + logs
-    losses = []
-    for skip in range(1, skips + 1):
-        chosen = wrong.masked_fill(~(pairs & (apart == skip)), -torch.inf).flatten(1)
-        zero = torch.zeros_like(chosen[:, :1])
-        losses.append(temperature * torch.cat([zero, chosen], dim=1).logsumexp(1))
-    return torch.stack(losses).mean(0)
+@dataclass(frozen=True)
+class First(RankingLoss):
+    """Mean over pairs of softplus(-d_ij) / (r_i + r_j).
+
+    r are ranks by grade; equal grades share the mean of theirs. FIRST, Reddy et al. 2024,
+    https://arxiv.org/abs/2406.15657, and its code.
+    """
+
+    def per_list(self, scores: Tensor, grades: Tensor, mask: Tensor, items: Weights, between: Weights) -> Tensor:
+        ranks = mean_ranks(grades, mask)
+        values = softplus(-margins(scores)) / (ranks.unsqueeze(2) + ranks.unsqueeze(1))
+        return mean_over_pairs(values, better(grades, mask), items, between)
 
 
-def anchored_hinge(
-    scores: Tensor,
-    grades: Tensor,
-    mask: Tensor,
-    *,
-    margin: float = 0.1,
-    anchor_weight: float = 0.7,
-    levels: int = 5,
-    width: float = 0.1,
-    item_weights: Tensor | None = None,
-    pair_weights: Tensor | None = None,
-) -> Tensor:
-    if bool((grades[mask] >= levels).any()):
-        raise ValueError(f"anchored_hinge: a document is graded {grades[mask].max():g}, and levels={levels} end below")
-    f = scores.sigmoid()
-    outside = ((f - (grades + 0.5) / levels) ** 2 - width**2).clamp(min=0)
-    anchors = outside.unsqueeze(2) + outside.unsqueeze(1)
-    values = (margin - margins(f)).clamp(min=0) + anchor_weight * anchors
-    return mean_over_pairs(values, better(grades, mask), item_weights, pair_weights)
+@dataclass(frozen=True)
+class RankListStyle(RankingLoss):
+    """Mean over skips k = 1 to `skips` of t log(1 + sum of exp(-d_ij / t)), with the temperature t.
+
+    The inner sum is over the pairs whose grades are k levels apart and differ by more than `margin`. A reconstruction
+    after the abstract of RankList, https://arxiv.org/abs/2508.09826: its formula was not at hand.
+    """
+
+    skips: int = 3
+    margin: float = 0.0
+    temperature: float = 1.0
+
+    def per_list(self, scores: Tensor, grades: Tensor, mask: Tensor, items: Weights, between: Weights) -> Tensor:
+        import torch
+
+        pairs = better(grades, mask) & (margins(grades) > self.margin)
+        apart = margins(_levels(grades, mask))
+        # A weight multiplies a pair's exp, so it is added as a logarithm.
+        logs = weighted(torch.ones_like(margins(scores)), pairs, items, between).log()
+        wrong = -margins(scores) / self.temperature + logs
+        losses = []
+        for skip in range(1, self.skips + 1):
+            chosen = wrong.masked_fill(~(pairs & (apart == skip)), -torch.inf).flatten(1)
+            zero = torch.zeros_like(chosen[:, :1])
+            losses.append(self.temperature * torch.cat([zero, chosen], dim=1).logsumexp(1))
+        return torch.stack(losses).mean(0)
+
+
+@dataclass(frozen=True)
+class AnchoredHinge(RankingLoss):
+    """Mean over pairs of max(0, margin - (f_i - f_j)) + anchor_weight (b_i + b_j).
+
+    f = sigmoid(s), and b = max((f - (y + 1/2) / levels)^2 - width^2, 0) keeps a score near the anchor of its grade y.
+    After Zou et al. 2021, https://arxiv.org/abs/2105.11108; form and constants from memory.
+    """
+
+    margin: float = 0.1
+    anchor_weight: float = 0.7
+    levels: int = 5
+    width: float = 0.1
+
+    def per_list(self, scores: Tensor, grades: Tensor, mask: Tensor, items: Weights, between: Weights) -> Tensor:
+        if bool((grades[mask] >= self.levels).any()):
+            highest = grades[mask].max()
+            raise ValueError(f"anchored_hinge: a document is graded {highest:g}, and levels={self.levels} end below")
+        f = scores.sigmoid()
+        outside = ((f - (grades + 0.5) / self.levels) ** 2 - self.width**2).clamp(min=0)
+        anchors = outside.unsqueeze(2) + outside.unsqueeze(1)
+        values = (self.margin - margins(f)).clamp(min=0) + self.anchor_weight * anchors
+        return mean_over_pairs(values, better(grades, mask), items, between)
 
 
 def mean_ranks(values: Tensor, mask: Tensor) -> Tensor:

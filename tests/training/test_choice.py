@@ -68,7 +68,7 @@ def log_prob(model, objective, number, text):
     for length in range(len(mine)):
         logits = model(torch.tensor([[*prompt.token_ids, *mine[:length]]])).logits[0, -1]
         allowed = list(range(len(logits)))
-        if objective.settings.held:
+        if objective.settings.restrict_to_answers:
             allowed = sorted({e[length] for e in endings if len(e) > length and e[:length] == mine[:length]})
         total = total + logits[allowed].log_softmax(0)[allowed.index(mine[length])]
     return total
@@ -78,7 +78,7 @@ def log_prob(model, objective, number, text):
 @pytest.mark.parametrize(("paradigm", "reward"), PARADIGMS)
 def test_the_gradient_is_that_of_the_sum_over_all_answers(tiny_model_dir, chatml_tokenizer, paradigm, reward, held):
     model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float64)
-    made = choice_objective(chatml_tokenizer, paradigm, reward, held=held)
+    made = choice_objective(chatml_tokenizer, paradigm, reward, restrict_to_answers=held)
     batch = made.collate([{"index": 0}, {"index": 3}])
     # In float64 throughout, against which the trainer's float32 would be the larger error.
     policy = _in_double(made, model, batch)
@@ -128,7 +128,7 @@ def test_the_loss_has_the_divergence_and_the_entropy_of_the_policy(chatml_tokeni
 
 
 def test_a_free_model_is_paid_for_the_form_too(chatml_tokenizer):
-    made = choice_objective(chatml_tokenizer, Pointwise(), ExactMatch(), held=False, entropy=0.1)
+    made = choice_objective(chatml_tokenizer, Pointwise(), ExactMatch(), restrict_to_answers=False, entropy=0.1)
     number = next(n for n in range(6) if made._rewards(n)[1]["r"] == 1)
     assert [row["r"] for row in made._rewards(number)] == [0.0, 1.0, 0.0]
     policy = torch.tensor([[0.75, 0.2, 0.05]]).log().requires_grad_()

@@ -7,12 +7,13 @@ With p the policy over a prompt's answers a, each of which earns R(a), the loss 
 summed exactly: nothing is sampled, and the gradient has no variance but that of the prompts. With `scale`, R is divided
 by its standard deviation under p, which makes it what group-relative advantages tend to as the group grows.
 
-The policy is the model's, held to the answers: p(a) is the product over the decisions that lead to it (`actions`) of
-the softmax over that decision's options. With `held=False` the softmax is over all tokens, and whatever else the model
-may write counts as one answer more, which earns what an empty completion does: that teaches the form as well.
+The policy is the model's, restricted to the answers: p(a) is the product over the decisions that lead to it
+(`answer_tree`) of the softmax over that decision's options. With `restrict_to_answers=False` the softmax is over all
+tokens, and whatever else the model may write counts as one answer more, which earns what an empty completion does: that
+teaches the form as well.
 """
 
-# Shape legend: B prompts, A answers (padded; not held: anything else comes first), D decisions of all prompts,
+# Shape legend: B prompts, A answers (padded; not restricted: anything else comes first), D decisions of all prompts,
 # O options (padded), P decisions on a path.
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rl_rerank.paradigms.base import Paradigm, has_choices
+from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.reward.base import Term, evaluate, total
 from rl_rerank.training.exact.answer_tree import Decisions, decisions
@@ -45,7 +46,7 @@ class ChoiceSettings:
     temperature: float = 1.0
     scale: bool = False
     """Whether rewards are divided by their standard deviation under the policy."""
-    held: bool = True
+    restrict_to_answers: bool = True
     beta: float = 0.0
     entropy: float = 0.0
     permute_rewards: bool = False
@@ -69,7 +70,7 @@ class ChoiceObjective:
         *,
         pad_id: int,
     ) -> None:
-        if not has_choices(paradigm):
+        if not traits(paradigm).has_choices:
             raise ValueError(f"policy=choice: prompts of the paradigm {paradigm.name!r} do not have few answers")
         for term in terms:
             if term.needs_query:
@@ -106,7 +107,7 @@ class ChoiceObjective:
             first += len(one.options)
         counts = torch.tensor([len(one.paths) for one in made])
         mask = torch.arange(most) < counts.unsqueeze(1)
-        if not self.settings.held:
+        if not self.settings.restrict_to_answers:
             mask = torch.cat([mask.new_ones(len(made), 1), mask], 1)
         return {
             **left_padded(inputs, self.pad_id),
@@ -120,14 +121,14 @@ class ChoiceObjective:
     def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
         """[B, A] log-probabilities of the answers; 0 where there is none."""
         logits = last_logits(model, batch, 1)[:, 0] / self.settings.temperature  # [D, V]
-        if self.settings.held:
+        if self.settings.restrict_to_answers:
             chosen = logits.gather(1, batch["options"]).masked_fill(~batch["is_option"], -torch.inf)
             each = chosen.log_softmax(1)
         else:
             each = logits.log_softmax(1).gather(1, batch["options"])
         flat = torch.cat([each.masked_fill(~batch["is_option"], 0.0).flatten(), each.new_zeros(1)])
         answers = flat[batch["paths"]].sum(2)
-        if self.settings.held:
+        if self.settings.restrict_to_answers:
             return answers
         left = 1 - (answers.exp() * batch["mask"][:, 1:]).sum(1, keepdim=True)
         return torch.cat([left.clamp(min=RARE).log(), answers], 1)
@@ -160,7 +161,7 @@ class ChoiceObjective:
     def _decisions(self, number: int) -> Decisions:
         answers = self.paradigm.choices(self.questions[number].prompt)
         if answers not in self._decided:
-            self._decided[answers] = decisions(answers, self.renderer, held=self.settings.held)
+            self._decided[answers] = decisions(answers, self.renderer, restricted=self.settings.restrict_to_answers)
         return self._decided[answers]
 
     def _rewards(self, number: int) -> list[dict[str, float]]:
@@ -172,7 +173,9 @@ class ChoiceObjective:
 
     def _rollouts(self, prompt: Prompt) -> list[Rollout]:
         """Every answer to a prompt, in the order of the policy."""
-        texts = self.paradigm.choices(prompt) if self.settings.held else ("", *self.paradigm.choices(prompt))
+        texts = (
+            self.paradigm.choices(prompt) if self.settings.restrict_to_answers else ("", *self.paradigm.choices(prompt))
+        )
         completions = [Completion(text) for text in texts]
         return [Rollout(prompt, c, self.paradigm.parse(prompt, c, strict=True)) for c in completions]
 

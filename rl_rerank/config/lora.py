@@ -1,0 +1,15 @@
+"""Low-rank adapters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(kw_only=True)
+class LoraConfig:
+    """Low-rank adapters; the stage's output is merged."""
+
+    r: int = 16
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: str = "all-linear"

@@ -1,0 +1,155 @@
+"""What every stage has, and what the framework asks of a stage before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rl_rerank import registry
+
+if TYPE_CHECKING:
+    from rl_rerank.config.engine import EngineConfig
+    from rl_rerank.stages.plugins import Plugins
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A setting of a stage that names another stage.
+
+    Example: `Reference("model", "sft", "a model", also=("model",))` for `stages.grpo.model=sft`.
+    """
+
+    setting: str
+    stage: str
+    """The stage that is named."""
+    needs: str
+    """What that stage has to leave: one of the values of `StageConfig.leaves`."""
+    also: tuple[str, ...] = ()
+    """What the setting may be beside a stage's name, for the error."""
+
+
+@dataclass(kw_only=True)
+class StageConfig:
+    """A stage's settings.
+
+    A kind of stage is a package with two modules: `spec.py` has a subclass of this class, free of torch, under the
+    entry point `rl_rerank.stage`; `run.py` beside it has `run(config, name, stage)`, which does the work.
+    """
+
+    kind: str
+
+    leaves: ClassVar[str] = ""
+    """What later stages can name this one for: `examples`, `a model`, `a run` or `measures`; empty: nothing."""
+    is_launched: ClassVar[bool] = False
+    """Whether the launcher starts it, on all processes: it trains."""
+    reads_data: ClassVar[bool] = True
+    """Whether its output depends on the data and on the run's seed."""
+    reads_rewards: ClassVar[bool] = False
+    """Whether its output depends on the rewards."""
+    uploads: ClassVar[str] = ""
+    """What `push=` makes of its output on the hub: `model` or `dataset`; empty: nothing. Its `run.py` then has
+    `hub_folder(config, name, stage)`."""
+
+    @staticmethod
+    def chosen(value: Any, place: str) -> type[StageConfig]:
+        """The class of the stage that a mapping with `kind` describes.
+
+        Raises:
+            ValueError: if there is no such kind.
+        """
+        kind, known = value.get("kind") if isinstance(value, Mapping) else None, registry.names("stage")
+        if kind not in known:
+            raise ValueError(f"{place}.kind must be one of {', '.join(known)}; got {kind!r}")
+        return registry.find("stage", str(kind))
+
+    def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
+        """The stages that its settings name.
+
+        Args:
+            before: the stages that come before it, by name.
+        """
+        yield from ()
+
+    def reads(self, before: Mapping[str, StageConfig]) -> set[str]:
+        """The stages whose output it reads; they are among those before it."""
+        return {reference.stage for reference in self.references(before)}
+
+    def rows(self) -> Mapping[str, int]:
+        """The SFT rows that it makes: a paradigm's name -> their number."""
+        return {}
+
+    def paradigms(self, plugins: Plugins) -> Sequence[str]:
+        """The paradigms that it asks with."""
+        return ()
+
+    def prompting(self, plugins: Plugins) -> Sequence[str]:
+        """Those of its paradigms of which it makes prompts outside ranking: for training, or to measure answers."""
+        return self.paradigms(plugins)
+
+    @property
+    def uses_default_paradigm(self) -> bool:
+        """Whether its output depends on which paradigm is the experiment's."""
+        return True
+
+    @property
+    def start(self) -> str:
+        """The model that it starts from: `model`, or a reference to an earlier training stage."""
+        return "model"
+
+    @property
+    def logs_rewards(self) -> bool:
+        """Whether it trains on rewards, and so leaves a record of them."""
+        return self.is_launched and self.reads_rewards
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether its run stands beside every number, named or not."""
+        return False
+
+    def asks(self, plugins: Plugins) -> EngineConfig | None:
+        """The engine that answers its prompts; None where it asks none."""
+        return None
+
+    def requires(self, plugins: Plugins) -> Sequence[str]:
+        """Packages that it needs beside those of its engine, paradigms and rewards."""
+        return ()
+
+    def check(self, name: str, plugins: Plugins) -> None:
+        """Refuse settings that cannot work with each other or with what they name. References are valid by then.
+
+        Raises:
+            ValueError, LookupError: with the place, the value and the reason.
+        """
+
+    def describe(self, name: str, plugins: Plugins) -> list[str]:
+        """What it will do, for the plan: a line, and further ones that are indented below it."""
+        before = plugins.config.before(self)
+        read = [n for n in before if n in self.reads(before)]
+        return [f"{self.kind}: reads {', '.join(read) or 'nothing'}"]
+
+    def recorded(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The settings that its output depends on, of all its settings as plain values."""
+        return values
+
+    def results(self, folder: Path) -> list[str]:
+        """What to show of its output when the run is over.
+
+        Args:
+            folder: the stage's.
+        """
+        return []
+
+
+def trained(ref: str) -> tuple[str, int | None]:
+    """`grpo@40`, a reference to a training stage's checkpoint, as ("grpo", 40); `grpo`, to its final model, as
+    ("grpo", None).
+
+    Raises:
+        ValueError: if what follows the @ is no number.
+    """
+    name, at, step = ref.partition("@")
+    if at and not step.isdecimal():
+        raise ValueError(f"model={ref!r}: what follows the @ is the step of a checkpoint, such as {name}@40")
+    return name, int(step) if at else None

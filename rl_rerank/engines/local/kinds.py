@@ -1,0 +1,125 @@
+"""Engines that compute on this machine, before they are built."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rl_rerank.config import Config, EngineConfig, EngineKind, ModelConfig
+from rl_rerank.requirements import load
+
+if TYPE_CHECKING:
+    from rl_rerank.engines.base import Engine
+    from rl_rerank.paradigms.base import Paradigm
+
+
+@dataclass(kw_only=True)
+class HF(EngineKind):
+    """engine.kind=hf: transformers, in this process."""
+
+    batch_tokens: int = 16384
+
+    @classmethod
+    def read(cls, engine: EngineConfig) -> HF:
+        """Its one setting stands beside `args`."""
+        if engine.args:
+            raise ValueError(
+                f"engine.args.{min(engine.args)} cannot be set for engine.kind=hf, which takes engine.batch_tokens"
+            )
+        return cls(batch_tokens=engine.batch_tokens)
+
+    def identity(self) -> dict[str, Any]:
+        """Nothing: batches change no answer."""
+        return {}
+
+    def build(self, model: ModelConfig, folder: Path | None) -> Engine:
+        """The engine over a folder."""
+        assert folder is not None
+        renderer = load("rl_rerank.engines.local.tokenizer", "engine.kind=hf").renderer(model, folder)
+        return load("rl_rerank.engines.local.hf", "engine.kind=hf").HFEngine(
+            folder,
+            renderer,
+            dtype=model.dtype,
+            batch_tokens=self.batch_tokens,
+            trust_remote_code=model.trust_remote_code,
+        )
+
+
+@dataclass(kw_only=True)
+class VLLM(EngineKind):
+    """engine.kind=vllm: vLLM, in this process."""
+
+    args: dict[str, Any] = field(default_factory=dict)
+    """Of vllm.LLM."""
+
+    @classmethod
+    def read(cls, engine: EngineConfig) -> VLLM:
+        """vLLM itself knows its arguments."""
+        return cls(args=dict(engine.args))
+
+    @property
+    def requires(self) -> Sequence[str]:
+        """vLLM beside what reads the folder."""
+        return ("torch", "transformers", "vllm")
+
+    def identity(self) -> dict[str, Any]:
+        """Any of vLLM's arguments may change its answers."""
+        return {"args": self.args}
+
+    def build(self, model: ModelConfig, folder: Path | None) -> Engine:
+        """The engine over a folder."""
+        assert folder is not None
+        renderer = load("rl_rerank.engines.local.tokenizer", "engine.kind=vllm").renderer(model, folder)
+        return load("rl_rerank.engines.local.vllm", "engine.kind=vllm").VLLMEngine(
+            folder, renderer, dtype=model.dtype, args=self.args, trust_remote_code=model.trust_remote_code
+        )
+
+
+@dataclass(kw_only=True)
+class CrossEncoder(EngineKind):
+    """engine.kind=cross_encoder: a model with a head that scores a query with one document."""
+
+    has_own_model: ClassVar[bool] = True
+    generates: ClassVar[bool] = False
+
+    model: str | None = None
+    """A folder or a hub id; null: model.path."""
+    revision: str | None = None
+    batch_size: int = 32
+    """Pairs in one forward."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise ValueError(f"engine.args.batch_size must be at least 1; got {self.batch_size}")
+
+    @property
+    def requires(self) -> Sequence[str]:
+        """sentence-transformers."""
+        return ("torch", "transformers", "sentence_transformers")
+
+    def check(self, place: str, paradigm: Paradigm, advice: str, *, measures_format: bool = False) -> None:
+        """Refuse whatever is not a query with one document."""
+        if paradigm.name != "pointwise" or measures_format:
+            raise ValueError(
+                f"{place}: a cross-encoder scores a query with one document, so paradigm must be pointwise and "
+                f"format_prompts empty{advice}"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """Nothing: batches change no score, and the model is known by its weights."""
+        return {}
+
+    def folder(self, config: Config, ref: str) -> Path | None:
+        """Its own model's folder, or that of `model.path`."""
+        own = {} if self.model is None else {"path": self.model, "revision": self.revision}
+        checkpoint = load("rl_rerank.engines.local.checkpoint", "engine.kind=cross_encoder")
+        return checkpoint.base_model_dir(dataclasses.replace(config.model, **own))
+
+    def build(self, model: ModelConfig, folder: Path | None) -> Engine:
+        """The engine over a folder."""
+        assert folder is not None
+        module = load("rl_rerank.engines.local.cross_encoder", "engine.kind=cross_encoder")
+        return module.CrossEncoderEngine(folder, model, batch_size=self.batch_size)

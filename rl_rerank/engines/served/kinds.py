@@ -1,0 +1,122 @@
+"""Engines behind a server, before they are built."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlsplit
+
+from rl_rerank.config import EngineConfig, EngineKind, ModelConfig
+from rl_rerank.requirements import load
+
+if TYPE_CHECKING:
+    from rl_rerank.engines.base import Engine
+    from rl_rerank.paradigms.base import Paradigm
+
+
+@dataclass(kw_only=True)
+class OpenAI(EngineKind):
+    """engine.kind=openai: a server that speaks OpenAI's protocol."""
+
+    has_own_model: ClassVar[bool] = True
+    is_journaled: ClassVar[bool] = True
+
+    model: str
+    """The model's id on the server."""
+    base_url: str = "https://api.openai.com/v1"
+    revision: str | None = None
+    """Your name for what is served under this id: change it when that changes, and the journal's answers are not
+    taken for the new model's."""
+    tokenizer: str | None = None
+    """The served model's tokenizer, a folder or a hub id: prompts then go out as token ids, the same as everywhere.
+    null sends messages, which the server puts into its template."""
+    api_key_variable: str = "OPENAI_API_KEY"
+    """The environment variable that holds the key; where it is not set, none is sent."""
+    concurrency: int = 8
+    """Requests at a time."""
+    timeout: float = 300.0
+    """Seconds for one answer."""
+    max_attempts: int = 8
+    """How often a request is sent before the stage gives up, where the server is busy, fails or is not reached."""
+    retry_wait: float = 1.0
+    """Seconds before the second attempt, doubled for each further one."""
+    prompt_price: float = 0.0
+    """Per million tokens, in whatever currency."""
+    completion_price: float = 0.0
+    max_cost: float | None = None
+    """Stop before a stage's requests can cost more than this."""
+    keep_reasoning: bool = False
+    """Put what the server returns as reasoning before the answer, inside <think>."""
+    max_tokens_name: str = "max_tokens"
+    """What the server calls an answer's longest length; some models take max_completion_tokens."""
+    body: dict[str, Any] = field(default_factory=dict)
+    """Further fields of every request, such as reasoning_effort; null leaves one out that we would send."""
+
+    def __post_init__(self) -> None:
+        # The values that are refused here may be secrets, so they are not shown.
+        if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", self.api_key_variable):
+            raise ValueError(
+                "engine.args.api_key_variable is the name of an environment variable, such as OPENAI_API_KEY, never "
+                "the key itself: what is configured is written to the run's files"
+            )
+        parts = urlsplit(self.base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            raise ValueError(
+                "engine.args.base_url must look like https://api.openai.com/v1, without a user or a password"
+            )
+        for name in ("concurrency", "max_attempts"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"engine.args.{name} must be at least 1; got {getattr(self, name)}")
+        for name in ("timeout", "retry_wait"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"engine.args.{name} must be above 0; got {getattr(self, name)}")
+        if self.prompt_price < 0 or self.completion_price < 0:
+            raise ValueError("engine.args.prompt_price and engine.args.completion_price must be 0 or more")
+        if self.max_cost is not None and not self.prompt_price + self.completion_price:
+            raise ValueError(
+                f"engine.args.max_cost={self.max_cost} needs engine.args.prompt_price and "
+                "engine.args.completion_price, per million tokens"
+            )
+
+    @property
+    def requires(self) -> Sequence[str]:
+        """The client; a tokenizer where prompts are rendered here."""
+        return ("httpx2", "tenacity", *(["transformers"] if self.tokenizer else []))
+
+    @property
+    def cuts_prompts(self) -> bool:
+        """Whether prompts go out as token ids of our renderer."""
+        return self.tokenizer is not None
+
+    @property
+    def model_label(self) -> str:
+        """The served model's id and revision."""
+        return f"`{self.model}`{f', revision {self.revision}' if self.revision else ''}, served"
+
+    def check(self, place: str, paradigm: Paradigm, advice: str, *, measures_format: bool = False) -> None:
+        """Refuse scored continuations where there is no tokenizer to spell them with."""
+        if paradigm.continuations and self.tokenizer is None:
+            raise ValueError(
+                f"{place}: the paradigm {paradigm.name!r} scores {' and '.join(map(repr, paradigm.continuations))} "
+                "at the answer position. A server is asked for these only if it is vLLM and engine.args.tokenizer "
+                "names its model's tokenizer"
+            )
+
+    def answering(self, engine: EngineConfig) -> dict[str, Any]:
+        """The model and what it is sent."""
+        args = asdict(self)
+        names = ("model", "revision", "tokenizer", "keep_reasoning", "body")
+        return {"kind": engine.kind, **{name: args[name] for name in names}}
+
+    def build(self, model: ModelConfig, folder: Path | None) -> Engine:
+        """A client of the server."""
+        if folder is not None:
+            raise ValueError(f"engine.kind=openai asks a server and cannot answer with {str(folder)!r}; use hf or vllm")
+        renderer = None
+        if self.tokenizer is not None:
+            tokenizers = load("rl_rerank.engines.local.tokenizer", "engine.kind=openai")
+            renderer = tokenizers.renderer(model, self.tokenizer)
+        return load("rl_rerank.engines.served.openai", "engine.kind=openai").OpenAIEngine(self, model, renderer)

@@ -1,0 +1,175 @@
+"""`Experiment`: what a configuration comes to, resolved once. Making one is validating it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rl_rerank import requirements
+from rl_rerank.config import STRATEGIES, Config, EngineConfig, LauncherConfig, Reference, StageConfig
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.paradigms.pipeline import Pipeline
+from rl_rerank.reward.base import Term
+from rl_rerank.stages.plugins import Plugins
+
+RESERVED = ("data", "model", "superseded")
+LAUNCHED = {
+    "config_file": "strategy",
+    **{n: n for n in ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port")},
+}
+"""Argument of `accelerate launch` -> the setting of the launcher that gives it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedStage:
+    """A stage with what its settings name.
+
+    Example: `grpo` of quickstart has `inputs=("sft",)`, `paradigms={"pointwise": Pointwise()}`, `engine=None` and
+    `requires=("torch", "transformers", "trl")`.
+    """
+
+    name: str
+    settings: StageConfig
+    inputs: tuple[str, ...]
+    """The stages whose output it reads, in the experiment's order."""
+    paradigms: Mapping[str, Paradigm]
+    """What it asks with, by name."""
+    engine: EngineConfig | None
+    """What answers its prompts; None where it asks none."""
+    requires: tuple[str, ...]
+    """Packages that have to be installed."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A valid experiment: every name in it exists, and its stages, plugins and arithmetic go together."""
+
+    config: Config
+    plugins: Plugins
+    stages: Mapping[str, ResolvedStage]
+    """In order, by name."""
+    terms: tuple[Term, ...]
+    """The rewards; empty where none is configured."""
+
+    @staticmethod
+    def of(config: Config) -> Experiment:
+        """Resolve a configuration. Nothing is downloaded, computed or written.
+
+        Raises:
+            ValueError, LookupError, FileNotFoundError, ImportError: with the place, the value and the reason.
+        """
+        plugins = Plugins(config)
+        for name, settings in config.stages.items():
+            _check_name(name)
+            _check_references(config, name, settings)
+        _check_launcher(config.launcher)
+        _check_data(config, plugins)
+        for name in sorted({config.paradigm, *config.paradigms}):
+            plugins.paradigm(name)
+        stages = {}
+        for name, settings in config.stages.items():
+            stages[name] = _resolved(name, settings, plugins)
+            _check_prompting(name, settings, plugins)
+            settings.check(name, plugins)
+        return Experiment(config, plugins, stages, tuple(plugins.terms))
+
+    def check_installed(self, names: Iterable[str]) -> None:
+        """Refuse stages that need packages which are not installed.
+
+        Raises:
+            ImportError: naming the stage, the package and what installs it.
+        """
+        for name in names:
+            requirements.check(self.stages[name].requires, f"stage {name!r}")
+
+    def describe(self, names: list[str]) -> list[str]:
+        """The plan: what each stage will do, and the arithmetic of a training stage in further, indented lines."""
+        width = max(map(len, names), default=0)
+        lines: list[str] = []
+        for name in names:
+            line, *further = self.stages[name].settings.describe(name, self.plugins)
+            lines += [f"{name:<{width}}  {line}", *(f"  {more}" for more in further)]
+        return lines
+
+
+def _resolved(name: str, settings: StageConfig, plugins: Plugins) -> ResolvedStage:
+    before = plugins.config.before(settings)
+    read = settings.reads(before)
+    paradigms = {p: plugins.paradigm(p) for p in sorted(set(settings.paradigms(plugins)))}
+    engine = settings.asks(plugins)
+    return ResolvedStage(
+        name,
+        settings,
+        tuple(n for n in before if n in read),
+        paradigms,
+        engine,
+        tuple(dict.fromkeys(_requires(settings, plugins, paradigms, engine))),
+    )
+
+
+def _requires(
+    settings: StageConfig, plugins: Plugins, paradigms: Mapping[str, Paradigm], engine: EngineConfig | None
+) -> Iterator[str]:
+    yield from settings.requires(plugins)
+    if engine is not None:
+        yield from plugins.engine(engine).requires
+    for plugin in (*paradigms.values(), *((plugins.source,) if settings.reads_data else ())):
+        yield from requirements.of(plugin)
+    for term in plugins.terms if settings.logs_rewards else ():
+        yield from term.traits.requires
+
+
+def _check_name(name: str) -> None:
+    if name in RESERVED or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ValueError(
+            f"stages.{name}: a stage's name is its folder's in the run, so it is made of letters, digits, '_', '-' and "
+            f"'.', and is none of {', '.join(RESERVED)}"
+        )
+
+
+def _check_references(config: Config, name: str, settings: StageConfig) -> None:
+    before = config.before(settings)
+    for reference in settings.references(before):
+        place = f"stages.{name}.{reference.setting} names {reference.stage!r}"
+        target = config.stages.get(reference.stage)
+        if target is None:
+            fitting = [n for n, other in before.items() if other.leaves == reference.needs]
+            known = ", ".join([*reference.also, *fitting]) or "nothing yet"
+            raise LookupError(f"{place}, which is no stage; it can be: {known}")
+        if target.leaves != reference.needs:
+            raise ValueError(f"{place}, a {target.kind} stage; {_needed(reference)}")
+        if reference.stage not in before:
+            raise ValueError(f"{place}, which does not come before it; the order is: {', '.join(config.stages)}")
+
+
+def _needed(reference: Reference) -> str:
+    return f"it must be a stage that leaves {reference.needs}"
+
+
+def _check_prompting(name: str, settings: StageConfig, plugins: Plugins) -> None:
+    for paradigm in settings.prompting(plugins):
+        if isinstance(built := plugins.paradigm(paradigm), Pipeline):
+            raise ValueError(
+                f"stages.{name} makes prompts of the paradigm {paradigm!r}, a pipeline of {', '.join(built.members)}, "
+                "which has none of its own; name one of those, and set the pipeline as the paradigm of a rerank stage"
+            )
+
+
+def _check_launcher(launcher: LauncherConfig) -> None:
+    for argument in launcher.args:
+        name = argument.split("=")[0].removeprefix("--").replace("-", "_")
+        if argument.startswith("--") and name in LAUNCHED:
+            raise ValueError(
+                f"launcher.args holds {argument}, which the launcher sets itself; give launcher.{LAUNCHED[name]}=VALUE"
+            )
+    if launcher.strategy not in STRATEGIES and not Path(launcher.strategy).is_file():
+        raise FileNotFoundError(f"launcher.strategy={launcher.strategy!r}: there is no such accelerate configuration")
+
+
+def _check_data(config: Config, plugins: Plugins) -> None:
+    _ = plugins.source
+    if config.data.path is not None and not Path(config.data.path).exists():
+        looked = str(Path(config.data.path).absolute())
+        raise FileNotFoundError(f"data.path={config.data.path!r}: there is no such file or folder ({looked!r})")

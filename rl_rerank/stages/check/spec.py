@@ -1,0 +1,52 @@
+"""Replication checks: the stage's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from rl_rerank import registry
+from rl_rerank.config import StageConfig
+
+if TYPE_CHECKING:
+    from rl_rerank.stages.check.finished_run import Check
+    from rl_rerank.stages.plugins import Plugins
+
+
+@dataclass(kw_only=True)
+class CheckStage(StageConfig):
+    """Check that the mechanisms a published system relies on behaved as specified in this run."""
+
+    reads_rewards: ClassVar[bool] = True
+
+    checks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """An installed check's name -> its parameters. To use one twice: NAME@ANYTHING."""
+
+    def reads(self, before: Mapping[str, StageConfig]) -> set[str]:
+        """All stages before it."""
+        return set(before)
+
+    def build(self, name: str) -> list[Check]:
+        """The checks.
+
+        Raises:
+            LookupError, ValueError: for a check or a parameter that does not exist.
+        """
+        built = []
+        for key, params in self.checks.items():
+            try:
+                built.append(registry.build("check", key.partition("@")[0], params))
+            except (LookupError, ValueError) as e:
+                raise type(e)(f"stages.{name}.checks.{key}: {e}") from None
+        return built
+
+    def check(self, name: str, plugins: Plugins) -> None:
+        """Refuse checks that do not exist."""
+        self.build(name)
+
+    def results(self, folder: Path) -> list[str]:
+        """The table."""
+        path = folder / "checks.md"
+        return [path.read_text(encoding="utf-8")] if path.is_file() else []

@@ -1,0 +1,283 @@
+"""What a grpo stage draws and rewards: `stages.NAME.policy`, one class for each kind with the settings that mean
+something to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from rl_rerank.config import at_least
+from rl_rerank.paradigms.base import Paradigm, traits
+from rl_rerank.reward.base import Term
+from rl_rerank.stages.training import list_tokens, require_list_scores
+from rl_rerank.training.loop.batches import Step, Tokens
+
+if TYPE_CHECKING:
+    from rl_rerank.stages.grpo.spec import GRPOStage
+    from rl_rerank.stages.plugins import Plugins
+
+
+@dataclass(kw_only=True)
+class PolicyConfig:
+    """What is drawn and rewarded. The bare word `policy=scores` stands for `policy={kind: scores}`."""
+
+    kind: str = "tokens"
+    """tokens: sampled completions. scores: orders of a list of documents, drawn by their scores in one forward
+    (Plackett-Luce). choice: the answer, where a prompt has few of them: all are rewarded and weighted by their
+    probabilities."""
+
+    has_shorthand: ClassVar[bool] = True
+
+    @staticmethod
+    def chosen(value: Any, place: str) -> type[PolicyConfig]:
+        """The class of the policy that a mapping with `kind` describes."""
+        kind = value.get("kind", "tokens") if isinstance(value, Mapping) else None
+        if kind not in POLICIES:
+            raise ValueError(f"{place}.kind must be one of {', '.join(POLICIES)}; got {kind!r}")
+        return POLICIES[kind]
+
+    @property
+    def samples(self) -> bool:
+        """Whether it samples completions."""
+        return False
+
+    def check_stage(self, stage: GRPOStage) -> None:
+        """Refuse settings of the stage that mean nothing to this policy."""
+        if stage.scale_rewards == "batch":
+            raise ValueError(f"grpo stage: scale_rewards must be group or none with policy={self.kind}; got batch")
+        if stage.rollout.kind != "hf":
+            self._refuse(f"rollout={stage.rollout.kind}")
+        if stage.curriculum is not None:
+            self._refuse("curriculum")
+
+    def _refuse(self, setting: str) -> None:
+        raise ValueError(f"grpo stage: {setting} means nothing to policy={self.kind}; leave it out")
+
+    def check(self, name: str, stage: GRPOStage, plugins: Plugins) -> None:
+        """Refuse a paradigm or a reward that this policy cannot train."""
+
+    def whole_queries(self, name: str, stage: GRPOStage, terms: Sequence[Term], paradigm: Paradigm) -> int | None:
+        """Prompts of a query that one step has to contain together; None where no reward compares them.
+
+        Raises:
+            ValueError: with the arithmetic, if a step would end within a query; or if completions are compared where
+                none are sampled.
+        """
+        return None
+
+    def step(self, stage: GRPOStage) -> Step:
+        """The rows of one optimizer step."""
+        raise NotImplementedError
+
+    def tokens(self, stage: GRPOStage, plugins: Plugins, micro_batch: int) -> Tokens:
+        """What a micro-batch computes at most."""
+        raise NotImplementedError
+
+    def describe(self, stage: GRPOStage) -> str:
+        """What the stage will do, for the plan."""
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True)
+class TokensPolicy(PolicyConfig):
+    """Sampled completions."""
+
+    algorithm: Literal["grpo", "dr_grpo", "dapo", "gspo", "cispo", "gdpo", "rloo"] = "dr_grpo"
+    """Formulas: rl_rerank/training/grpo/algorithms.py."""
+    epsilon: float | None = None
+    """Lower clip of the probability ratio, below 1; null: the algorithm's."""
+    epsilon_high: float | None = None
+    """Upper clip, above 1; for cispo the largest ratio itself."""
+    num_iterations: int = 1
+    """Optimizer passes over one batch of completions (mu)."""
+    micro_batch_tokens: int | None = None
+    """Token budget (with padding) per forward and backward, used instead of micro_batch. Groups of similar length are
+    packed together; a group above the budget runs alone."""
+    dynamic_sampling: int = 0
+    """How many times per step groups with zero reward variance are replaced by groups of other prompts (DAPO). Those
+    left over are skipped. 0 disables it."""
+    zero_variance_std: float = 0.0
+    """Reward standard deviation at or below which a group counts as having no signal."""
+    shared_prefix: bool = True
+    """Compute each prompt once for its group. Equal to the plain path, which models that cannot share take."""
+    attention: Literal["sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] = "sdpa"
+    """Attention in training: sdpa works anywhere; the others on GPUs with what they need installed."""
+
+    @property
+    def samples(self) -> bool:
+        """Whether it samples completions."""
+        return True
+
+    def check_stage(self, stage: GRPOStage) -> None:
+        """Refuse a micro-batch that would split a group."""
+        lowest = {"num_iterations": 1, "micro_batch_tokens": 1, "dynamic_sampling": 0, "zero_variance_std": 0}
+        at_least("grpo stage: policy", self, **lowest)
+        if self.micro_batch_tokens is None and stage.micro_batch % stage.num_generations:
+            raise ValueError(
+                f"grpo stage: micro_batch={stage.micro_batch} is not a multiple of "
+                f"num_generations={stage.num_generations}, so a group would be split; choose a multiple"
+            )
+
+    def whole_queries(self, name: str, stage: GRPOStage, terms: Sequence[Term], paradigm: Paradigm) -> int | None:
+        """Processes may share a query's prompts: its completions are put together before they are scored."""
+        comparing = [term.name for term in terms if term.needs_query]
+        if not comparing:
+            return None
+        prompts, step = traits(paradigm).prompts_per_query, stage.prompts_per_step
+        reason = (
+            f"stages.{name}: the reward {comparing[0]!r} compares all completions of a query, and the paradigm "
+            f"{paradigm.name} asks {prompts} prompts about one"
+        )
+        if step % prompts:
+            whole, rest = divmod(step, prompts)
+            raise ValueError(
+                f"{reason}: prompts_per_step={step} = {whole} x {prompts} + {rest} would split a query; use a multiple "
+                f"of {prompts}, such as {(whole + 1) * prompts}"
+            )
+        if self.dynamic_sampling and prompts > 1:
+            raise ValueError(
+                f"{reason}, so policy.dynamic_sampling={self.dynamic_sampling} would replace a part of a query; set it "
+                "to 0"
+            )
+        return prompts
+
+    def step(self, stage: GRPOStage) -> Step:
+        """Completions."""
+        rows = stage.prompts_per_step * stage.num_generations
+        settings = f"prompts_per_step={stage.prompts_per_step} x num_generations={stage.num_generations} = {rows}"
+        return Step(rows, "completions", settings, stage.num_generations, self.micro_batch_tokens)
+
+    def tokens(self, stage: GRPOStage, plugins: Plugins, micro_batch: int) -> Tokens:
+        """A prompt once for its group, or once for each completion."""
+        prompts = micro_batch // stage.num_generations if self.shared_prefix else micro_batch
+        note = f", a prompt computed once for its {'group' if self.shared_prefix else 'completion'}"
+        return Tokens(prompts, micro_batch, plugins.paradigm().max_completion_tokens, note)
+
+    def describe(self, stage: GRPOStage) -> str:
+        """The completions of a step, and of the stage."""
+        completions = stage.prompts_per_step * stage.num_generations
+        in_all = -(-stage.max_steps // self.num_iterations) * completions
+        return (
+            f"grpo from {stage.model}: {stage.max_steps} steps; {stage.prompts_per_step} prompts x "
+            f"{stage.num_generations} generations = {completions} completions a step, {in_all} in all"
+        )
+
+
+@dataclass(kw_only=True)
+class ScoresPolicy(PolicyConfig):
+    """Orders of a list of documents, drawn by their scores in one forward."""
+
+    kind: str = "scores"
+    estimator: Literal["group", "pl_rank", "moves"] = "group"
+    """How the gradient of the expected reward is estimated. group: advantages within the drawn orders, for any reward;
+    pl_rank and moves have less variance, for position-based rewards such as nDCG, recall and the reciprocal rank.
+    Formulas: rl_rerank/training/exact/rank_gradients.py."""
+    list_size: int | None = None
+    """Documents of a list, as in sft."""
+    top_k: int | None = None
+    """Use the probability of an order's first places only, enough where a reward looks no deeper; null: of all."""
+    entropy: float = 0.0
+    """Weight of a bonus on the entropy of the orders."""
+    loss: str | None = None
+    """A ranking loss that is minimised together with the reward's; null: none."""
+    loss_params: dict[str, Any] = field(default_factory=dict)
+    loss_weight: float = 1.0
+
+    def check_stage(self, stage: GRPOStage) -> None:
+        """Refuse values out of range, and what the estimator cannot use."""
+        super().check_stage(stage)
+        at_least("grpo stage: policy", self, list_size=2, top_k=1, entropy=0)
+        if self.estimator != "group" and (stage.permute_rewards or stage.scale_rewards == "group"):
+            raise ValueError(
+                f"grpo stage: estimator={self.estimator} takes the rewards of places and has no groups of rewards; "
+                "leave out permute_rewards and scale_rewards"
+            )
+        if self.loss is None and (self.loss_params or self.loss_weight != 1.0):
+            raise ValueError("grpo stage: loss_params and loss_weight need a loss")
+        if self.loss_weight <= 0:
+            raise ValueError(f"grpo stage: loss_weight must be above 0; got {self.loss_weight}")
+
+    def check(self, name: str, stage: GRPOStage, plugins: Plugins) -> None:
+        """Refuse a paradigm without list scores, and rewards that the estimator cannot take apart."""
+        require_list_scores(plugins, f"stages.{name}.policy=scores")
+        if self.loss is not None:
+            plugins.loss(f"stages.{name}.policy", self.loss, self.loss_params)
+        for term in plugins.terms if self.estimator != "group" else ():
+            if term.traits.position_based is None:
+                raise ValueError(
+                    f"stages.{name}.policy.estimator={self.estimator} needs position-based rewards, with a method "
+                    f"`position_based` as ndcg, recall and reciprocal_rank have; {term.name!r} has none: use "
+                    "estimator=group"
+                )
+
+    def step(self, stage: GRPOStage) -> Step:
+        """Lists."""
+        return Step(stage.prompts_per_step, "lists", f"prompts_per_step={stage.prompts_per_step}")
+
+    def tokens(self, stage: GRPOStage, plugins: Plugins, micro_batch: int) -> Tokens:
+        """The prompts of the lists."""
+        return list_tokens(plugins, micro_batch, self.list_size)
+
+    def describe(self, stage: GRPOStage) -> str:
+        """The lists, and the orders of each."""
+        return (
+            f"grpo on scores from {stage.model}: {stage.max_steps} steps x {stage.prompts_per_step} = "
+            f"{stage.max_steps * stage.prompts_per_step} lists, {stage.num_generations} orders of each"
+        )
+
+
+@dataclass(kw_only=True)
+class ChoicePolicy(PolicyConfig):
+    """The answer, where a prompt has few of them: all are rewarded and weighted by their probabilities."""
+
+    kind: str = "choice"
+    restrict_to_answers: bool = True
+    """Renormalise probabilities over the valid answers. false: use the full vocabulary; mass outside the answers gets
+    the reward of an empty completion, so the format is trained too (one forward per answer token)."""
+    entropy: float = 0.0
+    """Weight of a bonus on the entropy of the answers."""
+
+    def check_stage(self, stage: GRPOStage) -> None:
+        """Refuse what only a policy that samples can use."""
+        super().check_stage(stage)
+        at_least("grpo stage: policy", self, entropy=0)
+        if stage.num_generations != type(stage).num_generations:
+            self._refuse(f"num_generations={stage.num_generations}")
+
+    def check(self, name: str, stage: GRPOStage, plugins: Plugins) -> None:
+        """Refuse a paradigm whose answers cannot be listed."""
+        paradigm = plugins.paradigm()
+        if not traits(paradigm).has_choices:
+            raise ValueError(
+                f"stages.{name}.policy=choice needs a paradigm whose prompts have few answers, such as pointwise, "
+                f"pointwise_graded, setwise or pairwise without reasoning; got {plugins.config.paradigm!r}"
+            )
+
+    def whole_queries(self, name: str, stage: GRPOStage, terms: Sequence[Term], paradigm: Paradigm) -> int | None:
+        """No completions are sampled, so none can be compared."""
+        comparing = [term.name for term in terms if term.needs_query]
+        if comparing:
+            raise ValueError(
+                f"stages.{name}: the reward {comparing[0]!r} compares all completions of a query, and policy=choice "
+                "weights the answers to each prompt by themselves; use policy=tokens"
+            )
+        return None
+
+    def step(self, stage: GRPOStage) -> Step:
+        """Prompts."""
+        return Step(stage.prompts_per_step, "prompts", f"prompts_per_step={stage.prompts_per_step}")
+
+    def tokens(self, stage: GRPOStage, plugins: Plugins, micro_batch: int) -> Tokens:
+        """Prompts, without completions."""
+        return Tokens(micro_batch, note=" for each token at which answers differ, which mostly is one")
+
+    def describe(self, stage: GRPOStage) -> str:
+        """The prompts."""
+        return (
+            f"grpo on choice from {stage.model}: {stage.max_steps} steps x {stage.prompts_per_step} = "
+            f"{stage.max_steps * stage.prompts_per_step} prompts"
+        )
+
+
+POLICIES: dict[str, type[PolicyConfig]] = {"tokens": TokensPolicy, "scores": ScoresPolicy, "choice": ChoicePolicy}

@@ -1,0 +1,123 @@
+"""Reinforcement learning with group-relative advantages: the stage's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from rl_rerank.config import CurriculumConfig, Reference, StageConfig, at_least
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.reward.base import Term
+from rl_rerank.stages.grpo.policies import PolicyConfig, TokensPolicy
+from rl_rerank.stages.grpo.rollouts import HFRollout, RolloutConfig
+from rl_rerank.stages.training import TrainingStage
+from rl_rerank.training.loop.batches import Step, Tokens
+
+if TYPE_CHECKING:
+    from rl_rerank.stages.plugins import Plugins
+
+_OF_POLICY = (
+    "algorithm epsilon epsilon_high num_iterations micro_batch_tokens shared_prefix attention list_size estimator "
+    "top_k loss loss_params loss_weight entropy"
+)
+
+
+@dataclass(kw_only=True)
+class GRPOStage(TrainingStage):
+    """Reinforcement learning with group-relative advantages."""
+
+    reads_rewards: ClassVar[bool] = True
+    moved: ClassVar[Mapping[str, str]] = {
+        **{name: f"policy.{name}" for name in _OF_POLICY.split()},
+        "held": "policy.restrict_to_answers",
+        "refill_rounds": "policy.dynamic_sampling",
+        "refill_min_std": "policy.zero_variance_std",
+        "rollout_args": "rollout.args",
+        "rollout_server": "rollout.address",
+        "rollout_correction": "rollout.correction",
+        "max_logprob_gap": "rollout.max_logprob_gap",
+    }
+
+    data: str | None = None
+    """The synth stage whose examples are asked about; null: the training queries with their first-stage candidates."""
+    policy: PolicyConfig = field(default_factory=TokensPolicy)
+    rollout: RolloutConfig = field(default_factory=HFRollout)
+    micro_batch: int = 8
+    """Completions (policy=scores: lists, choice: prompts) per forward and backward of one process."""
+    num_generations: int = 8
+    """Completions sampled for each prompt (G); policy=scores: orders drawn for each list."""
+    prompts_per_step: int = 8
+    """Prompts (policy=scores: lists) per optimizer step, over all processes."""
+    curriculum: CurriculumConfig | None = None
+    """policy=tokens: sample some queries earlier than others; null: passes in random order."""
+    temperature: float = 1.0
+    beta: float = 0.0
+    """Weight of the KL to the starting model."""
+    scale_rewards: Literal["group", "batch", "none"] | None = None
+    """Divide advantages by the standard deviation of the group, of the batch, or not at all; null: the algorithm's."""
+    eval_steps: int | None = None
+    """Rank dev queries greedily before training, every this many steps and at the last; null: never."""
+    eval_queries: int = 32
+    """Number of dev queries ranked, the first ones."""
+    keep: Literal["last", "best"] = "last"
+    """Keep the last step's model, or the best on the dev queries. The best one has a checkpoint in any case."""
+    patience: int | None = None
+    """Stop after this many evaluations without a new best; null: never."""
+    permute_rewards: bool = False
+    """A control: train on rewards permuted within groups. The logged rewards stay the true ones."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_generations < 2:
+            raise ValueError(
+                "grpo stage: num_generations must be at least 2, because the advantage is relative to the group; "
+                f"got {self.num_generations}"
+            )
+        at_least("grpo stage", self, prompts_per_step=1, eval_steps=1, eval_queries=1, patience=1, beta=0)
+        if self.temperature <= 0:
+            raise ValueError(
+                f"grpo stage: temperature must be above 0, because greedy completions of one prompt are all the same; "
+                f"got {self.temperature}"
+            )
+        if self.eval_steps is None and (self.keep == "best" or self.patience is not None):
+            raise ValueError("grpo stage: keep=best and patience need eval_steps, which says how often is measured")
+        self.policy.check_stage(self)
+
+    def step(self) -> Step:
+        """The rows of one optimizer step."""
+        return self.policy.step(self)
+
+    def prompt_tokens(self, plugins: Plugins, micro_batch: int) -> Tokens:
+        """What a micro-batch computes, at most."""
+        return self.policy.tokens(self, plugins, micro_batch)
+
+    def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
+        """The model that it starts from, and the examples that it asks about."""
+        if self.data is not None:
+            yield Reference("data", self.data, "examples")
+        yield from super().references(before)
+
+    def paradigms(self, plugins: Plugins) -> Sequence[str]:
+        """The experiment's."""
+        return [plugins.config.paradigm]
+
+    def requires(self, plugins: Plugins) -> Sequence[str]:
+        """Those of training, and of the rollouts."""
+        return [*super().requires(plugins), *self.rollout.requires]
+
+    def check(self, name: str, plugins: Plugins) -> None:
+        """Refuse a stage without rewards, or with a paradigm or rewards that its policy cannot train."""
+        if not plugins.config.rewards:
+            raise ValueError(f"stages.{name} has no reward to train on; choose some with 'reward=[ndcg,format]'")
+        super().check(name, plugins)
+        self.policy.check(name, self, plugins)
+        self.whole_queries(name, plugins.terms, plugins.paradigm())
+
+    def whole_queries(self, name: str, terms: Sequence[Term], paradigm: Paradigm) -> int | None:
+        """Prompts of a query that one step has to contain together; None where no reward compares them."""
+        return self.policy.whole_queries(name, self, terms, paradigm)
+
+    def describe(self, name: str, plugins: Plugins) -> list[str]:
+        """Its steps, and the arithmetic of one."""
+        return [self.policy.describe(self), *self.describe_batches(name, plugins)]

@@ -1,0 +1,134 @@
+"""Ranking the held-out queries: the stage's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from rl_rerank.config import EngineConfig, FusionConfig, LongDocumentsConfig, Reference, StageConfig, at_least, trained
+from rl_rerank.ranking.methods import check as check_ranking
+
+if TYPE_CHECKING:
+    from rl_rerank.stages.plugins import Plugins
+
+BASELINES = ("first_stage", "untrained")
+"""Roles of the runs that stand beside every number, whether an evaluate stage names them or not."""
+
+
+@dataclass(kw_only=True)
+class RerankStage(StageConfig):
+    """Rank the held-out queries with a model and write a run file."""
+
+    leaves: ClassVar[str] = "a run"
+
+    model: str = "model"
+    """`model`, the name of a training stage, NAME@STEP for one of its checkpoints, or `first_stage` for the candidates
+    as they came."""
+    paradigm: str = ""
+    """The paradigm that the model ranks with; empty: the experiment's."""
+    fuse: list[str] = field(default_factory=list)
+    """Names of two earlier rerank stages: their runs are fused as `fusion` says, and no model is asked."""
+    engine: EngineConfig | None = None
+    """The engine that answers; null: the experiment's."""
+    label: str = ""
+    """The row's name in tables; empty: the stage's name."""
+    split: Literal["train", "dev", "test"] = "test"
+    shuffle: bool = True
+    """Show candidates in a seeded random order, so that no row leans on the first stage's."""
+    shuffles: int = 1
+    """Rank this many times, each in another random order, and average: scores, or ranks where the paradigm gives an
+    order only. A paradigm that asks about one document at a time gains nothing."""
+    retries: int = 0
+    """Retries for an answer that does not parse, sampled at temperature 0.7 with a fixed seed."""
+    long_documents: LongDocumentsConfig = field(default_factory=LongDocumentsConfig)
+    fusion: FusionConfig | None = None
+    """Fuse with the first stage, or how to fuse the two runs of `fuse`; null: the model's ranking as it is, and minmax
+    with equal weights for `fuse`."""
+    format_prompts: dict[str, int] = field(default_factory=dict)
+    """paradigm -> number of held-out prompts answered greedily to measure the share of well-formed answers."""
+    seed: int = 1
+
+    @property
+    def asks_model(self) -> bool:
+        """Whether a model is asked."""
+        return self.model != "first_stage" and not self.fuse
+
+    @property
+    def role(self) -> str:
+        """The row's role in a table: first_stage, untrained (the experiment's own model), fusion or system."""
+        if self.fuse or self.fusion is not None:
+            return "fusion"
+        if self.model == "first_stage":
+            return "first_stage"
+        return "untrained" if self.model == "model" and self.engine is None else "system"
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether its run stands beside every number."""
+        return self.role in BASELINES
+
+    def __post_init__(self) -> None:
+        at_least("rerank stage", self, shuffles=1, retries=0)
+        if self.shuffles > 1 and not self.shuffle:
+            raise ValueError(f"rerank stage: shuffles={self.shuffles} needs shuffle=true, or every order is the same")
+        if self.fuse and (len(self.fuse) != 2 or self.model != "model"):
+            raise ValueError(
+                f"rerank stage: fuse names two rerank stages and goes without a model; got {self.fuse} and "
+                f"model={self.model}"
+            )
+        if self.model == "first_stage" and self.fusion is not None:
+            raise ValueError("rerank stage: model=first_stage cannot be fused with the first stage, which it is")
+
+    def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
+        """The model that ranks, or the runs that are fused."""
+        for run in self.fuse:
+            yield Reference("fuse", run, "a run")
+        if not self.fuse and self.model not in ("model", "first_stage"):
+            yield Reference("model", trained(self.model)[0], "a model", also=("model", "first_stage"))
+
+    def paradigms(self, plugins: Plugins) -> Sequence[str]:
+        """What ranks, and what measures the form of answers."""
+        ranking = [self.paradigm or plugins.config.paradigm] if self.asks_model else []
+        return [*ranking, *self.format_prompts]
+
+    def prompting(self, plugins: Plugins) -> Sequence[str]:
+        """Only the form is measured on prompts that a paradigm makes for training."""
+        return list(self.format_prompts)
+
+    @property
+    def uses_default_paradigm(self) -> bool:
+        """Unless it has its own."""
+        return not self.paradigm
+
+    def asks(self, plugins: Plugins) -> EngineConfig | None:
+        """The stage's engine or the experiment's."""
+        return (self.engine or plugins.config.engine) if self.asks_model else None
+
+    def check(self, name: str, plugins: Plugins) -> None:
+        """Refuse runs of different splits, a paradigm without the scores that are needed, and an engine that cannot."""
+        place = f"stages.{name}"
+        for run in self.fuse:
+            split = getattr(plugins.config.stages[run], "split", self.split)
+            if split != self.split:
+                raise ValueError(f"{place}.fuse names {run!r}, which ranks split {split!r} and not {self.split!r}")
+        if (engine := self.asks(plugins)) is None:
+            return
+        advice = "; a stage can have an engine of its own, such as stages.NAME.engine.kind=hf"
+        kind = plugins.engine(engine)
+        if kind.has_own_model and self.model != "model":
+            raise ValueError(
+                f"{place}.model={self.model} cannot be asked through engine.kind={engine.kind}, which has a model of "
+                f"its own: give model=model{advice}"
+            )
+        paradigm = plugins.paradigm(self.paradigm)
+        kind.check(place, paradigm, advice, measures_format=bool(self.format_prompts))
+        check_ranking(paradigm, self, f"{place}.")
+
+    def describe(self, name: str, plugins: Plugins) -> list[str]:
+        """The queries, and what ranks them."""
+        if self.fuse:
+            return [f"rerank: {self.split} queries, {' and '.join(self.fuse)} fused"]
+        times = f", {self.shuffles} times" if self.shuffles > 1 else ""
+        depth = plugins.config.data.depth
+        return [f"rerank: {self.split} queries with {self.model}, {depth} candidates each{times}"]

@@ -1,0 +1,103 @@
+"""Supervised fine-tuning: the stage's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from rl_rerank.config import Config, Reference, StageConfig, at_least, unknown_key
+from rl_rerank.stages.training import TrainingStage, list_tokens, require_list_scores
+from rl_rerank.training.loop.batches import Step, Tokens
+
+if TYPE_CHECKING:
+    from rl_rerank.stages.plugins import Plugins
+
+ANSWER_LOSSES: Mapping[str, Mapping[str, float]] = {"completion": {}, "fullrank": {"separator": 1.0}}
+"""Losses on the tokens of synthesised answers, with their parameters."""
+
+
+@dataclass(kw_only=True)
+class SFTStage(TrainingStage):
+    """Supervised fine-tuning: on synthesised answers, or by a ranking loss over lists of the training queries."""
+
+    data: str = "synth"
+    """The synth stage whose rows are used."""
+    loss: str = "completion"
+    """`completion`: cross-entropy on the answers' tokens. `fullrank`: the same with more weight on the first
+    identifiers of an order. Or a ranking loss on the paradigm's logits: softmax, listnet, listmle, plackett_luce, bce,
+    hinge, ranknet, lambdarank, first, ranklist_style, anchored_hinge, or an installed plugin's. Formulas:
+    rl_rerank/training/losses."""
+    loss_params: dict[str, Any] = field(default_factory=dict)
+    """Parameters of the loss."""
+    batch_size: int = 16
+    """Rows (ranking losses: lists) per optimizer step, over all processes."""
+    list_size: int | None = None
+    """Ranking losses: documents of a list, one of the highest grade and the others of lower ones; null: all
+    candidates, or as many as the paradigm shows at once."""
+    answer_weight: float = 0.3
+    """Weight of an auxiliary cross-entropy on the correct answers (ranking losses); at 0 the model's sampled answers
+    collapse to one."""
+
+    @property
+    def is_ranking(self) -> bool:
+        """Whether the loss is one over lists and not over synthesised answers."""
+        return self.loss not in ANSWER_LOSSES
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least("sft stage", self, batch_size=1, list_size=2, answer_weight=0)
+
+    def step(self) -> Step:
+        """The rows of one optimizer step."""
+        unit = "lists" if self.is_ranking else "rows"
+        return Step(self.batch_size, unit, f"batch_size={self.batch_size}")
+
+    def prompt_tokens(self, plugins: Plugins, micro_batch: int) -> Tokens:
+        """What a micro-batch computes, at most."""
+        if self.is_ranking:
+            return list_tokens(plugins, micro_batch, self.list_size, with_answers=self.answer_weight > 0)
+        return Tokens(micro_batch, micro_batch, self.completion_tokens(plugins))
+
+    def mixture(self, config: Config) -> Mapping[str, int]:
+        """The paradigms of its rows."""
+        teacher = config.stages.get(self.data)
+        if self.is_ranking:
+            return super().mixture(config)
+        return {name: rows for name, rows in teacher.rows().items() if rows} if teacher is not None else {}
+
+    def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
+        """The model that it starts from, and the rows that it is trained on."""
+        if not self.is_ranking:
+            yield Reference("data", self.data, "examples")
+        yield from super().references(before)
+
+    def paradigms(self, plugins: Plugins) -> Sequence[str]:
+        """The experiment's, and those of the rows."""
+        config = plugins.config
+        teacher = config.stages.get(self.data)
+        return [config.paradigm, *(teacher.rows() if teacher is not None else ())]
+
+    def check(self, name: str, plugins: Plugins) -> None:
+        """Refuse a loss that does not exist, and a paradigm that it cannot train."""
+        place = f"stages.{name}"
+        if self.is_ranking:
+            plugins.loss(place, self.loss, self.loss_params)
+            require_list_scores(plugins, f"{place}.loss={self.loss}")
+        else:
+            known = ANSWER_LOSSES[self.loss]
+            for key, value in self.loss_params.items():
+                if key not in known:
+                    raise ValueError(unknown_key(f"{place}.loss_params.{key}", key, known))
+                if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+                    raise ValueError(f"{place}.loss_params.{key} must be a number of at least 0; got {value!r}")
+        super().check(name, plugins)
+
+    def describe(self, name: str, plugins: Plugins) -> list[str]:
+        """Its steps, passes and the arithmetic of a step."""
+        step = self.step()
+        rows = step.rows * self.max_steps
+        line = f"sft from {self.model}: {self.max_steps} steps x {step.rows} {step.unit} = {rows} {step.unit}"
+        in_all = 0 if self.is_ranking else sum(self.mixture(plugins.config).values())
+        passes = f" ({rows / in_all:.1f} passes over {in_all})" if in_all else ""
+        return [line + passes, *self.describe_batches(name, plugins)]

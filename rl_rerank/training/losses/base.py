@@ -1,0 +1,112 @@
+"""What a ranking loss is: its interface, which documents are better than which, and how pairs are averaged."""
+
+# Shape legend: L lists, N documents (padded).
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Weights: TypeAlias = "Tensor | None"
+
+
+@dataclass(frozen=True)
+class RankingLoss:
+    """A loss of scores against grades, the same whatever the order in which a list's documents are given.
+
+    A loss is a frozen dataclass under the entry point `rl_rerank.loss`; its fields are `loss_params`. Whole numbers
+    among them must be at least 1 and other numbers at least 0. Its module has to import where torch is not installed,
+    since settings are checked there too.
+    """
+
+    of_pairs: ClassVar[bool] = True
+    """Whether it is a sum over pairs of documents, and so takes `pair_weights`."""
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            _check(field.name, getattr(self, field.name), field.default)
+
+    def __call__(
+        self,
+        scores: Tensor,
+        grades: Tensor,
+        mask: Tensor,
+        *,
+        item_weights: Tensor | None = None,
+        pair_weights: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of each list: [L].
+
+        Args:
+            scores: [L, N].
+            grades: [L, N], >= 0.
+            mask: [L, N] of bool, True for documents; others change nothing.
+            item_weights: [L, N], factors of the documents' parts.
+            pair_weights: [L, N, N], factors of the parts of a better document (first) and a worse one.
+
+        Raises:
+            ValueError: for pair weights where a loss is not made of pairs.
+        """
+        if pair_weights is not None and not self.of_pairs:
+            raise ValueError(f"the loss {type(self).__name__} is not made of pairs, so it takes no pair_weights")
+        return self.per_list(scores, grades, mask, item_weights, pair_weights)
+
+    def per_list(self, scores: Tensor, grades: Tensor, mask: Tensor, items: Weights, between: Weights) -> Tensor:
+        """`__call__` with the weights of documents and of pairs."""
+        raise NotImplementedError
+
+
+def _check(name: str, value: Any, default: object) -> None:
+    if value is None and default is None:
+        return
+    is_count = default is None or isinstance(default, int)
+    kind: Any = int if is_count else (int, float)
+    is_number = isinstance(value, kind) and not isinstance(value, bool)
+    number: Any = value
+    if not is_number or number < (1 if is_count else 0) or (name == "temperature" and number == 0):
+        what = "a whole number of at least 1" if is_count else "a number of at least 0"
+        raise ValueError(f"{name} must be {'a number above 0' if name == 'temperature' else what}; got {value!r}")
+
+
+def better(grades: Tensor, mask: Tensor) -> Tensor:
+    """[L, N, N] of bool: whether the first document has the higher grade of two that are there."""
+    return (grades.unsqueeze(2) > grades.unsqueeze(1)) & mask.unsqueeze(2) & mask.unsqueeze(1)
+
+
+def margins(scores: Tensor) -> Tensor:
+    """[L, N, N], by how much the first document's score is above the second's."""
+    return scores.unsqueeze(2) - scores.unsqueeze(1)
+
+
+def weighted(values: Tensor, pairs: Tensor, item_weights: Tensor | None, pair_weights: Tensor | None) -> Tensor:
+    """[L, N, N] values times the weights of both documents and of the pair; 0 where there is no pair."""
+    if item_weights is not None:
+        values = values * item_weights.unsqueeze(2) * item_weights.unsqueeze(1)
+    if pair_weights is not None:
+        values = values * pair_weights
+    return values.masked_fill(~pairs, 0.0)
+
+
+def mean_over_pairs(
+    values: Tensor, pairs: Tensor, item_weights: Tensor | None = None, pair_weights: Tensor | None = None
+) -> Tensor:
+    """[L], weighted values over the number of pairs, not over the sum of their weights; 0 where there is none."""
+    total = weighted(values, pairs, item_weights, pair_weights).sum((1, 2))
+    return total / pairs.sum((1, 2)).clamp(min=1)
+
+
+def mean_over_documents(values: Tensor, mask: Tensor, item_weights: Tensor | None = None) -> Tensor:
+    """[L], weighted values over the number of documents."""
+    if item_weights is not None:
+        values = values * item_weights
+    return values.masked_fill(~mask, 0.0).sum(1) / mask.sum(1).clamp(min=1)
+
+
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x))."""
+    from torch.nn import functional
+
+    return functional.softplus(x)
