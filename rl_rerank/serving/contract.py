@@ -7,7 +7,6 @@ evidence: a fingerprint of fixed prompts as token ids, and the scores of fixed p
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any
 
 from rl_rerank import __version__, registry
 from rl_rerank.config import build
+from rl_rerank.io import digest
 from rl_rerank.io.files import write_json
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.prompts.rendering import Renderer
@@ -97,7 +97,7 @@ def fingerprint(paradigm: Paradigm, renderer: Renderer) -> str:
     """sha256 of the token ids of the first prompts that the paradigm asks about each golden entry."""
     rounds = [next(paradigm.strategy(golden_example(query, documents))) for query, documents in GOLDEN]
     ids = [[list(renderer(prompt).token_ids) for prompt in prompts] for prompts in rounds]
-    return hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+    return digest.of_json(ids)
 
 
 def write(folder: Path, contract: Contract) -> None:

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from rl_rerank.config import Config, DataConfig, HubConfig, ModelConfig
-from rl_rerank.engines.local import checkpoint
+from rl_rerank.engines.local import embedded
 from rl_rerank.serving import card
 from rl_rerank.stages.export.spec import ExportStage
 from rl_rerank.stages.grpo.spec import GRPOStage
@@ -38,8 +38,7 @@ def test_a_base_model_of_the_hub_is_linked_and_its_license_is_not_guessed():
 
 
 def test_the_embedded_model_brings_its_origin_and_its_license():
-    assert card.EMBEDDED == checkpoint.EMBEDDED
-    found = front_matter(model_card(card.EMBEDDED, trained="sft"))
+    found = front_matter(model_card(embedded.NAME, trained="sft"))
     assert found["base_model"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
     assert found["license"] == "apache-2.0"
     assert found["tags"][-1] == "sft"

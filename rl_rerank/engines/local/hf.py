@@ -24,7 +24,7 @@ from transformers import (
 from rl_rerank.engines.base import NO_USAGE, Capability, Sink
 from rl_rerank.engines.decode import completion, draws, stop_ids
 from rl_rerank.engines.local.checkpoint import load_model
-from rl_rerank.engines.local.prefill import prefilled
+from rl_rerank.engines.local.prefill import left_padded, prefilled
 from rl_rerank.engines.local.token_mask import TokenMask
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.types import Completion, Constraint, Prompt, Sampling
@@ -134,13 +134,14 @@ class HFEngine:
         constraints: Sequence[Constraint | None],
         sampling: Sampling,
     ) -> list[Completion]:
-        input_ids, attention_mask, position_ids = self._pad(rows)
+        input_ids, attention_mask, position_ids = left_padded(rows, self.pad_id, self.model.device)
         hold = _Hold(self.mask, constraints, input_ids.shape[1]) if any(constraints) else None
         choose = _Draw(hold, sampling, seeds) if sampling.temperature > 0 else _Choose(hold)
         distinct = {ids: number for number, ids in enumerate(dict.fromkeys(rows))}
         cache = None
         if len(distinct) < len(rows):
-            cache = prefilled(self.model, *self._pad(list(distinct)), [distinct[ids] for ids in rows])
+            once = left_padded(list(distinct), self.pad_id, self.model.device)
+            cache = prefilled(self.model, *once, [distinct[ids] for ids in rows])
         output = self.model.generate(  # pyright: ignore[reportCallIssue]
             input_ids=input_ids,
             attention_mask=attention_mask,
@@ -163,7 +164,7 @@ class HFEngine:
 
     def _score_batch(self, rows: Sequence[Sequence[int]], endings: Sequence[Sequence[int]]) -> list[list[float]]:
         """Log-probability of every ending behind every row, which is computed once for all its endings."""
-        input_ids, attention_mask, position_ids = self._pad(rows)
+        input_ids, attention_mask, position_ids = left_padded(rows, self.pad_id, self.model.device)
         longest = max(map(len, endings))
         output = self.model(
             input_ids=input_ids,
@@ -198,14 +199,6 @@ class HFEngine:
         tokens = predicted.expand(len(logits), -1, -1).unsqueeze(-1)
         values = logits.gather(3, tokens).squeeze(3) - logits.logsumexp(dim=3)
         return (values * is_real).sum(dim=2)
-
-    def _pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
-        """Left-padded (input_ids, attention_mask, position_ids), each (B, L). The pad id may occur inside a row."""
-        width = max(map(len, rows))
-        device = self.model.device
-        input_ids = torch.tensor([[self.pad_id] * (width - len(r)) + list(r) for r in rows], device=device)
-        attention_mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows], device=device)
-        return input_ids, attention_mask, (attention_mask.cumsum(dim=1) - 1).clamp(min=0)
 
     def _check_context(self, rows: Sequence[Sequence[int]], extra: int) -> None:
         longest = max(map(len, rows), default=0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from rl_rerank.engines.base import Engine
 from rl_rerank.engines.build import build_engine
 from rl_rerank.engines.local import checkpoint
 from rl_rerank.io import digest
-from rl_rerank.io.files import write_text
+from rl_rerank.io.files import replacing_folder, write_text
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.ranking.driver import rerank
@@ -41,20 +40,17 @@ def run(config: Config, name: str, stage: ExportStage) -> None:
     source = checkpoint.locate(config, stage.model)
     examples = _checked_examples(config)
     target = Path(config.run_dir) / name / "model"
-    partial = target.with_name(".model.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    checkpoint.copy(source, partial, config.model.dtype, config.model.trust_remote_code)
-    paradigm = build_paradigm(config, config.paradigm)
-    engine = build_engine(config.engine, config.model, source)
-    try:
-        contract.write(partial, _contract(config, stage, source, paradigm, engine))
-        expected = _ranks(paradigm, engine, examples)
-    finally:
-        engine.close()
-    difference = _verify(config, partial, examples, expected)
-    write_text(partial / "README.md", card.model(config, stage, name))
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    with replacing_folder(target) as partial:
+        checkpoint.copy(source, partial, config.model.dtype, config.model.trust_remote_code)
+        paradigm = build_paradigm(config, config.paradigm)
+        engine = build_engine(config.engine, config.model, source)
+        try:
+            contract.write(partial, _contract(config, stage, source, paradigm, engine))
+            expected = _ranks(paradigm, engine, examples)
+        finally:
+            engine.close()
+        difference = _verify(config, partial, examples, expected)
+        write_text(partial / "README.md", card.model(config, stage, name))
     logger.info(
         "%s: %s ranks %d queries as %s does (scores within %.1e)", name, target, len(examples), source, difference
     )

