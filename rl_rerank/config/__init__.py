@@ -21,30 +21,3 @@ from rl_rerank.config.lora import LoraConfig
 from rl_rerank.config.plugin import PluginConfig
 from rl_rerank.config.ranking import FusionConfig, LongDocumentsConfig
 from rl_rerank.config.stage import Reference, StageConfig, trained
-
-__all__ = [
-    "STRATEGIES",
-    "Config",
-    "ConvertFiles",
-    "CurriculumConfig",
-    "DataConfig",
-    "EngineConfig",
-    "EngineKind",
-    "EvaluateFiles",
-    "FusionConfig",
-    "HubConfig",
-    "LauncherConfig",
-    "LongDocumentsConfig",
-    "LoraConfig",
-    "ModelConfig",
-    "PluginConfig",
-    "Reference",
-    "ReportRuns",
-    "RewardConfig",
-    "StageConfig",
-    "at_least",
-    "build",
-    "one_of",
-    "trained",
-    "unknown_key",
-]

@@ -50,7 +50,6 @@ class TrainingStage(StageConfig):
 
     @property
     def start(self) -> str:
-        """The model that it starts from."""
         return self.model
 
     def step(self) -> batches.Step:
@@ -66,19 +65,16 @@ class TrainingStage(StageConfig):
         return {config.paradigm: 1}
 
     def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
-        """The model that it starts from."""
         if self.model != "model":
             yield Reference("model", trained(self.model)[0], "a model", also=("model",))
 
     def requires(self, plugins: Plugins) -> Sequence[str]:
-        """The trainer, and what the launcher starts it with."""
         launcher = plugins.config.launcher
         launched = ["accelerate"] if launcher.kind == "accelerate" else []
         sharded = ["deepspeed"] if launched and launcher.strategy.startswith("zero") else []
         return ["torch", "transformers", "trl", *launched, *sharded]
 
     def check(self, name: str, plugins: Plugins) -> None:
-        """Refuse a step whose rows do not divide, and prompts that do not fit into the model's context."""
         config = plugins.config
         batches.layout(name, self.step(), self.micro_batch, config.launcher.num_processes)
         lengths.check_context(config.model, name, self.completion_tokens(plugins))

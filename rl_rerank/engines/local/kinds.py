@@ -36,7 +36,6 @@ class HF(EngineKind):
         return {}
 
     def build(self, model: ModelConfig, folder: Path | None) -> Engine:
-        """The engine over a folder."""
         assert folder is not None
         renderer = load("rl_rerank.engines.local.tokenizer", "engine.kind=hf").renderer(model, folder)
         return load("rl_rerank.engines.local.hf", "engine.kind=hf").HFEngine(
@@ -62,15 +61,12 @@ class VLLM(EngineKind):
 
     @property
     def requires(self) -> Sequence[str]:
-        """vLLM beside what reads the folder."""
         return ("torch", "transformers", "vllm")
 
     def identity(self) -> dict[str, Any]:
-        """Any of vLLM's arguments may change its answers."""
         return {"args": self.args}
 
     def build(self, model: ModelConfig, folder: Path | None) -> Engine:
-        """The engine over a folder."""
         assert folder is not None
         renderer = load("rl_rerank.engines.local.tokenizer", "engine.kind=vllm").renderer(model, folder)
         return load("rl_rerank.engines.local.vllm", "engine.kind=vllm").VLLMEngine(
@@ -97,11 +93,9 @@ class CrossEncoder(EngineKind):
 
     @property
     def requires(self) -> Sequence[str]:
-        """sentence-transformers."""
         return ("torch", "transformers", "sentence_transformers")
 
     def check(self, place: str, paradigm: Paradigm, advice: str, *, measures_format: bool = False) -> None:
-        """Refuse whatever is not a query with one document."""
         if paradigm.name != "pointwise" or measures_format:
             raise ValueError(
                 f"{place}: a cross-encoder scores a query with one document, so paradigm must be pointwise and "
@@ -113,13 +107,11 @@ class CrossEncoder(EngineKind):
         return {}
 
     def folder(self, config: Config, ref: str) -> Path | None:
-        """Its own model's folder, or that of `model.path`."""
         own = {} if self.model is None else {"path": self.model, "revision": self.revision}
         checkpoint = load("rl_rerank.engines.local.checkpoint", "engine.kind=cross_encoder")
         return checkpoint.base_model_dir(dataclasses.replace(config.model, **own))
 
     def build(self, model: ModelConfig, folder: Path | None) -> Engine:
-        """The engine over a folder."""
         assert folder is not None
         module = load("rl_rerank.engines.local.cross_encoder", "engine.kind=cross_encoder")
         return module.CrossEncoderEngine(folder, model, batch_size=self.batch_size)

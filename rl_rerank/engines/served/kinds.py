@@ -83,17 +83,14 @@ class OpenAI(EngineKind):
 
     @property
     def requires(self) -> Sequence[str]:
-        """The client; a tokenizer where prompts are rendered here."""
         return ("httpx2", "tenacity", *(["transformers"] if self.tokenizer else []))
 
     @property
     def cuts_prompts(self) -> bool:
-        """Whether prompts go out as token ids of our renderer."""
         return self.tokenizer is not None
 
     @property
     def model_label(self) -> str:
-        """The served model's id and revision."""
         return f"`{self.model}`{f', revision {self.revision}' if self.revision else ''}, served"
 
     def check(self, place: str, paradigm: Paradigm, advice: str, *, measures_format: bool = False) -> None:
@@ -106,13 +103,11 @@ class OpenAI(EngineKind):
             )
 
     def answering(self, engine: EngineConfig) -> dict[str, Any]:
-        """The model and what it is sent."""
         args = asdict(self)
         names = ("model", "revision", "tokenizer", "keep_reasoning", "body")
         return {"kind": engine.kind, **{name: args[name] for name in names}}
 
     def build(self, model: ModelConfig, folder: Path | None) -> Engine:
-        """A client of the server."""
         if folder is not None:
             raise ValueError(f"engine.kind=openai asks a server and cannot answer with {str(folder)!r}; use hf or vllm")
         renderer = None

@@ -25,7 +25,6 @@ class CheckStage(StageConfig):
     """An installed check's name -> its parameters. To use one twice: NAME@ANYTHING."""
 
     def reads(self, before: Mapping[str, StageConfig]) -> set[str]:
-        """All stages before it."""
         return set(before)
 
     def build(self, name: str) -> list[Check]:
@@ -43,10 +42,8 @@ class CheckStage(StageConfig):
         return built
 
     def check(self, name: str, plugins: Plugins) -> None:
-        """Refuse checks that do not exist."""
         self.build(name)
 
     def results(self, folder: Path) -> list[str]:
-        """The table."""
         path = folder / "checks.md"
         return [path.read_text(encoding="utf-8")] if path.is_file() else []

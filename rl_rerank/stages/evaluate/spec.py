@@ -33,7 +33,6 @@ class EvaluateStage(StageConfig):
     """Also test pairs that were made under different protocols; the table then says so."""
 
     def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
-        """The runs that it measures and compares."""
         for run in self.runs or [name for name, stage in before.items() if stage.leaves == "a run"]:
             yield Reference("runs", run, "a run")
         for system, runs in self.seeds.items():
@@ -49,7 +48,6 @@ class EvaluateStage(StageConfig):
         return named | beside
 
     def check(self, name: str, plugins: Plugins) -> None:
-        """Refuse measures that do not exist, and comparisons that are no pairs."""
         for measure in self.measures:
             parse(measure)
         for pair in self.comparisons:
@@ -57,6 +55,5 @@ class EvaluateStage(StageConfig):
                 raise ValueError(f"stages.{name}.comparisons: a comparison is a pair [system, baseline]; got {pair}")
 
     def results(self, folder: Path) -> list[str]:
-        """The table."""
         path = folder / "table.md"
         return [path.read_text(encoding="utf-8")] if path.is_file() else []

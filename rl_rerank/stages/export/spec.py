@@ -23,23 +23,18 @@ class ExportStage(StageConfig):
     """The name of a training stage, or NAME@STEP for one of its checkpoints."""
 
     def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
-        """The model."""
         yield Reference("model", trained(self.model)[0], "a model")
 
     def reads(self, before: Mapping[str, StageConfig]) -> set[str]:
-        """The model, and the measures for its card."""
         return super().reads(before) | {name for name, stage in before.items() if stage.leaves == "measures"}
 
     def paradigms(self, plugins: Plugins) -> Sequence[str]:
-        """The experiment's."""
         return [plugins.config.paradigm]
 
     def asks(self, plugins: Plugins) -> EngineConfig | None:
-        """The experiment's: the exported folder has to rank as its source does."""
         return plugins.config.engine
 
     def check(self, name: str, plugins: Plugins) -> None:
-        """Refuse an engine that does not answer with a folder of ours."""
         if plugins.engine(plugins.config.engine).has_own_model:
             raise ValueError(
                 f"stages.{name} exports a model of ours, for which engine.kind must be hf or vllm; a stage can have an "
@@ -47,5 +42,4 @@ class ExportStage(StageConfig):
             )
 
     def results(self, folder: Path) -> list[str]:
-        """Where the model is."""
         return [f"exported model: {path.parent}" for path in sorted(folder.rglob("reranker.json"))]

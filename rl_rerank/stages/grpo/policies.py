@@ -106,11 +106,9 @@ class TokensPolicy(PolicyConfig):
 
     @property
     def samples(self) -> bool:
-        """Whether it samples completions."""
         return True
 
     def check_stage(self, stage: GRPOStage) -> None:
-        """Refuse a micro-batch that would split a group."""
         lowest = {"num_iterations": 1, "micro_batch_tokens": 1, "dynamic_sampling": 0, "zero_variance_std": 0}
         at_least("grpo stage: policy", self, **lowest)
         if self.micro_batch_tokens is None and stage.micro_batch % stage.num_generations:
@@ -143,19 +141,16 @@ class TokensPolicy(PolicyConfig):
         return prompts
 
     def step(self, stage: GRPOStage) -> Step:
-        """Completions."""
         rows = stage.prompts_per_step * stage.num_generations
         settings = f"prompts_per_step={stage.prompts_per_step} x num_generations={stage.num_generations} = {rows}"
         return Step(rows, "completions", settings, stage.num_generations, self.micro_batch_tokens)
 
     def tokens(self, stage: GRPOStage, plugins: Plugins, micro_batch: int) -> Tokens:
-        """A prompt once for its group, or once for each completion."""
         prompts = micro_batch // stage.num_generations if self.shared_prefix else micro_batch
         note = f", a prompt computed once for its {'group' if self.shared_prefix else 'completion'}"
         return Tokens(prompts, micro_batch, plugins.paradigm().max_completion_tokens, note)
 
     def describe(self, stage: GRPOStage) -> str:
-        """The completions of a step, and of the stage."""
         completions = stage.prompts_per_step * stage.num_generations
         in_all = -(-stage.max_steps // self.num_iterations) * completions
         return (
@@ -185,7 +180,6 @@ class ScoresPolicy(PolicyConfig):
     loss_weight: float = 1.0
 
     def check_stage(self, stage: GRPOStage) -> None:
-        """Refuse values out of range, and what the estimator cannot use."""
         super().check_stage(stage)
         at_least("grpo stage: policy", self, list_size=2, top_k=1, entropy=0)
         if self.estimator != "group" and (stage.permute_rewards or stage.scale_rewards == "group"):
@@ -199,7 +193,6 @@ class ScoresPolicy(PolicyConfig):
             raise ValueError(f"grpo stage: loss_weight must be above 0; got {self.loss_weight}")
 
     def check(self, name: str, stage: GRPOStage, plugins: Plugins) -> None:
-        """Refuse a paradigm without list scores, and rewards that the estimator cannot take apart."""
         require_list_scores(plugins, f"stages.{name}.policy=scores")
         if self.loss is not None:
             plugins.loss(f"stages.{name}.policy", self.loss, self.loss_params)
@@ -212,15 +205,12 @@ class ScoresPolicy(PolicyConfig):
                 )
 
     def step(self, stage: GRPOStage) -> Step:
-        """Lists."""
         return Step(stage.prompts_per_step, "lists", f"prompts_per_step={stage.prompts_per_step}")
 
     def tokens(self, stage: GRPOStage, plugins: Plugins, micro_batch: int) -> Tokens:
-        """The prompts of the lists."""
         return list_tokens(plugins, micro_batch, self.list_size)
 
     def describe(self, stage: GRPOStage) -> str:
-        """The lists, and the orders of each."""
         return (
             f"grpo on scores from {stage.model}: {stage.max_steps} steps x {stage.prompts_per_step} = "
             f"{stage.max_steps * stage.prompts_per_step} lists, {stage.num_generations} orders of each"
@@ -239,14 +229,12 @@ class ChoicePolicy(PolicyConfig):
     """Weight of a bonus on the entropy of the answers."""
 
     def check_stage(self, stage: GRPOStage) -> None:
-        """Refuse what only a policy that samples can use."""
         super().check_stage(stage)
         at_least("grpo stage: policy", self, entropy=0)
         if stage.num_generations != type(stage).num_generations:
             self._refuse(f"num_generations={stage.num_generations}")
 
     def check(self, name: str, stage: GRPOStage, plugins: Plugins) -> None:
-        """Refuse a paradigm whose answers cannot be listed."""
         paradigm = plugins.paradigm()
         if not traits(paradigm).has_choices:
             raise ValueError(
@@ -265,15 +253,12 @@ class ChoicePolicy(PolicyConfig):
         return None
 
     def step(self, stage: GRPOStage) -> Step:
-        """Prompts."""
         return Step(stage.prompts_per_step, "prompts", f"prompts_per_step={stage.prompts_per_step}")
 
     def tokens(self, stage: GRPOStage, plugins: Plugins, micro_batch: int) -> Tokens:
-        """Prompts, without completions."""
         return Tokens(micro_batch, note=" for each token at which answers differ, which mostly is one")
 
     def describe(self, stage: GRPOStage) -> str:
-        """The prompts."""
         return (
             f"grpo on choice from {stage.model}: {stage.max_steps} steps x {stage.prompts_per_step} = "
             f"{stage.max_steps * stage.prompts_per_step} prompts"

@@ -62,11 +62,9 @@ class VLLMRollouts(RolloutConfig):
 
     @property
     def uses_vllm(self) -> bool:
-        """Yes."""
         return True
 
     def trl_arguments(self) -> dict[str, Any]:
-        """vLLM, and how its log-probabilities are corrected."""
         return {
             "use_vllm": True,
             "vllm_mode": "colocate",
@@ -85,7 +83,6 @@ class VLLMRollout(VLLMRollouts):
 
     @property
     def requires(self) -> Sequence[str]:
-        """vLLM itself."""
         return ("vllm",)
 
 
@@ -98,7 +95,6 @@ class VLLMServerRollout(VLLMRollouts):
     """Host and port where launch/vllm_server.sh listens, or a whole address with https://."""
 
     def trl_arguments(self) -> dict[str, Any]:
-        """The server's address beside the rest."""
         address = self.address if "://" in self.address else f"http://{self.address}"
         return {**super().trl_arguments(), "vllm_mode": "server", "vllm_server_base_url": address}
 

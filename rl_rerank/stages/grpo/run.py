@@ -106,9 +106,7 @@ def _token_trainer(
     task: Task,
     refill: Refill,
 ) -> RankingGRPOTrainer:
-    from rl_rerank.training.grpo.trainer import (
-        RankingGRPOTrainer,  # Imports vLLM, for which other policies need not wait.
-    )
+    from rl_rerank.training.grpo.trainer import RankingGRPOTrainer  # other policies need not wait for trl's trainer
 
     arguments = grpo_arguments(config, stage, policy, output, max_completion_tokens=task.paradigm.max_completion_tokens)
     model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)

@@ -85,29 +85,23 @@ class GRPOStage(TrainingStage):
         self.policy.check_stage(self)
 
     def step(self) -> Step:
-        """The rows of one optimizer step."""
         return self.policy.step(self)
 
     def prompt_tokens(self, plugins: Plugins, micro_batch: int) -> Tokens:
-        """What a micro-batch computes, at most."""
         return self.policy.tokens(self, plugins, micro_batch)
 
     def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
-        """The model that it starts from, and the examples that it asks about."""
         if self.data is not None:
             yield Reference("data", self.data, "examples")
         yield from super().references(before)
 
     def paradigms(self, plugins: Plugins) -> Sequence[str]:
-        """The experiment's."""
         return [plugins.config.paradigm]
 
     def requires(self, plugins: Plugins) -> Sequence[str]:
-        """Those of training, and of the rollouts."""
         return [*super().requires(plugins), *self.rollout.requires]
 
     def check(self, name: str, plugins: Plugins) -> None:
-        """Refuse a stage without rewards, or with a paradigm or rewards that its policy cannot train."""
         if not plugins.config.rewards:
             raise ValueError(f"stages.{name} has no reward to train on; choose some with 'reward=[ndcg,format]'")
         super().check(name, plugins)
@@ -119,5 +113,4 @@ class GRPOStage(TrainingStage):
         return self.policy.whole_queries(name, self, terms, paradigm)
 
     def describe(self, name: str, plugins: Plugins) -> list[str]:
-        """Its steps, and the arithmetic of one."""
         return [self.policy.describe(self), *self.describe_batches(name, plugins)]

@@ -19,9 +19,7 @@ class ReportStage(StageConfig):
     title: str = ""
 
     def reads(self, before: Mapping[str, StageConfig]) -> set[str]:
-        """All stages before it."""
         return set(before)
 
     def results(self, folder: Path) -> list[str]:
-        """Where the page is."""
         return [f"report: {page}" for page in sorted(folder.glob("*.html"))]

@@ -65,7 +65,6 @@ class RerankStage(StageConfig):
 
     @property
     def is_baseline(self) -> bool:
-        """Whether its run stands beside every number."""
         return self.role in BASELINES
 
     def __post_init__(self) -> None:
@@ -81,14 +80,12 @@ class RerankStage(StageConfig):
             raise ValueError("rerank stage: model=first_stage cannot be fused with the first stage, which it is")
 
     def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
-        """The model that ranks, or the runs that are fused."""
         for run in self.fuse:
             yield Reference("fuse", run, "a run")
         if not self.fuse and self.model not in ("model", "first_stage"):
             yield Reference("model", trained(self.model)[0], "a model", also=("model", "first_stage"))
 
     def paradigms(self, plugins: Plugins) -> Sequence[str]:
-        """What ranks, and what measures the form of answers."""
         ranking = [self.paradigm or plugins.config.paradigm] if self.asks_model else []
         return [*ranking, *self.format_prompts]
 
@@ -98,15 +95,12 @@ class RerankStage(StageConfig):
 
     @property
     def uses_default_paradigm(self) -> bool:
-        """Unless it has its own."""
         return not self.paradigm
 
     def asks(self, plugins: Plugins) -> EngineConfig | None:
-        """The stage's engine or the experiment's."""
         return (self.engine or plugins.config.engine) if self.asks_model else None
 
     def check(self, name: str, plugins: Plugins) -> None:
-        """Refuse runs of different splits, a paradigm without the scores that are needed, and an engine that cannot."""
         place = f"stages.{name}"
         for run in self.fuse:
             split = getattr(plugins.config.stages[run], "split", self.split)
@@ -126,7 +120,6 @@ class RerankStage(StageConfig):
         check_ranking(paradigm, self, f"{place}.")
 
     def describe(self, name: str, plugins: Plugins) -> list[str]:
-        """The queries, and what ranks them."""
         if self.fuse:
             return [f"rerank: {self.split} queries, {' and '.join(self.fuse)} fused"]
         times = f", {self.shuffles} times" if self.shuffles > 1 else ""

@@ -49,37 +49,31 @@ class SFTStage(TrainingStage):
         at_least("sft stage", self, batch_size=1, list_size=2, answer_weight=0)
 
     def step(self) -> Step:
-        """The rows of one optimizer step."""
         unit = "lists" if self.is_ranking else "rows"
         return Step(self.batch_size, unit, f"batch_size={self.batch_size}")
 
     def prompt_tokens(self, plugins: Plugins, micro_batch: int) -> Tokens:
-        """What a micro-batch computes, at most."""
         if self.is_ranking:
             return list_tokens(plugins, micro_batch, self.list_size, with_answers=self.answer_weight > 0)
         return Tokens(micro_batch, micro_batch, self.completion_tokens(plugins))
 
     def mixture(self, config: Config) -> Mapping[str, int]:
-        """The paradigms of its rows."""
         teacher = config.stages.get(self.data)
         if self.is_ranking:
             return super().mixture(config)
         return {name: rows for name, rows in teacher.rows().items() if rows} if teacher is not None else {}
 
     def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
-        """The model that it starts from, and the rows that it is trained on."""
         if not self.is_ranking:
             yield Reference("data", self.data, "examples")
         yield from super().references(before)
 
     def paradigms(self, plugins: Plugins) -> Sequence[str]:
-        """The experiment's, and those of the rows."""
         config = plugins.config
         teacher = config.stages.get(self.data)
         return [config.paradigm, *(teacher.rows() if teacher is not None else ())]
 
     def check(self, name: str, plugins: Plugins) -> None:
-        """Refuse a loss that does not exist, and a paradigm that it cannot train."""
         place = f"stages.{name}"
         if self.is_ranking:
             plugins.loss(place, self.loss, self.loss_params)
@@ -94,7 +88,6 @@ class SFTStage(TrainingStage):
         super().check(name, plugins)
 
     def describe(self, name: str, plugins: Plugins) -> list[str]:
-        """Its steps, passes and the arithmetic of a step."""
         step = self.step()
         rows = step.rows * self.max_steps
         line = f"sft from {self.model}: {self.max_steps} steps x {step.rows} {step.unit} = {rows} {step.unit}"

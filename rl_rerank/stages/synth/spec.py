@@ -74,16 +74,13 @@ class SynthStage(StageConfig):
         at_least("synth stage", self, chunk=1, shards=1, noise=0)
 
     def rows(self) -> Mapping[str, int]:
-        """The mixture."""
         return self.mixture
 
     def paradigms(self, plugins: Plugins) -> Sequence[str]:
-        """Those of the rows, and those that steps name."""
         return [*self.mixture, *(p for step in self._steps(plugins) if (p := step.paradigm))]
 
     @property
     def uses_default_paradigm(self) -> bool:
-        """Its paradigms are all named."""
         return False
 
     def engine_names(self, plugins: Plugins) -> list[str]:
@@ -91,11 +88,9 @@ class SynthStage(StageConfig):
         return [step.engine or self.teacher for step in self._steps(plugins) if step.engine is not None]
 
     def asks(self, plugins: Plugins) -> EngineConfig | None:
-        """The stage's engine or the experiment's, where a step asks the model."""
         return (self.engine or plugins.config.engine) if MODEL in self.engine_names(plugins) else None
 
     def requires(self, plugins: Plugins) -> Sequence[str]:
-        """The cluster's client, the writer of an output, the steps' packages, and those of further engines."""
         return [
             *(["ray"] if self.executor == "ray" else []),
             *(["pyarrow"] if "parquet" in self.outputs else []),
@@ -104,7 +99,6 @@ class SynthStage(StageConfig):
         ]
 
     def check(self, name: str, plugins: Plugins) -> None:
-        """Refuse a recipe whose steps name an engine that is not there, or whose teacher is never asked."""
         asked = self.engine_names(plugins)
         for engine_name in asked:
             if engine_name not in (LABELS, MODEL, *self.engines):
@@ -124,7 +118,6 @@ class SynthStage(StageConfig):
             )
 
     def describe(self, name: str, plugins: Plugins) -> list[str]:
-        """The rows, and the steps that make them."""
         rows = ", ".join(f"{count} {paradigm}" for paradigm, count in self.mixture.items())
         steps = f" by {', '.join(self.steps)}" if self.steps else ""
         return [f"synth: {sum(self.mixture.values())} rows ({rows}) from teacher {self.teacher}{steps}"]
