@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rl_rerank.data.sources.reading import records
+from rl_rerank.requirements import load
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import RankingExample
 from rl_rerank_synth import click_log
-from rl_rerank_synth.length import without
+from rl_rerank_synth.shorter import only
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class Calibrate:
     rounds: int = 100
 
     whole = True
+    requires = ("sklearn",)
 
     def __call__(self, examples: Iterable[RankingExample], context: StepContext) -> Iterator[RankingExample]:
         """The examples; those without a judgment get scores, an order and grades for the pairs that have features.
@@ -59,8 +60,7 @@ class Calibrate:
             order = tuple(sorted(scores, key=lambda docid, scores=scores: -scores[docid]))
             grades = {docid: round(score) for docid, score in scores.items()}
             said = {**example.provenance, context.name: f"{Path(self.path).name}, {len(scores)} documents"}
-            kept = without(example, set(scores))
-            yield replace(kept, order=order, scores=scores, qrels=grades, provenance=said)
+            yield replace(only(example, scores), order=order, scores=scores, qrels=grades, provenance=said)
 
 
 def fit(rows: Sequence[Mapping[str, float]], grades: Sequence[int], seed: int, rounds: int = 100) -> Any:
@@ -73,12 +73,7 @@ def fit(rows: Sequence[Mapping[str, float]], grades: Sequence[int], seed: int, r
             f"a calibrator learns from judged pairs of at least two grades that have features; there are {len(grades)} "
             f"pairs of grades {sorted(set(grades))}"
         )
-    try:
-        trees = importlib.import_module("sklearn.ensemble")
-    except ImportError as e:
-        raise ImportError(
-            f"the step calibrate needs {e.name!r}, which is not installed: pip install 'rl-rerank[clicks]'"
-        ) from e
+    trees = load("sklearn.ensemble", "the step calibrate")
     names = sorted({name for row in rows for name in row})
 
     def table(some: Sequence[Mapping[str, float]]) -> list[list[float]]:

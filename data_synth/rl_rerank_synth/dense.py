@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from rl_rerank.requirements import load
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import RankingExample
 from rl_rerank_synth.retrieval import with_candidates
@@ -26,6 +26,8 @@ class Dense:
     relevant: bool = True
     """Add judged relevant documents that are not found, behind those that are."""
     batch_size: int = 32
+
+    requires = ("sentence_transformers",)
 
     def __call__(self, examples: Iterable[RankingExample], context: StepContext) -> Iterator[RankingExample]:
         """The examples with their candidates.
@@ -51,10 +53,4 @@ class Dense:
 
 
 def _encoder(model: str) -> Any:
-    try:
-        library = importlib.import_module("sentence_transformers")
-    except ImportError as e:
-        raise ImportError(
-            f"the step dense needs {e.name!r}, which is not installed: pip install 'rl-rerank[cross-encoder]'"
-        ) from e
-    return library.SentenceTransformer(model)
+    return load("sentence_transformers", "the step dense").SentenceTransformer(model)

@@ -47,6 +47,7 @@ class LLMJudge:
     malformed: float = 0.0
 
     paradigms: ClassVar[tuple[str, ...]] = WRITTEN
+    requires: ClassVar[tuple[str, ...]] = ("httpx2", "tenacity")
     unclaimed: ClassVar[dict[str, str]] = dict.fromkeys(
         ("gold_best", "pays_identity", "pays_constant"), "the judge decides"
     )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
+from rl_rerank.requirements import load
 from rl_rerank.reward.base import Breakdown
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.window import WRITTEN
@@ -33,6 +33,7 @@ class RewardModel:
     dtype: str = "float32"
 
     paradigms: ClassVar[tuple[str, ...]] = WRITTEN
+    requires: ClassVar[tuple[str, ...]] = ("torch", "transformers")
     unclaimed: ClassVar[dict[str, str]] = dict.fromkeys(
         ("gold_best", "pays_identity", "pays_constant", "pays_partial"), "the model decides"
     )
@@ -54,7 +55,7 @@ class RewardModel:
     @cached_property
     def _scorer(self) -> Any:
         # Rewards are listed and checked where torch is not installed.
-        return importlib.import_module("rl_rerank.training.loop.classifier").Classifier(
+        return load("rl_rerank.training.loop.classifier", "the reward reward_model").Classifier(
             self.model, self.device, self.dtype
         )
 

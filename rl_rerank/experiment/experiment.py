@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rl_rerank import requirements
-from rl_rerank.config import STRATEGIES, Config, EngineConfig, LauncherConfig, Reference, StageConfig
+from rl_rerank.config import STRATEGIES, Config, EngineConfig, LauncherConfig, StageConfig
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.paradigms.pipeline import Pipeline
 from rl_rerank.reward.base import Term
@@ -139,13 +139,9 @@ def _check_references(config: Config, name: str, settings: StageConfig) -> None:
             known = ", ".join([*reference.also, *fitting]) or "nothing yet"
             raise LookupError(f"{place}, which is no stage; it can be: {known}")
         if target.leaves != reference.needs:
-            raise ValueError(f"{place}, a {target.kind} stage; {_needed(reference)}")
+            raise ValueError(f"{place}, of kind {target.kind}; it must be a stage that leaves {reference.needs}")
         if reference.stage not in before:
             raise ValueError(f"{place}, which does not come before it; the order is: {', '.join(config.stages)}")
-
-
-def _needed(reference: Reference) -> str:
-    return f"it must be a stage that leaves {reference.needs}"
 
 
 def _check_prompting(name: str, settings: StageConfig, plugins: Plugins) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -12,6 +11,7 @@ from typing import Any
 from rl_rerank.data import examples as lines
 from rl_rerank.io.files import replacing
 from rl_rerank.paradigms.base import Paradigm, traits
+from rl_rerank.requirements import load
 from rl_rerank.synthesis.prompts import questions, shuffled
 from rl_rerank.types import RankingExample
 
@@ -68,7 +68,7 @@ def retriever(example: RankingExample) -> Iterator[dict[str, Any]]:
     Negatives are the candidates that are judged not relevant, or that nobody judged, in the example's order. Scores
     are the teacher's, or else the grades; of the positive first, then of the negatives.
     """
-    grade = {c.docid: max(example.qrels.get(c.docid, 0), 0) for c in example.candidates}
+    grade = {c.docid: example.gain(c.docid) for c in example.candidates}
     scores = example.scores if example.scores is not None and example.scores.keys() >= grade.keys() else grade
     text = {c.docid: {"docid": c.docid, "title": c.title, "text": c.text} for c in example.candidates}
     negatives = [docid for docid in grade if not grade[docid]]
@@ -87,13 +87,9 @@ def parquet(examples: Iterable[RankingExample], path: Path) -> None:
     """Write the examples as one parquet file; what is keyed by docid is a list of pairs there.
 
     Raises:
-        ImportError: without pyarrow, which the extra `train` brings.
+        ImportError: without pyarrow.
     """
-    try:
-        arrow = importlib.import_module("pyarrow")
-        files = importlib.import_module("pyarrow.parquet")
-    except ImportError as e:
-        raise ImportError(f"outputs=[parquet] needs {e.name!r}: pip install 'rl-rerank[train]'") from e
+    arrow, files = (load(module, "outputs=[parquet]") for module in ("pyarrow", "pyarrow.parquet"))
     text, real = arrow.string(), arrow.float64()
     candidate = arrow.struct(
         [("docid", text), ("title", text), ("text", text), ("rank", arrow.int64()), ("score", real)]

@@ -288,7 +288,7 @@ def test_an_evaluation_reads_its_runs_and_those_that_stand_beside_every_number()
         ),
         (
             ["stages.grpo.model=synth"],
-            "stages.grpo.model names 'synth', a synth stage; it must be a stage that leaves a model",
+            "stages.grpo.model names 'synth', of kind synth; it must be a stage that leaves a model",
         ),
         (["stages.untrained.model=sft"], "stages.untrained.model names 'sft', which does not come before it"),
         (["stages.format.data=sft"], "stages.format.data names 'sft'"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from rl_rerank.data.records import Collection, Document, Omissions, Query
 from rl_rerank.data.sources.collection import ranked
 from rl_rerank.data.sources.reading import digest
+from rl_rerank.requirements import load
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,16 @@ class IRDatasets:
     run: str = ""
     """A TREC run file."""
 
+    requires = ("ir_datasets",)
+
     def __post_init__(self) -> None:
         if not (self.test or self.dev or self.train):
             raise ValueError("data.source=ir_datasets needs an id: data.params.test=ID, or one for dev or train")
 
     def read(self) -> Collection:
         """Read everything."""
-        datasets = {split: _package().load(name) for split, name in self._ids().items()}
+        library = load("ir_datasets", "data.source=ir_datasets")
+        datasets = {split: library.load(name) for split, name in self._ids().items()}
         omissions = Omissions()
         queries: list[Query] = []
         qrels: dict[str, dict[str, int]] = {}
@@ -54,23 +57,15 @@ class IRDatasets:
 
     def state(self) -> str:
         """The ids, the package's version and a digest of the run."""
-        parts = [*self._ids().items(), _package().__version__, digest([Path(self.run)]) if self.run else ""]
+        parts = [
+            *self._ids().items(),
+            load("ir_datasets", "data.source=ir_datasets").__version__,
+            digest([Path(self.run)]) if self.run else "",
+        ]
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def _ids(self) -> dict[str, str]:
         return {split: name for split in ("train", "dev", "test") if (name := getattr(self, split))}
-
-
-def _package() -> Any:
-    try:
-        return importlib.import_module("ir_datasets")
-    except ModuleNotFoundError as e:
-        if e.name != "ir_datasets":
-            raise
-        raise ImportError(
-            "data.source=ir_datasets needs the package ir_datasets, which is not installed: "
-            "pip install 'rl-rerank[ir-datasets]'"
-        ) from e
 
 
 def _queries(dataset: Any, split: str, omissions: Omissions) -> Iterator[Query]:

@@ -1,0 +1,1 @@
+"""Kinds of engine of one's own."""

@@ -1,0 +1,1 @@
+"""Kinds of stage of one's own."""

@@ -1,0 +1,181 @@
+"""An experiment is resolved once: each plugin is built once; what is missing or misspelt is refused before any work."""
+
+from collections import Counter
+
+import pytest
+
+from rl_rerank import registry, requirements
+from rl_rerank.config import Config, DataConfig, PluginConfig
+from rl_rerank.experiment.compose import compose
+from rl_rerank.experiment.experiment import Experiment
+from rl_rerank.stages.synth.spec import SynthStage
+
+
+def composed(*overrides):
+    config = compose("run", overrides)
+    assert isinstance(config, Config)
+    return config
+
+
+@pytest.mark.parametrize("experiment", ["quickstart", "erank", "reasonrank"])
+def test_every_plugin_is_built_once(monkeypatch, experiment):
+    built, inner = Counter(), registry.build
+
+    def counting(kind, name, params, **more):
+        built[kind, name, repr(sorted(params.items()))] += 1
+        return inner(kind, name, params, **more)
+
+    config = composed(f"experiment={experiment}", "model.path=nowhere")
+    monkeypatch.setattr(registry, "build", counting)
+    resolved = Experiment.of(config)
+    assert {kind for kind, *_ in built} >= {"paradigm", "reward", "source"}
+    # Members of a pipeline and terms of a composition are built by the plugin that has them.
+    assert {what: count for what, count in built.items() if count > 1} == {}
+    resolved.describe(list(resolved.stages))
+    assert {what: count for what, count in built.items() if count > 1} == {}
+
+
+def test_a_resolved_stage_knows_what_it_reads_asks_and_needs():
+    resolved = Experiment.of(composed("experiment=quickstart"))
+    grpo = resolved.stages["grpo"]
+    assert (grpo.inputs, list(grpo.paradigms), grpo.engine) == (("format",), ["pointwise"], None)
+    assert grpo.requires == ("torch", "transformers", "trl")
+    assert resolved.stages["export"].engine is resolved.config.engine
+    assert [term.name for term in resolved.terms] == list(resolved.config.rewards)
+
+
+def synthesis(tmp_path, steps, **settings):
+    (tmp_path / "data.jsonl").touch()
+    data = DataConfig(source="jsonl", path=str(tmp_path / "data.jsonl"))
+    stage = SynthStage(kind="synth", steps={name: PluginConfig(**step) for name, step in steps.items()}, **settings)
+    return Config(data=data, stages={"synth": stage})
+
+
+@pytest.mark.parametrize(
+    ("steps", "settings", "package", "install"),
+    [
+        ({"calibrate": {"params": {"path": "log.jsonl"}}}, {}, "sklearn", r"rl-rerank\[clicks\]"),
+        ({"dense": {"params": {"model": "m"}}}, {}, "sentence_transformers", r"rl-rerank\[cross-encoder\]"),
+        ({}, {"outputs": ["parquet"]}, "pyarrow", r"rl-rerank\[train\]"),
+        ({}, {"executor": "ray"}, "ray", r"rl-rerank\[ray\]"),
+    ],
+)
+def test_a_missing_extra_of_a_step_or_an_output_is_named_before_any_work(
+    tmp_path, monkeypatch, steps, settings, package, install
+):
+    resolved = Experiment.of(synthesis(tmp_path, steps, **settings))
+    monkeypatch.setattr(requirements, "is_installed", lambda name: name != package)
+    with pytest.raises(ImportError, match=rf"stage 'synth' needs {package}, which is not installed: .*{install}"):
+        resolved.check_installed(["synth"])
+    monkeypatch.undo()
+    resolved.check_installed([])
+
+
+def test_a_missing_extra_of_a_source_a_reward_and_a_paradigm_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(requirements, "is_installed", lambda name: name in ("torch", "transformers", "trl"))
+    config = composed("experiment=quickstart", "data=ir_datasets", "data.params.test=a/b")
+    with pytest.raises(ImportError, match=r"stage 'first_stage' needs ir_datasets, .*rl-rerank\[ir-datasets\]"):
+        Experiment.of(config).check_installed(["first_stage"])
+    (tmp_path / "mine.py").write_text(
+        "class Mine:\n    requires = ('faiss',)\n    def __call__(self, example, rollout):\n        return 1.0\n"
+    )
+    config = composed("experiment=quickstart", f"reward=[{tmp_path / 'mine.py'}:Mine]")
+    with pytest.raises(ImportError, match="stage 'grpo' needs faiss, which is not installed: pip install faiss"):
+        Experiment.of(config).check_installed(["grpo"])
+
+
+REWARD = """\
+class Mine:
+    {attribute} = ("pointwise",)
+    def __call__(self, example, rollout):
+        return 1.0
+    def {method}(self, example, rollouts):
+        return []
+"""
+STEP = """\
+from dataclasses import dataclass
+@dataclass(frozen=True)
+class Mine:
+    {attribute}: str = "labels"
+    def __call__(self, examples, context):
+        yield from examples
+"""
+PARADIGM = """\
+from dataclasses import dataclass
+from rl_rerank.paradigms.pointwise import Pointwise
+@dataclass(frozen=True)
+class Mine(Pointwise):
+    {attribute} = True
+"""
+
+
+@pytest.mark.parametrize(
+    ("attribute", "method", "meant"),
+    [("paradigm", "explain_group", "paradigms"), ("paradigms", "explain_groups", "explain_group"),
+     ("require", "explain_group", "requires")],
+)  # fmt: skip
+def test_a_misspelt_optional_member_of_a_reward_is_refused(tmp_path, attribute, method, meant):
+    (tmp_path / "mine.py").write_text(REWARD.format(attribute=attribute, method=method))
+    config = composed("experiment=quickstart", f"reward=[{tmp_path / 'mine.py'}:Mine]")
+    with pytest.raises(
+        ValueError, match=rf"the reward 'mine' \(Mine\) has .*, which nothing reads; did you mean '{meant}'"
+    ):
+        Experiment.of(config)
+
+
+def test_a_misspelt_optional_member_of_a_step_is_refused(tmp_path):
+    (tmp_path / "mine.py").write_text(STEP.format(attribute="engin"))
+    config = synthesis(tmp_path, {"mine": {"target": f"{tmp_path / 'mine.py'}:Mine"}})
+    with pytest.raises(ValueError, match=r"the step 'mine' .* has 'engin', which nothing reads; did you mean 'engine'"):
+        Experiment.of(config)
+
+
+def test_a_misspelt_optional_member_of_a_paradigm_is_refused(tmp_path):
+    (tmp_path / "mine.py").write_text(PARADIGM.format(attribute="needs_logprob"))
+    target = f"paradigms.mine.target={tmp_path / 'mine.py'}:Mine"
+    config = composed("experiment=quickstart", target, "paradigm=mine")
+    with pytest.raises(
+        ValueError, match=r"the paradigm 'mine' .* has 'needs_logprob', .* did you mean 'needs_logprobs'"
+    ):
+        Experiment.of(config)
+
+
+def test_no_plugin_of_ours_is_taken_for_misspelt(tmp_path):
+    """Every installed reward, paradigm and step that can be built without parameters."""
+    from rl_rerank.paradigms.build import make
+    from rl_rerank.reward.base import Recipe
+    from rl_rerank.synthesis.step import build_step
+
+    builders = {"reward": lambda n: Recipe(n).build(), "paradigm": lambda n: make(n, {}),
+                "step": lambda n: build_step(n, PluginConfig())}  # fmt: skip
+    built = Counter()
+    for kind, build in builders.items():
+        for name in registry.names(kind):
+            try:
+                build(name)
+            except ValueError as e:
+                assert "which nothing reads" not in str(e)
+            built[kind] += 1
+    assert built["reward"] >= 30 and built["paradigm"] >= 8 and built["step"] >= 25
+
+
+LOSS = """\
+from dataclasses import dataclass
+from rl_rerank.training.losses.base import RankingLoss
+@dataclass(frozen=True)
+class Mine(RankingLoss):
+    margin: float = 1.0
+    def per_list(self, scores, grades, mask, items, between):
+        return (scores * 0).sum(1)
+"""
+
+
+def test_a_ranking_loss_of_ones_own_is_checked_and_refused_like_ours(tmp_path):
+    (tmp_path / "mine.py").write_text(LOSS)
+    own = f"stages.sft.loss='{tmp_path / 'mine.py'}:Mine'"
+    resolved = Experiment.of(composed("experiment=quickstart", own, "stages.sft.loss_params={margin: 2.0}"))
+    assert "lists" in resolved.describe(["sft"])[0]
+    with pytest.raises(ValueError, match=r"stages\.sft\.loss_params: margin must be a number of at least 0; got -1"):
+        Experiment.of(composed("experiment=quickstart", own, "stages.sft.loss_params={margin: -1}"))
+    with pytest.raises(LookupError, match=r"stages\.sft\.loss: no loss is named 'softmx'.*Did you mean 'softmax'"):
+        Experiment.of(composed("experiment=quickstart", "stages.sft.loss=softmx"))
