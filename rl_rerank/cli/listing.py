@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rl_rerank import registry
+from rl_rerank.reward.base import RewardTraits, is_query_reward
 
 HEADINGS: Mapping[str, str] = {
     "terms": "Terms, each of one completion",
@@ -30,14 +31,15 @@ def listed() -> dict[str, list[str]]:
 
 
 def _group(reward: Any) -> str:
-    if hasattr(reward, "explain") or hasattr(reward, "explain_all"):
+    found = registry.traits(RewardTraits, reward)
+    if found.explain is not None or found.explain_all is not None:
         return "compositions"
-    return "query terms" if hasattr(reward, "score_all") else "terms"
+    return "query terms" if is_query_reward(reward) else "terms"
 
 
 def _lines(name: str, reward: Any) -> list[str]:
     parameters = inspect.signature(reward).parameters.values()
     shown = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters)
-    paradigms = getattr(reward, "paradigms", ())
+    paradigms = registry.traits(RewardTraits, reward).paradigms
     first = (inspect.getdoc(reward) or "").partition("\n")[0]
     return [f"{name}({shown})", f"    {first}", *([f"    for {', '.join(paradigms)}"] if paradigms else [])]

@@ -96,7 +96,7 @@ def _paradigms(term: Term, config: Config, overrides: Sequence[str]) -> list[Par
     if any(override.partition("=")[0] == "paradigm" for override in overrides):
         return [build_paradigm(config, config.paradigm)]
     found = []
-    for name in getattr(type(term.reward), "paradigms", ("listwise",)):
+    for name in term.traits.paradigms or ("listwise",):
         fields = {field.name for field in dataclasses.fields(registry.find("paradigm", name))}
         found.append(registry.build("paradigm", name, {"reasoning": True} if "reasoning" in fields else {}))
     return found

@@ -2,27 +2,25 @@
 
     runs           it fails on no completion, and every value is a finite number
     deterministic  the same completion earns the same again
-    picklable      a copy made by pickle gives the same values
+    in_a_process   another process that builds the reward by name and parameters gives the same values
     gold_best      no other completion of a prompt earns more than the gold one
     pays_partial   no malformed completion earns more than the well-formed one that it was made from
     pays_identity  the shown order earns no more than a random one, where documents are shown in random order
     pays_constant  nor do equal scores
 
-A reward declares the last ones where it does not claim them, and so for `binary` (it tells relevant from irrelevant and
-no more): a class attribute `unclaimed = {"pays_partial": "why"}`. They are shown, and not demanded.
+A reward declares the last ones where it does not claim them, and so for `binary` (it separates relevant from irrelevant
+and no more): a class attribute `unclaimed = {"pays_partial": "why"}`. They are shown, and not demanded.
 """
 
 from __future__ import annotations
 
-import pickle
 import random
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from rl_rerank.paradigms.base import Paradigm
-from rl_rerank.reward.base import Term, evaluate
+from rl_rerank.reward.base import RewardError, Term, calls, evaluate
 from rl_rerank.reward.probe_completions import (
     FAMILIES,
     HOSTILE,
@@ -33,6 +31,7 @@ from rl_rerank.reward.probe_completions import (
     rollout,
     well_formed,
 )
+from rl_rerank.reward.workers import Workers
 from rl_rerank.types import Completion, Rollout
 
 CLAIMS = ("gold_best", "pays_partial", "pays_identity", "pays_constant", "binary")
@@ -80,13 +79,14 @@ def check(term: Term, paradigm: Paradigm, *, queries: int = QUERIES, shuffles: i
     Raises:
         ValueError: if the reward declares something unclaimed that no check demands.
     """
-    unclaimed = dict(getattr(type(term.reward), "unclaimed", {}))
+    unclaimed = dict(term.traits.unclaimed)
     if odd := [claim for claim in unclaimed if claim not in CLAIMS]:
         raise ValueError(f"reward {term.name!r}: unclaimed names {odd[0]!r}; it can name: {', '.join(CLAIMS)}")
     report = Report(paradigm.name, unclaimed=unclaimed)
     families = ["binary"] if "binary" in unclaimed else list(FAMILIES)
     try:
-        _pickled(term, probes(paradigm, count=1, families=families), paradigm, report)
+        if term.recipe is not None:
+            _in_a_process(term, probes(paradigm, count=1, families=families), paradigm, report)
         for probe in probes(paradigm, count=queries, families=families):
             _spoil(term, paradigm, probe, report)
         _compare(term, paradigm, probes(paradigm, count=shuffles, families=families, seed=1), report)
@@ -95,17 +95,20 @@ def check(term: Term, paradigm: Paradigm, *, queries: int = QUERIES, shuffles: i
     return report
 
 
-def _pickled(term: Term, tried: Sequence[Probe], paradigm: Paradigm, report: Report) -> None:
+def _in_a_process(term: Term, tried: Sequence[Probe], paradigm: Paradigm, report: Report) -> None:
+    """Compare with the values of a process that has built the reward itself, as workers do in training."""
+    workers = Workers(replace(term, workers=1))
     try:
-        copied: Any = pickle.loads(pickle.dumps(term.reward))
-    except (pickle.PicklingError, AttributeError, TypeError) as e:
-        report.fail("picklable", f"{type(e).__name__}: {e}")
-        return
-    for probe in tried:
-        for texts in well_formed(paradigm, probe, random.Random(0)).values():
-            base = _rollouts(term, paradigm, probe, texts)
-            if _values(term, probe, base) != _values(replace(term, reward=copied), probe, base):
-                report.fail("picklable", f"a copy gives another value for {texts[0]!r}")
+        for probe in tried:
+            for texts in well_formed(paradigm, probe, random.Random(0)).values():
+                base = _rollouts(term, paradigm, probe, texts)
+                given = workers.evaluate([(probe.example, some) for some in calls(term, base)])
+                if _values(term, probe, base) != [found.value for some in given for found in some]:
+                    report.fail("in_a_process", f"another process gives another value for {texts[0]!r}")
+    except RewardError as e:
+        report.fail("in_a_process", str(e))
+    finally:
+        workers.close()
 
 
 def _spoil(term: Term, paradigm: Paradigm, probe: Probe, report: Report) -> None:

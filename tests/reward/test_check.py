@@ -10,11 +10,11 @@ import pytest
 
 from rl_rerank import registry
 from rl_rerank.cli.main import main
-from rl_rerank.metrics import by_place, expected_ndcg
+from rl_rerank.metrics import by_place, ndcg
 from rl_rerank.paradigms.groupwise import Groupwise
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
-from rl_rerank.reward.base import Term
+from rl_rerank.reward.base import Recipe, Term
 from rl_rerank.reward.check import check
 from rl_rerank_rewards.mm_r5 import MMR5
 from rl_rerank_rewards.ndcg import NDCG
@@ -48,7 +48,7 @@ class ReadsIdZero:
         ids = [int(i) for i in re.findall(r"\[(\d+)\]", rollout.completion.text)]
         docids = rollout.prompt.docids
         named = list(dict.fromkeys(docids[i - 1] for i in ids if i <= len(docids)))
-        return expected_ndcg(by_place(named), example.qrels, k=10)
+        return ndcg(by_place(named), example.qrels, k=10)
 
 
 def test_the_id_0_bug_is_found():
@@ -103,7 +103,7 @@ class BreaksTiesInFavour:
             return 0.0
         scores = rollout.judgment.scores
         best = {d: scores[d] + 1e-3 * example.qrels.get(d, 0) for d in scores}
-        return expected_ndcg(best, {d: example.qrels.get(d, 0) for d in scores}, k=10)
+        return ndcg(best, {d: example.qrels.get(d, 0) for d in scores}, k=10)
 
 
 def test_the_constant_score_hack_is_found():
@@ -137,8 +137,28 @@ def test_a_second_value_for_the_same_completion_is_found():
     assert "and then something else" in failures(Drifts())["deterministic"]
 
 
-def test_a_reward_that_pickle_cannot_copy_is_found():
-    assert "picklable" in failures(lambda example, rollout: 0.0)
+OTHER_PROCESS = """\
+import multiprocessing
+class Mine:
+    def __init__(self):
+        {init}
+    def __call__(self, example, rollout):
+        return float(multiprocessing.parent_process() is not None)
+"""
+
+
+@pytest.mark.parametrize(
+    ("init", "said"),
+    [
+        ("pass", "another process gives another value for"),
+        ("if multiprocessing.parent_process(): raise OSError('no licence')", "cannot be built in a process of its own"),
+    ],
+)
+def test_a_reward_that_another_process_cannot_give_is_found(tmp_path, init, said):
+    (tmp_path / "mine.py").write_text(OTHER_PROCESS.format(init=init))
+    recipe = Recipe("mine", {}, f"{tmp_path / 'mine.py'}:Mine")
+    report = check(Term("mine", recipe.build(), recipe=recipe), Listwise(), queries=2, shuffles=20)
+    assert said in report.failures["in_a_process"]
 
 
 @dataclass(frozen=True)
