@@ -30,6 +30,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from rl_rerank import registry
 from rl_rerank.config import Config, EvaluateFiles, ReportRuns, build, unknown_key
+from rl_rerank.experiment import unions
 from rl_rerank.io.files import conf_dir
 
 T = TypeVar("T")
@@ -42,10 +43,6 @@ SIZES = {"budget": ("budget/demo.yaml", None), "scale": ("scale/cpu.yaml", "scal
 
 PRIMARY = "rl_rerank_config"
 """Our config.yaml goes by this name, so that another project's ./conf/config.yaml does not take its place."""
-
-
-UNION = re.compile(r"stages\.(?P<stage>[\w-]+)\.(?P<union>policy|rollout)\.(?P<key>.+)")
-"""An override inside a setting that is one of several records, by its `kind`."""
 
 
 class UserFolders(SearchPathPlugin):
@@ -85,8 +82,8 @@ def compose(
     UserFolders.folders = _user_folders(config_dir)
     parsed = [_parse(_quote_measures(o)) for o in overrides]
     texts = _name_rewards(parsed)
-    raw = _hydra([_force(text, o) for text, o in zip(texts, parsed, strict=True) if not _is_in_union(o)])
-    _override_unions(raw, [o for o in parsed if _is_in_union(o)])
+    raw = _hydra([_force(text, o) for text, o in zip(texts, parsed, strict=True) if not unions.is_inside(o)])
+    unions.override(raw, [o for o in parsed if unions.is_inside(o)])
     chosen = [str(o.value()) for o in parsed if o.key_or_group == "experiment" and o.value() is not None]
     raw["experiment"] = chosen[-1] if chosen else "default"
     given = {o.key_or_group: o.value() for o in parsed}
@@ -173,35 +170,6 @@ def _force(text: str, override: Override) -> str:
     if override.type is not OverrideType.CHANGE or key in GROUPS or "/" in key or override.package is not None:
         return text
     return f"++{text}"
-
-
-def _is_in_union(override: Override) -> bool:
-    return override.type is not OverrideType.DEL and UNION.fullmatch(override.key_or_group) is not None
-
-
-def _override_unions(raw: dict[str, Any], overrides: Sequence[Override]) -> None:
-    """Override settings inside `policy` and `rollout`, which are words or mappings whose keys depend on `kind`.
-
-    Hydra cannot override a key of a word. And where the command line names another kind than the file, the file's
-    settings of the former kind go: they mean nothing to the new one.
-    """
-    # A kind first, wherever it stands: settings before it belong to it as well.
-    for override in sorted(overrides, key=lambda o: not o.key_or_group.endswith(".kind")):
-        match = UNION.fullmatch(override.key_or_group)
-        assert match is not None
-        stages = raw.get("stages")
-        stage = stages.get(match["stage"]) if isinstance(stages, dict) else None
-        if not isinstance(stage, dict):
-            known = ", ".join(stages) if isinstance(stages, dict) else "none"
-            raise ValueError(
-                f"{override.key_or_group} is set, but there is no stage {match['stage']!r}; there are: {known}"
-            )
-        node = stage.get(match["union"])
-        node = {"kind": node} if isinstance(node, str) else dict(node or {})
-        if match["key"] == "kind" and node.get("kind") != override.value():
-            node = {}
-        OmegaConf.update(merged := OmegaConf.create(node), match["key"], override.value(), force_add=True)
-        stage[match["union"]] = OmegaConf.to_container(merged)
 
 
 def _user_folders(config_dir: str | None) -> list[Path]:

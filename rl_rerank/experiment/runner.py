@@ -92,7 +92,7 @@ def explain(config: Config, name: str, status: int) -> int:
 
 
 def _accelerate(launcher: LauncherConfig) -> list[str]:
-    """What `accelerate launch` is told; its files hold the strategy alone."""
+    """Arguments of `accelerate launch`; its configuration files name the strategy alone."""
     file = f"{conf_dir() / 'accelerate' / launcher.strategy}.yaml"
     arguments = {
         "config_file": file if launcher.strategy in STRATEGIES else launcher.strategy,

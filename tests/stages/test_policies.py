@@ -216,6 +216,6 @@ def test_the_plan_shows_the_arithmetic(folder, tiny_model_dir):
     assert Experiment.of(config).describe(["warmup"]) == [
         "warmup  grpo on choice from model: 2 steps x 4 = 8 prompts",
         "  1 process: 2 micro-batches of 2 prompts a step",
-        "  at most 1,600 tokens a process a step = 2 x (2 prompts x 400) for each token at which answers part, "
+        "  at most 1,600 tokens a process a step = 2 x (2 prompts x 400) for each token at which answers differ, "
         "which mostly is one",
     ]
