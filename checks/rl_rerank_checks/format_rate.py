@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
+from rl_rerank.evaluation.records import formats
 from rl_rerank.stages.check.finished_run import Finding, Run
 
 
@@ -17,10 +18,10 @@ class FormatRate:
     at_least: float = 0.9
 
     def __call__(self, run: Run) -> list[Finding]:
-        found = json.loads(run.file(self.stage, "format.json").read_text(encoding="utf-8"))
+        found = formats(json.loads(run.file(self.stage, "format.json").read_text(encoding="utf-8")))
         if self.paradigm not in found:
             raise LookupError(f"stage {self.stage!r} measured no format of {self.paradigm}; set its format_prompts")
-        well_formed, prompts = found[self.paradigm]["well_formed"], found[self.paradigm]["prompts"]
-        share = well_formed / prompts
+        measured = found[self.paradigm]
+        share = measured.share or 0.0
         what = f"{self.stage}: at least {self.at_least:.0%} of {self.paradigm} answers are well formed"
-        return [Finding(what, share >= self.at_least, f"{share:.0%} ({well_formed} of {prompts})")]
+        return [Finding(what, share >= self.at_least, f"{share:.0%} ({measured.well_formed} of {measured.prompts})")]

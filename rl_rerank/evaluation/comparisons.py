@@ -1,29 +1,35 @@
-"""Systems against baselines, all tests of a table together."""
+"""Test systems against baselines, with p-values adjusted over a table."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rl_rerank.evaluation.measures import Evaluation
+from rl_rerank.evaluation.records import Comparison
 from rl_rerank.evaluation.seeds import paired_test_over_seeds
 from rl_rerank.evaluation.statistics import PairedTest, holm, paired_test
 
 
 def compare(
     systems: Mapping[str, Sequence[Evaluation]], pairs: Sequence[Sequence[str]], measure: str, seed: int
-) -> list[dict[str, Any]]:
-    """One record a pair: system, baseline, measure, what `PairedTest` holds, and the p-value by Holm over all pairs.
+) -> list[Comparison]:
+    """Test each pair on `measure`.
 
     Args:
         systems: name -> the evaluations of its runs, one for each seed, on the same judged queries.
         pairs: [system, baseline] each.
     """
-    tests = [_test(*(_values(systems[name], measure) for name in pair), seed=seed) for pair in pairs]
-    adjusted = holm([test.p_value for test in tests])
+    return adjusted(
+        pairs, measure, [_test(*(_values(systems[name], measure) for name in pair), seed=seed) for pair in pairs]
+    )
+
+
+def adjusted(pairs: Sequence[Sequence[str]], measure: str, tests: Sequence[PairedTest]) -> list[Comparison]:
+    """The tests of the pairs [system, baseline], with p-values adjusted by Holm's method over all of them."""
+    p_values = holm([test.p_value for test in tests])
     return [
-        {"system": system, "baseline": baseline, "measure": measure, **test._asdict(), "p_value_holm": p}
-        for (system, baseline), test, p in zip(pairs, tests, adjusted, strict=True)
+        Comparison(system, baseline, measure, *test, p)
+        for (system, baseline), test, p in zip(pairs, tests, p_values, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a run cost, and which systems nobody beats at their price."""
+"""The cost of a run, and the systems that no other one beats at their cost."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from rl_rerank.types import Ranking, Rollout
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What ranking all queries of a run took."""
+    """The cost of ranking all queries of a run."""
 
     calls: int = 0
-    """Prompts that were answered, those asked again among them."""
+    """Answered prompts, retries included."""
     rounds: int = 0
-    """How often all ready prompts were answered: the number of answers that had to wait for one another."""
+    """Sequential rounds of model calls (latency)."""
     prompt_tokens: int | None = 0
-    """None: unknown, because the model was not sent token ids and said nothing of them."""
+    """None: unknown, because the model neither received token ids nor reported a count."""
     completion_tokens: int | None = 0
-    """Generated; continuations that are only scored generate none. None: unknown."""
+    """Generated tokens; scored continuations add none. None: unknown."""
     seconds: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
@@ -42,7 +42,7 @@ class Cost:
 
 
 def cost(rankings: Sequence[Ranking], rollouts: Sequence[Rollout], engine: Engine, seconds: float) -> Cost:
-    """What `rankings` took, whose prompts and answers are `rollouts`, the first that the engine was asked for."""
+    """The cost of `rankings`; `rollouts` are all their prompts and answers, the first ones of the engine."""
     counted = _prompt_tokens(rollouts, engine), _completion_tokens(rollouts)
     told = engine.usage if engine.usage.get("calls") == len(rollouts) else {}
     prompt_tokens, completion_tokens = (
@@ -59,7 +59,7 @@ def cost(rankings: Sequence[Ranking], rollouts: Sequence[Rollout], engine: Engin
 
 
 def read_cost(path: Path) -> Cost:
-    """The cost that stands in a rerank stage's `summary.json`.
+    """The cost in a rerank stage's `summary.json`.
 
     Raises:
         ValueError: if it holds none.

@@ -1,4 +1,4 @@
-"""Rankings that need no model and say what a number is worth: what came in, and the best that could come out."""
+"""Rankings without a model that put a number in context: the first stage, and the best order of its candidates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rl_rerank.types import RankingExample
 
 
 def first_stage(examples: Iterable[RankingExample]) -> Run:
-    """The candidates in the order in which they came."""
+    """The candidates in first-stage order."""
     return {e.qid: {docid: -float(rank) for rank, docid in enumerate(e.docids)} for e in examples}
 
 

@@ -1,4 +1,4 @@
-"""The page's parts, made of the evidence."""
+"""Build the page from the evidence."""
 
 from __future__ import annotations
 
@@ -8,177 +8,99 @@ from pathlib import Path
 from typing import Any
 
 from rl_rerank.evaluation import answers
-from rl_rerank.evaluation.cost import Cost, pareto
+from rl_rerank.evaluation.cost import pareto
 from rl_rerank.evaluation.measures import lower_is_better, trec_order
-from rl_rerank.evaluation.table import is_significant, labels, learned, protocol_sentences, queries, systems
+from rl_rerank.evaluation.records import FormatShare, Metrics, RunRow
+from rl_rerank.evaluation.table import learned, protocol_sentences
 from rl_rerank.io import trec
 from rl_rerank.io.files import read_jsonl
 from rl_rerank.pages import figures
 from rl_rerank.pages.figures import Plot
-from rl_rerank.report.evidence import Evidence, Metrics
-from rl_rerank.report.page import AnswerRow, Cell, CostRow, FormatCell, IssueRow, Page, SystemRow, Verdict
+from rl_rerank.report.evidence import Evidence
+from rl_rerank.report.page import MAX_SAMPLE_CHARS, AnswerRow, IssueRow, Page
 from rl_rerank.report.queries import QueryCard, answer_cards, choose_queries, query_card
 from rl_rerank.report.training import Training, choose_samples, overlaid_plots, training_plots
 
-MAX_SAMPLE_CHARS = 1500
-
 
 def build_page(evidence: Evidence, *, title: str, subtitle: str, config: str) -> Page:
-    """The page about the evidence; `config` stands under it as the resolved configuration."""
-    metrics, pair = evidence.metrics, evidence.pair
-    formats = _formats(metrics)
+    """The page about the evidence; it ends with `config`, the resolved configuration."""
+    metrics = evidence.metrics
+    formats = {row.label: metrics.format[row.run] for row in metrics.rows if row.run in metrics.format}
     paradigms = tuple(dict.fromkeys(paradigm for cells in formats.values() for paradigm in cells))
+    change_plot, change_words = _change(metrics, evidence.pair)
     return Page(
         title=title,
         subtitle=subtitle,
-        measures=tuple(metrics["measures"]),
-        systems=_systems(metrics),
+        metrics=metrics,
+        best={measure: _best(metrics, measure) for measure in metrics.measures},
         protocol=tuple(protocol_sentences(metrics)),
-        forced=tuple(metrics["forced"]),
-        verdicts=tuple(_verdict(metrics, c) for c in [*metrics["comparisons"], *metrics["over_seeds"]["comparisons"]]),
         regressions=evidence.regressions,
-        by_measure=_by_measure(evidence),
+        by_measure=evidence.by_measure,
         warnings=evidence.store.warnings,
         forest=_forest(metrics),
-        costs=_costs(metrics),
         frontiers=_frontiers(metrics),
         trainings=_trainings(evidence),
         formats=formats,
         format_paradigms=paradigms,
         format_plot=_format_plot(formats, paradigms),
         answers=_answers(evidence),
-        change_plot=_change_plot(metrics, pair),
-        change_words=_change_words(metrics, pair),
+        change_plot=change_plot,
+        change_words=change_words,
         system_labels=tuple(evidence.shown.values()),
         decisive=list(evidence.shown).index(_decisive(evidence)),
         queries=_queries(evidence),
-        num_queries=max(row["num_queries"] for row in metrics["rows"]),
         config=config,
         facts={
-            **{f"{distribution}": version for distribution, version in metrics["provider"].items()},
+            **metrics.provider,
             "collection fingerprint": evidence.store.fingerprint,
             **evidence.facts,
         },
     )
 
 
-def _systems(metrics: Metrics) -> tuple[SystemRow, ...]:
-    values = {m: [row["mean"][m] for row in metrics["rows"]] for m in metrics["measures"]}
-    best = {m: min(found) if lower_is_better(m) else max(found) for m, found in values.items()}
-    rows = [row | {"num_missing": len(metrics["missing"][row["run"]])} for row in metrics["rows"]]
-    many = len(metrics["rows"]) > 1
-    return tuple(
-        SystemRow(
-            label=row["label"],
-            cells=tuple(
-                Cell(
-                    mean=row["mean"][m],
-                    interval=row["interval"].get(m),
-                    is_best=many and "run" in row and row["mean"][m] == best[m],
-                )
-                for m in metrics["measures"]
-            ),
-            num_queries=row["num_queries"],
-            num_missing=row["num_missing"],
-            malformed=row["malformed"],
-            fallback=row["fallback"],
-        )
-        for row in [*rows, *metrics["over_seeds"]["rows"], *metrics["references"]]
-    )
-
-
-def _verdict(metrics: Metrics, comparison: Mapping[str, Any]) -> Verdict:
-    names = systems(metrics)
-    return Verdict(
-        system=names[comparison["system"]],
-        baseline=names[comparison["baseline"]],
-        measure=comparison["measure"],
-        difference=comparison["difference"],
-        interval=comparison["interval"],
-        p_value=comparison["p_value"],
-        p_value_t=comparison["p_value_t"],
-        num_queries=queries(metrics, comparison),
-        is_gain=(comparison["difference"] > 0) != lower_is_better(comparison["measure"]),
-        is_significant=is_significant(comparison),
-    )
-
-
-def change(metrics: Metrics, pair: tuple[str, str]) -> dict[str, tuple[float, float]]:
-    """qid -> (baseline's value, system's value) of the first measure."""
-    measure = metrics["measures"][0]
-    system, baseline = (metrics["per_query"][run_name] for run_name in pair)
-    return {qid: (baseline[qid][measure], system[qid][measure]) for qid in system if qid in baseline}
+def _best(metrics: Metrics, measure: str) -> tuple[RunRow, ...]:
+    """The rows with the best mean, where there are several rows."""
+    values = [row.mean[measure] for row in metrics.rows]
+    best = min(values) if lower_is_better(measure) else max(values)
+    return tuple(row for row in metrics.rows if row.mean[measure] == best) if len(values) > 1 else ()
 
 
 def _forest(metrics: Metrics) -> Plot | None:
-    measure = metrics["measures"][0]
+    measure = metrics.measures[0]
     rows = [
-        (r["label"], r["mean"][measure], r["interval"][measure]) for r in metrics["rows"] if measure in r["interval"]
+        (row.label, row.mean[measure], (low, high))
+        for row in metrics.rows
+        if measure in row.interval
+        for low, high in [row.interval[measure]]
     ]
     if len(rows) < 2:
         return None
     return figures.intervals("intervals", f"{measure} with 95% intervals; dashed: {rows[0][0]}", rows, rows[0][1])
 
 
-def _change_plot(metrics: Metrics, pair: tuple[str, str] | None) -> Plot | None:
+def _change(metrics: Metrics, pair: tuple[str, str] | None) -> tuple[Plot | None, str]:
+    """The plot of each query's change, and its summary in words."""
     if pair is None:
-        return None
-    system, baseline = (labels(metrics)[run_name] for run_name in pair)
-    measure = metrics["measures"][0]
-    values = list(change(metrics, pair).values())
-    return figures.changes(
-        "changes", f"{measure} of each query, {baseline} to {system}", values, measure, baseline, system
-    )
-
-
-def _change_words(metrics: Metrics, pair: tuple[str, str] | None) -> str:
-    if pair is None:
-        return ""
-    system, baseline = (labels(metrics)[run_name] for run_name in pair)
-    values = change(metrics, pair).values()
+        return None, ""
+    system, baseline = (metrics.labels[run] for run in pair)
+    measure, values = metrics.measures[0], list(metrics.change(pair).values())
     won, lost = sum(new > old for old, new in values), sum(new < old for old, new in values)
-    return f"{system} beats {baseline} on {won}, ties on {len(values) - won - lost} and loses on {lost}."
-
-
-def _by_measure(evidence: Evidence) -> Mapping[str, Mapping[str, Verdict]]:
-    found: dict[str, dict[str, Verdict]] = defaultdict(dict)
-    for comparison in evidence.by_measure:
-        found[comparison["label"]][comparison["measure"]] = _verdict(evidence.metrics, comparison)
-    return found
+    title = f"{measure} of each query, {baseline} to {system}"
+    words = f"{system} beats {baseline} on {won}, ties on {len(values) - won - lost} and loses on {lost}."
+    return figures.changes("changes", title, values, measure, baseline, system), words
 
 
 def _decisive(evidence: Evidence) -> str:
     """The system whose queries and documents are shown."""
-    return evidence.pair[0] if evidence.pair else evidence.metrics["rows"][-1]["run"]
-
-
-def _spent(metrics: Metrics) -> list[tuple[str, float, int, Cost]]:
-    """(label, first measure, queries, cost) of every row whose cost is known."""
-    measure = metrics["measures"][0]
-    rows = [row for row in metrics["rows"] if row["cost"] and row["num_queries"]]
-    return [(row["label"], row["mean"][measure], row["num_queries"], Cost(**row["cost"])) for row in rows]
-
-
-def _costs(metrics: Metrics) -> tuple[CostRow, ...]:
-    return tuple(
-        CostRow(
-            label=label,
-            calls=cost.calls / number,
-            rounds=cost.rounds,
-            prompt_tokens=None if cost.prompt_tokens is None else cost.prompt_tokens / number,
-            completion_tokens=None if cost.completion_tokens is None else cost.completion_tokens / number,
-            seconds=cost.seconds / number,
-        )
-        for label, _, number, cost in _spent(metrics)
-    )
+    return evidence.pair[0] if evidence.pair else evidence.metrics.rows[-1].run
 
 
 def _frontiers(metrics: Metrics) -> tuple[Plot, ...]:
-    """Quality against tokens, and against seconds: the first is the same on any machine, the second is what is felt."""
-    spent = _spent(metrics)
-    measure = metrics["measures"][0]
-    by_tokens = [(label, c.tokens / n, quality) for label, quality, n, c in spent if c.tokens is not None]
-    by_time = [(label, c.seconds / n, quality) for label, quality, n, c in spent]
+    """Quality against tokens, which any machine shows alike, and against seconds, which users feel."""
+    measure = metrics.measures[0]
+    spent = [(row.label, cost, row.num_queries, row.mean[measure]) for row, cost in metrics.spent]
+    by_tokens = [(label, cost.tokens / n, quality) for label, cost, n, quality in spent if cost.tokens is not None]
+    by_time = [(label, cost.seconds / n, quality) for label, cost, n, quality in spent]
     return tuple(
         figures.frontier(
             name,
@@ -197,18 +119,18 @@ def _frontiers(metrics: Metrics) -> tuple[Plot, ...]:
 
 
 def _trainings(evidence: Evidence) -> tuple[Training, ...]:
-    said = evidence.metrics["training"]
+    trends = evidence.metrics.training
     found: list[Training] = []
     for stage, folders in evidence.trainings.items():
         logs = {run: read_jsonl(folder / "metrics.jsonl") for run, folder in folders.items()}
         first = next(iter(logs.values()))
-        summaries = [learned(name, said[name]) for name in (training_name(stage, run) for run in logs) if name in said]
+        names = [training_name(stage, run) for run in logs]
         samples = [s for run, folder in folders.items() for s in choose_samples(_completions(folder), run)]
         found.append(
             Training(
                 name=stage,
                 steps=max(map(len, logs.values())),
-                summary=" ".join(summaries),
+                summary=" ".join(learned(name, trends[name]) for name in names if name in trends),
                 plots=training_plots(stage, first) if len(logs) == 1 else overlaid_plots(stage, logs),
                 samples=tuple(samples),
             )
@@ -217,7 +139,7 @@ def _trainings(evidence: Evidence) -> tuple[Training, ...]:
 
 
 def training_name(stage: str, run: str) -> str:
-    """What a training stage is called in `metrics`, where there may be several runs."""
+    """The key of a training stage in the metrics of one or several runs."""
     return f"{stage} ({run})" if run else stage
 
 
@@ -226,37 +148,16 @@ def _completions(folder: Path) -> list[Any]:
     return read_jsonl(path) if path.is_file() else []
 
 
-def _formats(metrics: Metrics) -> dict[str, dict[str, FormatCell]]:
-    names = labels(metrics)
-    return {
-        names[run_name]: {paradigm: _format_cell(found) for paradigm, found in paradigms.items()}
-        for run_name, paradigms in metrics["format"].items()
-    }
-
-
-def _format_cell(found: Mapping[str, Any]) -> FormatCell:
-    return FormatCell(
-        prompts=found["prompts"],
-        well_formed=found["well_formed"],
-        statuses=found.get("statuses", {}),
-        samples=tuple(text[:MAX_SAMPLE_CHARS] for text in found.get("samples", []) if text),
-    )
-
-
-def _format_plot(formats: Mapping[str, Mapping[str, FormatCell]], paradigms: Sequence[str]) -> Plot | None:
+def _format_plot(formats: Mapping[str, Mapping[str, FormatShare]], paradigms: Sequence[str]) -> Plot | None:
     if not paradigms:
         return None
-    values = {label: [_share(cells.get(paradigm)) for paradigm in paradigms] for label, cells in formats.items()}
+    values = {label: [cells[p].share if p in cells else None for p in paradigms] for label, cells in formats.items()}
     return figures.bars("well-formed", "share of well-formed answers", paradigms, values)
-
-
-def _share(cell: FormatCell | None) -> float | None:
-    return cell.well_formed / cell.prompts if cell and cell.prompts else None
 
 
 def _answers(evidence: Evidence) -> tuple[AnswerRow, ...]:
     found: list[AnswerRow] = []
-    for name, label in labels(evidence.metrics).items():
+    for name, label in evidence.metrics.labels.items():
         if rows := answers.read(evidence.folders[name]):
             statuses = Counter(row["status"] for row in rows)
             found.append(AnswerRow(label, dict(statuses.most_common()), _issues(rows)))
@@ -277,13 +178,11 @@ def _issues(rows: Sequence[Mapping[str, Any]]) -> tuple[IssueRow, ...]:
 
 def _queries(evidence: Evidence) -> tuple[QueryCard, ...]:
     metrics, shown, decisive = evidence.metrics, evidence.shown, _decisive(evidence)
-    measure, per_query = metrics["measures"][0], metrics["per_query"]
-    pair = evidence.pair
-    changes = {qid: new - old for qid, (old, new) in change(metrics, pair).items()} if pair else {}
+    measure, per_query, pair = metrics.measures[0], metrics.per_query, evidence.pair
+    changes = {qid: new - old for qid, (old, new) in metrics.change(pair).items()} if pair else {}
     runs = {name: trec.read_run(evidence.folders[name] / "run.trec") for name in shown}
     asked = {name: _by_query(evidence.folders[name]) for name in pair or (decisive,)}
     pieces = {name: answers.texts(evidence.folders[name]) for name in asked}
-    names = labels(metrics)
     cards: list[QueryCard] = []
     for qid in choose_queries({qid: row[measure] for qid, row in per_query[decisive].items()}, changes):
         try:
@@ -293,7 +192,9 @@ def _queries(evidence: Evidence) -> tuple[QueryCard, ...]:
             continue
         orders = [trec_order(rankings.get(qid, {})) for rankings in runs.values()]
         values = [per_query[name].get(qid, {}).get(measure) for name in shown]
-        given = [answer_cards(names[name], rows[qid], pieces[name]) for name, rows in asked.items() if rows.get(qid)]
+        given = [
+            answer_cards(metrics.labels[name], rows[qid], pieces[name]) for name, rows in asked.items() if rows.get(qid)
+        ]
         cards.append(query_card(example, orders, values, changes.get(qid), list(shown).index(decisive), given))
     return tuple(cards)
 

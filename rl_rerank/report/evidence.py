@@ -1,25 +1,19 @@
-"""What a report is made of: measured systems, and where their files lie."""
+"""The evidence of a report: measured systems, and the folders of their files."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from rl_rerank.config import Config
 from rl_rerank.data.store import Store
-
-if TYPE_CHECKING:
-    pass
-
-Metrics = Mapping[str, Any]
-"""What an evaluate stage wrote to `metrics.json`."""
+from rl_rerank.evaluation.records import Comparison, Metrics
 
 
 @dataclass(frozen=True, slots=True)
 class LostQuery:
-    """A query that a system ranks worse than it did."""
+    """A query that a system ranks worse than before."""
 
     qid: str
     query: str
@@ -34,15 +28,15 @@ class Regression:
     system: str
     run: str
     baseline: str
-    """The run that it was better in."""
-    measures: Mapping[str, Mapping[str, Any]]
+    """The run in which it was better."""
+    measures: Mapping[str, Comparison]
     """Measure -> its test, significant ones only."""
     lost: tuple[LostQuery, ...]
     """The largest losses on the first of the measures, largest first."""
 
     @property
     def measure(self) -> str:
-        """What `lost` is told in."""
+        """The measure of `lost`."""
         return next(iter(self.measures))
 
 
@@ -57,12 +51,12 @@ class Evidence:
     """Training stage -> run -> its folder; the run is empty where there is only one."""
     store: Store
     pair: tuple[str, str] | None
-    """The system and the baseline that single queries are shown of."""
+    """The system and the baseline that the query section compares."""
     shown: Mapping[str, str]
-    """The systems whose ranks are shown of single queries -> the names of their columns."""
+    """The systems in the query section -> the names of their columns."""
     regressions: tuple[Regression, ...] = ()
-    by_measure: tuple[Mapping[str, Any], ...] = ()
-    """Over several runs: every system's test against its counterpart on every measure, with a `label`."""
+    by_measure: Mapping[str, tuple[Comparison, ...]] = field(default_factory=dict)
+    """Over several runs: a system against its counterpart -> the test on each measure."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Lines of the page's provenance."""
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rl_rerank.evaluation.records import Comparison, FormatShare, Metrics, RunRow
 from rl_rerank.evaluation.table import p_value, share
 from rl_rerank.pages.figures import Plot
 from rl_rerank.pages.templates import environment
@@ -14,56 +15,7 @@ from rl_rerank.report.queries import QueryCard
 from rl_rerank.report.training import Training
 
 HERE = Path(__file__).resolve().parent
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """One paired test."""
-
-    system: str
-    baseline: str
-    measure: str
-    difference: float
-    interval: tuple[float, float]
-    p_value: float
-    p_value_t: float
-    num_queries: int
-    is_significant: bool
-    """By Holm's method, where several systems were tested."""
-    is_gain: bool
-    """Whether the difference is for the better, which is down for some measures."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One value of the comparison table."""
-
-    mean: float
-    interval: tuple[float, float] | None
-    is_best: bool
-
-
-@dataclass(frozen=True, slots=True)
-class SystemRow:
-    """One row of the comparison table."""
-
-    label: str
-    cells: tuple[Cell, ...]
-    num_queries: int
-    num_missing: int
-    malformed: float | None
-    """Share of prompts; None: no model was asked."""
-    fallback: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class FormatCell:
-    """How many answers of one model in one paradigm were well formed."""
-
-    prompts: int
-    well_formed: int
-    statuses: Mapping[str, int]
-    samples: tuple[str, ...]
+MAX_SAMPLE_CHARS = 1500
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,40 +41,24 @@ class AnswerRow:
 
 
 @dataclass(frozen=True, slots=True)
-class CostRow:
-    """What a system cost for a query, on average; rounds of the whole run."""
-
-    label: str
-    calls: float
-    rounds: int
-    prompt_tokens: float | None
-    """None: unknown."""
-    completion_tokens: float | None
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
 class Page:
     """Everything the page shows. Empty parts are left out of it."""
 
     title: str
     subtitle: str
-    measures: tuple[str, ...]
-    systems: tuple[SystemRow, ...]
+    metrics: Metrics
+    best: Mapping[str, tuple[RunRow, ...]]
+    """Measure -> the rows whose mean is highlighted."""
     protocol: tuple[str, ...]
-    """What the runs were made under, in sentences."""
-    forced: tuple[str, ...]
-    """What is compared although its protocol differs, a sentence a pair."""
-    verdicts: tuple[Verdict, ...]
+    """The protocols of the runs in sentences."""
     regressions: tuple[Regression, ...]
-    by_measure: Mapping[str, Mapping[str, Verdict]]
-    """Over several runs: a system against its counterpart -> measure -> the test."""
+    by_measure: Mapping[str, tuple[Comparison, ...]]
+    """Over several runs: a system against its counterpart -> the test on each measure."""
     warnings: tuple[str, ...]
     forest: Plot | None
-    costs: tuple[CostRow, ...]
     frontiers: tuple[Plot, ...]
     trainings: tuple[Training, ...]
-    formats: Mapping[str, Mapping[str, FormatCell]]
+    formats: Mapping[str, Mapping[str, FormatShare]]
     """Row -> paradigm -> its answers to held-out prompts."""
     format_paradigms: tuple[str, ...]
     format_plot: Plot | None
@@ -134,7 +70,6 @@ class Page:
     decisive: int
     """The place in `system_labels` of the system whose changes are shown."""
     queries: tuple[QueryCard, ...]
-    num_queries: int
     config: str
     """The resolved configuration as JSON."""
     facts: Mapping[str, str]
@@ -151,7 +86,7 @@ def render(page: Page) -> str:
     """The page as HTML. Whatever comes from data is escaped: documents and completions are hostile."""
     templates = environment(HERE, autoescape=True)
     templates.filters.update(share=share, p_value=p_value, signed=_signed, sign=_sign)
-    return templates.get_template("page.html.j2").render(page=page)
+    return templates.get_template("page.html.j2").render(page=page, max_chars=MAX_SAMPLE_CHARS)
 
 
 def _signed(value: float, digits: int = 3) -> str:

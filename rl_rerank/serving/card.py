@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rl_rerank.config import Config, trained
 from rl_rerank.engines.local import embedded
+from rl_rerank.evaluation.records import FILE, Metrics
 from rl_rerank.pages.cards import front_matter, is_hub_id, model_name, source
 from rl_rerank.serving import contract
 
@@ -57,18 +58,16 @@ def _loaded(config: Config) -> str:
 
 
 def _results(config: Config, stage: ExportStage) -> str:
-    """A table of every run that the experiment has measured so far."""
+    """A table of the measured runs."""
     for name, other in config.stages.items():
-        path = Path(config.run_dir) / name / "metrics.json"
+        path = Path(config.run_dir) / name / FILE
         if other.leaves != "measures" or not path.is_file():
             continue
-        metrics = json.loads(path.read_text(encoding="utf-8"))
-        measures = metrics["measures"]
-        lines = [f"| | {' | '.join(measures)} |", f"| --- |{' ---: |' * len(measures)}"]
-        for row in metrics["rows"]:
-            ranked_by = config.stages.get(row["run"])
-            is_this = getattr(ranked_by, "model", None) == stage.model
-            values = " | ".join(f"{row['mean'][m]:.4f}" for m in measures)
-            lines.append(f"| {row['label']}{' (this model)' if is_this else ''} | {values} |")
+        metrics = Metrics.read(path)
+        lines = [f"| | {' | '.join(metrics.measures)} |", f"| --- |{' ---: |' * len(metrics.measures)}"]
+        for row in metrics.rows:
+            is_this = getattr(config.stages.get(row.run), "model", None) == stage.model
+            values = " | ".join(f"{row.mean[m]:.4f}" for m in metrics.measures)
+            lines.append(f"| {row.label}{' (this model)' if is_this else ''} | {values} |")
         return "\n".join(lines) + "\n"
     return "Not measured.\n"

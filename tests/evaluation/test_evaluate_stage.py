@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from rl_rerank.config import Config
+from rl_rerank.evaluation.records import Metrics
+from rl_rerank.evaluation.table import table
 from rl_rerank.stages.evaluate import run as evaluate_stage
 from rl_rerank.stages.evaluate.spec import EvaluateStage
 from rl_rerank.stages.rerank.spec import RerankStage
@@ -85,7 +87,7 @@ def test_formats_are_carried_over(metrics):
 
 def test_the_table_has_every_row_and_every_test(finished, metrics):
     text = (Path(finished.run_dir) / "evaluate" / "table.md").read_text()
-    assert text == evaluate_stage.table(metrics)
+    assert text == table(Metrics.from_json(metrics))
     lines = text.splitlines()
     assert lines[0].startswith("| system | nDCG@10 [95% interval] |")
     assert lines[2].startswith("| BM25 | 0.5000 [0.5000, 0.5000] |") and lines[2].endswith("| 8 | 0 | - | - |")
@@ -98,7 +100,7 @@ def test_the_table_has_every_row_and_every_test(finished, metrics):
 def test_the_best_order_of_the_candidates_is_a_row(finished, metrics):
     [oracle] = metrics["references"]
     assert (oracle["role"], oracle["mean"]["nDCG@10"], oracle["num_queries"]) == ("oracle", 1.0, 8)
-    assert "| oracle: best order of the candidates | 1.0000 [1.0000, 1.0000] |" in evaluate_stage.table(metrics)
+    assert "| oracle: best order of the candidates | 1.0000 [1.0000, 1.0000] |" in table(Metrics.from_json(metrics))
 
 
 def test_rows_say_what_they_are(metrics):
@@ -150,7 +152,7 @@ def test_runs_with_several_seeds_are_a_row_over_seeds_and_queries(experiment):
     # Both are one family of tests.
     smaller = min(over, alone, key=lambda c: c["p_value"])
     assert smaller["p_value_holm"] == pytest.approx(2 * smaller["p_value"])
-    text = evaluate_stage.table(found)
+    text = table(Metrics.from_json(found))
     assert "| GRPO (mean of 2 seeds) | 0.9375 [" in text
     assert "- GRPO (mean of 2 seeds) " in text
 
@@ -160,7 +162,7 @@ def test_a_measure_for_which_lower_is_better_is_read_so(experiment):
     found = evaluated(experiment, measures=["LastRel"], comparisons=[["untrained", "first"]])
     [comparison] = found["comparisons"]
     assert comparison["difference"] == pytest.approx(1.0)
-    assert "untrained" in found["per_query"] and "is worse than BM25" in evaluate_stage.table(found)
+    assert "untrained" in found["per_query"] and "is worse than BM25" in table(Metrics.from_json(found))
 
 
 def test_chosen_runs_stand_in_the_asked_order(experiment):

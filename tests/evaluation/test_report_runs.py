@@ -81,9 +81,9 @@ def test_a_planted_regression_is_flagged_with_the_queries_that_lost_most(regress
     [flag] = regressed.evidence.regressions
     assert (flag.system, flag.run, flag.baseline) == ("trained | GRPO", "seed2", "seed1")
     # From rank 1 to rank 4 is a loss of 1 - 1 / log2(5), to rank 2 of 1 - 1 / log2(3): six queries and one of eight
-    assert flag.measures["nDCG@10"]["difference"] == pytest.approx(-(6 * 0.569323 + 0.369070) / 8, abs=1e-6)
+    assert flag.measures["nDCG@10"].difference == pytest.approx(-(6 * 0.569323 + 0.369070) / 8, abs=1e-6)
     # Seven of eight queries lost and one stayed: two of 2^7 sign patterns are as extreme.
-    assert flag.measures["nDCG@10"]["p_value"] == pytest.approx(2 / 128)
+    assert flag.measures["nDCG@10"].p_value == pytest.approx(2 / 128)
     assert list(flag.measures) == ["nDCG@10", "RR@10", "AP"]
     assert [q.qid for q in flag.lost] == ["q0", "q1", "q2", "q3", "q4"]
     assert flag.lost[0].query == f"query 0 {HOSTILE}"
@@ -114,7 +114,7 @@ def test_the_page_over_runs_is_as_safe_as_the_page_of_one(regressed):
 
 
 def test_a_system_of_both_runs_stands_side_by_side_and_the_same_first_stage_once(regressed):
-    labels = [row["label"] for row in regressed.evidence.metrics["rows"]]
+    labels = [row.label for row in regressed.evidence.metrics.rows]
     assert labels == [
         "BM25",
         f"{HOSTILE} (seed1)",
@@ -142,7 +142,7 @@ def test_answers_of_a_query_are_shown_with_prompt_and_status(regressed):
 def test_runs_that_agree_have_no_regression(pair):
     evidence = gather(ReportRuns(run_dirs=dirs(*pair)))
     assert evidence.regressions == ()
-    assert {test["difference"] for test in evidence.by_measure} == {0.0}
+    assert {test.difference for tests in evidence.by_measure.values() for test in tests} == {0.0}
     assert "Regression" not in markdown(evidence)
 
 
@@ -158,7 +158,7 @@ def test_a_system_goes_by_its_label_or_else_by_its_stage(pair):
         evaluate_stage.run(pair[1], "evaluate", pair[1].stages["evaluate"])
         evidence = gather(ReportRuns(run_dirs=dirs(*pair)))
         assert (f"seed2/{expected}", f"seed1/{expected}") in {
-            (test["system"], test["baseline"]) for test in evidence.by_measure
+            (test.system, test.baseline) for tests in evidence.by_measure.values() for test in tests
         }
 
 
@@ -169,8 +169,9 @@ def test_runs_without_a_common_system_stand_in_one_table_untested(pair, tmp_path
         write_json(Path(config.run_dir) / "config.json", dataclasses.asdict(config))
         evaluate_stage.run(config, "evaluate", stage)
     evidence = report_stage.report_runs(ReportRuns(run_dirs=dirs(*pair), output=str(tmp_path / "page")))
-    assert [row["label"] for row in evidence.metrics["rows"]] == ["BM25 (seed1)", "trained | GRPO (seed2)"]
-    assert evidence.by_measure == evidence.regressions == ()
+    assert [row.label for row in evidence.metrics.rows] == ["BM25 (seed1)", "trained | GRPO (seed2)"]
+    assert evidence.by_measure == {}
+    assert evidence.regressions == ()
     assert "query 3" in (tmp_path / "page" / "index.html").read_text()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import json
 import logging
@@ -15,8 +14,9 @@ from typing import Any
 from rl_rerank.config import Config, EvaluateFiles
 from rl_rerank.data import prepare
 from rl_rerank.data.store import Store
-from rl_rerank.evaluation import protocol, references
+from rl_rerank.evaluation import protocol, records, references
 from rl_rerank.evaluation.comparisons import compare
+from rl_rerank.evaluation.cost import Cost
 from rl_rerank.evaluation.measures import Evaluation, evaluate, is_sum, parse
 from rl_rerank.evaluation.seeds import interval_over_seeds
 from rl_rerank.evaluation.statistics import bootstrap_intervals, rise
@@ -25,8 +25,6 @@ from rl_rerank.io import trec
 from rl_rerank.io.files import read_jsonl, write_json, write_text
 from rl_rerank.stages.evaluate.spec import EvaluateStage
 from rl_rerank.stages.rerank.spec import RerankStage
-
-__all__ = ["evaluate_files", "run", "table"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,25 +56,25 @@ def run(config: Config, name: str, stage: EvaluateStage) -> None:
     rows = [_row(config, name, run_name, chosen[run_name], labels[run_name], e) for run_name, e in evaluations.items()]
     of_system = {system: [evaluations[r] for r in run_names] for system, run_names in systems.items()}
     comparisons = compare(of_system, stage.comparisons, stage.measures[0], config.seed)
-    is_over_seeds = [not stage.seeds.keys().isdisjoint(pair) for pair in stage.comparisons]
-    metrics = {
-        "provider": any_evaluation.provider,
-        "measures": list(any_evaluation.mean),
-        "rows": rows,
-        "references": _computed(config, stage, chosen, store),
-        "per_query": {run_name: e.per_query for run_name, e in evaluations.items()},
-        "missing": {run_name: list(e.missing) for run_name, e in evaluations.items()},
-        "protocols": {run_name: found and dataclasses.asdict(found) for run_name, found in protocols.items()},
-        "forced": forced,
-        "comparisons": [c for c, over in zip(comparisons, is_over_seeds, strict=True) if not over],
-        "over_seeds": {
-            "rows": [_row_over_seeds(config, n, rows, stage.seeds[n], of_system[n]) for n in stage.seeds],
-            "comparisons": [c for c, over in zip(comparisons, is_over_seeds, strict=True) if over],
-        },
-        "format": _formats(run_dir, chosen),
-        "training": _training(config),
-    }
-    write_json(run_dir / name / "metrics.json", metrics)
+    over_seeds = [c for c in comparisons if {c.system, c.baseline} & stage.seeds.keys()]
+    metrics = records.Metrics(
+        provider=any_evaluation.provider,
+        measures=list(any_evaluation.mean),
+        rows=rows,
+        references=_computed(config, stage, chosen, store),
+        per_query={run_name: e.per_query for run_name, e in evaluations.items()},
+        missing={run_name: e.missing for run_name, e in evaluations.items()},
+        protocols=protocols,
+        forced=forced,
+        comparisons=[c for c in comparisons if c not in over_seeds],
+        over_seeds=records.OverSeeds(
+            rows=[_row_over_seeds(config, n, rows, stage.seeds[n], of_system[n]) for n in stage.seeds],
+            comparisons=over_seeds,
+        ),
+        format=_formats(run_dir, chosen),
+        training=_training(config),
+    )
+    write_json(run_dir / name / records.FILE, metrics.to_json())
     write_text(run_dir / name / "table.md", table(metrics))
     logger.info("stage %s:\n%s", name, table(metrics))
 
@@ -180,7 +178,7 @@ def _protocol_differences(
     protocols: Mapping[str, protocol.Protocol | None],
     systems: Mapping[str, Sequence[str]],
 ) -> list[str]:
-    """What is compared although it should not be, a sentence a pair of runs. Refused without `force`."""
+    """One sentence for each pair of runs compared under different protocols. Refused without `force`."""
     compared = [(systems[system][0], run_name) for system, other in stage.comparisons for run_name in systems[other]]
     compared += [(run_names[0], run_name) for run_names in systems.values() for run_name in run_names[1:]]
     found = [
@@ -212,25 +210,24 @@ def _labels(chosen: Mapping[str, RerankStage]) -> dict[str, str]:
 
 def _row(
     config: Config, name: str, run_name: str, stage: RerankStage, label: str, result: Evaluation
-) -> dict[str, Any]:
+) -> records.RunRow:
     path = _existing(Path(config.run_dir) / run_name / "summary.json", name, run_name)
     summary = json.loads(path.read_text(encoding="utf-8"))
-    num_prompts = summary["num_prompts"]
-    return {
-        "run": run_name,
-        "label": label,
-        "role": stage.role,
+    num_prompts, cost = summary["num_prompts"], summary.get("cost")
+    return records.RunRow(
+        run=run_name,
+        label=label,
+        role=stage.role,
         **_measured(config, result),
         # A first-stage row asks no model: it has no share, rather than a share of 0.
-        "malformed": summary["num_malformed"] / num_prompts if num_prompts else None,
-        "fallback": summary["num_fallbacks"] / num_prompts if num_prompts else None,
-        "cost": summary.get("cost"),
-    }
+        malformed=summary["num_malformed"] / num_prompts if num_prompts else None,
+        fallback=summary["num_fallbacks"] / num_prompts if num_prompts else None,
+        cost=cost and Cost(**cost),
+    )
 
 
 def _measured(config: Config, result: Evaluation) -> dict[str, Any]:
-    intervals = _intervals(result, config.seed)
-    return {"mean": result.mean, "interval": intervals, "num_queries": len(result.per_query)}
+    return {"mean": result.mean, "interval": _intervals(result, config.seed), "num_queries": len(result.per_query)}
 
 
 def _intervals(result: Evaluation, seed: int) -> dict[str, list[float]]:
@@ -242,10 +239,10 @@ def _intervals(result: Evaluation, seed: int) -> dict[str, list[float]]:
 
 def _computed(
     config: Config, stage: EvaluateStage, chosen: Mapping[str, RerankStage], store: Store
-) -> list[dict[str, Any]]:
-    """Rows of what the candidates alone tell: their best order, and the first stage where it has no run."""
+) -> list[records.ReferenceRow]:
+    """Rows of the candidates' best order, and of the first stage where it has no run."""
     splits = list(dict.fromkeys(s.split for s in chosen.values()))
-    found: list[dict[str, Any]] = []
+    found: list[records.ReferenceRow] = []
     for split in splits:
         examples, qrels = store.examples(split), store.qrels(split)
         where = f", {split}" if len(splits) > 1 else ""
@@ -254,31 +251,31 @@ def _computed(
             runs.insert(0, ("first_stage", f"first stage{where}", references.first_stage(examples)))
         for role, label, ranked in runs:
             result = evaluate(ranked, qrels, stage.measures)
-            row = {"label": label, "role": role, **_measured(config, result), "num_missing": len(result.missing)}
-            found.append(row | {"malformed": None, "fallback": None})
+            missing = len(result.missing)
+            found.append(records.ReferenceRow(label=label, role=role, num_missing=missing, **_measured(config, result)))
     return found
 
 
 def _row_over_seeds(
     config: Config,
     system: str,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[records.RunRow],
     run_names: Sequence[str],
     evaluations: Sequence[Evaluation],
-) -> dict[str, Any]:
+) -> records.SeedsRow:
     measures = evaluations[0].mean
     values = {m: [[row[m] for row in e.per_query.values()] for e in evaluations] for m in measures if not is_sum(m)}
-    of_runs = [row for row in rows if row["run"] in run_names]
-    return {
-        "label": f"{system} (mean of {len(run_names)} seeds)",
-        "system": system,
-        "runs": list(run_names),
-        "mean": {m: statistics.fmean(e.mean[m] for e in evaluations) for m in measures},
-        "interval": {m: interval_over_seeds(runs, config.seed) for m, runs in values.items()},
-        "num_queries": len(evaluations[0].per_query),
-        "num_missing": len({qid for e in evaluations for qid in e.missing}),
-        **{part: _mean_share([row[part] for row in of_runs]) for part in ("malformed", "fallback")},
-    }
+    return records.SeedsRow(
+        label=f"{system} (mean of {len(run_names)} seeds)",
+        system=system,
+        runs=run_names,
+        mean={m: statistics.fmean(e.mean[m] for e in evaluations) for m in measures},
+        interval={m: interval_over_seeds(runs, config.seed) for m, runs in values.items()},
+        num_queries=len(evaluations[0].per_query),
+        num_missing=len({qid for e in evaluations for qid in e.missing}),
+        malformed=_mean_share([row.malformed for row in rows if row.run in run_names]),
+        fallback=_mean_share([row.fallback for row in rows if row.run in run_names]),
+    )
 
 
 def _mean_share(shares: Sequence[float | None]) -> float | None:
@@ -286,26 +283,20 @@ def _mean_share(shares: Sequence[float | None]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def _formats(run_dir: Path, chosen: Mapping[str, RerankStage]) -> dict[str, Any]:
+def _formats(run_dir: Path, chosen: Mapping[str, RerankStage]) -> dict[str, dict[str, records.FormatShare]]:
     paths = {run_name: run_dir / run_name / "format.json" for run_name in chosen}
     found = {n: json.loads(path.read_text(encoding="utf-8")) for n, path in paths.items() if path.is_file()}
-    return {n: content for n, content in found.items() if content}
+    return {n: records.formats(content) for n, content in found.items() if content}
 
 
-def _training(config: Config) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+def _training(config: Config) -> dict[str, records.RewardTrend]:
+    found: dict[str, records.RewardTrend] = {}
     for name, stage in config.stages.items():
         path = Path(config.run_dir) / name / "metrics.jsonl"
         if not stage.logs_rewards or not path.is_file():
             continue
         rewards = [row["reward"] for row in read_jsonl(path) if row.get("reward") is not None]
         if rewards:
-            first, last, p = rise(rewards)
-            found[name] = {
-                "reward_first_third": first,
-                "reward_last_third": last,
-                "p_value": p,
-                "steps": len(rewards),
-                "control": getattr(stage, "permute_rewards", False),
-            }
+            control = getattr(stage, "permute_rewards", False)
+            found[name] = records.RewardTrend(*rise(rewards), steps=len(rewards), control=control)
     return found

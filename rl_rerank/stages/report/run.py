@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rl_rerank.config import Config, ReportRuns
 from rl_rerank.data import prepare
-from rl_rerank.evaluation.table import labels
+from rl_rerank.evaluation.records import FILE, Metrics
 from rl_rerank.io.files import write_bytes, write_text
-from rl_rerank.report.build import build_page, change
-from rl_rerank.report.evidence import Evidence, Metrics, trainings
+from rl_rerank.report.build import build_page
+from rl_rerank.report.evidence import Evidence, trainings
 from rl_rerank.report.page import Page, render
 from rl_rerank.report.runs import gather, markdown
 from rl_rerank.stages.report.spec import ReportStage
@@ -23,18 +23,18 @@ def run(config: Config, name: str, stage: ReportStage) -> None:
     metrics = _metrics(config, name)
     evidence = Evidence(
         metrics=metrics,
-        folders={row["run"]: run_dir / row["run"] for row in metrics["rows"]},
+        folders={row.run: run_dir / row.run for row in metrics.rows},
         trainings={stage: {"": folder} for stage, folder in trainings(config).items()},
         store=prepare(config.data, run_dir / "data"),
         pair=_main_pair(metrics),
-        shown=labels(metrics),
+        shown=metrics.labels,
         facts={"collection": f"{config.data.source} {config.data.path or ''}".strip()},
     )
-    measured = max(row["num_queries"] for row in metrics["rows"])
     page = build_page(
         evidence,
         title=stage.title or f"{config.experiment or run_dir.name}: reranking report",
-        subtitle=f"{config.data.source}, {measured} queries, depth {config.data.depth}, model {config.model.path}",
+        subtitle=f"{config.data.source}, {metrics.num_queries} queries, depth {config.data.depth}, "
+        f"model {config.model.path}",
         config=json.dumps(dataclasses.asdict(config), indent=2, ensure_ascii=False),
     )
     _write(page, run_dir / name)
@@ -68,17 +68,17 @@ def _metrics(config: Config, name: str) -> Metrics:
         raise ValueError(
             f"report stage {name!r}: the experiment has no evaluate stage, so there is nothing to report on"
         )
-    path = Path(config.run_dir) / evaluations[-1] / "metrics.json"
+    path = Path(config.run_dir) / evaluations[-1] / FILE
     if not path.is_file():
         raise FileNotFoundError(
             f"report stage {name!r}: {path} does not exist; run the stage {evaluations[-1]!r} first"
         )
-    return json.loads(path.read_text(encoding="utf-8"))
+    return Metrics.read(path, "per_query")
 
 
 def _main_pair(metrics: Metrics) -> tuple[str, str] | None:
     """The system and the baseline of the query section: the first comparison, else the last and the first row."""
-    if metrics["comparisons"]:
-        return metrics["comparisons"][0]["system"], metrics["comparisons"][0]["baseline"]
-    pair = metrics["rows"][-1]["run"], metrics["rows"][0]["run"]
-    return pair if len(metrics["rows"]) > 1 and change(metrics, pair) else None
+    if metrics.comparisons:
+        return metrics.comparisons[0].system, metrics.comparisons[0].baseline
+    pair = metrics.rows[-1].run, metrics.rows[0].run
+    return pair if len(metrics.rows) > 1 and metrics.change(pair) else None
