@@ -1,9 +1,13 @@
 """Fixtures: small tokenizers and a tiny random model, made on the spot."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support import small_tokenizers as small
+from support import vllm_server
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +47,13 @@ def tiny_model_dir(tmp_path_factory, chatml_tokenizer) -> Path:
     model.save_pretrained(folder)
     chatml_tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def vllm_address(tiny_model_dir, tmp_path_factory) -> Iterator[str]:
+    """Where the session's one vLLM server answers for the tiny model; marked by `vllm_server.shared`."""
+    with vllm_server.serving(tiny_model_dir, tmp_path_factory.mktemp("server") / "log.txt") as address:
+        yield address
 
 
 @pytest.fixture

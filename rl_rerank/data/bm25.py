@@ -5,9 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence, Set
 
-import bm25s
-import Stemmer
-
 from rl_rerank.data.records import Document, Query
 from rl_rerank.io import trec
 
@@ -30,6 +27,8 @@ class Index:
     """Documents to be searched: bm25s "lucene", k1=0.9, b=0.4, Porter stems, English stop words."""
 
     def __init__(self, documents: Mapping[str, Document]) -> None:
+        import bm25s  # With numba, which every command would import otherwise.
+
         # bm25s sets its own logger to debug and reports every step.
         logging.getLogger("bm25s").setLevel(logging.WARNING)
         self._docids = list(documents)
@@ -59,16 +58,18 @@ class Index:
         excluded = excluded or {}
         spare = max(map(len, excluded.values()), default=0)
         k = min(depth + spare, len(self._docids))
-        found = self._bm25.retrieve([terms for _, terms in asked], k=k, show_progress=False)
-        assert isinstance(found, bm25s.Results)
-        for (query, _), numbers, values in zip(asked, found.documents, found.scores, strict=True):
+        found, their_scores = self._bm25.retrieve([terms for _, terms in asked], k=k, show_progress=False)
+        for (query, _), numbers, values in zip(asked, found, their_scores, strict=True):
             scores = {self._docids[n]: float(s) for n, s in zip(numbers, values, strict=True) if s > 0}
-            kept = [docid for docid in trec.order(scores) if docid not in excluded.get(query.qid, ())]
+            kept = [docid for docid in trec.trec_order(scores) if docid not in excluded.get(query.qid, ())]
             runs[query.qid] = [(docid, scores[docid]) for docid in kept[:depth]]
         return runs
 
 
 def _tokens(texts: list[str]) -> list[list[str]]:
+    import bm25s
+    import Stemmer
+
     stemmer = Stemmer.Stemmer("porter")
     tokens = bm25s.tokenize(texts, stopwords="en", stemmer=stemmer, return_ids=False, show_progress=False)
     assert isinstance(tokens, list)

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from support import vllm_server
 
 from rl_rerank.config import EngineConfig, ModelConfig
 from rl_rerank.engines.base import Capability, Engine
@@ -23,7 +18,11 @@ from rl_rerank.engines.served.openai import OpenAIEngine
 from rl_rerank.prompts.constraints import Permutation, Score, Scores
 from rl_rerank.types import Message, Prompt, Sampling, Segment
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vllm")
+pytestmark = [
+    pytest.mark.engine,
+    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vllm"),
+    vllm_server.shared,
+]
 
 TEXTS = ["Is the passage relevant?", "Answer yes or no.", "Rank the passages by relevance to the query. " * 4, "no"]
 PROMPTS = [
@@ -31,37 +30,14 @@ PROMPTS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def server(tiny_model_dir: Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tiny_model_dir)]
-    command += ["--logits-processors", "rl_rerank.engines.local.vllm_mask:Hold"]
-    command += ["--served-model-name", "tiny", "--dtype", "float32", "--enforce-eager", "--max-model-len", "1024"]
-    quiet = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
-    log = tiny_model_dir.parent / "vllm.log"
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", port], env={**os.environ, **quiet}, stdout=output, stderr=output
-        )
-    try:
-        for _ in range(900):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", int(port))) == 0:
-                    break
-            assert process.poll() is None, log.read_text()[-3000:]
-            time.sleep(1)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.terminate()
-        process.wait()
+def settings(address: str) -> OpenAI:
+    return OpenAI(model=vllm_server.NAME, base_url=f"{address}/v1")
 
 
 @pytest.fixture(scope="module")
-def served(server: str, tiny_model_dir: Path) -> OpenAIEngine:
+def served(vllm_address: str, tiny_model_dir: Path) -> OpenAIEngine:
     model = ModelConfig(path=str(tiny_model_dir), max_prompt_tokens=512)
-    return OpenAIEngine(OpenAI(model="tiny", base_url=server), model, renderer(model, tiny_model_dir))
+    return OpenAIEngine(settings(vllm_address), model, renderer(model, tiny_model_dir))
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +85,8 @@ def test_samples_differ_and_are_the_same_when_they_are_asked_for_again(served: O
     assert [c.token_ids for c in first] == [c.token_ids for c in again]
 
 
-def test_without_the_tokenizer_it_is_sent_messages(server: str):
-    served = OpenAIEngine(OpenAI(model="tiny", base_url=server), ModelConfig(max_prompt_tokens=512))
+def test_without_the_tokenizer_it_is_sent_messages(vllm_address: str):
+    served = OpenAIEngine(settings(vllm_address), ModelConfig(max_prompt_tokens=512))
     answers = served.generate(PROMPTS, Sampling(8))
     assert len(answers) == len(PROMPTS)
     assert served.capabilities == frozenset()

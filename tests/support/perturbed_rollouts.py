@@ -56,7 +56,8 @@ def gaps(model_dir, output, settings):
         Path(model_dir),
         small_tokenizers.chatml(),
         Path(output),
-        rollout_args={"dtype": "float32", "num_gpu_blocks_override": 64},  # several engines, so small ones
+        # Several engines, so small ones that compile nothing.
+        rollout_args={"dtype": "float32", "num_gpu_blocks_override": 64, "enforce_eager": True},
         use_vllm=True,
         vllm_mode="colocate",
         vllm_max_model_length=512,

@@ -1,25 +1,23 @@
-"""vLLM rollouts on the CPU build: the engine must hold the policy's current weights, and a stale one stops the run."""
+"""vLLM rollouts on the CPU build: the engine must hold the policy's current weights, and a stale one stops the run.
+
+What imports vLLM is imported within the tests: these files are read by runs that leave them out, too.
+"""
 
 import hashlib
 import importlib.util
 import inspect
 import json
 import os
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import Accelerator
+from support import vllm_server
 from support.launching import two_processes
 from transformers import AutoModelForCausalLM
-from trl.generation.vllm_client import VLLMClient
-from trl.generation.vllm_generation import VLLMGeneration
-
-from rl_rerank.training.grpo import vllm_rollout
 
 # sha256 of the methods' sources in trl 1.16.0. A difference means: read trl's change, adapt the override, then update.
 WRITTEN_AGAINST = {
@@ -30,13 +28,17 @@ WRITTEN_AGAINST = {
 }
 SCRIPT = str(Path(__file__).parents[1] / "support/perturbed_rollouts.py")
 
+pytestmark = pytest.mark.engine
+
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 
 
 def test_the_methods_that_we_lean_on_are_those_of_the_trl_that_we_read():
+    from rl_rerank.training.grpo import vllm_rollout
+
     assert set(vllm_rollout.OVERRIDES) == set(WRITTEN_AGAINST)
     for name, expected in WRITTEN_AGAINST.items():
-        source = inspect.getsource(getattr(VLLMGeneration, name))
+        source = inspect.getsource(getattr(vllm_rollout.vllm_generation.VLLMGeneration, name))
         found = hashlib.sha256(source.encode()).hexdigest()[:16]
         assert found == expected, f"trl's VLLMGeneration.{name} is not the one that RolloutEngine was written against"
 
@@ -75,54 +77,22 @@ def test_vllm_holds_the_weights_after_a_large_change_and_a_stale_head_stops_the_
         assert "more than max_logprob_gap=0.1: it does not hold the policy's weights" in stale["refused"]
 
 
-@pytest.fixture(scope="module")
-def server(tiny_model_dir, tmp_path_factory):
-    """A vLLM server on this machine, as launch/vllm_server.sh starts one, less the weight transfer that needs CUDA."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        *(sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tiny_model_dir)),
-        *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", "512"),
-        *("--logprobs-mode", "processed_logprobs", "--num-gpu-blocks-override", "64"),
-    ]
-    settings = {"OMP_NUM_THREADS": "1", "VLLM_SERVER_DEV_MODE": "1", "VLLM_CPU_KVCACHE_SPACE": "1"}
-    log = tmp_path_factory.mktemp("server") / "log.txt"
-    with log.open("w") as out:
-        process = subprocess.Popen(command, env={**os.environ, **settings}, stdout=out, stderr=out)
-    try:
-        deadline = time.monotonic() + 300
-        while b"200" not in _status(port):
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()[-3000:]
-            time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def _status(port):
-    """The first line of the server's answer to GET /health; empty while it does not listen."""
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
-            connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
-            return connection.recv(64)
-    except OSError:
-        return b""
-
-
+@vllm_server.shared
 @needs_vllm
 def test_a_server_answers_each_prompt_once_a_group_with_the_log_probabilities_of_the_policy(
-    server, tiny_model_dir, chatml_tokenizer, monkeypatch
+    vllm_address, tiny_model_dir, chatml_tokenizer, monkeypatch
 ):
-    monkeypatch.setattr(VLLMClient, "init_communicator", lambda self, device: None)  # it needs CUDA
+    from rl_rerank.training.grpo import vllm_rollout
+
+    client = vllm_rollout.vllm_generation.VLLMClient
+    monkeypatch.setattr(client, "init_communicator", lambda self, device: None)  # it needs CUDA
     model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
     engine = vllm_rollout.RolloutEngine(
         model=model,
         accelerator=Accelerator(cpu=True),
         processing_class=chatml_tokenizer,
         mode="server",
-        server_base_url=server,
+        server_base_url=vllm_address,
         temperature=0.7,
         max_completion_length=5,
         generation_kwargs={"stop_token_ids": [7]},

@@ -13,7 +13,7 @@ the installed trl with those that this file was written against.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -21,17 +21,17 @@ from accelerate.utils import gather, gather_object
 from torch import Tensor
 from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
 from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import split_tensor_dict
 
 from rl_rerank.reward.base import RewardError
 from rl_rerank.reward.workers import Workers
-from rl_rerank.training.grpo import advantages, logprob_drift, micro_batches, vllm_rollout
+from rl_rerank.training.grpo import advantages, logprob_drift, micro_batches
 from rl_rerank.training.grpo.dynamic_sampling import Group, Refill
 from rl_rerank.training.grpo.judging import Judge, Judged
 from rl_rerank.training.grpo.sampling import sample_groups
 from rl_rerank.training.grpo.signal_mask import Skipping
 from rl_rerank.training.grpo.timing import Phases, PhaseTimes, is_reference, num_tokens
+from rl_rerank.training.grpo.trl_imports import GRPOTrainer
 from rl_rerank.training.loop import scoring
 from rl_rerank.training.loop.task import Task
 from rl_rerank.training.shared_prefix import attention, prefix
@@ -88,7 +88,12 @@ class RankingGRPOTrainer(GRPOTrainer):
             ValueError: for terms of the loss that are means over a micro-batch, where micro-batches differ in size.
         """
         reward_funcs: Any = [_Named(term.name) for term in task.terms]
-        with vllm_rollout.installed(rollout_args or {}) if args.use_vllm else nullcontext():
+        engine: AbstractContextManager[None] = nullcontext()
+        if args.use_vllm:
+            from rl_rerank.training.grpo import vllm_rollout  # imports vLLM
+
+            engine = vllm_rollout.installed(rollout_args or {})
+        with engine:
             super().__init__(args=args, reward_funcs=reward_funcs, **kwargs)
         if self.use_vllm:
             # An engine knows the end tokens of the model's folder; these are the ones that rollouts are read by.

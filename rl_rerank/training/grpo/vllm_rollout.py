@@ -14,9 +14,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from torch import Tensor
-from trl.generation import vllm_generation
-from trl.generation.vllm_generation import VLLMGeneration
-from trl.trainer import grpo_trainer
+
+from rl_rerank.training.grpo.trl_imports import grpo_trainer, import_vllm, vllm_generation
+
+import_vllm()
 
 OVERRIDES = ("_init_vllm", "_iter_named_params", "generate", "sync_weights")
 """The methods of trl's VLLMGeneration that `RolloutEngine` replaces, wraps or leans on."""
@@ -25,7 +26,7 @@ FIXED = ("model", "tensor_parallel_size", "distributed_executor_backend", "logpr
 """Arguments of vllm.LLM that are not the user's: they follow from the training setup, or the correction needs them."""
 
 
-class RolloutEngine(VLLMGeneration):
+class RolloutEngine(vllm_generation.VLLMGeneration):
     """trl's VLLMGeneration for ranking questions."""
 
     def sync_weights(self) -> None:
