@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rl_rerank.evaluation.measures import evaluate, trec_order
+from rl_rerank.evaluation.measures import evaluate
 from rl_rerank.io import trec
 
 Run = Mapping[str, Mapping[str, float]]
@@ -166,7 +166,7 @@ def trec_eval_outputs(folder: Path) -> Iterator[Case]:
         expected = read_output(folder / name)
         run = trec.read_run(folder / run_name)
         if depth is not None:
-            run = {qid: {d: scores[d] for d in trec_order(scores)[:depth]} for qid, scores in run.items()}
+            run = {qid: {d: scores[d] for d in trec.trec_order(scores)[:depth]} for qid, scores in run.items()}
         yield Case(f"trec_eval {name}", run, trec.read_qrels(folder / qrels), expected, trec_names(expected, level))
 
 

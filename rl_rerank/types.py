@@ -76,6 +76,10 @@ class RankingExample:
         """Candidate docids in first-stage order."""
         return tuple(c.docid for c in self.candidates)
 
+    def gain(self, docid: str) -> int:
+        """The document's grade, or 0 where it is unjudged or its grade is negative."""
+        return max(self.qrels.get(docid, 0), 0)
+
     def candidate(self, docid: str) -> Candidate:
         """The candidate with this docid; LookupError if there is none."""
         for candidate in self.candidates:
@@ -96,7 +100,7 @@ class Segment:
 
     @property
     def is_ours(self) -> bool:
-        """Whether the text is our template's, which is never shrunk or neutralised."""
+        """Whether the text is our template's, which is never shrunk or sanitized."""
         return self.field == "ours"
 
 
@@ -108,12 +112,12 @@ class Message:
 
     @property
     def text(self) -> str:
-        """All of it, as it was given: nothing is neutralised."""
+        """The concatenated raw text, without sanitizing."""
         return "".join(segment.text for segment in self.segments)
 
 
 class Constraint(Protocol):
-    """The form that an answer is held to while it is generated. Hashable."""
+    """The form that constrained decoding restricts an answer to. Hashable."""
 
     @property
     def alphabet(self) -> str:
@@ -257,6 +261,6 @@ class Ranking:
     num_retries: int = 0
     """Prompts asked again, because their answer could not be used; not among `num_prompts`."""
     rounds: int = 0
-    """How often its ready prompts were answered, one time after another."""
+    """Sequential rounds of model calls (latency)."""
     raw_scores: Mapping[str, float] | None = None
     """docid -> the score that the model gave, ties and all; None where it gave an order only."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import RankingExample
-from rl_rerank_synth.length import without
+from rl_rerank_synth.shorter import only
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,12 @@ class Balance:
     def __call__(self, examples: Iterable[RankingExample], context: StepContext) -> Iterator[RankingExample]:
         """The examples with what is left of their candidates; at least one that is not relevant stays."""
         for example in examples:
-            relevant = [docid for docid in example.docids if example.qrels.get(docid, 0) > 0]
-            others = [docid for docid in example.docids if example.qrels.get(docid, 0) <= 0]
+            relevant = [docid for docid in example.docids if example.gain(docid)]
+            others = [docid for docid in example.docids if not example.gain(docid)]
             if not relevant:
                 context.counts["without_positive"] += 1
                 continue
             wanted = max(1, round(self.ratio * len(relevant)))
             chosen = random.Random(context.seed(example.qid)).sample(others, min(wanted, len(others)))
             context.counts["documents"] += len(others) - len(chosen)
-            kept = {*relevant, *chosen}
-            outputs = tuple(output for output in example.teachers if kept.issuperset(output.docids))
-            yield replace(without(example, kept), teachers=outputs)
+            yield only(example, [*relevant, *chosen])

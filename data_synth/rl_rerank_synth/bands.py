@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import Candidate, RankingExample
+from rl_rerank_synth.shorter import only
 
 
 @dataclass(frozen=True)
@@ -65,8 +66,7 @@ class Bands:
                 negatives = [negatives[i] for i in sorted(taken)]
             kept |= {c.docid for c in negatives[: None if self.size is None else max(self.size - len(kept), 0)]}
             qrels = {d: g for d, g in example.qrels.items() if d in kept} if self.relabel else example.qrels
-            candidates = tuple(c for c in example.candidates if c.docid in kept)
-            yield replace(example, candidates=candidates, qrels=qrels)
+            yield replace(only(example, kept), qrels=qrels)
 
     def _negatives(self, pool: list[Candidate], rng: random.Random) -> list[Candidate]:
         chosen: list[Candidate] = []

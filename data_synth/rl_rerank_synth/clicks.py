@@ -10,7 +10,7 @@ from pathlib import Path
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import RankingExample
 from rl_rerank_synth import click_log
-from rl_rerank_synth.length import without
+from rl_rerank_synth.shorter import only
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Clicks:
                 context.counts["not_in_log"] += 1
                 continue
             context.counts["documents"] += len(example.candidates) - len(scores)
-            kept = without(example, set(scores))
+            kept = only(example, scores)
             graded = {d: bisect_right(self.thresholds, s) for d, s in scores.items()} if self.thresholds else {}
             said = {**example.provenance, context.name: f"{Path(self.path).name}, {len(scores)} documents"}
             order = tuple(sorted(kept.docids, key=lambda docid, scores=scores: -scores[docid]))

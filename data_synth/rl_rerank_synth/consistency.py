@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from rl_rerank.metrics import expected_ndcg, ndcg
+from rl_rerank.metrics import ndcg
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import Completion, RankingExample, TeacherOutput
+from rl_rerank_synth.shorter import one_grade
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,9 @@ class Consistency:
     def _by_order(self, example: RankingExample, context: StepContext) -> RankingExample | None:
         if example.order is None:
             raise LookupError(f"qid {example.qid!r} has no gold order; a step such as rank gives one")
-        grades = {docid: max(example.qrels.get(docid, 0), 0) for docid in example.order}
-        if len(set(grades.values())) < 2:
-            context.counts["one_grade"] += 1
+        if one_grade(example, example.order, context):
             return None
-        value = ndcg(example.order, grades, k=self.k)
+        value = ndcg(example.order, {docid: example.gain(docid) for docid in example.order}, k=self.k)
         if value < self.min_ndcg:
             context.counts["inconsistent"] += 1
             return None
@@ -62,8 +61,8 @@ class Consistency:
         paradigm = context.paradigm(output.paradigm)
         prompt = paradigm.prompt(example, output.docids)
         scores = paradigm.parse(prompt, Completion(output.text), strict=False).scores
-        grades = {docid: max(example.qrels.get(docid, 0), 0) for docid in output.docids}
+        grades = {docid: example.gain(docid) for docid in output.docids}
         if len(set(grades.values())) > 1:
-            return bool(scores) and expected_ndcg(scores, grades, k=self.k) >= self.min_ndcg
+            return bool(scores) and ndcg(scores, grades, k=self.k) >= self.min_ndcg
         called_for = Completion(paradigm.target(example, prompt))
         return scores == paradigm.parse(prompt, called_for, strict=True).scores

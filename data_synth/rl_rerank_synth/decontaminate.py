@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rl_rerank.data.records import Omissions
@@ -11,7 +11,7 @@ from rl_rerank.data.sources.reading import existing, read_documents, read_querie
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import RankingExample
 from rl_rerank_synth.duplicates import normal
-from rl_rerank_synth.length import without
+from rl_rerank_synth.shorter import only
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Decontaminate:
 
     Words are compared in lower case without punctuation. A query that is shorter than a run is compared whole. An
     example whose last relevant document goes, goes too. Runs of 13 words for texts are those of GPT-3, Brown et al.
-    2020, https://arxiv.org/abs/2005.14165, appendix C; the 8 for queries is ours. Runs are held as hashes of 8 bytes.
+    2020, https://arxiv.org/abs/2005.14165, appendix C; the 8 for queries is ours. Runs are kept as hashes of 8 bytes.
     """
 
     benchmarks: dict[str, str] = field(default_factory=dict)
@@ -58,13 +58,11 @@ class Decontaminate:
             for name in bad.values():
                 context.counts[f"passages {name}"] += 1
             if bad:
-                kept = {docid for docid in example.docids if docid not in bad}
-                was_relevant = any(example.qrels.get(docid, 0) > 0 for docid in example.docids)
-                if was_relevant and not any(example.qrels.get(docid, 0) > 0 for docid in kept):
+                clean = only(example, set(example.docids) - bad.keys())
+                if any(map(example.gain, example.docids)) and not any(map(example.gain, clean.docids)):
                     context.counts["without_positive"] += 1
                     continue
-                outputs = tuple(output for output in example.teachers if kept.issuperset(output.docids))
-                example = replace(without(example, kept), teachers=outputs)
+                example = clean
             if example.candidates:
                 yield example
 

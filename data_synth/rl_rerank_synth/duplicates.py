@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rl_rerank.data.near_duplicates import clusters
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import Candidate, RankingExample
-from rl_rerank_synth.length import without
+from rl_rerank_synth.shorter import only
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,7 @@ class NearDocuments:
                     best[cluster[candidate.docid]] = candidate
             kept = {candidate.docid for candidate in best.values()}
             context.counts["documents"] += len(example.candidates) - len(kept)
-            if len(kept) < len(example.candidates):
-                outputs = tuple(output for output in example.teachers if kept.issuperset(output.docids))
-                example = replace(without(example, kept), teachers=outputs)
-            yield example
+            yield only(example, kept)
 
 
 @dataclass(frozen=True)
@@ -52,17 +49,17 @@ class NearQueries:
         """The examples without the copies; counts `exact` and `near`."""
         texts: dict[str, str] = {}
         first: dict[str, str] = {}
-        held: list[RankingExample] = []
+        kept: list[RankingExample] = []
         for example in examples:
             key = f"{normal(example.query)}\n{normal(example.instruction)}"
             if first.setdefault(key, example.qid) != example.qid:
                 context.counts["exact"] += 1
                 continue
             texts[example.qid] = key
-            held.append(example)
+            kept.append(example)
         cluster = clusters(texts) if self.near else {qid: qid for qid in texts}
         seen: set[str] = set()
-        for example in held:
+        for example in kept:
             if cluster[example.qid] in seen:
                 context.counts["near"] += 1
                 continue

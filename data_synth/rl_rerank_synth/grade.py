@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import RankingExample
+from rl_rerank_synth.shorter import one_grade
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,7 @@ class Grade:
                 raise LookupError(f"qid {example.qid!r} has no gold scores; a step such as rank gives some")
             grades = {docid: bisect_right(self.thresholds, score) for docid, score in example.scores.items()}
             qrels = {**grades, **example.qrels} if self.keep else grades
-            if len({max(qrels.get(docid, 0), 0) for docid in example.docids}) < 2:
-                context.counts["one_grade"] += 1
-                continue
             said = f"scores of at least {', '.join(f'{t:g}' for t in self.thresholds)}"
-            yield replace(example, qrels=qrels, provenance={**example.provenance, context.name: said})
+            graded = replace(example, qrels=qrels, provenance={**example.provenance, context.name: said})
+            if not one_grade(graded, graded.docids, context):
+                yield graded

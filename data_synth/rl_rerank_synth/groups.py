@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import RankingExample
-from rl_rerank_synth.length import without
+from rl_rerank_synth.shorter import only
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,6 @@ class Groups:
             for size in chosen:
                 step = len(example.order) // size
                 start = rng.randrange(len(example.order) - (size - 1) * step)
-                docids = set(example.order[start : start + size * step : step])
+                small = only(example, example.order[start : start + size * step : step])
                 said = {**example.provenance, "query": example.qid, context.name: f"{size} at intervals of {step}"}
-                small = without(example, docids)
-                qid = f"{example.qid}-g{size}"
-                yield replace(small, qid=qid, teachers=(), provenance=said)
+                yield replace(small, qid=f"{example.qid}-g{size}", teachers=(), provenance=said)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import RankingExample
-from rl_rerank_synth.length import without
+from rl_rerank_synth.shorter import one_grade, only
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,7 @@ class Judged:
     def __call__(self, examples: Iterable[RankingExample], context: StepContext) -> Iterator[RankingExample]:
         """The examples with their judged candidates."""
         for example in examples:
-            kept = {docid for docid in example.docids if docid in example.qrels}
+            kept = [docid for docid in example.docids if docid in example.qrels]
             context.counts["documents"] += len(example.docids) - len(kept)
-            if len({max(example.qrels[docid], 0) for docid in kept}) < 2:
-                context.counts["one_grade"] += 1
-                continue
-            outputs = tuple(output for output in example.teachers if kept.issuperset(output.docids))
-            yield replace(without(example, kept), teachers=outputs)
+            if not one_grade(example, kept, context):
+                yield only(example, kept)

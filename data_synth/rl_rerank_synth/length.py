@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import RankingExample
+from rl_rerank_synth.shorter import one_grade, only
 
 
 @dataclass(frozen=True)
@@ -30,32 +31,18 @@ class Length:
             if not _within(example.query, self.min_query, self.max_query):
                 context.counts["queries"] += 1
                 continue
-            fitting = [c for c in example.candidates if _within(c.text, self.min_document, self.max_document)]
+            fitting = [c.docid for c in example.candidates if _within(c.text, self.min_document, self.max_document)]
             answers = tuple(output for output in example.teachers if _within(output.text, 0, self.max_answer))
             context.counts["documents"] += len(example.candidates) - len(fitting)
             context.counts["answers"] += len(example.teachers) - len(answers)
-            if len(fitting) < len(example.candidates):
-                docids = {c.docid for c in fitting}
-                grades = [max(example.qrels.get(docid, 0), 0) for docid in docids]
-                answers = tuple(output for output in answers if docids.issuperset(output.docids))
-                if len(set(grades)) < 2 <= len(example.candidates):
-                    context.counts["one_grade"] += 1
-                    continue
-                example = without(example, docids)
-            if example.teachers and not answers:
+            is_whole = len(fitting) == len(example.candidates)
+            if not is_whole and len(example.candidates) > 1 and one_grade(example, fitting, context):
+                continue
+            short = only(replace(example, teachers=answers), fitting)
+            if example.teachers and not short.teachers:
                 context.counts["without_answer"] += 1
                 continue
-            yield replace(example, teachers=answers)
-
-
-def without(example: RankingExample, docids: set[str]) -> RankingExample:
-    """The example with these of its candidates alone, its gold order and scores with them."""
-    return replace(
-        example,
-        candidates=tuple(c for c in example.candidates if c.docid in docids),
-        order=None if example.order is None else tuple(d for d in example.order if d in docids),
-        scores=None if example.scores is None else {d: s for d, s in example.scores.items() if d in docids},
-    )
+            yield short
 
 
 def _within(text: str, low: int, high: int | None) -> bool:

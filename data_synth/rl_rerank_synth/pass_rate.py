@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from rl_rerank.metrics import expected_ndcg
+from rl_rerank.metrics import ndcg
 from rl_rerank.synthesis.prompts import prompts
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import Prompt, RankingExample, Sampling
@@ -57,7 +57,7 @@ class PassRate:
         for (example, prompt), completions in zip(asked, answers, strict=True):
             for completion in completions:
                 judgment = paradigm.parse(prompt, completion, strict=True)
-                good = judgment.is_ok and expected_ndcg(judgment.scores, _grades(example, prompt), k=self.k)
+                good = judgment.is_ok and ndcg(judgment.scores, _grades(example, prompt), k=self.k)
                 passed.setdefault(example.qid, []).append(good >= self.passing)
         for example in batch:
             if example.qid not in passed:
@@ -71,5 +71,5 @@ class PassRate:
 
 def _grades(example: RankingExample, prompt: Prompt) -> dict[str, int]:
     """Of the prompt's documents; empty where they have one grade only."""
-    grades = {docid: max(example.qrels.get(docid, 0), 0) for docid in prompt.docids}
+    grades = {docid: example.gain(docid) for docid in prompt.docids}
     return grades if len(set(grades.values())) > 1 else {}

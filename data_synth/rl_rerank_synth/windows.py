@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from rl_rerank.paradigms.windows import check_windows, windows
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import RankingExample
-from rl_rerank_synth.length import without
+from rl_rerank_synth.shorter import one_grade, only
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,7 @@ class Windows:
         for example in examples:
             for start, end in windows(len(example.candidates), self.size, self.stride):
                 docids = example.docids[start:end]
-                if len({max(example.qrels.get(docid, 0), 0) for docid in docids}) < 2:
-                    context.counts["one_grade"] += 1
+                if one_grade(example, docids, context):
                     continue
                 said = {**example.provenance, "query": example.qid, context.name: f"candidates {start + 1} to {end}"}
-                small = without(example, set(docids))
-                yield replace(small, qid=f"{example.qid}-w{start}", teachers=(), provenance=said)
+                yield replace(only(example, docids), qid=f"{example.qid}-w{start}", teachers=(), provenance=said)

@@ -1,4 +1,4 @@
-"""Scores held to a band around their grade's anchor."""
+"""Rewards scores within a band around their grade's anchor."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class AnchorBand:
         return -sum(self._distance(example, docid, score) for docid, score in scores.items()) / len(scores)
 
     def _distance(self, example: RankingExample, docid: str, score: float) -> float:
-        grade = max(example.qrels.get(docid, 0), 0)
+        grade = example.gain(docid)
         if grade >= self.levels:
             raise ValueError(
                 f"anchor_band: qid {example.qid!r} grades {docid!r} {grade}, and levels={self.levels} end at "

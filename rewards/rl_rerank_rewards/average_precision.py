@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rl_rerank.metrics import expected_average_precision
+from rl_rerank.metrics import average_precision
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.window import ORDERS, need_several, window_qrels
 
@@ -30,4 +30,4 @@ class AveragePrecision:
         need_several("average_precision", rollout)
         if not rollout.judgment.is_ok:
             return self.malformed
-        return expected_average_precision(rollout.judgment.scores, window_qrels(example, rollout))
+        return average_precision(rollout.judgment.scores, window_qrels(example, rollout))

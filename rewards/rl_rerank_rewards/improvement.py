@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rl_rerank.metrics import by_place, expected_ndcg
+from rl_rerank.metrics import by_place, ndcg
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.window import ORDERS, need_several, window_qrels
 
@@ -39,8 +39,8 @@ class Improvement:
         qrels = window_qrels(example, rollout)
         if max(qrels.values()) < 1:
             return 0.0
-        shown = expected_ndcg(by_place(rollout.prompt.docids), qrels, k=self.k)
-        reached = expected_ndcg(rollout.judgment.scores, qrels, k=self.k)
+        shown = ndcg(by_place(rollout.prompt.docids), qrels, k=self.k)
+        reached = ndcg(rollout.judgment.scores, qrels, k=self.k)
         if 1 - shown < 1e-9:
             return 1.0 if 1 - reached < 1e-9 else self.floor
         return max((reached - shown) / (1 - shown), self.floor)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rl_rerank.metrics import dcg, expected_ndcg
-from rl_rerank.metrics.relevance import discounts, gain
+from rl_rerank.metrics import ndcg
+from rl_rerank.metrics.relevance import discounts, gains, ideal_dcg
 from rl_rerank.reward.position_based import PositionBased
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.window import ORDERS, need_several, window_qrels
@@ -37,10 +37,11 @@ class NDCG:
         need_several("ndcg", rollout)
         if not rollout.judgment.is_ok:
             return self.malformed
-        return expected_ndcg(rollout.judgment.scores, window_qrels(example, rollout), k=self.k, gain=self.gain)
+        return ndcg(rollout.judgment.scores, window_qrels(example, rollout), k=self.k, gain=self.gain)
 
     def position_based(self, example: RankingExample, docids: Sequence[str]) -> PositionBased:
         """Gains over the ideal, and discounts down to place k."""
-        gains = [gain(example.qrels.get(docid, 0), self.gain) for docid in docids]
-        ideal = dcg(sorted(gains, reverse=True)[: self.k]) or 1.0
-        return PositionBased(tuple(value / ideal for value in gains), discounts(min(self.k, len(docids))))
+        gained = gains({docid: example.gain(docid) for docid in docids}, self.gain)
+        ideal = ideal_dcg(gained, self.k) or 1.0
+        shares = tuple(gained.get(docid, 0.0) / ideal for docid in docids)
+        return PositionBased(shares, discounts(min(self.k, len(docids))))

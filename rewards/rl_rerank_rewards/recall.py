@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rl_rerank.metrics import expected_recall
+from rl_rerank.metrics import recall
 from rl_rerank.reward.position_based import PositionBased
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.window import ORDERS, window_qrels
@@ -34,7 +34,7 @@ class Recall:
         if not rollout.judgment.is_ok:
             return self.malformed
         k = cutoff(self.k, len(rollout.prompt.docids))
-        return expected_recall(rollout.judgment.scores, window_qrels(example, rollout), k=k)
+        return recall(rollout.judgment.scores, window_qrels(example, rollout), k=k)
 
     def position_based(self, example: RankingExample, docids: Sequence[str]) -> PositionBased:
         """A share of the relevant documents at each of the first k places."""

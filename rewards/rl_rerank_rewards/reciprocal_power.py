@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rl_rerank.metrics import expected_reciprocal_power
+from rl_rerank.metrics import reciprocal_power
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.window import ORDERS, need_several, window_qrels
 
@@ -32,6 +32,4 @@ class ReciprocalPower:
         need_several("reciprocal_power", rollout)
         if not rollout.judgment.is_ok:
             return self.malformed
-        return expected_reciprocal_power(
-            rollout.judgment.scores, window_qrels(example, rollout), exponent=self.exponent
-        )
+        return reciprocal_power(rollout.judgment.scores, window_qrels(example, rollout), exponent=self.exponent)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from rl_rerank.metrics import expected_reciprocal_rank
+from rl_rerank.metrics import reciprocal_rank
 from rl_rerank.reward.position_based import PositionBased
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.window import ORDERS, need_several, window_qrels
@@ -33,7 +33,7 @@ class ReciprocalRank:
         need_several("reciprocal_rank", rollout)
         if not rollout.judgment.is_ok:
             return self.malformed
-        return expected_reciprocal_rank(rollout.judgment.scores, window_qrels(example, rollout), k=self.k)
+        return reciprocal_rank(rollout.judgment.scores, window_qrels(example, rollout), k=self.k)
 
     def position_based(self, example: RankingExample, docids: Sequence[str]) -> PositionBased:
         """1 / place of the first relevant document."""

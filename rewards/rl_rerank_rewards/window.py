@@ -31,7 +31,7 @@ def gold_order(example: RankingExample, rollout: Rollout) -> Mapping[str, float]
     Where the example has no order it is the one by grades, with its ties.
     """
     if example.order is None:
-        return {docid: float(max(grade, 0)) for docid, grade in window_qrels(example, rollout).items()}
+        return {docid: float(example.gain(docid)) for docid in rollout.prompt.docids}
     places = by_place(example.order)
     return {docid: places.get(docid, 0.0) for docid in rollout.prompt.docids}
 
@@ -43,7 +43,7 @@ def gold_scores(example: RankingExample, rollout: Rollout) -> list[float]:
         ValueError: if the example scores some of the prompt's documents only.
     """
     if example.scores is None:
-        return [float(max(grade, 0)) for grade in window_qrels(example, rollout).values()]
+        return [float(example.gain(docid)) for docid in rollout.prompt.docids]
     return [reference_score(example, docid) for docid in rollout.prompt.docids]
 
 

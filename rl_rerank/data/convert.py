@@ -85,4 +85,4 @@ def _reranked(row: Row, scores: dict[str, float], place: str) -> list[tuple[str,
     written = {trec.one_word(str(candidate["docid"])): str(candidate["docid"]) for candidate in row["candidates"]}
     if unknown := [docid for docid in scores if docid not in written]:
         raise ValueError(f"{place}: docid {unknown[0]!r} is ranked and is no candidate")
-    return [(written[docid], scores[docid]) for docid in trec.order(scores)]
+    return [(written[docid], scores[docid]) for docid in trec.trec_order(scores)]

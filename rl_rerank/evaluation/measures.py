@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 import ir_measures
-import numpy as np
 from ir_measures import Measure, providers
 
 from rl_rerank.evaluation.total_recall import TotalRecall
 from rl_rerank.evaluation.user_models import UserModels
+from rl_rerank.io.trec import trec_order
 
 OURS = (TotalRecall(), UserModels())
 PIPELINE = providers.FallbackProvider([*OURS, *ir_measures.DefaultPipeline.providers])
@@ -81,17 +81,6 @@ def is_sum(text: str) -> bool:
 def lower_is_better(text: str) -> bool:
     """Whether a smaller value of the measure is the better one."""
     return parse(text).NAME in LOWER_IS_BETTER
-
-
-def trec_order(scores: Mapping[str, float]) -> list[str]:
-    """docids as trec_eval orders them: by 32-bit float score, highest first; of equal ones the larger docid first."""
-    values = np.fromiter(scores.values(), dtype=np.float64, count=len(scores))
-    if np.isnan(values).any():
-        docid = next(d for d, score in scores.items() if math.isnan(score))
-        raise ValueError(f"docid {docid!r} has the score nan, which has no place in an order")
-    with np.errstate(over="ignore"):
-        rounded = values.astype(np.float32).tolist()
-    return [docid for _, docid in sorted(zip(rounded, scores, strict=True), reverse=True)]
 
 
 def evaluate(run: Run, qrels: Qrels, measures: Sequence[str]) -> Evaluation:

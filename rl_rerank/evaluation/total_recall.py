@@ -1,10 +1,7 @@
 """Measures of finding everything: how much of a topic's documents must be read until all its relevant ones are found.
 
 They join the notation of ir_measures: `WSS@95`, `LastRel`, `RPercent@20`, `NormArea`, each with `rel` (default 1).
-`N` is the number of documents of a topic, judged or ranked, and `R` the number of relevant ones. A topic without a
-relevant document is worth 0.
-
-Source: CLEF TAR 2018, https://github.com/CLEF-TAR/tar (eval_measures_2018). Screening tools define WSS in other ways.
+`rl_rerank.metrics.total_recall` has the formulas.
 """
 
 from __future__ import annotations
@@ -16,26 +13,21 @@ from ir_measures import Metric, providers
 from ir_measures.measures import Measure, ParamInfo, register
 from ir_measures.providers.base import Any as Anything
 
+from rl_rerank.metrics.total_recall import found, norm_area, wss
+
 _REL = {"rel": ParamInfo(dtype=int, default=1, desc="lowest grade that is relevant")}
 _PERCENT = ParamInfo(dtype=int, required=True, choices=range(1, 101))
 
 
 class WorkSaved(Measure):
-    """Work saved over sampling at a recall in percent: `(N - r) / N - (1 - recall / 100)`.
-
-    `r` is the rank at which `round(R recall / 100)` relevant documents are found, a half rounded to the even number. A
-    ranking that never finds them is worth 0.
-    """
+    """Work saved over sampling at a recall in percent; a ranking that never reaches it is worth 0."""
 
     __name__ = NAME = "WSS"
     AT_PARAM = "recall"
     SUPPORTED_PARAMS = _REL | {"recall": _PERCENT}
 
-    def value(self, is_relevant: Sequence[bool], num_relevant: int, num_documents: int) -> float:
-        """Args: whether the document of every rank is relevant; R; N."""
-        share = self.params["recall"] / 100
-        last = _rank_of(round(share * num_relevant), is_relevant)
-        return 0.0 if last is None else (num_documents - last) / num_documents - (1 - share)
+    def value(self, docids: Sequence[str], grades: Mapping[str, int]) -> float:
+        return wss(docids, grades, recall=self["recall"] / 100, rel=self["rel"])
 
 
 class LastRelevant(Measure):
@@ -47,9 +39,9 @@ class LastRelevant(Measure):
     __name__ = NAME = "LastRel"
     SUPPORTED_PARAMS = _REL
 
-    def value(self, is_relevant: Sequence[bool], num_relevant: int, num_documents: int) -> float:
-        """Args: whether the document of every rank is relevant; R; N."""
-        return float(_rank_of(sum(is_relevant), is_relevant) or 0)
+    def value(self, docids: Sequence[str], grades: Mapping[str, int]) -> float:
+        ranks, _, _ = found(docids, grades, self["rel"])
+        return float(max(ranks, default=0))
 
 
 class RecallAtPercent(Measure):
@@ -59,9 +51,10 @@ class RecallAtPercent(Measure):
     AT_PARAM = "percent"
     SUPPORTED_PARAMS = _REL | {"percent": _PERCENT}
 
-    def value(self, is_relevant: Sequence[bool], num_relevant: int, num_documents: int) -> float:
-        """Args: whether the document of every rank is relevant; R; N."""
-        return sum(is_relevant[: round(num_documents * self.params["percent"] / 100)]) / num_relevant
+    def value(self, docids: Sequence[str], grades: Mapping[str, int]) -> float:
+        ranks, r, n = found(docids, grades, self["rel"])
+        last = round(n * self["percent"] / 100)
+        return sum(rank <= last for rank in ranks) / (r or 1)
 
 
 class NormArea(Measure):
@@ -70,17 +63,12 @@ class NormArea(Measure):
     __name__ = NAME = "NormArea"
     SUPPORTED_PARAMS = _REL
 
-    def value(self, is_relevant: Sequence[bool], num_relevant: int, num_documents: int) -> float:
-        """Args: whether the document of every rank is relevant; R; N."""
-        # A document found at rank r counts half there and whole at every rank behind it.
-        area = sum(num_documents - rank + 0.5 for rank, found in enumerate(is_relevant, start=1) if found)
-        return area / (num_relevant * num_documents - num_relevant**2 / 2)
+    def value(self, docids: Sequence[str], grades: Mapping[str, int]) -> float:
+        return norm_area(docids, grades, rel=self["rel"])
 
 
 MEASURES = (WorkSaved, LastRelevant, RecallAtPercent, NormArea)
 TotalRecallMeasure = WorkSaved | LastRelevant | RecallAtPercent | NormArea
-
-
 _ANY_PARAMETERS: list[Measure] = [m(**dict.fromkeys(m.SUPPORTED_PARAMS, Anything())) for m in MEASURES]
 
 
@@ -104,22 +92,7 @@ class _Evaluator(providers.Evaluator):
             if grades := self.qrels.get(qid):
                 docids = sorted(scores, key=lambda docid: -scores[docid])
                 for measure in self.chosen:
-                    yield Metric(qid, measure, topic_value(measure, docids, grades))
-
-
-def topic_value(measure: TotalRecallMeasure, docids: Sequence[str], grades: Mapping[str, int]) -> float:
-    """The value of one topic's ranking; one without documents counts as a ranking that finds nothing."""
-    relevant = {docid for docid, grade in grades.items() if grade >= measure["rel"]}
-    if not relevant:
-        return 0.0
-    num_documents = len(grades.keys() | set(docids))
-    return measure.value([docid in relevant for docid in docids], len(relevant), num_documents)
-
-
-def _rank_of(count: int, is_relevant: Sequence[bool]) -> int | None:
-    """The rank at which so many relevant documents are found; 0 for none, None where there are fewer."""
-    ranks = [0, *(rank for rank, found in enumerate(is_relevant, start=1) if found)]
-    return ranks[count] if count < len(ranks) else None
+                    yield Metric(qid, measure, measure.value(docids, grades))
 
 
 for _measure in MEASURES:

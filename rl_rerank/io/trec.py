@@ -106,9 +106,15 @@ def one_word(docid: str) -> str:
     return "%20".join(docid.split())
 
 
-def order(scores: Mapping[str, float]) -> list[str]:
-    """docids best first as trec_eval orders them: scores as 32-bit floats, equal ones by the larger docid."""
-    return sorted(scores, key=lambda docid: (float(np.float32(scores[docid])), docid), reverse=True)
+def trec_order(scores: Mapping[str, float]) -> list[str]:
+    """docids as trec_eval orders them: by 32-bit float score, highest first; of equal ones the larger docid first."""
+    values = np.fromiter(scores.values(), dtype=np.float64, count=len(scores))
+    if np.isnan(values).any():
+        docid = next(d for d, score in scores.items() if math.isnan(score))
+        raise ValueError(f"docid {docid!r} has the score nan, which has no place in an order")
+    with np.errstate(over="ignore"):
+        rounded = values.astype(np.float32).tolist()
+    return [docid for _, docid in sorted(zip(rounded, scores, strict=True), reverse=True)]
 
 
 def write_run(path: str | Path, rankings: Iterable[Ranking], tag: str) -> None:

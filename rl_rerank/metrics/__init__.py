@@ -1,15 +1,10 @@
 """Ranking measures as pure functions, used alike by rewards and tests."""
 
 from rl_rerank.metrics.agreement import average_overlap, by_place, kendall_tau, pairwise_agreement, rbo
-from rl_rerank.metrics.distributions import js, kl, normalised
+from rl_rerank.metrics.distributions import js, kl, normalised, softmax
 from rl_rerank.metrics.relevance import (
     average_precision,
     dcg,
-    expected_average_precision,
-    expected_ndcg,
-    expected_recall,
-    expected_reciprocal_power,
-    expected_reciprocal_rank,
     ndcg,
     recall,
     reciprocal_power,
@@ -23,11 +18,6 @@ __all__ = [
     "average_precision",
     "by_place",
     "dcg",
-    "expected_average_precision",
-    "expected_ndcg",
-    "expected_recall",
-    "expected_reciprocal_power",
-    "expected_reciprocal_rank",
     "js",
     "kendall_tau",
     "kl",
@@ -39,6 +29,7 @@ __all__ = [
     "recall",
     "reciprocal_power",
     "reciprocal_rank",
+    "softmax",
     "tied_groups",
     "wss",
 ]

@@ -15,7 +15,7 @@ def normalised(
 
     Args:
         scores: at least 0 where `how` is `sum`.
-        how: `sum` divides by the sum; `softmax` takes exp(score / temperature) first.
+        how: `sum` divides by the sum; `softmax` is that.
         smoothing: what is added to every score before dividing by the sum. Scores that are all 0 are uniform.
 
     Raises:
@@ -24,14 +24,20 @@ def normalised(
     if how not in NORMALISERS:
         raise ValueError(f"normaliser must be one of {', '.join(NORMALISERS)}; got {how!r}")
     if how == "softmax":
-        highest = max(scores)
-        weights = [math.exp((score - highest) / temperature) for score in scores]
-    elif min(scores) < 0:
+        return softmax(scores, temperature)
+    if min(scores) < 0:
         raise ValueError(f"scores below 0 have no shares of their sum; got {min(scores)}; use softmax")
-    else:
-        weights = [score + smoothing for score in scores]
+    weights = [score + smoothing for score in scores]
     whole = sum(weights)
     return [weight / whole for weight in weights] if whole else [1 / len(weights)] * len(weights)
+
+
+def softmax(scores: Sequence[float], temperature: float = 1.0) -> list[float]:
+    """exp(score / temperature), over the sum of these."""
+    highest = max(scores)
+    powers = [math.exp((score - highest) / temperature) for score in scores]
+    whole = sum(powers)
+    return [power / whole for power in powers]
 
 
 def kl(p: Sequence[float], q: Sequence[float], *, base: float = 2.0) -> float:

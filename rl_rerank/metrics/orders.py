@@ -1,8 +1,7 @@
 """nDCG, recall and overlap of many orders of the same documents: what they share is computed once.
 
 Documents are numbers from 1 to n here, and an order is all of them, best first. Each of the three is a sum over the
-documents of what one is worth at its place, and up to rounding it equals `expected_ndcg`, `expected_recall`, and
-`average_overlap` or `rbo`.
+documents of what one adds at its place, and up to rounding it equals `ndcg`, `recall`, and `average_overlap` or `rbo`.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from rl_rerank.metrics.relevance import check_cutoff, dcg, discounts, gain
+from rl_rerank.metrics.relevance import check_cutoff, discounts, gains, ideal_dcg
 
 
 class Orders:
@@ -27,9 +26,9 @@ class Orders:
     def __init__(self, grades: Sequence[int], gold: Sequence[float], *, k: int, recall_k: int, p: float = 1.0) -> None:
         check_cutoff(k)
         check_cutoff(recall_k)
-        gains = {document: gain(grade) for document, grade in enumerate(grades, start=1) if grade > 0}
-        ideal = dcg(sorted(gains.values(), reverse=True)[:k])
-        self.shares = [(document, gained / ideal) for document, gained in gains.items()]
+        gained = gains(dict(enumerate(grades, start=1)))
+        ideal = ideal_dcg(gained, k)
+        self.shares = [(document, gain / ideal) for document, gain in gained.items()]
         """Of the relevant documents, in the ideal DCG."""
         self.discounts = _discounts(len(grades), k)
         self.recall_k = recall_k

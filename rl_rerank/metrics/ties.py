@@ -7,6 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+Order = Sequence[str] | Mapping[str, float]
+"""docids best first, or docid -> score, of which equal ones stand on any of their ranks."""
+
+
+def groups(order: Order) -> list[list[str]]:
+    """docids best first, those of equal scores together; ValueError where a list repeats one."""
+    if isinstance(order, Mapping):
+        return tied_groups(order)
+    if len(set(order)) != len(order):
+        raise ValueError("docids must not repeat: a repeated docid would be counted twice")
+    return [[docid] for docid in order]
+
 
 def tied_groups(scores: Mapping[str, float]) -> list[list[str]]:
     """docids by score, highest first, those of equal scores together."""

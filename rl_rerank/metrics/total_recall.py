@@ -1,39 +1,46 @@
 """Measures of finding everything, as in screening for systematic reviews.
 
-The definitions are those of CLEF TAR's evaluation script of 2018. A document is relevant from grade 1 on.
+`N` is the number of documents, judged or ranked, and `R` the number of relevant ones, whose grade is at least `rel`.
+Without a relevant document every measure is 0.0.
+
+Source: CLEF TAR 2018, https://github.com/CLEF-TAR/tar (eval_measures_2018). Screening tools define WSS in other ways.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rl_rerank.metrics.ties import expected_gains, tied_groups
+from rl_rerank.metrics.ties import Order, expected_gains, groups
 
 
-def norm_area(scores: Mapping[str, float], qrels: Mapping[str, int]) -> float:
-    """Area under the curve of relevant documents found, over that of a perfect order.
+def norm_area(order: Order, qrels: Mapping[str, int], *, rel: int = 1) -> float:
+    """Area under the curve of found documents over ranks, by trapezoids, as a share of the largest possible one.
 
-    sum over ranks of (found before + rel / 2) / (R N - R^2 / 2) for R relevant of N documents; in [0, 1], 1 for a
-    perfect order, in expectation over the orders of equal scores; 0.0 if none of the N is relevant.
+    A value in [0, 1], in expectation over the orders of equal scores.
     """
-    relevant = {docid: 1.0 for docid in scores if qrels.get(docid, 0) >= 1}
-    n, r = len(scores), len(relevant)
-    area = found = 0.0
-    for gain in expected_gains(tied_groups(scores), relevant):
-        area += found + gain / 2
-        found += gain
-    return area / (r * n - r * r / 2) if r else 0.0
+    relevant = {docid: 1.0 for docid, grade in qrels.items() if grade >= rel}
+    n, r = len(qrels.keys() | set(order)), len(relevant)
+    # A document found at a rank counts half there and whole at every rank behind it.
+    gains = enumerate(expected_gains(groups(order), relevant), start=1)
+    return sum((n - rank + 0.5) * gain for rank, gain in gains) / (r * n - r * r / 2) if r else 0.0
 
 
-def wss(scores: Mapping[str, float], qrels: Mapping[str, int], *, recall: float = 0.95) -> float:
+def wss(order: Order, qrels: Mapping[str, int], *, recall: float = 0.95, rel: int = 1) -> float:
     """Work saved over sampling: the share of documents behind the rank that reaches `recall`, less 1 - recall.
 
-    (N - last) / N - (1 - recall), where `last` is the rank of relevant document number round(recall * R), halves to
-    even. Among equal scores relevant documents stand last. In [recall - 1, recall); 0.0 if none is relevant.
+    That rank finds round(recall R) relevant documents, halves rounded to even; an order that never does is worth 0. Of
+    equal scores the relevant documents stand last.
     """
-    wanted = round(recall * sum(1 for docid in scores if qrels.get(docid, 0) >= 1))
-    if not wanted:
+    ranks, r, n = found(order, qrels, rel)
+    wanted = round(recall * r)
+    if not r or wanted > len(ranks):
         return 0.0
-    order = sorted(scores, key=lambda docid: (-scores[docid], qrels.get(docid, 0) >= 1))
-    places = [rank for rank, docid in enumerate(order, start=1) if qrels.get(docid, 0) >= 1]
-    return (len(order) - places[wanted - 1]) / len(order) - (1 - recall)
+    return (n - [0, *ranks][wanted]) / n - (1 - recall)
+
+
+def found(order: Order, qrels: Mapping[str, int], rel: int) -> tuple[list[int], int, int]:
+    """The ranks of the relevant documents, the last ones of their equals; R; N."""
+    relevant = {docid for docid, grade in qrels.items() if grade >= rel}
+    ranked = [docid for group in groups(order) for docid in sorted(group, key=relevant.__contains__)]
+    ranks = [rank for rank, docid in enumerate(ranked, start=1) if docid in relevant]
+    return ranks, len(relevant), len(qrels.keys() | set(ranked))

@@ -114,7 +114,7 @@ def written(answer: str, *, reasoning: bool, thought: str = "", think_open: bool
 def scaled(example: RankingExample, docid: str, max_score: int) -> int:
     """A document's grade on the scale 0..max_score, whose end is the query's highest grade."""
     highest = max([1, *example.qrels.values()])
-    return round(max(example.qrels.get(docid, 0), 0) / highest * max_score)
+    return round(example.gain(docid) / highest * max_score)
 
 
 def thought(example: RankingExample, docids: Sequence[str], name: Callable[[int], str] = str) -> str:

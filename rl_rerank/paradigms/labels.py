@@ -8,13 +8,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache, cached_property
 
+from rl_rerank.metrics import softmax
 from rl_rerank.paradigms.answers import NUMBER, clean_answer, find_answer, issue, no_answer, wrong_ids
 from rl_rerank.paradigms.order_scores import OrderScores
 from rl_rerank.types import Completion, Issue, Judgment, Prompt, Status
@@ -93,7 +93,7 @@ def choice(prompt: Prompt, completion: Completion, labels: Labels, *, reasoning:
     """
     if completion.continuations is not None:
         logprobs = [completion.continuations[label] for label in labels.answers(len(prompt.docids))]
-        return Judgment(Status.ok, dict(zip(prompt.docids, shares(logprobs), strict=True)))
+        return Judgment(Status.ok, dict(zip(prompt.docids, softmax(logprobs), strict=True)))
     answer = find_answer(completion, reasoning=reasoning, strict=strict)
     if answer.text is None:
         return no_answer(answer)
@@ -150,13 +150,6 @@ def order(
         return Judgment(Status.ids, ids=ids, issues=issues)
     completed = kept + tuple(i for i in range(1, n + 1) if i not in kept)
     return Judgment(Status.repaired, OrderScores(prompt.docids, completed), ids, issues)
-
-
-def shares(logprobs: Sequence[float]) -> list[float]:
-    """The softmax."""
-    highest = max(logprobs)
-    powers = [math.exp(value - highest) for value in logprobs]
-    return [power / sum(powers) for power in powers]
 
 
 def _mentioned(text: str, labels: Labels) -> tuple[int, ...]:

@@ -88,7 +88,7 @@ class Pairwise:
         return question(example, docids, self.name, system, user)
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
-        gains = {docid: max(example.qrels.get(docid, 0), 0) for docid in example.docids}
+        gains = {docid: example.gain(docid) for docid in example.docids}
         telling = [pair for pair in combinations(example.docids, 2) if gains[pair[0]] != gains[pair[1]]]
         chosen = rng.sample(telling, min(self.pairs, len(telling)))
         return [self.prompt(example, rng.sample(pair, 2)) for pair in chosen]

@@ -31,6 +31,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from rl_rerank.metrics import softmax
 from rl_rerank.paradigms.answers import (
     NUMBER,
     find_answer,
@@ -65,7 +66,7 @@ class PointwiseGraded:
     rule: str = "plain"
     """What documents are ordered by: `plain`, `weighted` or `expected`."""
     documents: int = 4
-    """Training: documents of each query that are asked about, of at least two grades."""
+    """Training: documents per query, of at least two grades."""
     reasoning: bool = False
     think_tokens: int = 256
     """With reasoning: tokens that the reasoning may take."""
@@ -173,9 +174,8 @@ def _number(answer: str) -> re.Match[str] | None:
 
 def _expected(continuations: Mapping[str, float]) -> float:
     """The mean score under the probabilities of all scores, normalised to 1."""
-    highest = max(continuations.values())
-    weights = {text: math.exp(value - highest) for text, value in continuations.items()}
-    return sum(int(text.removesuffix(END)) * weight for text, weight in weights.items()) / sum(weights.values())
+    shares = softmax([*continuations.values()])
+    return sum(int(text.removesuffix(END)) * share for text, share in zip(continuations, shares, strict=True))
 
 
 def _probability(completion: Completion, answer: str, span: tuple[int, int], *, reasoning: bool) -> float | None:

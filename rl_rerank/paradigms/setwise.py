@@ -87,7 +87,7 @@ class Setwise:
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
         """One set of one document and others of lower grades, so that there is one right answer."""
-        gains = {docid: max(example.qrels.get(docid, 0), 0) for docid in example.docids}
+        gains = {docid: example.gain(docid) for docid in example.docids}
         better = [docid for docid in gains if gains[docid] > min(gains.values())]
         if not better:
             return []

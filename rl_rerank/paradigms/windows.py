@@ -88,7 +88,7 @@ def training_window(example: RankingExample, size: int, rng: random.Random) -> l
     """At most `size` candidates in random order that include two different grades; empty where that cannot be."""
     docids = list(example.docids)
     rng.shuffle(docids)
-    grades = {docid: max(example.qrels.get(docid, 0), 0) for docid in docids}  # below 0 gains no more than 0
+    grades = {docid: example.gain(docid) for docid in docids}
     chosen = docids[:size]
     if len({grades[d] for d in chosen}) < 2:
         other = next((d for d in docids[size:] if grades[d] != grades[chosen[0]]), None) if chosen else None

@@ -9,7 +9,7 @@ from typing import Any
 
 from rl_rerank.evaluation import answers
 from rl_rerank.evaluation.cost import pareto
-from rl_rerank.evaluation.measures import lower_is_better, trec_order
+from rl_rerank.evaluation.measures import lower_is_better
 from rl_rerank.evaluation.records import FormatShare, Metrics, RunRow
 from rl_rerank.evaluation.table import learned, protocol_sentences
 from rl_rerank.io import trec
@@ -190,7 +190,7 @@ def _queries(evidence: Evidence) -> tuple[QueryCard, ...]:
         except LookupError:
             # Nothing was found for this query, so there is nothing to show of it; its 0 stands in every mean.
             continue
-        orders = [trec_order(rankings.get(qid, {})) for rankings in runs.values()]
+        orders = [trec.trec_order(rankings.get(qid, {})) for rankings in runs.values()]
         values = [per_query[name].get(qid, {}).get(measure) for name in shown]
         given = [
             answer_cards(metrics.labels[name], rows[qid], pieces[name]) for name, rows in asked.items() if rows.get(qid)

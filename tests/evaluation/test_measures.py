@@ -5,7 +5,8 @@ import random
 
 import pytest
 
-from rl_rerank.evaluation.measures import evaluate, is_sum, parse, trec_order
+from rl_rerank.evaluation.measures import evaluate, is_sum, parse
+from rl_rerank.io.trec import trec_order
 from rl_rerank.metrics import ndcg
 
 

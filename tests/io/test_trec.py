@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from ir_measures import AP, nDCG
 
-from rl_rerank.io.trec import order, read_qrels, read_run, write_qrels, write_run
+from rl_rerank.io.trec import read_qrels, read_run, trec_order, write_qrels, write_run
 from rl_rerank.types import Ranking
 
 
@@ -87,14 +87,14 @@ def test_a_missing_file_and_a_broken_gzip_stream_are_named(tmp_path):
 
 def test_equal_scores_are_ordered_by_the_larger_docid_and_scores_are_32_bit_floats():
     # 1 + 1e-9 is 1 as a 32-bit float, so that a and b are tied with c.
-    assert order({"a": 1.0 + 1e-9, "c": 1.0, "b": 1.0, "z": 0.5}) == ["c", "b", "a", "z"]
+    assert trec_order({"a": 1.0 + 1e-9, "c": 1.0, "b": 1.0, "z": 0.5}) == ["c", "b", "a", "z"]
 
 
 def test_written_scores_fall_strictly_even_where_32_bit_floats_cannot_tell_them_apart(tmp_path):
     scores = {"a": 1.0 + 2e-9, "b": 1.0 + 1e-9, "c": 1.0, "d": 1.0, "e": 0.1234567, "f": 0.1234566}
     write_run(tmp_path / "run", [ranking("q", scores)], "x")
     read = read_run(tmp_path / "run")["q"]
-    assert order(read) == list("abcdef")
+    assert trec_order(read) == list("abcdef")
     values = [np.float32(v) for v in read.values()]
     assert all(a > b for a, b in itertools.pairwise(values))
     assert (read["e"], read["f"]) == pytest.approx((0.1234567, 0.1234566), rel=1e-7)

@@ -5,7 +5,7 @@ import random
 import pytest
 from support.rollouts import example, malformed
 
-from rl_rerank.metrics import average_overlap, by_place, expected_ndcg, expected_recall, rbo
+from rl_rerank.metrics import average_overlap, by_place, ndcg, rbo, recall
 from rl_rerank.metrics.orders import Orders
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.reward.base import Term, evaluate
@@ -35,7 +35,7 @@ def test_orders_equal_the_measures_one_by_one(p):
             scores, qrels = by_place([docids[i - 1] for i in order]), dict(zip(docids, grades, strict=True))
             reference = dict(zip(docids, gold, strict=True))
             overlap = average_overlap(scores, reference) if p == 1 else rbo(scores, reference, p=p)
-            expected = expected_ndcg(scores, qrels, k=k), expected_recall(scores, qrels, k=recall_k), overlap
+            expected = ndcg(scores, qrels, k=k), recall(scores, qrels, k=recall_k), overlap
             assert orders(order) == pytest.approx(expected, abs=1e-12)
 
 

@@ -35,7 +35,7 @@ def test_the_first_stage_is_ranked_as_it_came_and_needs_no_model(config, tmp_pat
     config.model.path = "/nowhere"
     rerank_stage.run(config, "bm25", RerankStage(kind="rerank", model="first_stage", label="BM25 as is"))
     run = trec.read_run(tmp_path / "run/bm25/run.trec")
-    assert {qid: trec.order(scores) for qid, scores in run.items()} == {
+    assert {qid: trec.trec_order(scores) for qid, scores in run.items()} == {
         f"q{i}": [f"{i}a", f"{i}b", f"{i}c"] for i in (0, 2, 4)
     }
     summary = json.loads((tmp_path / "run/bm25/summary.json").read_text())

@@ -19,7 +19,7 @@ from support.synth_runs import apply, example
 from rl_rerank.config import DataConfig
 from rl_rerank.data import prepare
 from rl_rerank.data.records import Collection, Document, Omissions
-from rl_rerank.metrics import expected_ndcg, ndcg
+from rl_rerank.metrics import ndcg
 from rl_rerank_synth import click_log
 from rl_rerank_synth.calibrate import fit
 from rl_rerank_synth.click_log import Session
@@ -51,7 +51,7 @@ def simulated(num_queries: int, times: int, seed: int = 0) -> tuple[list[Session
 
 def quality(scores: dict[str, dict[str, float]], truth: dict[str, dict[str, int]]) -> float:
     judged = {qid: grades for qid, grades in truth.items() if any(grades.values())}
-    return statistics.fmean(expected_ndcg(scores[qid], grades, k=10) for qid, grades in judged.items())
+    return statistics.fmean(ndcg(scores[qid], grades, k=10) for qid, grades in judged.items())
 
 
 def test_position_bias_is_found_and_clicks_without_it_rank_better():
@@ -145,8 +145,7 @@ def test_the_calibrator_learns_from_judged_queries_and_labels_the_others(tmp_pat
     assert made[:20] == shown[:20] and len(made) == 30 and counts["without_features"] == 1
     found = statistics.fmean(ndcg(e.order or (), examples[n][1], k=10) for n, e in enumerate(made) if n >= 20)
     clicks = statistics.fmean(
-        expected_ndcg({f"d{i}": rows[10 * n + i][0]["clicks"] for i in range(10)}, examples[n][1], k=10)
-        for n in range(20, 30)
+        ndcg({f"d{i}": rows[10 * n + i][0]["clicks"] for i in range(10)}, examples[n][1], k=10) for n in range(20, 30)
     )
     assert found > clicks + 0.05
     with pytest.raises(ValueError, match="learns from judged pairs of at least two grades"):

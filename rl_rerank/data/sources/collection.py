@@ -59,4 +59,4 @@ def ranked(path: Path | None, *, spaced: bool = False) -> dict[str, list[tuple[s
     if path is None:
         return None
     run = trec.read_run(path, spaced=spaced)
-    return {qid: [(docid, scores[docid]) for docid in trec.order(scores)] for qid, scores in run.items()}
+    return {qid: [(docid, scores[docid]) for docid in trec.trec_order(scores)] for qid, scores in run.items()}

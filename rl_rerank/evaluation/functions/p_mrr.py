@@ -6,7 +6,8 @@ import math
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from rl_rerank.evaluation.measures import Run, trec_order
+from rl_rerank.evaluation.measures import Run
+from rl_rerank.io.trec import trec_order
 
 
 class InstructionChange(NamedTuple):

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import gaussian_kde
 
 from rl_rerank.config import CurriculumConfig
 from rl_rerank.types import RankingExample
@@ -56,13 +57,9 @@ def kdescore(example: RankingExample) -> dict[str, float]:
     values = list(scores.values())
     if len(set(values)) < 2:
         return {c.docid: MIDDLE if c.docid in scores else 0.0 for c in example.candidates}
-    width = statistics.stdev(values) * len(values) ** -0.2  # Scott's rule in one dimension
-    normal = statistics.NormalDist()
-
-    def below(score: float) -> float:
-        return sum(normal.cdf((score - value) / width) for value in values) / len(values)
-
-    return {c.docid: below(scores[c.docid]) if c.docid in scores else 0.0 for c in example.candidates}
+    density = gaussian_kde(values)
+    below = {docid: float(density.integrate_box_1d(-math.inf, score)) for docid, score in scores.items()}
+    return {c.docid: below.get(c.docid, 0.0) for c in example.candidates}
 
 
 SIGNALS: dict[str, Callable[[RankingExample], dict[str, float]]] = {

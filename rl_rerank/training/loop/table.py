@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rl_rerank.metrics import expected_ndcg
+from rl_rerank.metrics import ndcg
 from rl_rerank.types import RankingExample, Rollout
 
 MEASURE, CUT = "nDCG@10", 10
@@ -31,7 +31,7 @@ def row(
         "completion": rollout.completion.text,
         "status": rollout.judgment.status.value,
         "ranking": sorted(shown, key=lambda docid: -scores[docid]) if is_ranking else None,
-        MEASURE: expected_ndcg(scores, grades, k=CUT) if is_ranking else None,
+        MEASURE: ndcg(scores, grades, k=CUT) if is_ranking else None,
         "rewards": dict(rewards),
         "reward": reward,
     }
