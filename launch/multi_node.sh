@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# This machine's part of a run on several machines: the same command on each, with a run_dir that they share.
+# A run on several machines: start the same command on each, with a shared run_dir.
 #   NNODES=2 NODE_RANK=0 MASTER_ADDR=node0 MASTER_PORT=29500 GPUS_PER_NODE=8 \
 #     launch/multi_node.sh experiment=quickstart run_dir=/shared/run
-# NODE_RANK is 0 on MASTER_ADDR, which runs every stage; the others join sft and grpo. A Slurm step may leave it out.
+# NODE_RANK is 0 on MASTER_ADDR, which runs every stage; the others join sft and grpo. Under Slurm it defaults to
+# SLURM_NODEID.
 set -euo pipefail
 export PYTHONSAFEPATH=1  # a folder of the caller's directory must not shadow a package of ours
 NODE_RANK=${NODE_RANK-${SLURM_NODEID-}}

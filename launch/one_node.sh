@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every stage on one machine; sft and grpo on all of its GPUs, sharded with ZeRO-3. Without a GPU: on two CPU processes.
+# Run every stage on one machine; sft and grpo use all its GPUs, sharded with ZeRO-3. Without a GPU: two CPU processes.
 #   launch/one_node.sh experiment=quickstart engine=vllm
 #   CUDA_VISIBLE_DEVICES=0,1 launch/one_node.sh experiment=quickstart launcher.strategy=ddp
 set -euo pipefail

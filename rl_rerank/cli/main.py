@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import textwrap
 import time
 import traceback
 import warnings
@@ -33,116 +34,15 @@ from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.stages.training import TrainingStage
 from rl_rerank.training.loop import lengths
 
-USAGE = """\
-usage: rl-rerank COMMAND [KEY=VALUE ...] [--config-dir DIR]
-
-Post-train a language model into a reranker: synthesis, SFT, GRPO, evaluation, export.
-
-commands
-  run        all stages of an experiment:   rl-rerank run experiment=quickstart
-{stages}
-  evaluate   or one run file:               rl-rerank evaluate run=run.trec qrels=qrels.txt 'measures=[nDCG@10,AP]'
-  report     or several finished runs:      rl-rerank report 'run_dirs=[runs/a,runs/b]' output=comparison
-  parse      read stored completions:       rl-rerank parse paradigm=listwise completions=FILE.jsonl output=FILE
-  convert    RankLLM's and Rankify's files:  rl-rerank convert input=requests.jsonl output=set.json format=rankify
-  rewards    list, check, replay or begin a reward: rl-rerank rewards list
-  init       copy an experiment to ./conf:  rl-rerank init
-  doctor     check the installation:        rl-rerank doctor
-
-settings
-  experiment=NAME                 an experiment from ./conf/experiment, --config-dir or ours: {experiments}
-  budget=smoke                    a smaller size of an experiment that has sizes
-  data=NAME model=NAME engine=NAME launcher=NAME
-                                  a file of the same folder of conf/, such as data=beir data.path=DIR
-  recipe=NAME                     the steps of a synth stage, such as erank
-  'reward=[ndcg,format]'          the rewards, by name or as path/to/file.py:Class
-  rewards.ndcg.params.k=5         a reward's parameter; rewards.ndcg.weight=0.5 its weight
-  stages.sft.max_steps=60         a setting of one stage; stages.sft.trl.KEY=VALUE any other setting of trl
-  push=user/name                  export and synth: upload to the Hugging Face hub, hub.private=false for all to see
-  run_dir=DIR seed=2              where everything is written, and the seed
-  dry_run=true                    show the configuration, the plan and the prompts' lengths, and do nothing
-
-Quote lists for the shell. RL_RERANK_TRACEBACK=1 shows where an error came from.
-"""
-
-HELP = {
-    "run": """\
-usage: rl-rerank run experiment=NAME [KEY=VALUE ...]
-
-Runs the experiment's stages in order, each in its own process, in run_dir (default runs/NAME). What is done is skipped;
-after an interruption the same command goes on where it was. A changed configuration is refused with the difference.
-launcher=accelerate launcher.num_processes=4 launcher.strategy=zero3 starts the sft and grpo stages with
-`accelerate launch`; strategies are ddp, zero1, zero2, zero3, zero3-offload, or an accelerate configuration file. On
-several machines the same command runs on each, in a run_dir that they share, with launcher.num_machines,
-launcher.main_process_ip, launcher.main_process_port, and launcher.machine_rank=0 on the one that conducts.
-""",
-    "parse": """\
-usage: rl-rerank parse paradigm=NAME completions=FILE.jsonl [output=FILE.jsonl] [paradigms.NAME.params.KEY=VALUE ...]
-                       [experiment=NAME]
-
-Reads stored completions, rows {"n": 20, "text": "[3] > [1] > ..."} or {"docids": [...], "text": ...}, and writes a row
-for each: its status in strict reading (as rewards see it) and in lenient reading (as rankings do), the order and scores
-that the lenient one gives, and every issue found. Without output= the rows are printed. With experiment= the paradigm
-has that experiment's parameters. A completion that was cut says so with "finish_reason": "length".
-""",
-    "rewards": """\
-usage: rl-rerank rewards list
-       rl-rerank rewards check NAME|FILE.py:Class [paradigm=NAME] [rewards.NAME.params.KEY=VALUE ...]
-       rl-rerank rewards replay completions=FILE.jsonl examples=FILE.jsonl 'reward=[ndcg,format]' [paradigm=NAME]
-                                [output=FILE.jsonl]
-       rl-rerank rewards new NAME
-
-list    the installed rewards with their parameters and defaults
-check   what a reward pays for gold, reversed, random, constant, malformed and hostile completions of made-up queries;
-        exit status 1 where another completion beats gold, a malformed one beats what it was made from, shown order or
-        equal scores beat random ones, a value is not finite, or differs in a second try or in a pickled copy
-replay  what rewards make of stored completions, such as runs/NAME/grpo/completions.jsonl
-new     a package with one reward, its tests and its entry point, in the folder NAME_reward
-""",
-    "init": """\
-usage: rl-rerank init
-
-Copies the quickstart experiment to ./conf/experiment/my_experiment.yaml, to be edited and run with
-`rl-rerank run experiment=my_experiment`. A file that is there already is left alone.
-""",
-    "convert": """\
-usage: rl-rerank convert input=FILE|FOLDER output=FILE format=rankllm|rankify|jsonl [run=RUN.trec] [split=test]
-
-Writes ranking examples in another format. The input is a file in one of the three, .json or .jsonl, or the folder
-`data` of a run; with run= the order and the scores of a TREC run file are written, as RankLLM's results or Rankify's
-reranked contexts.
-""",
-    "doctor": """\
-usage: rl-rerank doctor [model=DIR]
-
-Checks versions, devices, imports, disk and memory, and the tokenizer of a model folder, and says what to install.
-""",
-    "report": """\
-usage: rl-rerank report 'run_dirs=[A,B,...]' [output=comparison] [title=TEXT] [force=true]
-       rl-rerank report experiment=NAME [KEY=VALUE ...] [stage=NAME]
-
-The first form compares finished runs on one page, in output=FOLDER with the plots and a Markdown table: every system of
-A is tested against the system of the same label, or else of the same stage, in the others, and where one is
-significantly worse the page says so and names the queries that lost. Runs of different protocols are refused, unless
-force=true; the page then says what differs. A protocol is the queries with their judgments and texts, the split, the
-depth, the first stage's candidates, the token budgets and, for the same paradigm, the prompt's words.
-The second runs an experiment's report stage: the page of one run.
-""",
-    "evaluate": """\
-usage: rl-rerank evaluate run=RUN qrels=QRELS ['measures=[nDCG@10,AP(rel=2)]'] [output=FILE.json]
-       rl-rerank evaluate experiment=NAME [KEY=VALUE ...] [stage=NAME]
-
-The first form measures one TREC run file; without output= the JSON with the values of every query is printed.
-The second runs an experiment's evaluate stage: all its runs, with confidence intervals and paired tests.
-""",
-}
+HELP = Path(__file__).parent / "help"
+"""usage.txt, and COMMAND.txt for commands that say more than their stage does."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command.
 
     Returns:
-        The exit status: 0; 1 for a failed check; 2 for an error that is told in a sentence; 130 for an interrupt.
+        The exit status: 0; 1 for a failed check; 2 for an error, printed as a sentence; 130 for an interrupt.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     _log_to_stderr()
@@ -365,16 +265,22 @@ def _take_config_dir(arguments: list[str]) -> str | None:
 
 def _usage(config_dir: str | None) -> str:
     kinds = {kind: registry.find("stage", kind) for kind in registry.names("stage")}
-    stages = "\n".join(f"  {kind:<10} one stage: {_first_line(cls)}" for kind, cls in kinds.items())
-    return USAGE.format(stages=stages, experiments=", ".join(options("experiment", config_dir)))
+    stages = "\n".join(f"  {kind:<10} {_first_line(cls)}" for kind, cls in kinds.items())
+    indent = " " * 32
+    experiments = textwrap.fill(
+        ", ".join(options("experiment", config_dir)), 120, initial_indent=indent, subsequent_indent=indent
+    )
+    return (HELP / "usage.txt").read_text(encoding="utf-8").format(stages=stages, experiments=experiments)
 
 
 def _command_help(command: str) -> str:
-    text = HELP.get(command) or f"usage: rl-rerank {command} experiment=NAME [KEY=VALUE ...] [stage=NAME]\n\n"
+    file = HELP / f"{command}.txt"
+    own = file.read_text(encoding="utf-8") if file.is_file() else ""
+    text = own or f"usage: rl-rerank {command} experiment=NAME [KEY=VALUE ...] [stage=NAME]\n\n"
     if command not in registry.names("stage"):
         return text
     stage = registry.find("stage", command)
-    if command not in HELP:
+    if not own:
         text += f"{_first_line(stage)} stage=NAME chooses among several stages of this kind.\n"
     fields = [f for f in dataclasses.fields(stage) if f.name != "kind"]
     settings = "".join(f"  stages.NAME.{f.name}={_default(f)}\n" for f in fields)

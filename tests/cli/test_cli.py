@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rl_rerank import __version__, registry
-from rl_rerank.cli.main import main
+from rl_rerank.cli.main import HELP, main
 from rl_rerank.experiment.compose import compose
 
 COMMANDS = ["run", *registry.names("stage"), "parse", "convert", "rewards", "init", "doctor"]
@@ -29,6 +29,10 @@ def test_help_names_every_command(arguments: list[str], capsys: pytest.CaptureFi
     assert "quickstart" in shown
 
 
+def test_every_help_file_belongs_to_a_command():
+    assert {file.stem for file in HELP.glob("*.txt")} - {"usage"} < set(COMMANDS)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_its_own_help(command: str, capsys: pytest.CaptureFixture[str]):
     assert main([command, "--help"]) == 0
@@ -37,7 +41,7 @@ def test_every_command_has_its_own_help(command: str, capsys: pytest.CaptureFixt
     assert len(shown.splitlines()) >= 3
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]):
+def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"rl-rerank {__version__}\n"
 
