@@ -133,7 +133,7 @@ def gap_of(hf: HFEngine, prompt: Prompt, one: Completion, other: Completion) -> 
     place = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
     if place is None:
         raise ValueError(f"qid {prompt.qid!r}: one answer is the beginning of the other")
-    ids = [*hf.asked(prompt), *one.token_ids[:place]]
+    ids = [*hf.render(prompt), *one.token_ids[:place]]
     with torch.no_grad():
         logits = hf.model(torch.tensor([ids], device=hf.model.device)).logits[0, -1].float()
     a, b = pairs[place]

@@ -115,7 +115,7 @@ def server() -> Iterator[str]:
         "--max-model-len",
         "4096",
         "--logits-processors",
-        "rl_rerank.engines.local.vllm_mask:Hold",
+        "rl_rerank.engines.local.vllm_mask:ConstrainedDecoding",
     ]
     quiet = {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
     process = subprocess.Popen(

@@ -13,7 +13,10 @@ END = "\x03"
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One document that a first-stage retriever returned for a query."""
+    """One document that a first-stage retriever returned for a query.
+
+    Example: `Candidate("d1", "Salt melts ice.", title="Salt", rank=1, score=12.5)`
+    """
 
     docid: str
     text: str
@@ -25,12 +28,15 @@ class Candidate:
     score: float | None = None
     """Score in the first stage; higher is better."""
     features: Mapping[str, float | str] = field(default_factory=dict)
-    """What else is known: position on a screen, click counts, surface."""
+    """Further facts: position on a screen, click counts, surface."""
 
 
 @dataclass(frozen=True, slots=True)
 class TeacherOutput:
-    """What a teacher said about one example."""
+    """What a teacher said about one example.
+
+    Example: `TeacherOutput("labels", "listwise", ("d1", "d2"), "[2] > [1]")`
+    """
 
     teacher: str
     paradigm: str
@@ -38,12 +44,15 @@ class TeacherOutput:
     """The docids behind identifiers 1..n of the prompt that the teacher saw."""
     text: str
     prompt: str = ""
-    """The first 16 digits of the sha256 of what it was asked."""
+    """The first 16 digits of the sha256 of its prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class RankingExample:
-    """One query with the candidates a first-stage retriever returned for it."""
+    """One query with the candidates a first-stage retriever returned for it.
+
+    Example: `RankingExample("q1", "what melts ice", (Candidate("d1", "Salt melts ice."),), qrels={"d1": 2})`
+    """
 
     qid: str
     query: str
@@ -90,7 +99,10 @@ class RankingExample:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of a message: our template text, or text that came from outside."""
+    """A piece of a message: our template text, or text that came from outside.
+
+    Example: `Segment("Salt melts ice.", docid="d1", field="text")`
+    """
 
     text: str
     docid: str | None = None
@@ -106,6 +118,11 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Message:
+    """One turn of a prompt.
+
+    Example: `Message("user", (Segment("Query: "), Segment("what melts ice", field="query")))`
+    """
+
     role: str
     """`system`, `user` or `assistant`."""
     segments: tuple[Segment, ...]
@@ -135,7 +152,10 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One question to a model. The only place where identifiers are tied to docids."""
+    """One question to a model. The only place where identifiers are tied to docids.
+
+    Example: `Prompt("q1", ("d2", "d1"), (Message("user", (Segment("Rank."),)),), "listwise")`; identifier 1 is d2
+    """
 
     qid: str
     docids: tuple[str, ...]
@@ -144,14 +164,17 @@ class Prompt:
     paradigm: str = ""
     """The name of the paradigm that asks; its parser reads the answer."""
     continuations: tuple[str, ...] = ()
-    """What is scored at the answer position instead of generating; empty: as the paradigm always does."""
+    """Texts to score at the answer position instead of generating; empty: the paradigm's own."""
     constraint: Constraint | None = None
-    """What engines hold a generated answer to; training samples freely."""
+    """Constraint on generated answers at inference; training samples freely."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A prompt as tokens, for one tokenizer and one token budget."""
+    """A prompt as tokens, for one tokenizer and one token budget.
+
+    Example: `Rendered("Rank: salt", (51, 17, 902), spans={"d1": (2, 3)})`
+    """
 
     text: str
     token_ids: tuple[int, ...]
@@ -163,7 +186,10 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How completions are drawn."""
+    """How completions are drawn.
+
+    Example: `Sampling(max_tokens=64, temperature=1.0, num_generations=8, seed=1)`
+    """
 
     max_tokens: int
     temperature: float = 0.0
@@ -177,7 +203,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model answered."""
+    """What a model answered.
+
+    Example: `Completion("[2] > [1]", (60, 17, 62, 2), finish_reason="stop")`
+    """
 
     text: str
     token_ids: tuple[int, ...] = ()
@@ -196,7 +225,7 @@ class Status(StrEnum):
 
     ok = "ok"
     repaired = "repaired"
-    """Readable only leniently; what was mended stands in `issues`."""
+    """Readable only leniently; `issues` lists what was repaired."""
     ids = "ids"
     """An answer in the asked form that names wrong, missing or repeated documents."""
     answer = "answer"
@@ -207,7 +236,10 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Issue:
-    """One thing that is wrong with a completion."""
+    """One thing that is wrong with a completion.
+
+    Example: `Issue("repeated_id", "[2]")`
+    """
 
     kind: str
     """A short name that can be counted, such as `repeated_id` or `no_answer`."""
@@ -217,7 +249,10 @@ class Issue:
 
 @dataclass(frozen=True, slots=True)
 class Judgment:
-    """A parsed completion. A malformed completion is data: it is never raised."""
+    """A parsed completion. A malformed completion is data: it is never raised.
+
+    Example: `Judgment(Status.ok, {"d2": 1.0, "d1": 2.0}, ids=(2, 1))`
+    """
 
     status: Status
     scores: Mapping[str, float] = field(default_factory=dict)
@@ -234,7 +269,10 @@ class Judgment:
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """What a reward sees: a prompt, one completion of it and what the parser made of it."""
+    """What a reward sees: a prompt, one completion of it and the parser's reading of it.
+
+    Example: `Rollout(Prompt("q1", ("d1",), ()), Completion("yes"), Judgment(Status.ok, {"d1": 1.0}))`
+    """
 
     prompt: Prompt
     completion: Completion
@@ -243,7 +281,10 @@ class Rollout:
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """The final order for one query. A run is a list of these."""
+    """The final order for one query. A run is a list of these.
+
+    Example: `Ranking("q1", ("d2", "d1"), {"d2": 2.0, "d1": 1.0}, num_prompts=1, rounds=1)`
+    """
 
     qid: str
     docids: tuple[str, ...]
@@ -252,15 +293,15 @@ class Ranking:
     """docid -> score; strictly decreasing along `docids`."""
     num_prompts: int = 0
     num_malformed: int = 0
-    """Completions that were not well formed, whether mended or not."""
+    """Completions that were not well formed, repaired or not."""
     num_fallbacks: int = 0
-    """Prompts whose answer could not be used: their documents kept the order that the model was shown, or took scores
-    from their neighbours in the first stage."""
+    """Prompts without a usable answer: their documents kept the shown order, or took scores from their neighbours in
+    the first stage."""
     num_ties: int = 0
-    """Comparisons of two documents that the model decided one way in one order and the other way in the other."""
+    """Comparisons of two documents whose outcome depended on which was shown first."""
     num_retries: int = 0
-    """Prompts asked again, because their answer could not be used; not among `num_prompts`."""
+    """Retries of prompts without a usable answer; not counted in `num_prompts`."""
     rounds: int = 0
     """Sequential rounds of model calls (latency)."""
     raw_scores: Mapping[str, float] | None = None
-    """docid -> the score that the model gave, ties and all; None where it gave an order only."""
+    """docid -> the model's own score, ties included; None: it gave an order only."""

@@ -18,7 +18,7 @@ from rl_rerank.serving import Reranker
 EXPERIMENT = """\
 # @package _global_
 stages:
-  rl: {kind: grpo, rollout: vllm, rollout_args: {num_gpu_blocks_override: 64}, max_steps: 2, save_steps: 1,
+  rl: {kind: grpo, rollout: {kind: vllm, args: {num_gpu_blocks_override: 64}}, max_steps: 2, save_steps: 1,
     prompts_per_step: 4, num_generations: 4, micro_batch: 8, learning_rate: 1e-3}
   adapter: {kind: grpo, model: rl@1, lora: {r: 4}, max_steps: 2, save_steps: 1,
     prompts_per_step: 4, num_generations: 4, micro_batch: 8, learning_rate: 1e-2}
@@ -59,7 +59,7 @@ def run_dir(tiny_model_dir, tmp_path_factory):
 
 
 def kill_after(marker: Path, command: list[str], **settings: Any) -> None:
-    """Start a run and kill its conductor with SIGKILL as soon as `marker` exists."""
+    """Start a run and kill its runner with SIGKILL as soon as `marker` exists."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **settings)
     deadline = time.monotonic() + 400
     while not marker.exists():

@@ -16,7 +16,7 @@ from rl_rerank.stages.check.finished_run import Finding, Run
 
 @dataclass(frozen=True)
 class Gates:
-    """Right answers to the run's own training prompts, each spoiled in one way, earn what the ladder says."""
+    """Right answers to the run's own training prompts, each spoiled in one way, earn what the tiers says."""
 
     expected: Mapping[str, float] = field(default_factory=dict)
     """Fault, as `rewards check` names it, without its place -> what it has to earn."""

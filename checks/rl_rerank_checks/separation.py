@@ -1,4 +1,4 @@
-"""ProRank's mechanism: after its second stage the score tells relevant documents from others."""
+"""ProRank's mechanism: after its second stage the score separates relevant documents from others."""
 
 from __future__ import annotations
 

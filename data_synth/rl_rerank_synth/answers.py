@@ -19,7 +19,7 @@ class Answers:
     engine: str = ""
     """`labels`, `model`, or one of the stage's engines; empty: the stage's teacher."""
     passes: int = 1
-    """How often an example is asked about, each time with the documents in another order, or others of them."""
+    """Prompts per example, each with the documents in another order, or with others of them."""
     samples: int = 1
     """Answers that are drawn for every prompt."""
     temperature: float = 0.0

@@ -16,7 +16,7 @@ from rl_rerank_synth.retrieval import with_candidates
 
 @dataclass(frozen=True)
 class Dense:
-    """The `depth` documents whose embeddings are nearest by cosine. All embeddings are held in memory."""
+    """The `depth` documents whose embeddings are nearest by cosine. All embeddings are kept in memory."""
 
     model: str
     """A folder or a hub id."""

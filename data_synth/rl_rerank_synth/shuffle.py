@@ -12,7 +12,7 @@ from rl_rerank.types import RankingExample
 
 @dataclass(frozen=True)
 class Shuffle:
-    """So that no place in the list tells a label; the rank and score of the first stage stay with each candidate."""
+    """Shuffles candidates, so that no place in the list reveals a label; each keeps its first-stage rank and score."""
 
     def __call__(self, examples: Iterable[RankingExample], context: StepContext) -> Iterator[RankingExample]:
         """The examples, with the order of their candidates decided by the seed and the qid."""

@@ -1,4 +1,4 @@
-"""A gate ladder over how well formed a completion is."""
+"""A gate tiers over how well formed a completion is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rl_rerank.types import RankingExample, Rollout
 
 @dataclass(frozen=True)
 class Format:
-    """The value of the rung that a completion reaches: tags < answer < ids < ok.
+    """The value of the tier that a completion reaches: tags < answer < ids < ok.
 
     The defaults are ours; published systems use ladders of their own.
 
@@ -27,7 +27,7 @@ class Format:
     def __post_init__(self) -> None:
         if not self.tags <= self.answer <= self.ids <= self.ok:
             raise ValueError(
-                "format: the ladder must not fall from worse to better: tags <= answer <= ids <= ok; got "
+                "format: the tiers must not fall from worse to better: tags <= answer <= ids <= ok; got "
                 f"{self.tags}, {self.answer}, {self.ids}, {self.ok}"
             )
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import ClassVar
 
 from rl_rerank.reward.base import Breakdown, Term, weighted
-from rl_rerank.reward.format_penalty import Ladder
+from rl_rerank.reward.format_penalty import PenaltyTiers
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.alignment import Alignment
 from rl_rerank_rewards.ndcg import NDCG
@@ -43,12 +43,12 @@ class GroupRank:
     unclaimed: ClassVar[dict[str, str]] = Alignment.unclaimed
 
     def __post_init__(self) -> None:
-        _ = self.ladder, self.terms
+        _ = self.tiers, self.terms
 
     @cached_property
-    def ladder(self) -> Ladder:
-        """What the rungs earn."""
-        return Ladder(self.tags, self.answer, self.ids)
+    def tiers(self) -> PenaltyTiers:
+        """What the tiers earn."""
+        return PenaltyTiers(self.tags, self.answer, self.ids)
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:
@@ -64,5 +64,5 @@ class GroupRank:
 
     def explain(self, example: RankingExample, rollout: Rollout) -> Breakdown:
         """The value with its parts: the three terms, or the gate."""
-        gate = self.ladder.value(rollout.judgment)
+        gate = self.tiers.value(rollout.judgment)
         return weighted(self.terms, example, rollout) if gate is None else Breakdown(gate, {"gate": gate})

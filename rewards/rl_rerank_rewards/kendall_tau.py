@@ -15,7 +15,7 @@ class KendallTau:
     """Kendall's tau with the example's order, in [-1, 1]; `malformed` if not well formed.
 
     (concordant - discordant) / pairs that the example's order, or else its grades, tell apart; tied scores count 0. 0
-    where no pair is told apart.
+    where no pair is ordered.
 
     Paradigms: listwise, groupwise, first_token.
 

@@ -24,7 +24,7 @@ class LLMJudge:
     """The grade that a served model gives a completion, over the highest, in [0, 1]; `malformed` if not well formed.
 
     It is shown the query, the documents under their identifiers and the completion, in which nothing can pass for its
-    own answer. Completions of a prompt are asked about together, greedily; malformed ones are not asked about. Answers
+    own answer. Completions of a prompt are judged together, greedily; malformed ones are not sent. Answers
     are kept in a journal, so that none is paid for twice. A reply without a grade from 0 to `highest` is a failure,
     and `rewards.llm_judge.failed` says what that is worth. Needs the extra openai.
 
@@ -73,7 +73,7 @@ class LLMJudge:
         ]
 
     def prompt(self, example: RankingExample, rollout: Rollout) -> Prompt:
-        """What the judge is asked about a completion."""
+        """The judge's prompt about a completion."""
         docids = rollout.prompt.docids
         shown = [
             *query(example),

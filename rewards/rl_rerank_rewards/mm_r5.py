@@ -8,7 +8,7 @@ from typing import ClassVar
 from rl_rerank.metrics import reciprocal_power
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.reward.base import Breakdown
-from rl_rerank.reward.format_penalty import Rung, rung, without_outside
+from rl_rerank.reward.format_penalty import Tier, tier_of, without_outside
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.window import window_qrels
 
@@ -47,7 +47,7 @@ class MMR5:
     def explain(self, example: RankingExample, rollout: Rollout) -> Breakdown:
         """The value with its parts: `result` and `format`, or the gate."""
         read = without_outside(rollout, ALONE) if self.search else rollout
-        if rung(read.judgment) not in (Rung.valid, Rung.ids) or not read.judgment.ids:
+        if tier_of(read.judgment) not in (Tier.valid, Tier.ids) or not read.judgment.ids:
             return Breakdown(self.malformed, {"gate": self.malformed})
         ids = list(dict.fromkeys(read.judgment.ids)) if self.dedupe else list(read.judgment.ids)
         docids = rollout.prompt.docids

@@ -10,7 +10,7 @@ from typing import ClassVar
 from rl_rerank.metrics.orders import Orders
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.reward.base import Breakdown, Term, weighted
-from rl_rerank.reward.format_penalty import Ladder, without_outside
+from rl_rerank.reward.format_penalty import PenaltyTiers, without_outside
 from rl_rerank.types import Judgment, RankingExample, Rollout, Status
 from rl_rerank_rewards.average_overlap import AverageOverlap
 from rl_rerank_rewards.ndcg import NDCG
@@ -51,12 +51,12 @@ class MultiView:
     paradigms: ClassVar[tuple[str, ...]] = ("listwise",)
 
     def __post_init__(self) -> None:
-        _ = self.ladder, self.terms
+        _ = self.tiers, self.terms
 
     @cached_property
-    def ladder(self) -> Ladder:
-        """What the rungs earn."""
-        return Ladder(self.tags, self.answer, self.ids)
+    def tiers(self) -> PenaltyTiers:
+        """What the tiers earn."""
+        return PenaltyTiers(self.tags, self.answer, self.ids)
 
     @cached_property
     def terms(self) -> tuple[Term, ...]:
@@ -94,7 +94,7 @@ class MultiView:
         read = without_outside(rollout, ALONE)
         if not self.check_range:
             read = _any_range(read)
-        gate = self.ladder.value(read.judgment)
+        gate = self.tiers.value(read.judgment)
         return weighted(self.terms, example, read) if gate is None else Breakdown(gate, {"gate": gate})
 
     def _orders(self, example: RankingExample, rollout: Rollout) -> Orders:

@@ -157,7 +157,7 @@ def devices() -> Iterator[Finding]:
         yield Finding("broken", f"torch does not list CUDA devices within {IMPORT_SECONDS} s")
         return
     if ended.returncode:
-        return  # `imports` tells why.
+        return  # `imports` says why.
     found = json.loads(ended.stdout.strip().splitlines()[-1])
     for name, gibibytes in found:
         yield Finding("ok", f"CUDA device {name}, {gibibytes:.0f} GiB")

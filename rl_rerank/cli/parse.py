@@ -56,7 +56,7 @@ def parse_file(path: Path, paradigm: Paradigm) -> Iterator[dict[str, Any]]:
         prompt = Prompt("", docids, (), paradigm.name)
         try:
             strict, lenient = (paradigm.parse(prompt, completion, strict=strict) for strict in (True, False))
-        except ValueError as e:  # Completions cannot raise; a number of documents that is never asked about can.
+        except ValueError as e:  # Completions cannot raise; a number of documents that the paradigm never shows can.
             raise ValueError(f"{place}: {paradigm.name} has no answers about {len(docids)} documents: {e}") from None
         yield {"line": int(place.rpartition(":")[2]), **_read(docids, strict, lenient)}
 

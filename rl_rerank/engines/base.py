@@ -20,15 +20,15 @@ class Capability(StrEnum):
     score = "score"
     """Log-probabilities of given continuations at the answer position."""
     constraint = "constraint"
-    """Answers held to the form that a prompt asks for."""
+    """Constrained decoding: answers are restricted to the form that a prompt asks for."""
     logprobs = "logprobs"
     """Log-probabilities of the generated tokens."""
     pair = "pair"
     """One number for a query with a document, and nothing else: it answers pointwise prompts and generates no text."""
 
 
-Sink: TypeAlias = Callable[[int, int, Completion], None]
-"""Is told (place of the prompt, number of the sample from 0, completion) as soon as a completion is there."""
+OnCompletion: TypeAlias = Callable[[int, int, Completion], None]
+"""Callback `(prompt_index, sample_index, completion)`, called as soon as a completion is ready."""
 
 NO_USAGE: Mapping[str, float] = MappingProxyType({})
 
@@ -44,12 +44,12 @@ class Engine(Protocol):
         """What the calls so far took, by name; empty for an engine that counts nothing."""
         ...
 
-    def asked(self, prompt: Prompt) -> Any:
+    def render(self, prompt: Prompt) -> Any:
         """What the model is sent for this prompt, as JSON values."""
         ...
 
     def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, done: Sink | None = None
+        self, prompts: Sequence[Prompt], sampling: Sampling, on_completion: OnCompletion | None = None
     ) -> list[list[Completion]]:
         """`sampling.num_generations` completions for each prompt, in order.
 
@@ -58,7 +58,7 @@ class Engine(Protocol):
         ...
 
     def score(
-        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Sink | None = None
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], on_completion: OnCompletion | None = None
     ) -> list[Completion]:
         """One completion a prompt, with `continuations` filled and no text.
 
@@ -71,9 +71,9 @@ class Engine(Protocol):
         ...
 
 
-def tell(done: Sink | None, answers: Sequence[Sequence[Completion]]) -> None:
-    """Tell `done` the answers to every prompt, where there is one to tell."""
-    if done is not None:
+def report(on_completion: OnCompletion | None, answers: Sequence[Sequence[Completion]]) -> None:
+    """Report all completions to `on_completion`, if one is given."""
+    if on_completion is not None:
         for place, samples in enumerate(answers):
             for sample, answer in enumerate(samples):
-                done(place, sample, answer)
+                on_completion(place, sample, answer)

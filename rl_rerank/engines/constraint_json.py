@@ -1,4 +1,4 @@
-"""A constraint as a request to vLLM carries it, in plain values: it may have to reach another process or machine."""
+"""JSON encoding of an output constraint, so that it can be sent to a vLLM process or server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rl_rerank.types import Constraint
 KEY = "rl_rerank_constraint"
 FORMS = {form.__name__: form for form in (Permutation, Score, Scores)}
 MOST = 1000
-"""The largest number of a form: checking an answer of so many documents takes a server its time."""
+"""The largest number that a constraint may hold: checking an answer about more documents would slow a server down."""
 
 
 def carried(constraint: Constraint | None, end_id: int) -> dict[str, list[str | int]]:

@@ -79,7 +79,7 @@ class Journal:
                 self._file.executescript(SCHEMA)
                 return
             except sqlite3.OperationalError as e:
-                # Where two processes make the file at once, sqlite tells one of them so without waiting.
+                # Where two processes create the file at once, sqlite fails in one of them without waiting.
                 if "locked" not in str(e) or time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from rl_rerank.engines import journal
-from rl_rerank.engines.base import Capability, Engine, Sink
+from rl_rerank.engines.base import Capability, Engine, OnCompletion
 from rl_rerank.engines.decode import draws
 from rl_rerank.engines.journal import Journal
 from rl_rerank.types import Completion, Prompt, Sampling
@@ -17,8 +17,8 @@ from rl_rerank.types import Completion, Prompt, Sampling
 class Journaled:
     """Gives the answers that `engine` would give, from the journal where they stand there.
 
-    Each sample of a prompt is an answer of its own, and is written as soon as the engine tells it. A greedy prompt that
-    occurs several times is asked once.
+    Each sample of a prompt is an answer of its own, and is written as soon as the engine reports it. A greedy prompt
+    that occurs several times is asked once.
 
     Args:
         identity: which model answers, so that answers of another are never taken for its own.
@@ -39,14 +39,14 @@ class Journaled:
         """What the engine counts, and how many answers were asked for and how many the journal had."""
         return {**self.engine.usage, **self._counts}
 
-    def asked(self, prompt: Prompt) -> Any:
-        return self.engine.asked(prompt)
+    def render(self, prompt: Prompt) -> Any:
+        return self.engine.render(prompt)
 
     def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, done: Sink | None = None
+        self, prompts: Sequence[Prompt], sampling: Sampling, on_completion: OnCompletion | None = None
     ) -> list[list[Completion]]:
         numbered = self._keys(prompts, sampling)
-        call = _Call(self, [list(row.values()) for row in numbered], done)
+        call = _Call(self, [list(row.values()) for row in numbered], on_completion)
         # Prompts that lack the same samples are asked together, and equal ones once.
         lacking: dict[tuple[int, int], dict[str, int]] = defaultdict(dict)
         for place, row in enumerate(numbered):
@@ -62,13 +62,13 @@ class Journaled:
         return call.answers()
 
     def score(
-        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Sink | None = None
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], on_completion: OnCompletion | None = None
     ) -> list[Completion]:
         keys = [
             journal.key(self.identity, self._sent(p), sampling=None, sample=0, continuations=continuations)
             for p in prompts
         ]
-        call = _Call(self, [[key] for key in keys], done)
+        call = _Call(self, [[key] for key in keys], on_completion)
         if lacking := {key: place for place, key in enumerate(keys) if key in call.lacking}:
             asked = [prompts[place] for place in lacking.values()]
             self.engine.score(asked, continuations, call.keeping([[key] for key in lacking]))
@@ -93,9 +93,9 @@ class Journaled:
         ]
 
     def _sent(self, prompt: Prompt) -> Any:
-        """What the model is sent, and the form that its answer is held to."""
+        """What the model is sent, with the constraint on its answer."""
         form = prompt.constraint
-        return self.asked(prompt) if form is None else [self.asked(prompt), repr(form)]
+        return self.render(prompt) if form is None else [self.render(prompt), repr(form)]
 
     def count(self, asked: int, from_journal: int) -> None:
         """Add to what `usage` says."""
@@ -103,17 +103,17 @@ class Journaled:
 
 
 class _Call:
-    """One call's answers by their keys: those that the journal has are told at once, the others as they come.
+    """One call's answers by their keys: those in the journal are reported at once, the others as they arrive.
 
     Attributes:
         lacking: the keys that the engine has to be asked for.
     """
 
-    def __init__(self, engine: Journaled, keys: Sequence[Sequence[str]], done: Sink | None) -> None:
+    def __init__(self, engine: Journaled, keys: Sequence[Sequence[str]], on_completion: OnCompletion | None) -> None:
         """`keys` holds a row for each prompt, a key for each sample."""
         self.engine = engine
         self.keys = keys
-        self.done = done
+        self.on_completion = on_completion
         self.places: dict[str, list[tuple[int, int]]] = defaultdict(list)
         for place, row in enumerate(keys):
             for sample, key in enumerate(row):
@@ -125,8 +125,8 @@ class _Call:
             if key in self.found:
                 self._tell(key)
 
-    def keeping(self, keys: Sequence[Sequence[str]]) -> Sink:
-        """Writes what the engine tells under the key of its prompt and sample."""
+    def keeping(self, keys: Sequence[Sequence[str]]) -> OnCompletion:
+        """Writes each reported completion under the key of its prompt and sample."""
 
         def keep(place: int, sample: int, answer: Completion) -> None:
             key = keys[place][sample]
@@ -142,8 +142,8 @@ class _Call:
         return [[self.found[key] for key in row] for row in self.keys]
 
     def _tell(self, key: str) -> None:
-        for place, sample in self.places[key] if self.done is not None else []:
-            self.done(place, sample, self.found[key])  # pyright: ignore[reportOptionalCall]
+        for place, sample in self.places[key] if self.on_completion is not None else []:
+            self.on_completion(place, sample, self.found[key])  # pyright: ignore[reportOptionalCall]
 
 
 def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from rl_rerank.engines.base import NO_USAGE, Capability, Sink, tell
+from rl_rerank.engines.base import NO_USAGE, Capability, OnCompletion, report
 from rl_rerank.types import Completion, Prompt, RankingExample, Sampling
 
 MIDDLE = 0.5
@@ -44,21 +44,21 @@ class Oracle:
         self.batch_sizes: list[int] = []
         """Prompts of each call so far."""
 
-    def asked(self, prompt: Prompt) -> Any:
+    def render(self, prompt: Prompt) -> Any:
         return asdict(prompt)
 
     def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, done: Sink | None = None
+        self, prompts: Sequence[Prompt], sampling: Sampling, on_completion: OnCompletion | None = None
     ) -> list[list[Completion]]:
         self.batch_sizes.append(len(prompts))
         samples = range(sampling.first, sampling.first + sampling.num_generations)
         draws = [f":{sampling.seed}:{n}" if sampling.temperature else "" for n in samples]
         found = [[Completion(self._target(self._seen(p, draw), p)) for draw in draws] for p in prompts]
-        tell(done, found)
+        report(on_completion, found)
         return found
 
     def score(
-        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Sink | None = None
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], on_completion: OnCompletion | None = None
     ) -> list[Completion]:
         """Continuation n speaks for document n; of a document alone, the first says that it is relevant.
 
@@ -66,7 +66,7 @@ class Oracle:
         """
         self.batch_sizes.append(len(prompts))
         found = [Completion("", finish_reason="score", continuations=self._values(p, continuations)) for p in prompts]
-        tell(done, [[answer] for answer in found])
+        report(on_completion, [[answer] for answer in found])
         return found
 
     def close(self) -> None:

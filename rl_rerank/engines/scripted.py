@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rl_rerank.engines.base import NO_USAGE, Capability, Sink
+from rl_rerank.engines.base import NO_USAGE, Capability, OnCompletion
 from rl_rerank.types import Completion, Prompt, Sampling
 
 
@@ -22,11 +22,11 @@ class Scripted:
         self.batch_sizes: list[int] = []
         """Prompts of each call so far."""
 
-    def asked(self, prompt: Prompt) -> Any:
+    def render(self, prompt: Prompt) -> Any:
         return asdict(prompt)
 
     def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, done: Sink | None = None
+        self, prompts: Sequence[Prompt], sampling: Sampling, on_completion: OnCompletion | None = None
     ) -> list[list[Completion]]:
         self.batch_sizes.append(len(prompts))
         found: list[list[Completion]] = []
@@ -34,12 +34,12 @@ class Scripted:
             found.append([])
             for sample in range(sampling.num_generations):
                 found[-1].append(Completion(self._answer(prompt)))
-                if done is not None:
-                    done(place, sample, found[-1][-1])
+                if on_completion is not None:
+                    on_completion(place, sample, found[-1][-1])
         return found
 
     def score(
-        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Sink | None = None
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], on_completion: OnCompletion | None = None
     ) -> list[Completion]:
         if self._score is None:
             raise ValueError("this scripted engine was given no score function")
@@ -48,8 +48,8 @@ class Scripted:
         for place, prompt in enumerate(prompts):
             values = {text: self._score(prompt, text) for text in continuations}
             found.append(Completion("", finish_reason="score", continuations=values))
-            if done is not None:
-                done(place, 0, found[-1])
+            if on_completion is not None:
+                on_completion(place, 0, found[-1])
         return found
 
     def close(self) -> None:

@@ -86,7 +86,7 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 def _prompt_tokens(rollouts: Sequence[Rollout], engine: Engine) -> int | None:
     total = 0
     for rollout in rollouts:
-        sent = engine.asked(rollout.prompt)
+        sent = engine.render(rollout.prompt)
         if not isinstance(sent, (list, tuple)) or not all(isinstance(token, int) for token in sent):
             return None
         total += len(sent)

@@ -111,7 +111,7 @@ def _stage(experiment: Experiment, name: str, overrides: Sequence[str], lock: IO
     # composes again and refuses what differs.
     config = experiment.config
     run_state.begin(experiment, name)
-    # The stage keeps the lock too: a run whose conductor was killed stays locked until its stage is gone.
+    # The stage keeps the lock too: a run whose runner was killed stays locked until its stage is gone.
     status = subprocesses.run(command(config, name, overrides), keep_open=[lock.fileno()])
     if status == 0 and run_state.done(experiment, name) is None:
         logger.error("stage %r ended without finishing; its log is %s", name, Path(config.run_dir) / name / LOG)
@@ -121,7 +121,7 @@ def _stage(experiment: Experiment, name: str, overrides: Sequence[str], lock: IO
 
 @contextlib.contextmanager
 def _locked(run_dir: Path, patience: float = 3.0) -> Iterator[IO[str]]:
-    """Hold the run's lock; `patience` is for the stage of a killed conductor, which takes a moment to end."""
+    """Hold the run's lock; `patience` is for the stage of a killed runner, which takes a moment to end."""
     run_dir.mkdir(parents=True, exist_ok=True)
     with (run_dir / ".lock").open("a+", encoding="utf-8") as lock:
         deadline = time.monotonic() + patience

@@ -79,7 +79,7 @@ def pairwise_agreement(scores: Mapping[str, float], gold: Mapping[str, float]) -
     """Share of the pairs with different gold scores that the order puts the same way round; a tie counts half.
 
     Returns:
-        A value in [0, 1]; 0.5 where gold tells no two documents apart.
+        A value in [0, 1]; 0.5 where gold orders no two documents.
     """
     agreed = [
         0.5 + 0.5 * _sign(scores[a] - scores[b]) * _sign(gold[a] - gold[b])

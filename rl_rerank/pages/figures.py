@@ -29,7 +29,7 @@ END_CHARS = 12
 SHORT_CHARS = 6
 """Labels of bars that stand side by side."""
 WIDE = 50
-"""An axis whose largest value is so many times the median of the positive ones is logarithmic, and linear around 0."""
+"""Ratio of the largest value to the median positive one from which an axis is logarithmic, and linear around 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ def intervals(name: str, title: str, rows: Sequence[tuple[str, float, tuple[floa
 def curves(
     name: str, title: str, lines: Mapping[str, Points], window: int = 1, *, is_named: bool | None = None
 ) -> Plot:
-    """Values over steps. With `window` above 1 the values are pale, under their trailing mean over so many rows.
+    """Values over steps. With `window` above 1 the values are pale, under their trailing mean over that many rows.
 
     Args:
         is_named: whether there is a legend; None: where there are several lines.
@@ -325,7 +325,7 @@ def _uri(png: bytes) -> str:
 def _plain(label: str) -> str:
     short = " ".join(label.split())
     if len(short) > MAX_LABEL_CHARS:
-        # What tells runs apart stands at the end.
+        # The end of a name is what distinguishes runs.
         short = f"{short[: MAX_LABEL_CHARS - 3 - END_CHARS]}...{short[-END_CHARS:]}"
     # A dollar sign would start matplotlib's mathematics, and an underscore in front would keep it out of the legend.
     return short.replace("$", r"\$").removeprefix("_")

@@ -49,7 +49,7 @@ class Groupwise:
     repeats: int = 1
     """How many random partitions into groups are asked; a document's score is the mean over them."""
     seed: int = 0
-    """Together with the qid it decides the partitions, so that compared models are asked about the same groups."""
+    """Together with the qid it decides the partitions, so that compared models see the same groups."""
     max_score: int = 10
     reasoning: bool = False
     think_tokens: int = 256

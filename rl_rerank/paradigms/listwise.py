@@ -27,7 +27,7 @@ from rl_rerank.prompts.messages import contract, in_turns, numbered, query, ques
 from rl_rerank.types import Completion, Judgment, Prompt, RankingExample
 
 LONGEST = 100
-"""Documents of the longest list that is asked about at once where there is no window."""
+"""Documents of the longest list in one prompt where there is no window."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The one place where a prompt becomes tokens.
 
-Text from outside is hostile: it is neutralised before it meets the template, so that no document can open a message,
+Text from outside is hostile: it is sanitized before it meets the template, so that no document can open a message,
 end one, imitate an identifier or write an answer. To fit a budget only documents shrink; the query, the instructions
 and the answer format never do.
 """
@@ -15,11 +15,11 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from rl_rerank.prompts.sanitize import Neutraliser
+from rl_rerank.prompts.sanitize import Sanitizer
 from rl_rerank.types import END, Prompt, Rendered, Segment
 
 CHARACTERS_PER_TOKEN = 16
-"""Texts longer than so many characters a token of the budget are cut before they are tokenised."""
+"""Characters per token of the budget above which a text is cut before it is tokenised."""
 
 
 class Renderer:
@@ -45,7 +45,7 @@ class Renderer:
         self.max_prompt_tokens = max_prompt_tokens
         self.max_passage_tokens = max_passage_tokens
         self.template_kwargs = dict(template_kwargs or {})
-        self.neutralise = Neutraliser(tokenizer, cached_characters=CHARACTERS_PER_TOKEN * max_prompt_tokens)
+        self.sanitize = Sanitizer(tokenizer, cached_characters=CHARACTERS_PER_TOKEN * max_prompt_tokens)
         self.end_id = self._end_id()
 
     def __call__(self, prompt: Prompt) -> Rendered:
@@ -54,7 +54,7 @@ class Renderer:
         Raises:
             ValueError: if it does not fit the budget even with empty documents.
         """
-        prompt = neutralised(prompt, self.neutralise)
+        prompt = sanitized(prompt, self.sanitize)
         cap = min(self.max_passage_tokens or self.max_prompt_tokens, self.max_prompt_tokens)
         theirs = [s.text for m in prompt.messages for s in m.segments if s.docid is not None]
         ends = {text: self._token_ends(text, cap) for text in theirs}
@@ -161,17 +161,17 @@ class Renderer:
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, **self.template_kwargs)
             _, shown, behind = text.rpartition("answermark")
             for token in self.tokenizer.encode(behind if shown else "", add_special_tokens=False):
-                if token in self.neutralise.controls:
+                if token in self.sanitize.controls:
                     return token
         if self.tokenizer.eos_token_id is None:
             raise ValueError("the tokenizer has neither a chat template with an end token nor an eos token")
         return self.tokenizer.eos_token_id
 
 
-def neutralised(prompt: Prompt, neutralise: Neutraliser) -> Prompt:
-    """The prompt with every segment from outside neutralised."""
+def sanitized(prompt: Prompt, sanitize: Sanitizer) -> Prompt:
+    """The prompt with every segment from outside sanitized."""
     messages = tuple(
-        replace(m, segments=tuple(s if s.is_ours else replace(s, text=neutralise(s.text)) for s in m.segments))
+        replace(m, segments=tuple(s if s.is_ours else replace(s, text=sanitize(s.text)) for s in m.segments))
         for m in prompt.messages
     )
     return replace(prompt, messages=messages)

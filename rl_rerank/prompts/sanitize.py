@@ -17,10 +17,10 @@ LIKELY_CONTROLS = re.compile(
 )
 """What control tokens of the usual chat formats look like, for a model whose tokenizer is not here."""
 CACHED_TEXTS = 4096
-"""Neutralised texts kept: a document is a candidate of many queries, and a query is shown with many documents."""
+"""Sanitized texts kept: a document is a candidate of many queries, and a query is shown with many documents."""
 
 
-class Neutraliser:
+class Sanitizer:
     """Breaks up identifiers, tags and control tokens in texts from outside, and puts each on one line.
 
     Args:

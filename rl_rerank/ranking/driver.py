@@ -184,8 +184,8 @@ def _complete(
         bar.update()
 
     # An engine that is to tell of every answer may ask for fewer at a time.
-    done = None if bar.disable else move
+    on_completion = None if bar.disable else move
     if demand.continuations:
-        return [[completion] for completion in engine.score(prompts, demand.continuations, done)]
+        return [[completion] for completion in engine.score(prompts, demand.continuations, on_completion)]
     sampling = Sampling(demand.max_tokens, samples.temperature, num_generations=samples.number, seed=samples.seed)
-    return engine.generate(prompts, sampling, done)
+    return engine.generate(prompts, sampling, on_completion)

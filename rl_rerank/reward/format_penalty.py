@@ -1,6 +1,6 @@
 """Gates: what a completion earns that does not give an order, by how far it got.
 
-The rungs are tags < answer < ids < valid. A completion's status says on which it stands, with two faults about which
+The tiers are tags < answer < ids < valid. A completion's status says on which it stands, with two faults about which
 published systems differ: a second answer block, and text outside the block.
 """
 
@@ -17,7 +17,7 @@ OUTSIDE = "text_outside_answer"
 SEVERAL = "several_answer_blocks"
 
 
-class Rung(StrEnum):
+class Tier(StrEnum):
     """How far a completion got."""
 
     tags = "tags"
@@ -29,23 +29,23 @@ class Rung(StrEnum):
     valid = "valid"
 
 
-def rung(judgment: Judgment) -> Rung:
-    """The rung that a strictly read completion stands on."""
+def tier_of(judgment: Judgment) -> Tier:
+    """The tier that a strictly read completion stands on."""
     if judgment.status is Status.ok:
-        return Rung.valid
+        return Tier.valid
     if judgment.status is Status.repaired:
-        return Rung.ids
+        return Tier.ids
     if judgment.status is Status.tags and {issue.kind for issue in judgment.issues} == {SEVERAL}:
-        return Rung.answer
-    return Rung[judgment.status.value]
+        return Tier.answer
+    return Tier[judgment.status.value]
 
 
 @dataclass(frozen=True)
-class Ladder:
-    """What the rungs below `valid` earn.
+class PenaltyTiers:
+    """What the tiers below `valid` earn.
 
     Raises:
-        ValueError: if a worse rung earns more than a better one.
+        ValueError: if a worse tier earns more than a better one.
     """
 
     tags: float
@@ -55,14 +55,14 @@ class Ladder:
     def __post_init__(self) -> None:
         if not self.tags <= self.answer <= self.ids:
             raise ValueError(
-                "the ladder must not fall from worse to better: tags <= answer <= ids; got "
+                "the tiers must not fall from worse to better: tags <= answer <= ids; got "
                 f"{self.tags}, {self.answer}, {self.ids}"
             )
 
     def value(self, judgment: Judgment) -> float | None:
         """What a completion earns; None for a valid one."""
-        reached = rung(judgment)
-        return None if reached is Rung.valid else getattr(self, reached.value)
+        reached = tier_of(judgment)
+        return None if reached is Tier.valid else getattr(self, reached.value)
 
 
 def without_outside(rollout: Rollout, alone: Paradigm) -> Rollout:

@@ -10,8 +10,8 @@ class PositionBased:
     """The reward of an order of a prompt's documents: the sum over places of the place's weight times its gain."""
 
     gains: tuple[float, ...]
-    """Of each document, in the order in which they were asked about."""
+    """Gain of each document, in the order in which `position_based` received them."""
     weights: tuple[float, ...]
-    """Of each place, the first one first; those that are left out weigh 0."""
+    """Weight of each place from the first; places left out weigh 0."""
     first: bool = False
-    """Only the first place counts whose document has a gain; all gains are then 1 or 0."""
+    """Count only the first place whose document has a gain; all gains are then 1 or 0."""

@@ -135,5 +135,5 @@ def _rollout(row: dict[str, Any], place: str, example: RankingExample, paradigm:
     prompt = Prompt(example.qid, tuple(docids), (), paradigm.name)
     try:
         return Rollout(prompt, completion, paradigm.parse(prompt, completion, strict=True))
-    except ValueError as e:  # Completions cannot raise; a number of documents that is never asked about can.
+    except ValueError as e:  # Completions cannot raise; a number of documents that the paradigm never shows can.
         raise ValueError(f"{place}: {paradigm.name} has no answers about {len(docids)} documents: {e}") from None

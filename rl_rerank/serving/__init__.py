@@ -1,5 +1,3 @@
 """Export, and ranking with an exported model."""
 
 from rl_rerank.serving.reranker import Reranker
-
-__all__ = ["Reranker"]

@@ -78,9 +78,9 @@ class Reranker:
         """Order `documents` for `query`.
 
         Args:
-            documents: in the order of whatever retrieved them, which a listwise model sees. Equal ones are told apart
+            documents: in the order of whatever retrieved them, which a listwise model sees. Equal ones differ
                 by index. One that is too long for the model is cut.
-            top_n: keep the best so many; None keeps all.
+            top_n: number of results to keep, the best ones; None keeps all.
             instruction: what counts as relevant, where the query does not say.
 
         Returns:

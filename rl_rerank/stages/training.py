@@ -57,7 +57,7 @@ class TrainingStage(StageConfig):
         raise NotImplementedError
 
     def prompt_tokens(self, plugins: Plugins, micro_batch: int) -> batches.Tokens:
-        """What a micro-batch of rows computes at most: prompts, completions, and why so many."""
+        """Upper bound of the prompts and completions in a micro-batch."""
         raise NotImplementedError
 
     def mixture(self, config: Any) -> Mapping[str, int]:

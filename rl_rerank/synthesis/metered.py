@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from rl_rerank.engines.base import Capability, CapReached, Engine, Sink
+from rl_rerank.engines.base import Capability, CapReached, Engine, OnCompletion
 from rl_rerank.types import Completion, Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -69,21 +69,21 @@ class Metered:
         """What the engine counts; one that counts nothing: its prompts, and the tokens of its completions."""
         return self.inner.usage or dict(self._counts)
 
-    def asked(self, prompt: Prompt) -> Any:
-        return self.inner.asked(prompt)
+    def render(self, prompt: Prompt) -> Any:
+        return self.inner.render(prompt)
 
     def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, done: Sink | None = None
+        self, prompts: Sequence[Prompt], sampling: Sampling, on_completion: OnCompletion | None = None
     ) -> list[list[Completion]]:
-        found = self._ask(lambda: self.inner.generate(prompts, sampling, done))
+        found = self._ask(lambda: self.inner.generate(prompts, sampling, on_completion))
         self._counts.update(calls=sum(map(len, found)))
         self._counts.update(completion_tokens=sum(len(c.token_ids) for row in found for c in row))
         return found
 
     def score(
-        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Sink | None = None
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], on_completion: OnCompletion | None = None
     ) -> list[Completion]:
-        found = self._ask(lambda: self.inner.score(prompts, continuations, done))
+        found = self._ask(lambda: self.inner.score(prompts, continuations, on_completion))
         self._counts.update(calls=len(found))
         return found
 

@@ -9,7 +9,7 @@ from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.types import Prompt, RankingExample
 
 PASSES = 8
-"""At most so many times over the examples."""
+"""Passes over the examples, at most."""
 
 
 def questions(
@@ -21,7 +21,7 @@ def questions(
     """Prompts in a seeded order, none twice. Later passes show the documents in another order, or others of them.
 
     Args:
-        seen_as: makes of an example the one that is asked about.
+        seen_as: maps an example to the one that the prompt shows.
     """
     seen: set[tuple[str, tuple[str, ...]]] = set()
     for walk in range(PASSES):

@@ -16,7 +16,7 @@ from rl_rerank.synthesis.prompts import questions, shuffled
 from rl_rerank.types import RankingExample
 
 BATCH = 256
-"""Rows of the parquet file that are held in memory."""
+"""Rows of the parquet file kept in memory."""
 
 
 def sft(

@@ -45,8 +45,8 @@ class Unsure(Oracle):
 
     capabilities = frozenset({*Oracle.capabilities, Capability.logprobs})
 
-    def generate(self, prompts, sampling, done=None):
-        found = super().generate(prompts, sampling, done)
+    def generate(self, prompts, sampling, on_completion=None):
+        found = super().generate(prompts, sampling, on_completion)
         return [
             [Completion(c.text, (1, 2), logprobs=(-0.25, 0.0), token_ends=(len(c.text), len(c.text))) for c in cs]
             for cs in found

@@ -96,7 +96,7 @@ def test_budgets_cut_the_pair_and_the_document(folder):
     for model in (ModelConfig(), ModelConfig(max_prompt_tokens=16), ModelConfig(max_passage_tokens=3)):
         engine = build_engine(EngineConfig(kind="cross_encoder"), model, folder)
         values.append(engine.score(prompts, ["yes", "no"])[0].continuations["yes"])
-        asked = engine.asked(prompts[0])
+        asked = engine.render(prompts[0])
         assert asked[2] == min(64, model.max_prompt_tokens)
         assert (asked[1] == "sort an array") is (model.max_passage_tokens == 3)
     assert len(set(values)) == 3

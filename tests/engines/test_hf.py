@@ -113,7 +113,7 @@ def test_a_prompt_is_computed_once_for_all_its_samples(engine):
         engine.generate(PROMPTS[:2], Sampling(3, temperature=1.0, num_generations=4))
     finally:
         hook.remove()
-    longest = max(len(engine.asked(prompt)) for prompt in PROMPTS[:2])
+    longest = max(len(engine.render(prompt)) for prompt in PROMPTS[:2])
     assert shapes[:2] == [(2, longest - 1), (8, 1)]
 
 

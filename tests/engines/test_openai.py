@@ -221,7 +221,7 @@ def test_the_key_can_stand_in_another_variable_and_never_in_the_configuration(se
 def test_nothing_is_sent_that_could_go_beyond_the_cap_and_what_was_paid_is_kept(server, tmp_path):
     # A call costs 10 x 1 + 2 x 5 = 20 millionths, and at most (size + 64) x 1 + 4 x 5 of them.
     server.reply = lambda body, _: message(query(body), 10, 2)
-    size = sum(len(m["content"]) for m in engine(server).asked(PROMPTS[0]))
+    size = sum(len(m["content"]) for m in engine(server).render(PROMPTS[0]))
     most = (size + 64 + 20) / 1e6
     cap = 5 * 20e-6 + most
     args = {"prompt_price": 1.0, "completion_price": 5.0, "max_cost": cap, "concurrency": 3}

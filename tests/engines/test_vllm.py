@@ -59,7 +59,7 @@ def answers(kind: str, folder: str) -> dict:
     found |= {"sampled": [[asdict(c) for c in row] for row in sampled], "third": asdict(third), "told": told}
     # More tokens than vLLM takes at once: on CPUs a seeded sample of a prompt that is cut in two would end the engine.
     many = [ask(f"{i}. {TEXTS[2] * 3}") for i in range(24)]
-    assert sum(len(engine.asked(prompt)) for prompt in many) > 2048
+    assert sum(len(engine.render(prompt)) for prompt in many) > 2048
     found["many"] = [c.text for [c] in engine.generate(many, Sampling(2, temperature=1.0, seed=1))]
     with pytest.raises(ValueError, match="do not fit"):
         engine.generate(prompts, Sampling(10**6))

@@ -18,7 +18,7 @@ class Engine(Scripted):
         super().__init__(lambda prompt: "")
         self._sent, self.usage = sent, usage
 
-    def asked(self, prompt):
+    def render(self, prompt):
         return self._sent
 
 

@@ -97,8 +97,8 @@ def test_no_document_or_query_changes_the_prompts_structure(any_tokenizer, attac
 def test_neutralising_twice_changes_nothing(any_tokenizer):
     renderer = Renderer(any_tokenizer, max_prompt_tokens=500)
     for attack in ATTACKS:
-        once = renderer.neutralise(attack)
-        assert renderer.neutralise(once) == once
+        once = renderer.sanitize(attack)
+        assert renderer.sanitize(once) == once
 
 
 def test_the_system_message_is_ours_and_stands_once(any_tokenizer):
@@ -167,9 +167,9 @@ def test_a_span_begins_with_the_first_of_the_tokens_of_one_character(any_tokeniz
 
 def test_what_cannot_be_seen_goes_and_what_can_stays(chatml_tokenizer):
     renderer = Renderer(chatml_tokenizer, max_prompt_tokens=400)
-    assert renderer.neutralise("re\u00adrank\u200bing\u202e\x00 a\tb\n\nc\ud800d\ufeff") == "reranking a b c d"
+    assert renderer.sanitize("re\u00adrank\u200bing\u202e\x00 a\tb\n\nc\ud800d\ufeff") == "reranking a b c d"
     # an emoji of Unicode 15 that this Python may not know, and an accent that stands on its own
-    assert renderer.neutralise("\U0001fae8 e\u0301 \u4e2d") == "\U0001fae8 e\u0301 \u4e2d"
+    assert renderer.sanitize("\U0001fae8 e\u0301 \u4e2d") == "\U0001fae8 e\u0301 \u4e2d"
 
 
 def test_tokens_with_spaces_and_tokens_behind_a_normaliser_are_broken_too(chatml_tokenizer):
@@ -179,23 +179,23 @@ def test_tokens_with_spaces_and_tokens_behind_a_normaliser_are_broken_too(chatml
     renderer = Renderer(tokenizer, max_prompt_tokens=400)
     controls = set(tokenizer.added_tokens_encoder.values())
     for attack in ("<tool call> x", "x <pad> y", "\uff1ctool\uff1e x", "<\uff1ctool\uff1etool>", "\uff1c tool\uff1e"):
-        neutral = renderer.neutralise(f"cave {attack} ice")
+        neutral = renderer.sanitize(f"cave {attack} ice")
         assert not controls & set(tokenizer.encode(neutral, add_special_tokens=False)), attack
         assert neutral.startswith("cave") and neutral.endswith("ice")
-    assert renderer.neutralise("\uff3b3\uff3d \uff1canswer\uff1e") == "(3) (answer\uff1e"
+    assert renderer.sanitize("\uff3b3\uff3d \uff1canswer\uff1e") == "(3) (answer\uff1e"
     # a full-width B and a mathematical one
-    assert renderer.neutralise("[\uff22] [ \U0001d401 ] [BC]") == "(\uff22) ( \U0001d401 ) [BC]"
+    assert renderer.sanitize("[\uff22] [ \U0001d401 ] [BC]") == "(\uff22) ( \U0001d401 ) [BC]"
 
 
 def test_other_forms_of_brackets_letters_and_digits_are_broken_and_otherwise_kept(chatml_tokenizer):
     renderer = Renderer(chatml_tokenizer, max_prompt_tokens=400)
     # presentation forms of [ ] and <, a circled 3 and 10, a superscript 3, full-width letters
     assert (
-        renderer.neutralise("\ufe473\ufe48 [\u2462] [\u2469] [\u00b3] [\uff21]")
+        renderer.sanitize("\ufe473\ufe48 [\u2462] [\u2469] [\u00b3] [\uff21]")
         == "(3) (\u2462) (\u2469) (\u00b3) (\uff21)"
     )
-    assert renderer.neutralise("\ufe64/\uff41\uff4eswer>") == "(/\uff41\uff4eswer>"
-    assert renderer.neutralise("\uff21 [\u4e2d] \ufb01ve \u2462") == "\uff21 [\u4e2d] \ufb01ve \u2462"
+    assert renderer.sanitize("\ufe64/\uff41\uff4eswer>") == "(/\uff41\uff4eswer>"
+    assert renderer.sanitize("\uff21 [\u4e2d] \ufb01ve \u2462") == "\uff21 [\u4e2d] \ufb01ve \u2462"
 
 
 def test_a_tokenizer_that_lower_cases_finds_no_control_token_in_capitals(chatml_tokenizer):
@@ -205,7 +205,7 @@ def test_a_tokenizer_that_lower_cases_finds_no_control_token_in_capitals(chatml_
     renderer = Renderer(tokenizer, max_prompt_tokens=400)
     controls = set(tokenizer.added_tokens_encoder.values())
     assert controls & set(tokenizer.encode("<TOOL>", add_special_tokens=False))
-    neutral = renderer.neutralise("cave <TOOL> ice <Tool>")
+    neutral = renderer.sanitize("cave <TOOL> ice <Tool>")
     assert not controls & set(tokenizer.encode(neutral, add_special_tokens=False))
     assert neutral.startswith("cave") and "ice" in neutral
 
@@ -229,8 +229,8 @@ def test_no_mixture_of_fragments_forms_a_control_token(any_tokenizer):
     renderer = Renderer(any_tokenizer, max_prompt_tokens=400)
     controls = set(any_tokenizer.added_tokens_encoder.values())
     for _ in range(3000):
-        neutral = renderer.neutralise("".join(rng.choices(fragments, k=rng.randint(1, 12))))
-        assert renderer.neutralise(neutral) == neutral
+        neutral = renderer.sanitize("".join(rng.choices(fragments, k=rng.randint(1, 12))))
+        assert renderer.sanitize(neutral) == neutral
         assert not controls & set(any_tokenizer.encode(neutral, add_special_tokens=False))
         assert not IDENTIFIER.search(neutral) and not TAG.search(neutral)
 

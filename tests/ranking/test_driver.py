@@ -168,12 +168,12 @@ class Moody(Scripted):
         super().__init__(lambda p: "")
         self.answers, self.seen, self.samplings = answers, [], []
 
-    def generate(self, prompts, sampling, done=None):
+    def generate(self, prompts, sampling, on_completion=None):
         self.samplings.append(sampling)
         self.seen.append([p.docids for p in prompts])
         turn = len(self.samplings) - 1
         self._answer = lambda p: self.answers[p.docids[0]][turn]
-        return super().generate(prompts, sampling, done)
+        return super().generate(prompts, sampling, on_completion)
 
 
 def test_an_unusable_answer_is_asked_for_again_with_sampling_and_counted(groups_in_order):

@@ -11,7 +11,7 @@ PROMPT = Prompt("q", ("a", "b"), ())
 
 
 @pytest.mark.parametrize(
-    ("text", "rung"),
+    ("text", "tier"),
     [
         ("<think>x</think><answer>[2] > [1]</answer>", "ok"),
         ("<think>x</think><answer>[2] > [2]</answer>", "ids"),
@@ -23,11 +23,11 @@ PROMPT = Prompt("q", ("a", "b"), ())
         ("", "tags"),
     ],
 )
-def test_each_completion_earns_its_rung(text, rung):
+def test_each_completion_earns_its_rung(text, tier):
     completion = Completion(text)
     judgment = Listwise(window=2, reasoning=True).parse(PROMPT, completion, strict=True)
-    ladder = Format(ok=0.1, ids=-0.2, answer=-0.3, tags=-0.4)
-    assert ladder(EXAMPLE, Rollout(PROMPT, completion, judgment)) == getattr(ladder, rung)
+    tiers = Format(ok=0.1, ids=-0.2, answer=-0.3, tags=-0.4)
+    assert tiers(EXAMPLE, Rollout(PROMPT, completion, judgment)) == getattr(tiers, tier)
 
 
 def test_the_default_ladder_rises_from_bad_to_good():

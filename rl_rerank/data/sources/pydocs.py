@@ -46,7 +46,7 @@ class PyDocs:
     """Importable packages or modules. They are imported, so name only what you trust."""
     names: bool = True
     """Whether documents have their function's name as a title. Without it the task is much harder: nothing but the
-    description tells similar functions apart. In the text itself the name never stands."""
+    description separates similar functions. In the text itself the name never stands."""
 
     def __post_init__(self) -> None:
         if isinstance(self.packages, str):

@@ -17,7 +17,7 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from rl_rerank.config import ModelConfig
-from rl_rerank.engines.base import NO_USAGE, Capability, Sink
+from rl_rerank.engines.base import NO_USAGE, Capability, OnCompletion
 from rl_rerank.types import Completion, Prompt, Sampling
 
 PAIRS_AT_ONCE = 512
@@ -52,17 +52,17 @@ class CrossEncoderEngine:
         # A document that spells out a control token must not have it.
         self.tokenizer.split_special_tokens = True
 
-    def asked(self, prompt: Prompt) -> Any:
+    def render(self, prompt: Prompt) -> Any:
         """The pair, and where it is cut."""
         return [*self._pair(prompt), self.max_tokens]
 
     def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, done: Sink | None = None
+        self, prompts: Sequence[Prompt], sampling: Sampling, on_completion: OnCompletion | None = None
     ) -> list[list[Completion]]:
         raise ValueError("a cross-encoder generates no text; use engine=hf, vllm or openai")
 
     def score(
-        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Sink | None = None
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], on_completion: OnCompletion | None = None
     ) -> list[Completion]:
         """Log-probabilities of the positive and the negative answer, which `continuations` names in this order.
 
@@ -73,15 +73,15 @@ class CrossEncoderEngine:
             raise ValueError(f"a cross-encoder scores a positive and a negative answer; got {list(continuations)}")
         pairs = [self._pair(prompt) for prompt in prompts]
         found: list[Completion] = []
-        step = max(len(pairs), 1) if done is None else PAIRS_AT_ONCE
+        step = max(len(pairs), 1) if on_completion is None else PAIRS_AT_ONCE
         for start in range(0, len(pairs), step):
             some: Any = pairs[start : start + step]
             logits = self.encoder.predict(some, batch_size=self.batch_size, show_progress_bar=False).tolist()
             for x in logits:
                 scores = dict(zip(continuations, (_log_sigmoid(x), _log_sigmoid(-x)), strict=True))
                 found.append(Completion("", finish_reason="score", continuations=scores))
-                if done is not None:
-                    done(len(found) - 1, 0, found[-1])
+                if on_completion is not None:
+                    on_completion(len(found) - 1, 0, found[-1])
         return found
 
     def close(self) -> None:

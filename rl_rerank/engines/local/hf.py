@@ -1,5 +1,5 @@
-"""The transformers engine: plain generate() behind one forward of every prompt, however often it is sampled, and for
-scores one forward too, whatever is scored behind it.
+"""The transformers engine: one prefill per prompt, shared by all its samples and by all continuations scored after it.
+Generation itself is plain `generate()`.
 
 Shapes: B rows of a batch, L padded length, E endings, K tokens of the longest one less 1, V vocabulary.
 """
@@ -21,7 +21,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from rl_rerank.engines.base import NO_USAGE, Capability, Sink
+from rl_rerank.engines.base import NO_USAGE, Capability, OnCompletion
 from rl_rerank.engines.decode import completion, draws, stop_ids
 from rl_rerank.engines.local.checkpoint import load_model
 from rl_rerank.engines.local.prefill import left_padded, prefilled
@@ -49,7 +49,7 @@ class HFEngine:
         Args:
             model: a model folder, or a model in memory, which stays where it is and keeps its type.
             renderer: turns prompts into this model's token ids.
-            batch_tokens: at most so many padded tokens in one forward; a single longer row is its own batch.
+            batch_tokens: token budget (with padding) of one forward; a single longer row is its own batch.
         """
         if batch_tokens < 1:
             raise ValueError(f"engine.batch_tokens must be at least 1; got {batch_tokens}")
@@ -68,15 +68,15 @@ class HFEngine:
         self.pad_id: int = renderer.end_id if pad is None else pad
         self.mask = TokenMask(renderer.tokenizer, renderer.end_id)
 
-    def asked(self, prompt: Prompt) -> tuple[int, ...]:
+    def render(self, prompt: Prompt) -> tuple[int, ...]:
         """The prompt's token ids."""
         return self.renderer(prompt).token_ids
 
     def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, done: Sink | None = None
+        self, prompts: Sequence[Prompt], sampling: Sampling, on_completion: OnCompletion | None = None
     ) -> list[list[Completion]]:
         """`sampling.num_generations` completions a prompt. What is drawn depends on nothing else that is asked."""
-        asked = [self.asked(prompt) for prompt in prompts]
+        asked = [self.render(prompt) for prompt in prompts]
         self._check_context(asked, sampling.max_tokens)
         rows = [
             (place, sample, (seed, first + sample), asked[place])
@@ -95,18 +95,18 @@ class HFEngine:
                 )
                 for (place, sample, *_), answer in zip(picked, answers, strict=True):
                     found[place][sample] = answer
-                    if done is not None:
-                        done(place, sample, answer)
+                    if on_completion is not None:
+                        on_completion(place, sample, answer)
         return [[answer for answer in answers if answer is not None] for answers in found]
 
     def score(
-        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Sink | None = None
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], on_completion: OnCompletion | None = None
     ) -> list[Completion]:
         """Log-probabilities of `continuations` right after each prompt, under the whole vocabulary."""
         if not continuations:
             raise ValueError("score() was given no continuations")
         endings = [self.renderer.continuation_ids(text) for text in continuations]
-        asked = [self.asked(prompt) for prompt in prompts]
+        asked = [self.render(prompt) for prompt in prompts]
         self._check_context(asked, max(map(len, endings)))
         # Prompts of a batch are repeated for continuations of several tokens.
         copies = len(endings) if max(map(len, endings)) > 1 else 1
@@ -117,8 +117,8 @@ class HFEngine:
                 for place, values in zip(batch, scored, strict=True):
                     scores = dict(zip(continuations, values, strict=True))
                     found[place] = answer = Completion("", finish_reason="score", continuations=scores)
-                    if done is not None:
-                        done(place, 0, answer)
+                    if on_completion is not None:
+                        on_completion(place, 0, answer)
         return [answer for answer in found if answer is not None]
 
     def close(self) -> None:
@@ -135,8 +135,8 @@ class HFEngine:
         sampling: Sampling,
     ) -> list[Completion]:
         input_ids, attention_mask, position_ids = left_padded(rows, self.pad_id, self.model.device)
-        hold = _Hold(self.mask, constraints, input_ids.shape[1]) if any(constraints) else None
-        choose = _Draw(hold, sampling, seeds) if sampling.temperature > 0 else _Choose(hold)
+        constrained = _Constrained(self.mask, constraints, input_ids.shape[1]) if any(constraints) else None
+        choose = _Draw(constrained, sampling, seeds) if sampling.temperature > 0 else _Choose(constrained)
         distinct = {ids: number for number, ids in enumerate(dict.fromkeys(rows))}
         cache = None
         if len(distinct) < len(rows):
@@ -209,7 +209,7 @@ class HFEngine:
             )
 
 
-class _Hold:
+class _Constrained:
     """Leaves the tokens that a row's constraint allows next; `start` is where the answers begin."""
 
     def __init__(self, mask: TokenMask, constraints: Sequence[Constraint | None], start: int) -> None:
@@ -218,26 +218,26 @@ class _Hold:
         self.start = start
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        held = scores.clone()
+        allowed_scores = scores.clone()
         for row, (constraint, ids) in enumerate(
             zip(self.constraints, input_ids[:, self.start :].tolist(), strict=True)
         ):
             if constraint is not None:
                 allowed = list(self.mask.allowed(self.mask.text(ids, constraint), constraint))
-                held[row] = -torch.inf
-                held[row, allowed] = scores[row, allowed]
-        return held
+                allowed_scores[row] = -torch.inf
+                allowed_scores[row, allowed] = scores[row, allowed]
+        return allowed_scores
 
 
 class _Choose(LogitsProcessor):
-    """Leaves one token of each row, so that greedy search returns it: the likeliest that `hold` leaves.
+    """Leaves one token of each row, so that greedy search returns it: the likeliest that `constrained` allows.
 
-    `logprobs` collects the tokens' log-probabilities under the model itself, neither tempered nor held, one (B,) tensor
-    a step.
+    `logprobs` collects the tokens' log-probabilities under the model itself, without temperature or constraint: one
+    (B,) tensor a step.
     """
 
-    def __init__(self, hold: _Hold | None) -> None:
-        self.hold = hold
+    def __init__(self, constrained: _Constrained | None) -> None:
+        self.constrained = constrained
         self.logprobs: list[Tensor] = []
 
     def token(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> Tensor:
@@ -245,8 +245,8 @@ class _Choose(LogitsProcessor):
         return scores.argmax(dim=-1, keepdim=True)
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        held = scores if self.hold is None else self.hold(input_ids, scores)
-        token = self.token(input_ids, held)  # pyright: ignore[reportArgumentType]
+        allowed = scores if self.constrained is None else self.constrained(input_ids, scores)
+        token = self.token(input_ids, allowed)  # pyright: ignore[reportArgumentType]
         self.logprobs.append(scores.float().log_softmax(dim=-1).gather(1, token).squeeze(1))
         return torch.full_like(scores, -torch.inf).scatter(1, token, 0.0)  # pyright: ignore[reportReturnType]
 
@@ -258,8 +258,8 @@ class _Draw(_Choose):
     does not depend on how rows are batched.
     """
 
-    def __init__(self, hold: _Hold | None, sampling: Sampling, rows: Sequence[tuple[int, int]]) -> None:
-        super().__init__(hold)
+    def __init__(self, constrained: _Constrained | None, sampling: Sampling, rows: Sequence[tuple[int, int]]) -> None:
+        super().__init__(constrained)
         # Integers hash to themselves in a tuple, independently of PYTHONHASHSEED.
         seeds = [hash(row) % 2**63 for row in rows]
         uniform = [torch.rand(sampling.max_tokens, generator=torch.Generator().manual_seed(seed)) for seed in seeds]

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoConfig
 
 from rl_rerank.engines import constraint_json
-from rl_rerank.engines.base import NO_USAGE, Capability, Sink
+from rl_rerank.engines.base import NO_USAGE, Capability, OnCompletion
 from rl_rerank.engines.decode import completion, draws, stop_ids
 from rl_rerank.engines.local import vllm_environment
 from rl_rerank.prompts.rendering import Renderer
@@ -68,7 +68,7 @@ class VLLMEngine:
             "trust_remote_code": trust_remote_code,
             # Sampling defaults that ship with a model would be applied on top of ours.
             "generation_config": "vllm",
-            "logits_processors": [f"{vllm_mask.__name__}:{vllm_mask.Hold.__name__}"],
+            "logits_processors": [f"{vllm_mask.__name__}:{vllm_mask.ConstrainedDecoding.__name__}"],
             # Log-probabilities before temperature and masks, under the whole vocabulary.
             "logprobs_mode": "raw_logprobs",
         }
@@ -81,16 +81,16 @@ class VLLMEngine:
             renderer.end_id, getattr(config, "eos_token_id", None), renderer.tokenizer.eos_token_id
         )
 
-    def asked(self, prompt: Prompt) -> tuple[int, ...]:
+    def render(self, prompt: Prompt) -> tuple[int, ...]:
         """The prompt's token ids."""
         return self.renderer(prompt).token_ids
 
     def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, done: Sink | None = None
+        self, prompts: Sequence[Prompt], sampling: Sampling, on_completion: OnCompletion | None = None
     ) -> list[list[Completion]]:
         """`sampling.num_generations` completions a prompt; all of a prompt share its computation."""
         is_random = sampling.temperature > 0
-        asked = [self.asked(prompt) for prompt in prompts]
+        asked = [self.render(prompt) for prompt in prompts]
         params = [
             SamplingParams(
                 n=sampling.num_generations,
@@ -108,30 +108,30 @@ class VLLMEngine:
         ]
         self._check_context(asked, sampling.max_tokens)
         found: list[list[Completion]] = []
-        for part in _parts(len(prompts), done):
+        for part in _parts(len(prompts), on_completion):
             for output in self._run(asked[part], params[part]):
                 found.append([self._completion(o) for o in output.outputs])
-                if done is not None:
+                if on_completion is not None:
                     for sample, answer in enumerate(found[-1]):
-                        done(len(found) - 1, sample, answer)
+                        on_completion(len(found) - 1, sample, answer)
         return found
 
     def score(
-        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Sink | None = None
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], on_completion: OnCompletion | None = None
     ) -> list[Completion]:
         """Log-probabilities of `continuations` right after each prompt, under the whole vocabulary."""
         if not continuations:
             raise ValueError("score() was given no continuations")
         endings = [self.renderer.continuation_ids(text) for text in continuations]
-        asked = [self.asked(prompt) for prompt in prompts]
+        asked = [self.render(prompt) for prompt in prompts]
         self._check_context(asked, max(map(len, endings)))
         found: list[Completion] = []
-        for part in _parts(len(prompts), done):
+        for part in _parts(len(prompts), on_completion):
             for row in self._score_sequences(asked[part], endings):
                 scores = dict(zip(continuations, row, strict=True))
                 found.append(Completion("", finish_reason="score", continuations=scores))
-                if done is not None:
-                    done(len(found) - 1, 0, found[-1])
+                if on_completion is not None:
+                    on_completion(len(found) - 1, 0, found[-1])
         return found
 
     def close(self) -> None:
@@ -199,7 +199,7 @@ class VLLMEngine:
         return completion(ids, self.stop_ids, self.renderer.tokenizer, logprobs)
 
 
-def _parts(count: int, done: Sink | None) -> list[slice]:
+def _parts(count: int, on_completion: OnCompletion | None) -> list[slice]:
     """Slices of `count` prompts: all at once, which is fastest, unless somebody waits for answers."""
-    step = max(count, 1) if done is None else PROMPTS_AT_ONCE
+    step = max(count, 1) if on_completion is None else PROMPTS_AT_ONCE
     return [slice(start, start + step) for start in range(0, count, step)]

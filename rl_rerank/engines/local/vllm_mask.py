@@ -1,7 +1,7 @@
 """Constraints inside vLLM: a logits processor that the engine builds in its own process.
 
-A server has it by `vllm serve MODEL --logits-processors rl_rerank.engines.local.vllm_mask:Hold`, with this package
-installed beside it.
+On a server: `vllm serve MODEL --logits-processors rl_rerank.engines.local.vllm_mask:ConstrainedDecoding`, with this
+package installed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from rl_rerank.engines.local.token_mask import TokenMask
 logger = logging.getLogger(__name__)
 
 
-class Hold(AdapterLogitsProcessor):
+class ConstrainedDecoding(AdapterLogitsProcessor):
     """Leaves the tokens that a request's constraint allows next."""
 
     @classmethod
@@ -44,7 +44,7 @@ class Hold(AdapterLogitsProcessor):
             return None
         constraint, end_id = asked
         if end_id >= len(self.tokenizer):  # an error here would end the engine
-            logger.warning("a request's end token %s is none of this model's: its answer is not held", end_id)
+            logger.warning("a request's end token %s is none of this model's: its answer is not constrained", end_id)
             return None
         mask = self.masks.setdefault(end_id, TokenMask(self.tokenizer, end_id))
 

@@ -1,13 +1,13 @@
 """A prompt as chat messages, for a served model whose tokenizer is not here.
 
-What `rendering` does by tokens is done by bytes: text from outside is neutralised, by what control tokens usually look
+What `rendering` does by tokens is done by bytes: text from outside is sanitized, by what control tokens usually look
 like, and documents are cut to the budget.
 """
 
 from __future__ import annotations
 
-from rl_rerank.prompts.rendering import neutralised, water_level
-from rl_rerank.prompts.sanitize import Neutraliser
+from rl_rerank.prompts.rendering import sanitized, water_level
+from rl_rerank.prompts.sanitize import Sanitizer
 from rl_rerank.types import Prompt, Segment
 
 BYTES_PER_TOKEN = 3
@@ -25,7 +25,7 @@ class Chat:
     def __init__(self, *, max_prompt_tokens: int, max_passage_tokens: int | None = None) -> None:
         self.max_prompt_tokens = max_prompt_tokens
         self.max_passage_tokens = max_passage_tokens
-        self.neutralise = Neutraliser(None, cached_characters=BYTES_PER_TOKEN * max_prompt_tokens)
+        self.sanitize = Sanitizer(None, cached_characters=BYTES_PER_TOKEN * max_prompt_tokens)
 
     def __call__(self, prompt: Prompt) -> list[dict[str, str]]:
         """`{role, content}` of each message.
@@ -33,7 +33,7 @@ class Chat:
         Raises:
             ValueError: if the prompt does not fit the budget even with empty documents.
         """
-        prompt = neutralised(prompt, self.neutralise)
+        prompt = sanitized(prompt, self.sanitize)
         level = self._level(prompt)
         left = dict.fromkeys(prompt.docids, level)
         messages: list[dict[str, str]] = []

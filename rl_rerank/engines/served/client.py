@@ -26,9 +26,9 @@ T = TypeVar("T")
 TRANSIENT = (408, 409, 429, 500, *range(502, 600))
 """Status codes of a server that is busy or fails; 501 stays what it is."""
 LONG_PAUSE = 60.0
-"""Seconds from which on a pause that the server asks for is told."""
+"""Log a server-requested pause (Retry-After) longer than this many seconds."""
 LONGEST_WAIT = 60.0
-"""Seconds between two attempts, where the server names no longer time."""
+"""Upper bound of the backoff in seconds; a longer Retry-After overrides it."""
 
 
 class Malformed(ValueError):
@@ -49,7 +49,7 @@ class Request(Generic[T]):
     read: Callable[[Any], T]
     """Turns the reply's JSON into an answer; raises Malformed where it cannot."""
     most_tokens: tuple[int, int] = (0, 0)
-    """At most so many tokens of the prompt and of the completion."""
+    """Upper bound of the tokens of prompt and completion."""
 
 
 class Client:
@@ -70,8 +70,8 @@ class Client:
         """What was used at the configured prices."""
         return self._cost
 
-    def send(self, requests: Sequence[Request[T]], done: Callable[[int, T], None]) -> None:
-        """Send all, and give each answer to `done` with its place as soon as it is there.
+    def send(self, requests: Sequence[Request[T]], on_completion: Callable[[int, T], None]) -> None:
+        """Send all, and give each answer to `on_completion` with its place as soon as it is there.
 
         After a failure nothing more is sent, and what is under way is waited for: it is paid for.
 
@@ -82,7 +82,7 @@ class Client:
             ConnectionError: if it fails, or cannot be reached, at every attempt.
         """
         if requests:
-            asyncio.run(_Round(self, requests, done).run())
+            asyncio.run(_Round(self, requests, on_completion).run())
 
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._key}"} if self._key else {}
@@ -132,10 +132,10 @@ class Client:
 class _Round(Generic[T]):
     """One call of `Client.send`, inside an event loop."""
 
-    def __init__(self, client: Client, requests: Sequence[Request[T]], done: Callable[[int, T], None]) -> None:
+    def __init__(self, client: Client, requests: Sequence[Request[T]], on_completion: Callable[[int, T], None]) -> None:
         self.client = client
         self.args = client.args
-        self.done = done
+        self.on_completion = on_completion
         self.waiting = iter(enumerate(requests))
         self.num_workers = min(self.args.concurrency, len(requests))
         self.num_under_way = 0
@@ -163,7 +163,7 @@ class _Round(Generic[T]):
             except (ValueError, LookupError, OSError) as e:
                 self.failure = self.failure or e
                 return
-            self.done(place, answer)
+            self.on_completion(place, answer)
 
     async def _answer(self, http: httpx2.AsyncClient, request: Request[T]) -> T:
         retrying = AsyncRetrying(

@@ -3,7 +3,7 @@
 Prompts go out as messages, which the server puts into its model's template. Where the model's tokenizer is given they
 go out as token ids, so that they are the same as everywhere else; a vLLM server then also returns tokens with their
 log-probabilities, and those of given tokens. One that was started with `--logits-processors
-rl_rerank.engines.local.vllm_mask:Hold` holds answers to a form, which is found out by having it hold one.
+rl_rerank.engines.local.vllm_mask:ConstrainedDecoding` enforces constraints, which one constrained request finds out.
 Log-probabilities that a server returns for its likeliest tokens are not used for scores: a token that is not among them
 has none.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 from rl_rerank.config import ModelConfig
 from rl_rerank.engines import constraint_json
-from rl_rerank.engines.base import Capability, Sink
+from rl_rerank.engines.base import Capability, OnCompletion
 from rl_rerank.engines.decode import completion, draws, stop_ids
 from rl_rerank.engines.served.chat import Chat
 from rl_rerank.engines.served.client import Client, Malformed, Request
@@ -26,7 +26,7 @@ from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.types import Completion, Constraint, Prompt, Sampling
 
 TEMPLATE_TOKENS = 64
-"""At most so many tokens around the messages, for the cap on cost."""
+"""Upper bound of the tokens around the messages, for the cap on cost."""
 PROBED = "[1] > [2] > [3]."
 """As long as an answer that shows whether a server holds answers to a form, with its end: a token a character."""
 VLLM_SAMPLING = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
@@ -71,14 +71,14 @@ class OpenAIEngine:
         has_prices = self.args.prompt_price + self.args.completion_price > 0
         return {**self.client.usage, **({"cost": round(self.client.cost, 6)} if has_prices else {})}
 
-    def asked(self, prompt: Prompt) -> Any:
+    def render(self, prompt: Prompt) -> Any:
         """The prompt's token ids, or its messages."""
         return self.chat(prompt) if self.renderer is None else self.renderer(prompt).token_ids
 
     def generate(
-        self, prompts: Sequence[Prompt], sampling: Sampling, done: Sink | None = None
+        self, prompts: Sequence[Prompt], sampling: Sampling, on_completion: OnCompletion | None = None
     ) -> list[list[Completion]]:
-        asked = [self.asked(prompt) for prompt in prompts]
+        asked = [self.render(prompt) for prompt in prompts]
         rows = [(place, sample) for place in range(len(asked)) for sample in range(sampling.num_generations)]
         seeds = draws(asked, sampling)
         requests = [
@@ -89,18 +89,18 @@ class OpenAIEngine:
 
         def keep(i: int, answer: Completion) -> None:
             found[rows[i]] = answer
-            if done is not None:
-                done(*rows[i], answer)
+            if on_completion is not None:
+                on_completion(*rows[i], answer)
 
         self.client.send(requests, keep)
         return [[found[place, i] for i in range(sampling.num_generations)] for place in range(len(asked))]
 
     def score(
-        self, prompts: Sequence[Prompt], continuations: Sequence[str], done: Sink | None = None
+        self, prompts: Sequence[Prompt], continuations: Sequence[str], on_completion: OnCompletion | None = None
     ) -> list[Completion]:
         """Log-probabilities of one-token continuations right after each prompt, under the whole vocabulary."""
         tokens = self._one_token_each(continuations)
-        requests = [self._score_request(self.asked(prompt), tokens) for prompt in prompts]
+        requests = [self._score_request(self.render(prompt), tokens) for prompt in prompts]
         found: dict[int, Completion] = {}
 
         def keep(place: int, values: list[float] | None) -> None:
@@ -108,8 +108,8 @@ class OpenAIEngine:
                 raise ValueError(f"{self.args.base_url} returns no log-probabilities of given tokens")
             scores = dict(zip(continuations, values, strict=True))
             found[place] = Completion("", finish_reason="score", continuations=scores)
-            if done is not None:
-                done(place, 0, found[place])
+            if on_completion is not None:
+                on_completion(place, 0, found[place])
 
         self.client.send(requests, keep)
         return [found[place] for place in range(len(prompts))]
@@ -144,7 +144,7 @@ class OpenAIEngine:
         return found != [None]
 
     def _holds_answers(self) -> bool:
-        """Whether an answer that is held to a form, behind no question, has it."""
+        """Whether the server enforces constraints: the constrained answer to an empty prompt must satisfy its own."""
         assert self.renderer is not None
         form = Permutation(3)
         found: list[Completion] = []

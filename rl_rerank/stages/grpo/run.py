@@ -156,7 +156,7 @@ def _policy_trainer(
 
 
 def _examples(config: Config, stage: GRPOStage, store: data.Store) -> Sequence[RankingExample]:
-    """What is asked about: the training queries, or what a synth stage has made of them."""
+    """The examples to train on: the training queries, or those of a synth stage."""
     if stage.data is None:
         return store.examples("train")
     return ExampleFile(Path(config.run_dir) / stage.data / "examples.jsonl")

@@ -40,7 +40,7 @@ class GRPOStage(TrainingStage):
     }
 
     data: str | None = None
-    """The synth stage whose examples are asked about; null: the training queries with their first-stage candidates."""
+    """The synth stage whose examples are used; null: the training queries with their first-stage candidates."""
     policy: PolicyConfig = field(default_factory=TokensPolicy)
     rollout: RolloutConfig = field(default_factory=HFRollout)
     micro_batch: int = 8

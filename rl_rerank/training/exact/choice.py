@@ -37,7 +37,7 @@ from rl_rerank.training.loop.training_prompts import Question
 from rl_rerank.types import Completion, Prompt, Rollout
 
 RARE = 1e-6
-"""Of what is left for anything but the answers: no less counts, where rounding leaves nothing."""
+"""Lower bound on the probability mass outside the answer set, against rounding to zero."""
 
 
 @dataclass(frozen=True)

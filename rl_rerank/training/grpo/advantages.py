@@ -1,4 +1,4 @@
-"""What is done to rewards before trl makes advantages of them, and to advantages after it has."""
+"""Reward shaping before, and advantage shaping after, trl's advantage computation."""
 
 # Shape legend: B completions, G completions of a group; the rows of a group are adjacent.
 

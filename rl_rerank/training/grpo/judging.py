@@ -1,4 +1,4 @@
-"""Judging a generation batch: completions become rollouts, terms score them, and metrics and a table say the rest."""
+"""Scoring a generation batch: completions become rollouts, terms score them, metrics and a table record the result."""
 
 # Shape legend: B completions of all processes, siblings adjacent.
 
@@ -31,7 +31,7 @@ class Judge:
 
     Args:
         score: what the terms make of this process's rows.
-        begin: is told rows that `score` is asked for next.
+        begin: receives the rows that `score` is called with next.
     """
 
     def __init__(

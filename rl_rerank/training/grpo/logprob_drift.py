@@ -1,7 +1,7 @@
 """Whether the engine that samples holds the weights that are trained.
 
-An engine with stale weights raises no error: rewards come in, gradients flow, and nothing is learned. What tells is the
-difference between the engine's log-probabilities of the sampled tokens and the trainer's.
+An engine with stale weights raises no error: rewards come in, gradients flow, and nothing is learned. The only sign is
+the difference between the engine's log-probabilities of the sampled tokens and the trainer's.
 """
 
 # Shape legend: B completions, C completion tokens.

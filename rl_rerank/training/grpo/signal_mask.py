@@ -16,7 +16,8 @@ Forward = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor | None]]
 
 @dataclass(frozen=True)
 class Skipping:
-    """What stands in for the rows of a micro-batch that teach nothing: their loss is 0 whatever it is, and finite."""
+    """Skips the forward for rows without a learning signal and fills in finite log-probabilities, which their zero
+    advantage cancels."""
 
     teaches: Tensor
     """[B] of bool, whole groups."""

@@ -69,7 +69,7 @@ class DevEvaluation(TrainerCallback):
     Args:
         evaluate: returns nDCG@10 and the share of malformed answers; every process has to call it.
         log: takes a metric's name and value for the step's row.
-        patience: stop after so many evaluations without a new best; None: never.
+        patience: stop after this many evaluations without a new best; None: never.
     """
 
     def __init__(

@@ -68,7 +68,7 @@ class AdaptiveQuestions(Sequence[Question]):
     Args:
         steps: how many there are.
         block: questions of a step.
-        per_query: take only examples that give just so many prompts.
+        per_query: use only examples that give exactly this many prompts.
     """
 
     def __init__(

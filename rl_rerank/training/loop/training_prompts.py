@@ -40,7 +40,7 @@ def questions(
     """`count` questions: passes over the examples in a fresh order, candidates reshuffled in every pass.
 
     Args:
-        per_query: take only examples that give just so many prompts, so that every block of as many is one query.
+        per_query: use only examples that give exactly this many prompts, so that each block of that size is one query.
         curriculum: the order of each pass; None: a random one.
         step_size: questions of an optimizer step, by which a curriculum goes.
 
