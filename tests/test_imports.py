@@ -56,12 +56,14 @@ def command(*arguments: str, path: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.process
 def test_the_interpreter_of_these_tests_has_no_torch(no_torch: Path):
     probe = [sys.executable, "-c", "import torch"]
     ended = subprocess.run(probe, env=environment(no_torch), capture_output=True, check=False)
     assert b"torch was imported" in ended.stderr
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -77,6 +79,7 @@ def test_commands_that_train_nothing_need_no_torch(no_torch: Path, arguments: li
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+@pytest.mark.process
 def test_a_run_file_is_measured_without_torch(no_torch: Path, tmp_path: Path):
     (tmp_path / "a.run").write_text("q1 Q0 a 1 2.0 x\n")
     (tmp_path / "a.qrels").write_text("q1 0 a 1\n")
@@ -85,6 +88,7 @@ def test_a_run_file_is_measured_without_torch(no_torch: Path, tmp_path: Path):
     assert json.loads(ended.stdout)["mean"] == {"nDCG@10": 1.0}
 
 
+@pytest.mark.process
 def test_stored_completions_are_parsed_without_torch(no_torch: Path, tmp_path: Path):
     (tmp_path / "rows.jsonl").write_text('{"n": 2, "text": "[2] > [1]"}\n')
     ended = command("parse", "paradigm=listwise", f"completions={tmp_path / 'rows.jsonl'}", path=no_torch)
@@ -92,6 +96,7 @@ def test_stored_completions_are_parsed_without_torch(no_torch: Path, tmp_path: P
     assert json.loads(ended.stdout)["order"] == [2, 1]
 
 
+@pytest.mark.process
 def test_a_first_stage_is_run_measured_and_reported_without_torch(no_torch: Path, tmp_path: Path):
     (tmp_path / "conf/experiment").mkdir(parents=True)
     (tmp_path / "conf/experiment/tiny.yaml").write_text(EXPERIMENT)
@@ -105,6 +110,7 @@ def test_a_first_stage_is_run_measured_and_reported_without_torch(no_torch: Path
     assert "nDCG@10" in ended.stdout
 
 
+@pytest.mark.process
 def test_a_stage_that_needs_torch_says_what_to_install(no_torch: Path, tmp_path: Path):
     for file in no_torch.iterdir():
         file.write_text(f"raise ModuleNotFoundError({file.stem!r}, name={file.stem!r})\n")
@@ -125,6 +131,7 @@ def installed_plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+@pytest.mark.process
 def test_an_installed_plugin_is_listed_and_chosen_by_name(installed_plugin: Path):
     listed = command("rewards", "list", path=installed_plugin)
     assert "mine(x=1.0)\n    Reciprocal rank of the first relevant document" in listed.stdout

@@ -15,10 +15,13 @@ from safetensors.torch import load_file
 
 from rl_rerank.serving import Reranker
 
+pytestmark = pytest.mark.process
+
 EXPERIMENT = """\
 # @package _global_
 stages:
-  rl: {kind: grpo, rollout: {kind: vllm, args: {num_gpu_blocks_override: 64}}, max_steps: 2, save_steps: 1,
+  rl: {kind: grpo, rollout: {kind: vllm, args: {num_gpu_blocks_override: 64, enforce_eager: true}}, max_steps: 2,
+    save_steps: 1,
     prompts_per_step: 4, num_generations: 4, micro_batch: 8, learning_rate: 1e-3}
   adapter: {kind: grpo, model: rl@1, lora: {r: 4}, max_steps: 2, save_steps: 1,
     prompts_per_step: 4, num_generations: 4, micro_batch: 8, learning_rate: 1e-2}

@@ -65,6 +65,7 @@ def test_room_and_cores_are_told():
     assert any("disk free" in f.text for f in doctor.space())
 
 
+@pytest.mark.process
 def test_a_package_that_does_not_import_is_reported_and_not_raised(tmp_path: Path):
     (tmp_path / "torch.py").write_text("raise RuntimeError('operator torchvision::nms does not exist')\n")
     (tmp_path / "vllm.py").write_text("import os; os.abort()\n")

@@ -136,6 +136,7 @@ def writer(path: Path, name: str, last: int) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.process
 def test_processes_that_make_and_fill_one_file_at_once_lose_nothing(tmp_path):
     path = tmp_path / "journal.sqlite"
     running = [writer(path, name, 300) for name in "abcd"]
@@ -145,6 +146,7 @@ def test_processes_that_make_and_fill_one_file_at_once_lose_nothing(tmp_path):
     assert len(Journal(path).answers(f"{name}{i}" for name in "abcd" for i in range(301))) == 4 * 301
 
 
+@pytest.mark.process
 def test_what_was_added_is_there_after_a_kill(tmp_path):
     path = tmp_path / "journal.sqlite"
     for turn in range(5):

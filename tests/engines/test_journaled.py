@@ -162,6 +162,7 @@ def calls(folder: Path) -> list[str]:
     return (folder / "calls").read_text().splitlines() if (folder / "calls").exists() else []
 
 
+@pytest.mark.process
 def test_a_run_that_is_killed_in_the_middle_pays_once_for_all_but_the_call_in_flight(tmp_path):
     running = slow(tmp_path)
     while len(calls(tmp_path)) < NUM_PROMPTS // 2:
@@ -177,6 +178,7 @@ def test_a_run_that_is_killed_in_the_middle_pays_once_for_all_but_the_call_in_fl
     assert calls(tmp_path) == before
 
 
+@pytest.mark.process
 def test_two_runs_on_one_journal_both_end_with_all_answers(tmp_path):
     running = [slow(tmp_path), slow(tmp_path)]
     assert [process.wait() for process in running] == [0, 0]

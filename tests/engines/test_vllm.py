@@ -20,7 +20,7 @@ from rl_rerank.engines.build import build_engine
 from rl_rerank.prompts.constraints import Permutation, Scores
 from rl_rerank.types import Message, Prompt, Sampling, Segment
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vllm")
+pytestmark = [pytest.mark.engine, pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vllm")]
 
 TEXTS = ["Is the passage relevant?", "Answer yes or no.", "Rank the passages by relevance to the query. " * 4, "no"]
 ONE_TOKEN = ["yes", "no"]

@@ -64,6 +64,7 @@ def test_nothing_is_written_where_a_measure_is_wrong(files, tmp_path):
     assert not (tmp_path / "result.json").exists()
 
 
+@pytest.mark.process
 def test_it_runs_where_torch_and_transformers_cannot_be_imported(files, tmp_path):
     for name in ("torch", "transformers"):
         (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} is not installed here')\n")

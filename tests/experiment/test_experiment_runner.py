@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +60,31 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def stage_here(command: Sequence[str], **_: object) -> int:
+    """Run a stage's command line in this process instead of one of its own."""
+    return main(list(command[command.index("rl_rerank") + 1 :]))
+
+
+@pytest.fixture
+def stages_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner.subprocesses, "run", stage_here)
+
+
 @pytest.fixture(scope="module")
 def finished(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same folder after a run, made by the command as a user calls it."""
+    """The same folder after a run whose stages ran in this process."""
     folder = tmp_path_factory.mktemp("finished") / "copy"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runner.subprocesses, "run", stage_here)
+        enter(pristine, folder, patch)
+        assert main(["run", *OVERRIDES]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished_by_command(pristine: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same folder after a run, made by the command as a user calls it."""
+    folder = tmp_path_factory.mktemp("finished_by_command") / "copy"
     shutil.copytree(pristine, folder)
     environment = {**os.environ, "WANDB_API_KEY": "a-secret-of-mine"}
     with (folder / "output.txt").open("w") as output:
@@ -102,22 +123,25 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_a_run_goes_through_its_stages_and_shows_what_came_out(finished_folder: Path):
-    assert list(entries(finished_folder)) == STAGES
-    shown = (finished_folder / "output.txt").read_text()
+@pytest.mark.process
+def test_a_run_goes_through_its_stages_and_shows_what_came_out(finished_by_command: Path):
+    assert list(entries(finished_by_command)) == STAGES
+    shown = (finished_by_command / "output.txt").read_text()
     assert "| BM25 |" in shown
     assert "report: run/report/" in shown
-    assert json.loads((finished_folder / "run/config.json").read_text())["experiment"] == "tiny"
+    assert json.loads((finished_by_command / "run/config.json").read_text())["experiment"] == "tiny"
 
 
-def test_a_run_keeps_no_secret_of_the_environment(finished_folder: Path):
-    assert not [path for path, content in contents(finished_folder).items() if b"a-secret-of-mine" in content]
+@pytest.mark.process
+def test_a_run_keeps_no_secret_of_the_environment(finished_by_command: Path):
+    assert not [path for path, content in contents(finished_by_command).items() if b"a-secret-of-mine" in content]
 
 
 def test_the_same_command_again_skips_what_is_done(
     finished_folder: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level("INFO")
+    (finished_folder / "run/.lock").write_text("1")  # of the process that has run it
     before = contents(finished_folder)
     assert main(["run", *OVERRIDES]) == 0
     skipped = [r.getMessage() for r in caplog.records if r.getMessage().endswith(" s), skipped")]
@@ -138,6 +162,7 @@ def test_a_changed_configuration_is_refused_with_the_difference(
     assert contents(finished_folder) == before
 
 
+@pytest.mark.usefixtures("stages_here")
 def test_a_half_finished_stage_is_done_again_and_keeps_its_configuration(
     finished_folder: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -152,6 +177,7 @@ def test_a_half_finished_stage_is_done_again_and_keeps_its_configuration(
     assert list(entries(finished_folder)) == STAGES
 
 
+@pytest.mark.process
 def test_a_killed_run_goes_on_where_it_was(fresh_folder: Path):
     process = subprocess.Popen(COMMAND)
     path = fresh_folder / "run/ledger.jsonl"
@@ -164,6 +190,7 @@ def test_a_killed_run_goes_on_where_it_was(fresh_folder: Path):
     assert entries(fresh_folder)["first_stage"] == first
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("send", [os.kill, os.killpg])
 def test_an_interrupt_ends_the_stage_and_the_run(fresh_folder: Path, send: Callable[[int, int], None]):
     process = subprocess.Popen(
@@ -176,6 +203,7 @@ def test_an_interrupt_ends_the_stage_and_the_run(fresh_folder: Path, send: Calla
     assert "interrupted; the same command goes on from here" in error
 
 
+@pytest.mark.usefixtures("stages_here")
 def test_a_stage_that_is_removed_is_redone_with_all_that_followed_from_it(finished_folder: Path):
     before = entries(finished_folder)
     shutil.rmtree(finished_folder / "run/evaluate")
@@ -196,6 +224,7 @@ def test_new_data_under_the_same_name_redo_what_was_made_from_the_old(finished_f
     assert len((finished_folder / "run/shown/run.trec").read_text().splitlines()) == 5 * 4
 
 
+@pytest.mark.usefixtures("stages_here")
 def test_a_stage_that_fails_names_its_log(finished_folder: Path, caplog: pytest.LogCaptureFixture):
     shutil.rmtree(finished_folder / "run/evaluate")
     (finished_folder / "run/shown/run.trec").write_text("one two three\n")
@@ -292,10 +321,10 @@ def test_an_evaluation_reads_its_runs_and_those_that_stand_beside_every_number()
         ),
         (["stages.untrained.model=sft"], "stages.untrained.model names 'sft', which does not come before it"),
         (["stages.format.data=sft"], "stages.format.data names 'sft'"),
-        (["stages.evaluate.runs=[sft]"], "stages.evaluate.runs names 'sft', a sft stage"),
+        (["stages.evaluate.runs=[sft]"], "stages.evaluate.runs names 'sft', of kind sft"),
         (["stages.evaluate.comparisons=[[sft_eval]]"], "a comparison is a pair [system, baseline]; got ['sft_eval']"),
         (["stages.evaluate.measures=[nDGC@10]"], "nDGC@10"),
-        (["+stages.evaluate.seeds.two=[sft_eval,sft]"], "stages.evaluate.seeds.two names 'sft', a sft stage"),
+        (["+stages.evaluate.seeds.two=[sft_eval,sft]"], "stages.evaluate.seeds.two names 'sft', of kind sft"),
         (
             ["stages.export.model=model"],
             "stages.export.model names 'model', which is no stage; it can be: sft, format, grpo",

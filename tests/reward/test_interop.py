@@ -6,11 +6,12 @@ import pytest
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.reward.base import RewardError, Term, evaluate
 from rl_rerank.reward.interop import as_trl
+from rl_rerank.training.grpo.trl_imports import GRPOTrainer  # trl's own, less vLLM
 from rl_rerank.types import Candidate, Completion, Judgment, Message, Prompt, RankingExample, Rollout, Segment, Status
 from rl_rerank_rewards.erank import ERank
 from rl_rerank_rewards.multiview import MultiView

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 ROOT = Path(__file__).parent.parent.parent
 COMMANDS = [line.strip() for line in (ROOT / "docs/rewards.md").read_text().splitlines() if line.startswith("    ")]
 EXPERIMENT = """\

@@ -24,6 +24,8 @@ from rl_rerank.config import HubConfig
 from rl_rerank.io.files import read_jsonl
 from rl_rerank.serving import Reranker, hub
 
+pytestmark = pytest.mark.process
+
 TOKEN = "hf_ThisIsTheSecretThatMustNotAppear"
 DOCUMENTS = ["ice caves", "yes no yes", "bread"]
 EXPERIMENT = """\

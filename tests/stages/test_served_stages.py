@@ -14,6 +14,8 @@ from support.openai_stand_in import StandIn, error, message, serving
 
 from rl_rerank.io.files import read_jsonl
 
+pytestmark = pytest.mark.process
+
 KEY = "sk-secret-0123456789"
 EXPERIMENT = """\
 # @package _global_

@@ -1,24 +1,20 @@
-"""GRPO on stored completions, started alone or by `accelerate launch`; writes what test_sharded.py compares."""
+"""GRPO on stored completions; writes what test_sharded.py compares."""
 
 import itertools
 import json
 import os
 import random
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.state import AcceleratorState
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
-
-from rl_rerank.reward.base import Term  # noqa: E402
-from rl_rerank.training.loop.training_prompts import Question  # noqa: E402
-from support import small_tokenizers  # noqa: E402
-from support.grpo_trainer import Uneven, trainer  # noqa: E402
+from rl_rerank.reward.base import Term
+from rl_rerank.training.loop.training_prompts import Question
+from support import small_tokenizers
+from support.grpo_trainer import Uneven, trainer
 
 NUM_STEPS, PROMPTS, GENERATIONS, COMPLETION_TOKENS, MICRO_BATCH = 10, 4, 4, 6, 4
 
@@ -33,7 +29,7 @@ def stored(question: int, end_id: int) -> list[list[int]]:
     return found
 
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
     "lora": {"lora": True},
     "full-kl": {"beta": 0.04, "num_iterations": 2},
@@ -49,7 +45,8 @@ DEAD = ("q3", "q4", "q5")
 """Queries of the questions that the second process has in `uneven`."""
 
 
-def train(model_dir: Path, output: Path, settings: dict[str, Any]) -> None:
+def train(name: str, model_dir: Path, output: Path) -> None:
+    settings = VARIANTS[name]
     output.mkdir(parents=True, exist_ok=True)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     micro_batch = MICRO_BATCH if "micro_batch_tokens" not in settings else PROMPTS * GENERATIONS // world
@@ -65,7 +62,7 @@ def train(model_dir: Path, output: Path, settings: dict[str, Any]) -> None:
         steps_per_generation=steps,
         **settings,
     )
-    if output.name.startswith("uneven"):
+    if name.startswith("uneven"):
         terms = [Term("ndcg", Uneven(*DEAD)), Term("nothing", lambda example, rollout: 0.0)]
         run.task = replace(run.task, questions=one_side(run.task.questions), terms=terms)
     seen = record(run)
@@ -109,10 +106,3 @@ def record(run: Any) -> dict[tuple[int, tuple[int, ...]], list[float]]:
     run._generate_single_turn = replay
     run._get_per_token_logps_and_entropies = recorded
     return seen
-
-
-if __name__ == "__main__":
-    for name, settings in VARIANTS.items():
-        # Everything that accelerate knows of this process is in singletons.
-        AcceleratorState._reset_state(reset_partial_state=False)
-        train(Path(sys.argv[1]), Path(sys.argv[2]) / name, settings)

@@ -1,23 +1,19 @@
-"""Policies without rollouts, started alone or by `accelerate launch`; writes what test_sharded_policies compares."""
+"""Policies without rollouts; writes what test_sharded.py compares."""
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import torch
-from accelerate.state import AcceleratorState
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, TrainingArguments
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
-
-from rl_rerank.paradigms.setwise import Setwise  # noqa: E402
-from rl_rerank.training.exact.trainer import PolicyTrainer  # noqa: E402
-from rl_rerank_rewards.setwise_label import SetwiseLabel  # noqa: E402
-from support import small_tokenizers  # noqa: E402
-from support.choice_objective import choice_objective  # noqa: E402
-from support.scores_objective import scores_objective  # noqa: E402
+from rl_rerank.paradigms.setwise import Setwise
+from rl_rerank.training.exact.trainer import PolicyTrainer
+from rl_rerank_rewards.setwise_label import SetwiseLabel
+from support import small_tokenizers
+from support.choice_objective import choice_objective
+from support.scores_objective import scores_objective
 
 STEPS, PER_STEP = 4, 4
 MADE = {
@@ -55,10 +51,3 @@ def train(name: str, model_dir: Path, output: Path) -> None:
         torch.save({k: v.clone() for k, v in state.items()}, output / "weights.pt")
         rows = [row for row in run.state.log_history if "grad_norm" in row]
         (output / "history.json").write_text(json.dumps({"world": run.accelerator.num_processes, "rows": rows}))
-
-
-if __name__ == "__main__":
-    for policy in MADE:
-        # Everything that accelerate knows of this process is in singletons.
-        AcceleratorState._reset_state(reset_partial_state=False)
-        train(policy, Path(sys.argv[1]), Path(sys.argv[2]) / policy)

@@ -9,8 +9,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 NAME = "tiny"
 """What the server calls its model."""
 SETTINGS = {
@@ -56,7 +54,3 @@ def _status(port: int) -> bytes:
             return connection.recv(64)
     except OSError:
         return b""
-
-
-shared = pytest.mark.xdist_group("vllm server")
-"""Marks the tests that ask the session's one server: one worker runs them all."""

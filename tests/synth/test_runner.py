@@ -39,6 +39,7 @@ def examples(folder: Path) -> bytes:
     return (folder / "run/synth/examples.jsonl").read_bytes()
 
 
+@pytest.mark.process
 def test_the_output_does_not_depend_on_the_number_of_processes(tmp_path):
     for shards in (1, 2, 4):
         run(config(tmp_path / str(shards), 20), ALL, noise=0.7, chunk=3, shards=shards, mixture={"listwise": 5})
@@ -46,6 +47,7 @@ def test_the_output_does_not_depend_on_the_number_of_processes(tmp_path):
     assert summary(config(tmp_path / "1"))["steps"] == summary(config(tmp_path / "4"))["steps"]
 
 
+@pytest.mark.process
 def test_nor_on_whether_they_are_workers_of_a_ray_cluster(tmp_path, server):
     pytest.importorskip("ray", reason="the extra ray has it")
     more = {"chunk": 3, "mixture": {"listwise": 5}}
@@ -81,6 +83,7 @@ run(config(Path(sys.argv[1]), 12), steps, teacher="model", chunk=4, mixture={"li
 """
 
 
+@pytest.mark.process
 def test_after_sigkill_nothing_that_was_answered_is_asked_again_and_nothing_is_lost(tmp_path, server):
     whole = config(tmp_path / "whole", 12)
     run(whole, RANK, teacher="model", chunk=4, mixture={"listwise": 5}, engine=served(server))
@@ -133,6 +136,7 @@ def test_a_budget_ends_the_run_with_what_it_has_and_a_larger_one_goes_on(tmp_pat
     assert summary(settings)["stopped"] == ""
 
 
+@pytest.mark.process
 def test_processes_that_share_the_work_share_the_budget(tmp_path, server):
     settings = config(tmp_path, 40)
     more = {"teacher": "model", "chunk": 2, "mixture": {"listwise": 5}, "engine": served(server), "shards": 2}
@@ -206,6 +210,7 @@ run(settings, {"rank": {"paradigm": "listwise"}}, chunk=int(sys.argv[2]), mixtur
 """
 
 
+@pytest.mark.process
 def test_a_disk_that_takes_no_more_is_told_and_the_same_command_goes_on_when_there_is_room(tmp_path):
     paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-c", FULL, str(tmp_path), "4"]

@@ -1,4 +1,5 @@
-"""Two processes train as one does: ddp and ZeRO-1, 2 and 3, all weights and LoRA, with and without a KL term."""
+"""Two processes train as one does, by ddp and ZeRO-1, 2 and 3: GRPO with all weights and LoRA, with and without a KL
+term, and policies without rollouts."""
 
 import json
 import sys
@@ -9,8 +10,11 @@ import torch
 from safetensors.torch import load_file
 from support.launching import run, two_processes
 from support.sharded_grpo import NUM_STEPS, VARIANTS
+from support.sharded_policies import MADE, STEPS
 
-SCRIPT = str(Path(__file__).parents[1] / "support/sharded_grpo.py")
+pytestmark = pytest.mark.process
+
+SCRIPT = str(Path(__file__).parents[1] / "support/sharded.py")
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +71,20 @@ def test_two_processes_train_as_one_does(alone, together, tiny_model_dir, varian
     start = load_file(tiny_model_dir / "model.safetensors")
     moved = max((first[n] - start[n]).abs().max() for n in first if n in start) if "lora" not in variant else 1e-3
     assert moved >= 1e-3 and apart <= 1e-2 * moved
+
+
+@pytest.mark.parametrize("policy", MADE)
+def test_two_processes_train_a_policy_as_one_does(alone, together, tiny_model_dir, policy):
+    one, two = (json.loads((folder / policy / "history.json").read_text()) for folder in (alone, together))
+    assert (one["world"], two["world"]) == (1, 2)
+    rows = list(zip(one["rows"], two["rows"], strict=True))
+    assert len(rows) == STEPS
+    for a, b in rows:
+        for name in ("grad_norm", "loss", "reward", "entropy", "kl"):
+            assert b[name] == pytest.approx(a[name], rel=1e-3, abs=1e-6), name
+    assert rows[-1][0]["kl"] > 1e-5
+    first, second = (torch.load(folder / policy / "weights.pt") for folder in (alone, together))
+    start = load_file(tiny_model_dir / "model.safetensors")
+    moved = max((first[name] - start[name]).abs().max() for name in first if name in start)
+    apart = max((first[name] - second[name]).abs().max() for name in first)
+    assert moved >= 1e-4 and apart <= 1e-2 * moved

@@ -13,9 +13,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from accelerate import Accelerator
-from support import vllm_server
 from support.launching import two_processes
 from transformers import AutoModelForCausalLM
 
@@ -75,39 +72,3 @@ def test_vllm_holds_the_weights_after_a_large_change_and_a_stale_head_stops_the_
             assert len(values["gaps"]) == 2 and max(values["gaps"]) < 1e-4
         assert "step 2: vLLM's log-probabilities of the tokens that it sampled are" in stale["refused"]
         assert "more than max_logprob_gap=0.1: it does not hold the policy's weights" in stale["refused"]
-
-
-@vllm_server.shared
-@needs_vllm
-def test_a_server_answers_each_prompt_once_a_group_with_the_log_probabilities_of_the_policy(
-    vllm_address, tiny_model_dir, chatml_tokenizer, monkeypatch
-):
-    from rl_rerank.training.grpo import vllm_rollout
-
-    client = vllm_rollout.vllm_generation.VLLMClient
-    monkeypatch.setattr(client, "init_communicator", lambda self, device: None)  # it needs CUDA
-    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
-    engine = vllm_rollout.RolloutEngine(
-        model=model,
-        accelerator=Accelerator(cpu=True),
-        processing_class=chatml_tokenizer,
-        mode="server",
-        server_base_url=vllm_address,
-        temperature=0.7,
-        max_completion_length=5,
-        generation_kwargs={"stop_token_ids": [7]},
-    )
-    asked = []
-    generate = engine.vllm_client.generate
-    monkeypatch.setattr(engine.vllm_client, "generate", lambda **kw: asked.append(kw["prompts"]) or generate(**kw))
-    prompts = [[20, 21, 22], [30, 31, 32, 33]]
-    rows = [ids for ids in prompts for _ in range(3)]
-    _, completions, log_probs, _ = engine.generate(rows, None, num_generations=3)
-    assert asked == [prompts]
-    assert len(completions) == 6
-    for ids, found, values in zip(rows, completions, log_probs, strict=True):
-        assert 1 <= len(found) <= 5
-        with torch.no_grad():
-            logits = model(torch.tensor([[*ids, *found]])).logits[0, len(ids) - 1 : -1] / 0.7
-        expected = torch.log_softmax(logits, -1).gather(-1, torch.tensor(found)[:, None])[:, 0]
-        assert torch.allclose(torch.tensor(values)[:, 0], expected, atol=1e-4)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from support.whole_queries import DOCUMENTS, GENERATIONS, STEPS, WORLDS, layouts
 
+pytestmark = pytest.mark.process
+
 SCRIPT = str(Path(__file__).parents[1] / "support/whole_queries.py")
 
 

@@ -1,13 +1,20 @@
-"""A vLLM server gives what the transformers engine gives: the same token ids go out, and the same numbers come back."""
+"""One vLLM server, asked by the engine `openai` and by rollouts: the same token ids, the same answers as transformers.
+
+What imports vLLM is imported within a test: runs that leave these tests out read the file, too.
+"""
 
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from accelerate import Accelerator
 from support import vllm_server
+from transformers import AutoModelForCausalLM
 
 from rl_rerank.config import EngineConfig, ModelConfig
 from rl_rerank.engines.base import Capability, Engine
@@ -18,11 +25,7 @@ from rl_rerank.engines.served.openai import OpenAIEngine
 from rl_rerank.prompts.constraints import Permutation, Score, Scores
 from rl_rerank.types import Message, Prompt, Sampling, Segment
 
-pytestmark = [
-    pytest.mark.engine,
-    pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vllm"),
-    vllm_server.shared,
-]
+pytestmark = [pytest.mark.engine, pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vllm")]
 
 TEXTS = ["Is the passage relevant?", "Answer yes or no.", "Rank the passages by relevance to the query. " * 4, "no"]
 PROMPTS = [
@@ -30,14 +33,20 @@ PROMPTS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def server(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with vllm_server.serving(tiny_model_dir, tmp_path_factory.mktemp("server") / "log.txt") as address:
+        yield address
+
+
 def settings(address: str) -> OpenAI:
     return OpenAI(model=vllm_server.NAME, base_url=f"{address}/v1")
 
 
 @pytest.fixture(scope="module")
-def served(vllm_address: str, tiny_model_dir: Path) -> OpenAIEngine:
+def served(server: str, tiny_model_dir: Path) -> OpenAIEngine:
     model = ModelConfig(path=str(tiny_model_dir), max_prompt_tokens=512)
-    return OpenAIEngine(settings(vllm_address), model, renderer(model, tiny_model_dir))
+    return OpenAIEngine(settings(server), model, renderer(model, tiny_model_dir))
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +94,43 @@ def test_samples_differ_and_are_the_same_when_they_are_asked_for_again(served: O
     assert [c.token_ids for c in first] == [c.token_ids for c in again]
 
 
-def test_without_the_tokenizer_it_is_sent_messages(vllm_address: str):
-    served = OpenAIEngine(settings(vllm_address), ModelConfig(max_prompt_tokens=512))
+def test_without_the_tokenizer_it_is_sent_messages(server: str):
+    served = OpenAIEngine(settings(server), ModelConfig(max_prompt_tokens=512))
     answers = served.generate(PROMPTS, Sampling(8))
     assert len(answers) == len(PROMPTS)
     assert served.capabilities == frozenset()
     assert served.usage["calls"] == len(PROMPTS)
+
+
+def test_a_server_answers_each_prompt_once_a_group_with_the_log_probabilities_of_the_policy(
+    server, tiny_model_dir, chatml_tokenizer, monkeypatch
+):
+    from rl_rerank.training.grpo import vllm_rollout
+
+    client = vllm_rollout.vllm_generation.VLLMClient
+    monkeypatch.setattr(client, "init_communicator", lambda self, device: None)  # it needs CUDA
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    engine = vllm_rollout.RolloutEngine(
+        model=model,
+        accelerator=Accelerator(cpu=True),
+        processing_class=chatml_tokenizer,
+        mode="server",
+        server_base_url=server,
+        temperature=0.7,
+        max_completion_length=5,
+        generation_kwargs={"stop_token_ids": [7]},
+    )
+    asked = []
+    generate = engine.vllm_client.generate
+    monkeypatch.setattr(engine.vllm_client, "generate", lambda **kw: asked.append(kw["prompts"]) or generate(**kw))
+    prompts = [[20, 21, 22], [30, 31, 32, 33]]
+    rows = [ids for ids in prompts for _ in range(3)]
+    _, completions, log_probs, _ = engine.generate(rows, None, num_generations=3)
+    assert asked == [prompts]
+    assert len(completions) == 6
+    for ids, found, values in zip(rows, completions, log_probs, strict=True):
+        assert 1 <= len(found) <= 5
+        with torch.no_grad():
+            logits = model(torch.tensor([[*ids, *found]])).logits[0, len(ids) - 1 : -1] / 0.7
+        expected = torch.log_softmax(logits, -1).gather(-1, torch.tensor(found)[:, None])[:, 0]
+        assert torch.allclose(torch.tensor(values)[:, 0], expected, atol=1e-4)
