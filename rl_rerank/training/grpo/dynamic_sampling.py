@@ -12,6 +12,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
 
 from rl_rerank.training.grpo.judging import Judged
 
@@ -88,3 +92,41 @@ class Refill:
             for place, group in zip(dead, live, strict=False):
                 found[place] = group
         return found
+
+
+def groups(trainer: Any, refill: Refill, keys: Sequence[int]) -> list[Group]:
+    """The groups of this process's questions in a trl.GRPOTrainer of ours, dead ones replaced.
+
+    Args:
+        keys: the questions of a generation batch, each as often as it has completions.
+    """
+    accelerator = trainer.accelerator
+    first = _sampled(trainer, keys[:: trainer.num_generations])
+
+    def most(number: int) -> int:
+        return int(accelerator.gather(torch.tensor([number], device=accelerator.device)).max())
+
+    found = refill(first, partial(_sampled, trainer), most, accelerator.process_index)
+    replaced = [new is not old for new, old in zip(found, first, strict=True)]
+    trainer._log_metric("refill/replaced_groups", sum(replaced) / len(replaced))
+    # The reward that is logged is that of the groups that were kept.
+    rewards = [value for group in first for value in group.rewards]
+    trainer._log_metric("refill/reward_before", sum(rewards) / len(rewards))
+    return found
+
+
+def _sampled(trainer: Any, questions: Sequence[int]) -> list[Group]:
+    """A judged and scored group for each question."""
+    size = trainer.num_generations
+    keys = [question for question in questions for _ in range(size)]
+    prompt_ids, images, fields = trainer._tokenize_prompts([str(key) for key in keys])
+    completions, log_probs = trainer._generate_single_turn(prompt_ids, images, fields, size)
+    with trainer.phases("reward"):
+        judged = trainer.judge(keys, completions)
+    rewards = [trainer.judge.reward(row) for row in judged]
+    found = []
+    for start in range(0, len(keys), size):
+        rows = slice(start, start + size)
+        given = None if log_probs is None else log_probs[rows]
+        found.append(Group(keys[start], completions[rows], given, judged[rows], rewards[rows]))
+    return found

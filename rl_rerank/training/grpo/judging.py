@@ -142,3 +142,13 @@ class Judge:
 
 def _rows(questions: Sequence[int], rollouts: Sequence[Rollout]) -> list[scoring.Row]:
     return [(question, r.completion, r.judgment) for question, r in zip(questions, rollouts, strict=True)]
+
+
+class NamedTerm:
+    """Gives a term its name in trl's logs; the values come from `_calculate_rewards`."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __call__(self, **_: Any) -> list[float]:
+        raise AssertionError("rewards are computed by RankingGRPOTrainer._calculate_rewards")

@@ -8,6 +8,9 @@ the difference between the engine's log-probabilities of the sampled tokens and 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -44,5 +47,23 @@ def require(gap: float, limit: float, *, step: int) -> None:
             f"step {step}: vLLM's log-probabilities of the tokens that it sampled are {gap:.3g} nats from the "
             f"trainer's on average, more than max_logprob_gap={limit:g}: it does not hold the policy's weights, or "
             "computes very differently. Nothing was learned from these samples. The checkpoints before this step are "
-            "good; compare dtypes and rollout_args, or sample with rollout=hf"
+            "good; compare dtypes and rollout.args, or sample with rollout=hf"
         )
+
+
+def check(trainer: Any, output: Mapping[str, Tensor], limit: float) -> None:
+    """Log how far vLLM and a trl.GRPOTrainer are apart, and refuse to train where they are too far.
+
+    Args:
+        output: the trainer's generation batch.
+
+    Raises:
+        ValueError: on every process, if the mean over all sampled tokens is above `limit`.
+    """
+    names = ("old_per_token_logps", "sampling_per_token_logps", "completion_mask", "importance_sampling_ratio")
+    here = sums(*(output[name] for name in names))
+    gap, masked = shares(trainer.accelerator.gather(here.unsqueeze(0)).sum(0))
+    metrics = trainer._metrics["train" if trainer.model.training else "eval"]
+    metrics["rollout/logprob_gap"].append(gap)
+    metrics["rollout/masked_sequences"].append(masked)
+    require(gap, limit, step=trainer.state.global_step + 1)

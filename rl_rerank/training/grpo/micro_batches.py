@@ -8,7 +8,7 @@ like length stand together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -117,3 +117,26 @@ def accumulating(accelerator: Accelerator, model: Any) -> Iterator[None]:
     with nullcontext() if is_deepspeed else accelerator.no_sync(model):
         yield
     state._set_sync_gradients(True)
+
+
+def accumulate(
+    accelerator: Accelerator,
+    model: Any,
+    batch: Mapping[str, Any],
+    parts: Sequence[Tensor],
+    backward: Callable[[dict[str, Any], float], Tensor],
+) -> Tensor:
+    """The loss of a batch, computed part by part; gradients are synchronised with the last one.
+
+    Args:
+        parts: the rows of each part.
+        backward: forward and backward of a part, given its share of the batch's rows; returns its loss.
+    """
+    count = len(batch["completion_mask"])
+    loss = torch.zeros((), device=batch["completion_mask"].device)
+    for number, rows in enumerate(parts):
+        part = {k: v[rows] if v.dim() and len(v) == count else v for k, v in batch.items()}
+        is_last = number == len(parts) - 1
+        with nullcontext() if is_last else accumulating(accelerator, model):
+            loss = loss + backward(part, len(rows) / count)
+    return loss

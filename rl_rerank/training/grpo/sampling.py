@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedModel
+from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
 
 from rl_rerank.engines.decode import until_stop
 from rl_rerank.engines.local.prefill import left_padded, prefilled
@@ -40,3 +42,29 @@ def sample_groups(
     )
     answers = output[:, ids.shape[1] :].tolist()  # pyright: ignore[reportIndexIssue]
     return [list(until_stop(answer, end_ids)) for answer in answers]
+
+
+def sample_with(trainer: Any, prompts: Sequence[Sequence[int]], num_generations: int) -> list[list[int]]:
+    """`sample_groups` with the policy of a trl.GRPOTrainer, its weights gathered where ZeRO-3 shards them."""
+    args = trainer.args
+    with unwrap_model_for_generation(
+        trainer.model_wrapped,
+        trainer.accelerator,
+        gather_deepspeed3_params=args.ds3_gather_for_generation,
+        generation_kwargs=trainer.generation_kwargs,
+        gradient_checkpointing_kwargs=args.gradient_checkpointing_kwargs,
+    ) as unwrapped:
+        model: Any = unwrapped
+        was_training = model.training
+        model.eval()
+        with disable_gradient_checkpointing(model, args.gradient_checkpointing_kwargs):
+            completions = sample_groups(
+                model,
+                prompts,
+                num_generations=num_generations,
+                generation_config=trainer.generation_config,
+                pad_id=trainer._tokenizer.pad_token_id,
+                end_ids=trainer.eos_token_ids,
+            )
+        model.train(was_training)
+    return completions

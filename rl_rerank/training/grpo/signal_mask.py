@@ -1,10 +1,10 @@
-"""Forwards without the groups that teach nothing: a group without advantages adds exactly 0 to a loss without KL."""
+"""Forwards without groups that have no learning signal: without advantages and KL they add exactly 0 to the loss."""
 
-# Shape legend: B completions, C completion tokens, L tokens of prompt and completion.
+# Shape legend: B completions, N groups, C completion tokens, L tokens of prompt and completion.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -14,12 +14,17 @@ Forward = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor | None]]
 """(token ids [B, L], mask [B, L], C) -> log-probabilities [B, C] and entropies [B, C]."""
 
 
+def has_signal(advantages: Tensor, num_generations: int) -> Tensor:
+    """[N] of bool: whether a group has advantages, from [B]."""
+    return (advantages.view(-1, num_generations) != 0).any(1)
+
+
 @dataclass(frozen=True)
 class Skipping:
     """Skips the forward for rows without a learning signal and fills in finite log-probabilities, which their zero
     advantage cancels."""
 
-    teaches: Tensor
+    has_signal: Tensor
     """[B] of bool, whole groups."""
     completion_mask: Tensor
     """[B, C]."""
@@ -27,15 +32,24 @@ class Skipping:
     """[B, C] log-probabilities of the policy that sampled, where they are known."""
     num_generations: int
 
+    @staticmethod
+    def of(inputs: Mapping[str, Tensor], num_generations: int) -> Skipping | None:
+        """For a micro-batch of trl's trainer; None where every group has a signal."""
+        groups = has_signal(inputs["advantages"], num_generations)
+        if bool(groups.all()):
+            return None
+        rows = groups.repeat_interleave(num_generations)
+        return Skipping(rows, inputs["completion_mask"], inputs.get("old_per_token_logps"), num_generations)
+
     def __call__(
         self, forward: Forward, input_ids: Tensor, attention_mask: Tensor, length: int
     ) -> tuple[Tensor, Tensor | None]:
-        """What `forward` would give, computed for the rows that teach.
+        """What `forward` would give, computed for the rows with a signal.
 
         Where there are none it still runs once, on one token behind a token, because every process has to make as many
         forwards as the others.
         """
-        rows, kept = self.teaches, length
+        rows, kept = self.has_signal, length
         if not bool(rows.any()):
             rows, kept = torch.arange(self.num_generations, device=input_ids.device), 1
             split = input_ids.size(1) - length
@@ -44,17 +58,17 @@ class Skipping:
         return self._filled(found, entropies, length)
 
     def _filled(self, found: Tensor, entropies: Tensor | None, length: int) -> tuple[Tensor, Tensor | None]:
-        """[B, C] of both, where `found` has the rows that teach, or one token of rows that do not.
+        """[B, C] of both, where `found` has the rows with a signal, or one token of rows without.
 
         Entropies are only logged: rows that were skipped have the mean of the others.
         """
-        rest = found.new_zeros(len(self.teaches), length) if self.old is None else self.old.clone()
-        if not bool(self.teaches.any()):
+        rest = found.new_zeros(len(self.has_signal), length) if self.old is None else self.old.clone()
+        if not bool(self.has_signal.any()):
             return rest + 0.0 * found.sum(), None if entropies is None else torch.zeros_like(rest)
-        rest[self.teaches] = found
+        rest[self.has_signal] = found
         if entropies is None:
             return rest, None
-        mask = self.completion_mask[self.teaches]
+        mask = self.completion_mask[self.has_signal]
         every = torch.full_like(rest, ((entropies * mask).sum() / mask.sum().clamp(min=1)).item())
-        every[self.teaches] = entropies
+        every[self.has_signal] = entropies
         return rest, every

@@ -1,9 +1,8 @@
 """The one subclass of trl's GRPOTrainer, for trl 1.16.
 
-It replaces what ranking needs to be different and leaves the algorithm to trl: prompts arrive as token ids made by
-`rendering`, each prompt is computed once for its group, groups stay together, and rewards see parsed rankings. What it
-puts in place lies in modules of its own; here is only how they hang on trl. A test compares the overridden methods of
-the installed trl with those that this file was written against.
+trl keeps the algorithm. Prompts arrive as token ids made by `rendering`, each prompt is computed once for its group,
+groups stay together, and rewards see parsed rankings. This file only wires those parts into trl; each has its own module.
+A test compares the overridden methods of the installed trl with those that this file was written against.
 """
 
 # trl and transformers declare most of what this file reads from them as optional, or not at all.
@@ -19,17 +18,16 @@ from typing import Any
 import torch
 from accelerate.utils import gather, gather_object
 from torch import Tensor
-from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.utils import split_tensor_dict
 
 from rl_rerank.reward.base import RewardError
 from rl_rerank.reward.workers import Workers
-from rl_rerank.training.grpo import advantages, logprob_drift, micro_batches
+from rl_rerank.training.grpo import advantages, dynamic_sampling, logprob_drift, micro_batches
 from rl_rerank.training.grpo.dynamic_sampling import Group, Refill
-from rl_rerank.training.grpo.judging import Judge, Judged
-from rl_rerank.training.grpo.sampling import sample_groups
-from rl_rerank.training.grpo.signal_mask import Skipping
+from rl_rerank.training.grpo.judging import Judge, Judged, NamedTerm
+from rl_rerank.training.grpo.sampling import sample_with
+from rl_rerank.training.grpo.signal_mask import Skipping, has_signal
 from rl_rerank.training.grpo.timing import Phases, PhaseTimes, is_reference, num_tokens
 from rl_rerank.training.grpo.trl_imports import GRPOTrainer
 from rl_rerank.training.loop import scoring
@@ -80,14 +78,14 @@ class RankingGRPOTrainer(GRPOTrainer):
             micro_batch_tokens: the budget of a micro-batch. `args` have to make one micro-batch of all rows of a
                 process then, which is divided here.
             refill: gives dead groups' places to others; the task's questions are laid out in its blocks.
-            observe: is told the qid and the reward of all completions that were sampled, on every process.
-            max_logprob_gap: the alarm threshold of `on_policy.require`.
+            observe: receives the qid and the reward of all sampled completions, on every process.
+            max_logprob_gap: the threshold of `logprob_drift.require`.
             rollout_args: arguments of a colocated vllm.LLM.
 
         Raises:
             ValueError: for terms of the loss that are means over a micro-batch, where micro-batches differ in size.
         """
-        reward_funcs: Any = [_Named(term.name) for term in task.terms]
+        reward_funcs: Any = [NamedTerm(term.name) for term in task.terms]
         engine: AbstractContextManager[None] = nullcontext()
         if args.use_vllm:
             from rl_rerank.training.grpo import vllm_rollout  # imports vLLM
@@ -98,8 +96,8 @@ class RankingGRPOTrainer(GRPOTrainer):
         if self.use_vllm:
             # An engine knows the end tokens of the model's folder; these are the ones that rollouts are read by.
             self.vllm_generation.generation_kwargs["stop_token_ids"] = list(self.eos_token_ids)
-        self.judge = Judge(task, self._tokenizer, self.eos_token_ids, self._scores, self._begin, self.num_generations)
         self._workers = {term.name: Workers(term) for term in task.terms if term.workers}
+        self.judge = Judge(task, self._tokenizer, self.eos_token_ids, self._scores, self._begin, self.num_generations)
         self.leave_one_out = leave_one_out
         self.max_logprob_gap = max_logprob_gap
         self.refill = refill
@@ -111,29 +109,31 @@ class RankingGRPOTrainer(GRPOTrainer):
         self._groups: list[Group] | None = None
         self._share = 1.0
         self._skipping: Skipping | None = None
-        models = [self.accelerator.unwrap_model(model) for model in (self.model, self.ref_model) if model is not None]
-        self.log_probs = LogProbs(
-            super()._get_per_token_logps_and_entropies,
-            self.accelerator,
-            num_generations=self.num_generations,
-            temperature=self.temperature,
-            refusal=prefix.refusal(models[0]) if shared_prefix else "the configuration says so",
-        )
-        for other in models[1:]:
-            other.set_attn_implementation(models[0].config.get_text_config()._attn_implementation)
-        if self.log_probs.refusal is None:
-            for model in models:
-                attention.install(model)
+        self.log_probs = self._share_prefixes(shared_prefix)
         self.micro_batch_tokens = micro_batch_tokens
-        if micro_batch_tokens is not None and (self._entropy_bonus_enabled or self.aux_loss_enabled):
-            raise ValueError(
-                "micro_batch_tokens makes micro-batches of different sizes, and an entropy bonus or an auxiliary loss "
-                "is a mean over one; set micro_batch instead, or leave out trl.entropy_coef"
-            )
+        if micro_batch_tokens is not None:
+            self._check_means()
         if self.use_vllm:
             generation = self.vllm_generation
             generation.sync_weights = self.phases("sync")(generation.sync_weights)
         self.callback_handler.callbacks.insert(0, PhaseTimes(self))
+
+    def _check_means(self) -> None:
+        if self._entropy_bonus_enabled or self.aux_loss_enabled:
+            raise ValueError(
+                "micro_batch_tokens makes micro-batches of different sizes, and an entropy bonus or an auxiliary loss "
+                "is a mean over one; set micro_batch instead, or leave out trl.entropy_coef"
+            )
+
+    def _share_prefixes(self, wanted: bool) -> LogProbs:
+        models = [self.accelerator.unwrap_model(model) for model in (self.model, self.ref_model) if model is not None]
+        refusal = prefix.refusal(models[0]) if wanted else "the configuration says so"
+        for other in models[1:]:
+            other.set_attn_implementation(models[0].config.get_text_config()._attn_implementation)
+        for model in models if refusal is None else ():
+            attention.install(model)
+        settings = {"num_generations": self.num_generations, "temperature": self.temperature, "refusal": refusal}
+        return LogProbs(super()._get_per_token_logps_and_entropies, self.accelerator, **settings)
 
     @property
     def task(self) -> Task:
@@ -174,26 +174,7 @@ class RankingGRPOTrainer(GRPOTrainer):
             return super()._generate_single_turn(
                 prompt_ids, images, multimodal_fields, num_generations, has_tool_images=has_tool_images
             )
-        with unwrap_model_for_generation(
-            self.model_wrapped,
-            self.accelerator,
-            gather_deepspeed3_params=self.args.ds3_gather_for_generation,
-            generation_kwargs=self.generation_kwargs,
-            gradient_checkpointing_kwargs=self.args.gradient_checkpointing_kwargs,
-        ) as model:
-            was_training = model.training
-            model.eval()
-            with disable_gradient_checkpointing(model, self.args.gradient_checkpointing_kwargs):
-                completions = sample_groups(
-                    model,
-                    prompt_ids[::num_generations],
-                    num_generations=num_generations,
-                    generation_config=self.generation_config,
-                    pad_id=self._tokenizer.pad_token_id,
-                    end_ids=self.eos_token_ids,
-                )
-            model.train(was_training)
-        return completions, None
+        return sample_with(self, prompt_ids[::num_generations], num_generations), None
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Tensor:
         if self.micro_batch_tokens is None:
@@ -201,16 +182,16 @@ class RankingGRPOTrainer(GRPOTrainer):
         model.train()  # before the batch is made, as it is for evaluation otherwise
         batch = self._prepare_inputs(inputs)
         mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-        step, loss = self._step, torch.zeros((), device=mask.device)
         parts = self._parts(mask, batch["completion_mask"].size(1), batch["advantages"])
-        for number, rows in enumerate(parts):
+        step = self._step
+
+        def backward(part: dict[str, Any], share: float) -> Tensor:
             self._step = step  # counts generation batches
             # Means over completions, as these losses are, become parts of the mean over the step.
-            self._share = len(rows) / len(mask) if self.loss_type in ("grpo", "dr_grpo") else 1.0
-            part = {k: v[rows] if v.dim() and len(v) == len(mask) else v for k, v in batch.items()}
-            is_last = number == len(parts) - 1
-            with nullcontext() if is_last else micro_batches.accumulating(self.accelerator, model):
-                loss = loss + super().training_step(model, part, num_items_in_batch)
+            self._share = share if self.loss_type in ("grpo", "dr_grpo") else 1.0
+            return super(RankingGRPOTrainer, self).training_step(model, part, num_items_in_batch)
+
+        loss = micro_batches.accumulate(self.accelerator, model, batch, parts, backward)
         self._share = 1.0
         return loss
 
@@ -223,7 +204,7 @@ class RankingGRPOTrainer(GRPOTrainer):
         """
         is_shared = self.log_probs.refusal is None
         budget = micro_batches.TokenBudget(self.micro_batch_tokens, self.num_generations, is_shared)
-        teaches = self._teaches(found) if found is not None and self._can_skip else None
+        teaches = has_signal(found, self.num_generations) if found is not None and self._can_skip else None
         return micro_batches.rows(mask, length, budget, self.accelerator, teaches)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
@@ -239,17 +220,8 @@ class RankingGRPOTrainer(GRPOTrainer):
         has_other_terms = self.beta != 0 or self._entropy_bonus_enabled or self.aux_loss_enabled
         return not has_other_terms and self.top_entropy_quantile >= 1
 
-    def _teaches(self, found: Tensor) -> Tensor:
-        """[N] of bool: whether a group has advantages, from [B]."""
-        return (found.view(-1, self.num_generations) != 0).any(1)
-
     def _to_skip(self, inputs: Mapping[str, Tensor]) -> Skipping | None:
-        """The groups of a micro-batch that teach nothing."""
-        if not self._can_skip or bool((teaches := self._teaches(inputs["advantages"])).all()):
-            return None
-        rows = teaches.repeat_interleave(self.num_generations)
-        old = inputs.get("old_per_token_logps")
-        return Skipping(rows, inputs["completion_mask"], old, self.num_generations)
+        return Skipping.of(inputs, self.num_generations) if self._can_skip else None
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -300,18 +272,18 @@ class RankingGRPOTrainer(GRPOTrainer):
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         with self.phases("rollout"):
             if self.refill is not None and self.model.training:
-                self._groups = self._refilled(self.refill, [int(row["prompt"]) for row in inputs])
+                self._groups = dynamic_sampling.groups(self, self.refill, [int(row["prompt"]) for row in inputs])
                 inputs = [{"prompt": str(group.question)} for group in self._groups for _ in group.judged]
             try:
                 output = super()._generate_and_score_completions(inputs)
             finally:
                 self._groups = None
         if self.use_vllm:
-            self._check_on_policy(output)
+            logprob_drift.check(self, output, self.max_logprob_gap)
         output["advantages"] = self._advantages(output["advantages"])
         mode = "train" if self.model.training else "eval"
         if self._can_skip:
-            skipped = (~self._teaches(output["advantages"])).float()
+            skipped = (~has_signal(output["advantages"], self.num_generations)).float()
             self._metrics[mode]["skipped_groups"].append(self.accelerator.gather(skipped).mean().item())
         tokens = num_tokens(output["prompt_mask"], output["completion_mask"], self.num_generations)
         self.num_tokens = self.accelerator.gather(tokens).view(-1, 2).sum(0).tolist()
@@ -325,11 +297,7 @@ class RankingGRPOTrainer(GRPOTrainer):
         return output
 
     def _advantages(self, found: Tensor) -> Tensor:
-        """[B] advantages of trl with the configured baseline, and without what is only rounding.
-
-        Where rewards are normalised one by one the batch's mean is subtracted, too, and a group of one worth keeps
-        what that leaves.
-        """
+        """[B], with the configured baseline and without rounding errors where rewards have no variance."""
         if self.leave_one_out:
             found = advantages.leave_one_out(found, self.num_generations)
         if self.multi_objective_aggregation == "normalize_then_sum":
@@ -337,61 +305,7 @@ class RankingGRPOTrainer(GRPOTrainer):
         rewards = torch.tensor([self.judge.reward(row) for row in self._judged])
         return advantages.without_rounding(found, rewards, self.num_generations)
 
-    def _check_on_policy(self, output: Mapping[str, Tensor]) -> None:
-        """Log how far vLLM and the trainer are apart, and refuse to train where they are too far.
-
-        Raises:
-            ValueError: on every process, if the mean over all sampled tokens is above `max_logprob_gap`.
-        """
-        here = logprob_drift.sums(
-            output["old_per_token_logps"],
-            output["sampling_per_token_logps"],
-            output["completion_mask"],
-            output["importance_sampling_ratio"],
-        )
-        gap, masked = logprob_drift.shares(self.accelerator.gather(here.unsqueeze(0)).sum(0))
-        mode = "train" if self.model.training else "eval"
-        self._metrics[mode]["rollout/logprob_gap"].append(gap)
-        self._metrics[mode]["rollout/masked_sequences"].append(masked)
-        logprob_drift.require(gap, self.max_logprob_gap, step=self.state.global_step + 1)
-
-    def _refilled(self, refill: Refill, keys: Sequence[int]) -> list[Group]:
-        """The groups of this process's questions, dead ones replaced.
-
-        Args:
-            keys: the questions of a generation batch, each as often as it has completions.
-        """
-        first = self._sampled(keys[:: self.num_generations])
-
-        def most(number: int) -> int:
-            return int(self.accelerator.gather(torch.tensor([number], device=self.accelerator.device)).max())
-
-        found = refill(first, self._sampled, most, self.accelerator.process_index)
-        replaced = [new is not old for new, old in zip(found, first, strict=True)]
-        self._log_metric("refill/replaced_groups", sum(replaced) / len(replaced))
-        # The reward that is logged is that of the groups that were kept.
-        rewards = [value for group in first for value in group.rewards]
-        self._log_metric("refill/reward_before", sum(rewards) / len(rewards))
-        return found
-
-    def _sampled(self, questions: Sequence[int]) -> list[Group]:
-        """A judged and scored group for each question."""
-        size = self.num_generations
-        keys = [question for question in questions for _ in range(size)]
-        prompt_ids, images, fields = self._tokenize_prompts([str(key) for key in keys])
-        completions, log_probs = self._generate_single_turn(prompt_ids, images, fields, size)
-        with self.phases("reward"):
-            judged = self.judge(keys, completions)
-        rewards = [self.judge.reward(row) for row in judged]
-        found = []
-        for start in range(0, len(keys), size):
-            rows = slice(start, start + size)
-            given = None if log_probs is None else log_probs[rows]
-            found.append(Group(keys[start], completions[rows], given, judged[rows], rewards[rows]))
-        return found
-
     def _begin(self, rows: list[scoring.Row]) -> None:
-        """Let rewards that have processes of their own begin."""
         scoring.begin(self.task.terms, self.task.questions, rows, self._workers)
 
     def _scores(self, rows: list[scoring.Row]) -> scoring.Scores:
@@ -400,25 +314,16 @@ class RankingGRPOTrainer(GRPOTrainer):
         Raises:
             RewardError: on every process, if a term fails on one, behind a checkpoint of what is trained so far.
         """
-        scores, failures = None, []
+        task = self.task
         try:
-            scores = scoring.score_rows(
-                self.task.terms,
-                self.task.questions,
-                rows,
-                gather_object,
-                num_generations=self.num_generations,
-                workers=self._workers,
+            return scoring.score_everywhere(
+                task.terms, task.questions, rows, num_generations=self.num_generations, workers=self._workers
             )
-        except RewardError as e:
-            failures.append(e)
-        everywhere = gather_object([str(e) for e in failures])
-        if scores is not None and not everywhere:
-            return scores
-        if self.model.training and self.state.global_step > 0:
-            self._save_checkpoint(self.model, trial=None)
-            self.control = self.callback_handler.on_save(self.args, self.state, self.control)
-        raise RewardError(everywhere[0]) from (failures[0] if failures else None)
+        except RewardError:
+            if self.model.training and self.state.global_step > 0:
+                self._save_checkpoint(self.model, trial=None)
+                self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+            raise
 
     def _calculate_rewards(
         self,
@@ -442,13 +347,3 @@ class RankingGRPOTrainer(GRPOTrainer):
         if not self.task.permute_rewards:
             return rewards
         return advantages.permuted(rewards, self.num_generations, f"{self.args.seed}:{self.state.global_step}")
-
-
-class _Named:
-    """Gives a term its name in trl's logs; the values come from `_calculate_rewards`."""
-
-    def __init__(self, name: str) -> None:
-        self.__name__ = name
-
-    def __call__(self, **_: Any) -> list[float]:
-        raise AssertionError("rewards are computed by RankingGRPOTrainer._calculate_rewards")

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from accelerate.utils import gather_object
 from torch import Tensor
 
-from rl_rerank.reward.base import Breakdown, Term, calls, evaluate
+from rl_rerank.reward.base import Breakdown, RewardError, Term, calls, evaluate
 from rl_rerank.reward.workers import Call, Workers
 from rl_rerank.training.loop.training_prompts import Question
 from rl_rerank.types import Completion, Judgment, Rollout
@@ -92,6 +93,30 @@ def term_metrics(name: str, values: Tensor, num_generations: int) -> dict[str, f
     constant = (groups.max(dim=1).values == groups.min(dim=1).values).float().mean()
     figures = {"min": values.min(), "max": values.max(), "constant_groups": constant}
     return {f"rewards/{name}/{figure}": value.item() for figure, value in figures.items()}
+
+
+def score_everywhere(
+    terms: Sequence[Term],
+    questions: Sequence[Question],
+    rows: Sequence[Row],
+    *,
+    num_generations: int,
+    workers: Mapping[str, Workers],
+) -> Scores:
+    """`score_rows` on every process, where one that fails ends all.
+
+    Raises:
+        RewardError: on every process, if a term fails on one.
+    """
+    scores, failures = None, []
+    try:
+        scores = score_rows(terms, questions, rows, gather_object, num_generations=num_generations, workers=workers)
+    except RewardError as e:
+        failures.append(e)
+    everywhere = gather_object([str(e) for e in failures])
+    if scores is None or everywhere:
+        raise RewardError(everywhere[0]) from (failures[0] if failures else None)
+    return scores
 
 
 def _of_queries(
