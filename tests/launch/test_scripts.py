@@ -189,7 +189,7 @@ def test_no_process_outlives_a_conductor_that_is_ended(folder: Path, tiny_model_
     )
     process = start(folder, "one_node.sh", *arguments, CUDA_VISIBLE_DEVICES="")
     wait_for(folder / "run/sft/metrics.jsonl", process)
-    # The conductor, accelerate, and its two processes.
+    # The runner, accelerate, and its two processes.
     assert len(at_work_in(folder)) >= 4
     getattr(process, how)()
     assert process.wait(timeout=60) == (130 if how == "terminate" else -signal.SIGKILL)
