@@ -174,6 +174,7 @@ def check(style, field, attack):
         assert rendered.token_ids == tuple(render.tokenizer(rendered.text, add_special_tokens=False)["input_ids"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["chatml", "llama3", "mistral"])
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_changes_nothing_but_its_own_words(style, name):

@@ -81,6 +81,7 @@ def test_a_package_that_does_not_import_is_reported_and_not_raised(tmp_path: Pat
     assert "Traceback" not in ended.stderr
 
 
+@pytest.mark.process
 def test_gpus_that_torch_does_not_find_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\necho 'GPU 0: one'\necho 'GPU 1: two'\n")
     (tmp_path / "nvidia-smi").chmod(0o755)

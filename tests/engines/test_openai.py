@@ -110,6 +110,7 @@ def test_what_the_server_returns_as_reasoning_is_kept_where_it_is_wanted(server)
     assert texts(kept) == ["<think>\nHm.\n</think>\n\nyes"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "failure",
     [
@@ -160,6 +161,7 @@ def test_a_server_that_is_not_there_is_named():
         OpenAIEngine(args, ModelConfig()).generate(PROMPTS[:1], Sampling(4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["1", "date"])
 def test_the_pause_that_a_server_asks_for_is_kept_by_all_requests(server, value):
     turns = itertools.count()

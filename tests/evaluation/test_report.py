@@ -57,6 +57,7 @@ def test_every_part_is_on_the_page(html):
     assert reader.tags.count("details") >= 8
 
 
+@pytest.mark.slow
 def test_systems_of_several_seeds_have_their_row_and_their_tests(experiment):
     experiment.stages["evaluate"] = dataclasses.replace(
         experiment.stages["evaluate"], seeds={"GRPO": ["trained", "untrained"]}, comparisons=[["GRPO", "first"]]

@@ -26,6 +26,8 @@ from rl_rerank.stages.evaluate.spec import EvaluateStage
 from rl_rerank.stages.report import run as report_stage
 from rl_rerank.types import Ranking
 
+pytestmark = pytest.mark.slow
+
 # Of the small finished experiment
 HOSTILE = "<script>alert('q')</script> & $\\frac{"
 NUM_QUERIES = 8

@@ -61,6 +61,7 @@ def test_holm_by_hand():
     assert holm([]) == []
 
 
+@pytest.mark.slow
 def test_holm_holds_the_chance_of_any_false_discovery():
     rng = np.random.default_rng(7)
     plain, adjusted = [], []
@@ -128,6 +129,7 @@ def test_the_tests_agree_with_scipy():
     assert test.p_value_t == pytest.approx(stats.ttest_rel(a, b)[1])
 
 
+@pytest.mark.slow
 def test_under_no_effect_five_percent_are_significant():
     rng = np.random.default_rng(4)
     tests = [paired_test(rng.normal(size=20).tolist(), [0.0] * 20, seed=i, draws=300) for i in range(1000)]

@@ -54,6 +54,7 @@ def test_every_experiment_composes_and_names_only_what_exists(name: str):
     Experiment.of(config)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["data", "model", "engine", "launcher", "budget"])
 def test_every_file_of_a_group_composes(group: str):
     for file in (conf_dir() / group).glob("*.yaml"):

@@ -234,6 +234,7 @@ def test_a_stage_that_fails_names_its_log(finished_folder: Path, caplog: pytest.
     assert "evaluate" not in entries(finished_folder)
 
 
+@pytest.mark.slow
 def test_a_run_folder_has_one_conductor_at_a_time(fresh_folder: Path, capsys: pytest.CaptureFixture[str]):
     (fresh_folder / "run").mkdir()
     with (fresh_folder / "run/.lock").open("w") as lock:
@@ -256,6 +257,7 @@ def test_a_single_stage_runs_in_this_process(fresh_folder: Path, capsys: pytest.
     assert "stages.shown.seed: 1 -> 5" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_dry_run_shows_the_arithmetic_and_writes_nothing(fresh_folder: Path, capsys: pytest.CaptureFixture[str]):
     arguments = ["stages.format.max_steps=10", "stages.format.batch_size=16", "stages.format.micro_batch=4"]
     arguments += ["budget.pointwise_rows=60", "budget.listwise_rows=20", "budget.groupwise_rows=0"]

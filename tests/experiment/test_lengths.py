@@ -122,6 +122,7 @@ def test_a_dry_run_measures_the_prompts_and_writes_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_without_the_model_s_tokenizer_lengths_are_estimates_and_say_so(
     data: list[str], capsys: pytest.CaptureFixture[str]
 ):

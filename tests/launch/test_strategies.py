@@ -65,6 +65,7 @@ def test_a_strategy_leaves_processes_and_precision_to_the_launcher_and_the_stage
         assert deepspeed["zero3_save_16bit_model"] is True
 
 
+@pytest.mark.process
 def test_a_stage_that_fails_ends_a_following_machine_with_its_status_and_without_a_trace(
     config: Config, caplog: pytest.LogCaptureFixture
 ):

@@ -124,6 +124,7 @@ MEASURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ties", [False, True], ids=["orders", "ties by trec_eval's rule"])
 def test_values_equal_ir_measures_on_ten_thousand_random_orders(ties):
     qrels, run = random_orders(ties=ties)

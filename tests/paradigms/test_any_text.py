@@ -63,6 +63,7 @@ def completions(draw):
     return Completion(text, tuple(range(len(ends))), reason, logprobs, draw(st.none() | st.just(ends)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("paradigm", PARADIGMS, ids=str)
 @settings(max_examples=150, deadline=None, derandomize=True, database=None)
 @given(completion=completions(), seed=st.integers(0, 9))

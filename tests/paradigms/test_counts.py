@@ -20,6 +20,8 @@ from rl_rerank.paradigms.windows import windows
 from rl_rerank.ranking.driver import rerank
 from rl_rerank.types import Candidate, RankingExample
 
+pytestmark = pytest.mark.slow
+
 
 def example(grades, qid="q"):
     qrels = {f"d{i}": grade for i, grade in enumerate(grades)}

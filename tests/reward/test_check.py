@@ -196,6 +196,7 @@ def test_a_claim_that_nobody_makes_is_refused():
         failures(Odd())
 
 
+@pytest.mark.slow
 def test_the_command_prints_a_table_and_what_is_not_claimed(capsys):
     assert main(["rewards", "check", "mm_r5"]) == 0
     shown = capsys.readouterr().out
@@ -205,6 +206,7 @@ def test_the_command_prints_a_table_and_what_is_not_claimed(capsys):
     assert shown.endswith("mm_r5: it has every property that it claims\n")
 
 
+@pytest.mark.slow
 def test_the_command_fails_for_parameters_that_pay_malformed_completions(capsys):
     arguments = ["rewards", "check", "ndcg", "paradigm=groupwise", "rewards.ndcg.params.malformed=0.9"]
     assert main(arguments) == 1

@@ -15,6 +15,8 @@ from rl_rerank.training.loop.training_prompts import Question
 from rl_rerank.types import Completion, Judgment, Prompt, RankingExample, Rollout, Status
 from rl_rerank_rewards.multiview import MultiView
 
+pytestmark = pytest.mark.process
+
 EXAMPLE = RankingExample("q7", "query", (), {"a": 1}, order=("a", "b"))
 PROMPT = Prompt("q7", ("a", "b"), ())
 OK = Judgment(Status.ok, {"a": 2.0, "b": 1.0}, (1, 2))

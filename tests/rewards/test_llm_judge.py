@@ -83,6 +83,7 @@ def test_a_reply_without_a_grade_fails_and_is_never_a_silent_zero(server, judge,
     assert evaluate(Term("llm_judge", judge, failed=0.3), EXAMPLE, rollouts) == [Breakdown(0.3, {"failed": 0.3})]
 
 
+@pytest.mark.slow
 def test_it_has_the_properties_that_it_claims(server, judge):
     server.reply = lambda body, number: message(f"<answer>{len(body['messages'][-1]['content']) % 11}</answer>")
     assert check(Term("llm_judge", judge), LISTWISE, queries=1, shuffles=2).failures == {}

@@ -17,6 +17,8 @@ from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.stages.sft import run as sft_stage
 from rl_rerank.stages.sft.spec import SFTStage
 
+pytestmark = pytest.mark.slow
+
 PRORANK = """\
 # @package _global_
 paradigm: pointwise

@@ -54,6 +54,7 @@ def quality(scores: dict[str, dict[str, float]], truth: dict[str, dict[str, int]
     return statistics.fmean(ndcg(scores[qid], grades, k=10) for qid, grades in judged.items())
 
 
+@pytest.mark.slow
 def test_position_bias_is_found_and_clicks_without_it_rank_better():
     sessions, truth = simulated(300, 300)
     log = click_log.count(sessions)

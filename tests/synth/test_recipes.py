@@ -19,6 +19,8 @@ from rl_rerank.stages.synth import run as synth_stage
 from rl_rerank.stages.synth.spec import SynthStage
 from rl_rerank.types import Completion, Prompt
 
+pytestmark = pytest.mark.slow
+
 RECIPES = ["answers", "erank", "fullrank", "grouprank", "rank_r1", "reasonrank"]
 
 

@@ -65,6 +65,7 @@ def test_nor_on_whether_they_are_workers_of_a_ray_cluster(tmp_path, server):
     assert len({json.dumps(body) for body in server.bodies}) == 20 and len(server.bodies) <= 22
 
 
+@pytest.mark.slow
 def test_nor_on_how_many_examples_are_taken_together(tmp_path):
     for chunk in (1, 7):
         run(config(tmp_path / str(chunk), 20), ALL, noise=0.7, chunk=chunk, mixture={"listwise": 5})
@@ -115,6 +116,7 @@ def test_after_sigkill_nothing_that_was_answered_is_asked_again_and_nothing_is_l
     assert examples(tmp_path / "killed") == examples(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_budget_ends_the_run_with_what_it_has_and_a_larger_one_goes_on(tmp_path, server):
     settings = config(tmp_path, 12)
     more = {"teacher": "model", "chunk": 4, "mixture": {"listwise": 5}, "engine": served(server)}
@@ -151,6 +153,7 @@ def test_processes_that_share_the_work_share_the_budget(tmp_path, server):
     assert len(server.bodies) == 40
 
 
+@pytest.mark.slow
 def test_money_and_time_are_budgets_too(tmp_path, server):
     engine = served(server, prompt_price=1.0, completion_price=10.0)
     more = {"teacher": "model", "chunk": 4, "mixture": {"listwise": 5}, "engine": engine}
@@ -166,6 +169,7 @@ def test_money_and_time_are_budgets_too(tmp_path, server):
         run(config(tmp_path / "capped", 12), RANK, **{**more, "engine": capped})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
@@ -186,6 +190,7 @@ def test_examples_that_a_teacher_fails_at_are_dropped_and_counted_with_the_reaso
     assert "## Examples that no teacher answered\n\n- 1: " in (tmp_path / "run/synth/README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_teacher_that_fails_at_one_example_after_the_other_stops_the_run_which_can_go_on(tmp_path, server):
     good = server.reply
     server.reply = lambda body, _: error(400, "no") if len(server.bodies) > 4 else good(body, 0)
@@ -225,6 +230,7 @@ def test_a_disk_that_takes_no_more_is_told_and_the_same_command_goes_on_when_the
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
 
 
+@pytest.mark.slow
 def test_progress_tells_rate_and_cost(tmp_path, server, capfd):
     engine = served(server, prompt_price=1.0, completion_price=10.0)
     run(config(tmp_path, 12), RANK, teacher="model", chunk=4, mixture={"listwise": 5}, engine=engine)

@@ -11,6 +11,8 @@ from rl_rerank.config import build
 from rl_rerank.stages.grpo.policies import TokensPolicy
 from rl_rerank.training.grpo import algorithms
 
+pytestmark = pytest.mark.slow
+
 ROWS, LONGEST = GROUPS * GENERATIONS, 7
 
 

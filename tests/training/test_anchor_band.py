@@ -14,6 +14,8 @@ from rl_rerank.training.loop.training_prompts import questions
 from rl_rerank.types import Candidate, RankingExample
 from rl_rerank_rewards.anchor_band import AnchorBand
 
+pytestmark = pytest.mark.slow
+
 SCORES = ("0", "5", "8", "?")
 LOSSES = {
     # max((s/10 - anchor)^2 - .01, 0) with the anchors .1, .3, .5, .7, .9 of the grades 0 to 4

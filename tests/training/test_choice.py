@@ -15,6 +15,8 @@ from rl_rerank_rewards.exact_match import ExactMatch
 from rl_rerank_rewards.pooled_reciprocal_rank import PooledReciprocalRank
 from rl_rerank_rewards.setwise_label import SetwiseLabel
 
+pytestmark = pytest.mark.slow
+
 
 class Close:
     """How near a score is to the grade."""

@@ -19,6 +19,8 @@ from rl_rerank.stages.grpo import run as grpo_stage
 from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.training.loop import dev
 
+pytestmark = pytest.mark.slow
+
 REWARD = """\
 class Letters:
     def __call__(self, example, rollout):

@@ -10,6 +10,8 @@ from rl_rerank.reward.base import Term
 from rl_rerank.training.grpo.dynamic_sampling import Group, Refill
 from rl_rerank_rewards.format import Format
 
+pytestmark = pytest.mark.slow
+
 
 def group(question, *rewards):
     return Group(question, [[1]] * len(rewards), None, [], rewards)

@@ -16,6 +16,8 @@ from rl_rerank.training.loop.task import Task
 from rl_rerank.training.shared_prefix import attention
 from rl_rerank_rewards.format import Format
 
+pytestmark = pytest.mark.slow
+
 # sha256 of the methods' sources in trl 1.16.0. A difference means: read trl's change, adapt the override, then update.
 WRITTEN_AGAINST = {
     "_tokenize_prompts": "d2d27f7c9bfda85f",

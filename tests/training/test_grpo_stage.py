@@ -17,6 +17,8 @@ from rl_rerank.stages.plugins import Plugins
 from rl_rerank.training.loop import batches
 from rl_rerank.training.loop.pass_rate import STATE
 
+pytestmark = pytest.mark.slow
+
 REWARD = """\
 class Letters:
     def __call__(self, example, rollout):

@@ -10,6 +10,8 @@ from rl_rerank.stages.grpo.policies import TokensPolicy
 from rl_rerank.training.grpo import algorithms
 from rl_rerank.training.grpo.micro_batches import Size, TokenBudget, rows, spread
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_forward_computes_its_padding_too():
     sizes = [Size(10, 3), Size(7, 5)]

@@ -24,6 +24,8 @@ from rl_rerank_rewards.ndcg import NDCG
 from rl_rerank_rewards.recall import Recall
 from rl_rerank_rewards.reciprocal_rank import ReciprocalRank
 
+pytestmark = pytest.mark.slow
+
 
 class FirstShown:
     """A user's reward: the first letter of the document that is put first."""

@@ -1,9 +1,12 @@
+import pytest
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 from rl_rerank.training.loop.answers import AnswerTrainer
+
+pytestmark = pytest.mark.slow
 
 ROWS = [
     {"input_ids": [5, 6, 7, 8, 9, 10], "labels": [-100, -100, -100, -100, 9, 10]},

@@ -8,6 +8,8 @@ from support.grpo_trainer import trainer
 from rl_rerank.training.grpo import timing
 from rl_rerank.training.grpo.timing import PHASES, Phases, num_tokens
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_phase_inside_another_counts_for_itself_only(monkeypatch):
     clock = iter([0.0, 1.0, 4.0, 6.0, 10.0, 11.0])

@@ -6,6 +6,8 @@ from support.grpo_trainer import trainer
 from support.sharded_grpo import NUM_STEPS, PROMPTS, record
 from transformers import AutoModelForCausalLM
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("settings", [{}, {"beta": 0.04, "num_iterations": 2}], ids=["plain", "kl-mu2"])
 def test_ten_steps_end_in_the_same_weights(tiny_model_dir, chatml_tokenizer, tmp_path, settings):
