@@ -23,6 +23,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rl_rerank.config import file_arguments
 from rl_rerank.data.sources.reading import records, string
 from rl_rerank.io.files import write_text
 from rl_rerank.paradigms.base import Paradigm
@@ -37,10 +38,7 @@ def split(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     Raises:
         ValueError: if `completions` is missing.
     """
-    files = {key: value for key, _, value in (o.partition("=") for o in overrides) if key in FILES and value}
-    if "completions" not in files:
-        raise ValueError("parse: completions is required; give completions=FILE.jsonl")
-    return files, [o for o in overrides if o.partition("=")[0] not in FILES]
+    return file_arguments("parse", overrides, FILES, required=FILES[:1])
 
 
 def parse_file(path: Path, paradigm: Paradigm) -> Iterator[dict[str, Any]]:

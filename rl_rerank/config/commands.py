@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -58,3 +59,18 @@ class ConvertFiles:
         if not self.output.endswith((".json", ".jsonl")) or (self.format == "jsonl" and self.output.endswith(".json")):
             wanted = ".jsonl" if self.format == "jsonl" else ".json or .jsonl"
             raise ValueError(f"output must end in {wanted}; got {self.output!r}")
+
+
+def file_arguments(
+    command: str, arguments: Sequence[str], names: Sequence[str], *, required: Sequence[str]
+) -> tuple[dict[str, str], list[str]]:
+    """The values of `NAME=FILE`, which may hold any character, and the other arguments.
+
+    Raises:
+        ValueError: if a required one is missing.
+    """
+    files = {key: value for key, _, value in (a.partition("=") for a in arguments) if key in names and value}
+    for key in required:
+        if key not in files:
+            raise ValueError(f"{command}: {key} is required; give {key}=FILE.jsonl")
+    return files, [a for a in arguments if a.partition("=")[0] not in names]

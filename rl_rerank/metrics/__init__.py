@@ -12,24 +12,3 @@ from rl_rerank.metrics.relevance import (
 )
 from rl_rerank.metrics.ties import tied_groups
 from rl_rerank.metrics.total_recall import norm_area, wss
-
-__all__ = [
-    "average_overlap",
-    "average_precision",
-    "by_place",
-    "dcg",
-    "js",
-    "kendall_tau",
-    "kl",
-    "ndcg",
-    "norm_area",
-    "normalised",
-    "pairwise_agreement",
-    "rbo",
-    "recall",
-    "reciprocal_power",
-    "reciprocal_rank",
-    "softmax",
-    "tied_groups",
-    "wss",
-]

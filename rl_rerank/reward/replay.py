@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rl_rerank.config import file_arguments
 from rl_rerank.data.sources.jsonl import Reader
 from rl_rerank.data.sources.reading import identifier, records, string
 from rl_rerank.paradigms.base import Paradigm
@@ -34,11 +35,7 @@ def split(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     Raises:
         ValueError: if completions or examples are missing.
     """
-    files = {key: value for key, _, value in (o.partition("=") for o in overrides) if key in FILES and value}
-    for key in FILES[:2]:
-        if key not in files:
-            raise ValueError(f"rewards replay: {key} is required; give {key}=FILE.jsonl")
-    return files, [o for o in overrides if o.partition("=")[0] not in FILES]
+    return file_arguments("rewards replay", overrides, FILES, required=FILES[:2])
 
 
 def replay(completions: Path, examples: Path, terms: Sequence[Term], paradigm: Paradigm) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from rl_rerank.evaluation.table import table
 from rl_rerank.io import trec
 from rl_rerank.io.files import read_jsonl, write_json, write_text
 from rl_rerank.stages.evaluate.spec import EvaluateStage
+from rl_rerank.stages.plugins import Plugins
 from rl_rerank.stages.rerank.spec import RerankStage
 
 logger = logging.getLogger(__name__)
@@ -35,13 +36,10 @@ SEED = 1
 def run(config: Config, name: str, stage: EvaluateStage) -> None:
     """Write `metrics.json` and `table.md` for the rerank stages' runs."""
     run_dir = Path(config.run_dir)
-    for measure in stage.measures:
-        parse(measure)
-    chosen = _rerank_stages(config, name, stage)
+    stage.check(name, Plugins(config))
+    chosen = stage.measured(config.before(stage))
     chosen |= _references(config, name, chosen)
     systems = {run_name: [run_name] for run_name in chosen} | stage.seeds
-    _check_seeds(name, stage, chosen)
-    _check_comparisons(name, stage, chosen, systems)
     protocols = {run_name: protocol.read(run_dir / run_name) for run_name in chosen}
     forced = _protocol_differences(name, stage, protocols, systems)
     store = prepare(config.data, run_dir / "data")
@@ -110,19 +108,6 @@ def evaluate_files(config: EvaluateFiles) -> dict[str, Any]:
     return values
 
 
-def _rerank_stages(config: Config, name: str, stage: EvaluateStage) -> dict[str, RerankStage]:
-    available = {n: s for n, s in config.before(stage).items() if isinstance(s, RerankStage)}
-    for run_name in stage.runs:
-        if run_name not in available:
-            raise LookupError(
-                f"evaluate stage {name!r}: runs names {run_name!r}, which is no rerank stage; "
-                f"there are: {', '.join(available) or 'none'}"
-            )
-    if not available:
-        raise ValueError(f"evaluate stage {name!r}: no rerank stage comes before it, so there is no run to measure")
-    return {n: available[n] for n in stage.runs} if stage.runs else available
-
-
 def _references(config: Config, name: str, chosen: Mapping[str, RerankStage]) -> dict[str, RerankStage]:
     """Earlier stages that ranked with the first stage or the untrained model, where they have run."""
     earlier = itertools.takewhile(lambda named: named[0] != name, config.stages.items())
@@ -136,40 +121,6 @@ def _references(config: Config, name: str, chosen: Mapping[str, RerankStage]) ->
         and s.is_baseline
         and all((Path(config.run_dir) / run_name / file).is_file() for file in ("run.trec", "summary.json"))
     }
-
-
-def _check_seeds(name: str, stage: EvaluateStage, chosen: Mapping[str, RerankStage]) -> None:
-    for system, run_names in stage.seeds.items():
-        place = f"evaluate stage {name!r}: seeds.{system}"
-        if system in chosen:
-            raise ValueError(f"{place}: a rerank stage has the same name; a system of several runs needs its own")
-        if len(set(run_names)) < 2 or len(set(run_names)) < len(run_names):
-            raise ValueError(f"{place} must name two or more rerank stages, each once; got {run_names}")
-        for run_name in run_names:
-            if run_name not in chosen:
-                raise LookupError(f"{place} names {run_name!r}, which is not among the runs: {', '.join(chosen)}")
-        if len(splits := sorted({chosen[run_name].split for run_name in run_names})) > 1:
-            raise ValueError(f"{place}: its runs rank the queries of different splits, {', '.join(splits)}")
-
-
-def _check_comparisons(
-    name: str, stage: EvaluateStage, chosen: Mapping[str, RerankStage], systems: Mapping[str, Sequence[str]]
-) -> None:
-    for pair in stage.comparisons:
-        if len(pair) != 2:
-            raise ValueError(f"evaluate stage {name!r}: a comparison is a pair [system, baseline]; got {pair}")
-        for system in pair:
-            if system not in systems:
-                raise LookupError(
-                    f"evaluate stage {name!r}: comparisons names {system!r}, which is not among the runs: "
-                    f"{', '.join(systems)}"
-                )
-        splits = [chosen[systems[system][0]].split for system in pair]
-        if splits[0] != splits[1]:
-            raise ValueError(
-                f"evaluate stage {name!r}: {pair[0]!r} and {pair[1]!r} cannot be compared, because they rank the "
-                f"queries of different splits, {splits[0]!r} and {splits[1]!r}"
-            )
 
 
 def _protocol_differences(

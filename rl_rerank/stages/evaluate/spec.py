@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from rl_rerank.config import Reference, StageConfig
 from rl_rerank.evaluation.measures import parse
+from rl_rerank.stages.rerank.spec import RerankStage
 
 if TYPE_CHECKING:
     from rl_rerank.stages.plugins import Plugins
@@ -47,13 +48,57 @@ class EvaluateStage(StageConfig):
         named = {r.stage for r in self.references(before) if r.setting != "comparisons"}
         return named | beside
 
+    def measured(self, before: Mapping[str, StageConfig]) -> dict[str, RerankStage]:
+        """The rerank stages whose runs are measured, in table order."""
+        ranked = _ranked(before)
+        return {run: ranked[run] for run in self.runs} if self.runs else ranked
+
     def check(self, name: str, plugins: Plugins) -> None:
         for measure in self.measures:
             parse(measure)
+        ranked, place = _ranked(plugins.config.before(self)), f"evaluate stage {name!r}"
+        for run in self.runs:
+            if run not in ranked:
+                known = ", ".join(ranked) or "none"
+                raise LookupError(f"{place}: runs names {run!r}, which is no rerank stage; there are: {known}")
+        if not ranked:
+            raise ValueError(f"{place}: no rerank stage comes before it, so there is no run to measure")
+        known = {n: s for n, s in ranked.items() if n in (self.runs or ranked) or s.is_baseline}
+        for system, runs in self.seeds.items():
+            self._check_seeds(f"{place}: seeds.{system}", system, runs, known)
+        self._check_comparisons(place, known)
+
+    def _check_seeds(self, place: str, system: str, runs: Sequence[str], known: Mapping[str, RerankStage]) -> None:
+        if system in known:
+            raise ValueError(f"{place}: a rerank stage has the same name; a system of several runs needs its own")
+        if len(set(runs)) < 2 or len(set(runs)) < len(runs):
+            raise ValueError(f"{place} must name two or more rerank stages, each once; got {runs}")
+        for run in runs:
+            if run not in known:
+                raise LookupError(f"{place} names {run!r}, which is not among the runs: {', '.join(known)}")
+        if len(splits := sorted({known[run].split for run in runs})) > 1:
+            raise ValueError(f"{place}: its runs rank the queries of different splits, {', '.join(splits)}")
+
+    def _check_comparisons(self, place: str, known: Mapping[str, RerankStage]) -> None:
+        systems = {run: [run] for run in known} | self.seeds
         for pair in self.comparisons:
             if len(pair) != 2:
-                raise ValueError(f"stages.{name}.comparisons: a comparison is a pair [system, baseline]; got {pair}")
+                raise ValueError(f"{place}: a comparison is a pair [system, baseline]; got {pair}")
+            for system in pair:
+                if system not in systems:
+                    named = f"{place}: comparisons names {system!r}"
+                    raise LookupError(f"{named}, which is not among the runs: {', '.join(systems)}")
+            one, other = (known[systems[system][0]].split for system in pair)
+            if one != other:
+                raise ValueError(
+                    f"{place}: {pair[0]!r} and {pair[1]!r} cannot be compared, because they rank the queries of "
+                    f"different splits, {one!r} and {other!r}"
+                )
 
     def results(self, folder: Path) -> list[str]:
         path = folder / "table.md"
         return [path.read_text(encoding="utf-8")] if path.is_file() else []
+
+
+def _ranked(before: Mapping[str, StageConfig]) -> dict[str, RerankStage]:
+    return {name: stage for name, stage in before.items() if isinstance(stage, RerankStage)}

@@ -28,6 +28,8 @@ class PolicyConfig:
     probabilities."""
 
     has_shorthand: ClassVar[bool] = True
+    unit: ClassVar[str] = "completions"
+    """What a row of a step is."""
 
     @staticmethod
     def chosen(value: Any, place: str) -> type[PolicyConfig]:
@@ -68,7 +70,7 @@ class PolicyConfig:
 
     def step(self, stage: GRPOStage) -> Step:
         """The rows of one optimizer step."""
-        raise NotImplementedError
+        return Step(stage.prompts_per_step, self.unit, f"prompts_per_step={stage.prompts_per_step}")
 
     def tokens(self, stage: GRPOStage, plugins: Plugins, micro_batch: int) -> Tokens:
         """What a micro-batch computes at most."""
@@ -76,7 +78,8 @@ class PolicyConfig:
 
     def describe(self, stage: GRPOStage) -> str:
         """What the stage will do, for the plan."""
-        raise NotImplementedError
+        rows = f"{stage.max_steps} steps x {stage.prompts_per_step} = {stage.max_steps * stage.prompts_per_step}"
+        return f"grpo on {self.kind} from {stage.model}: {rows} {self.unit}"
 
 
 @dataclass(kw_only=True)
@@ -163,6 +166,7 @@ class TokensPolicy(PolicyConfig):
 class ScoresPolicy(PolicyConfig):
     """Orders of a list of documents, drawn by their scores in one forward."""
 
+    unit: ClassVar[str] = "lists"
     kind: str = "scores"
     estimator: Literal["group", "pl_rank", "moves"] = "group"
     """How the gradient of the expected reward is estimated. group: advantages within the drawn orders, for any reward;
@@ -204,23 +208,18 @@ class ScoresPolicy(PolicyConfig):
                     "estimator=group"
                 )
 
-    def step(self, stage: GRPOStage) -> Step:
-        return Step(stage.prompts_per_step, "lists", f"prompts_per_step={stage.prompts_per_step}")
-
     def tokens(self, stage: GRPOStage, plugins: Plugins, micro_batch: int) -> Tokens:
         return list_tokens(plugins, micro_batch, self.list_size)
 
     def describe(self, stage: GRPOStage) -> str:
-        return (
-            f"grpo on scores from {stage.model}: {stage.max_steps} steps x {stage.prompts_per_step} = "
-            f"{stage.max_steps * stage.prompts_per_step} lists, {stage.num_generations} orders of each"
-        )
+        return f"{super().describe(stage)}, {stage.num_generations} orders of each"
 
 
 @dataclass(kw_only=True)
 class ChoicePolicy(PolicyConfig):
     """The answer, where a prompt has few of them: all are rewarded and weighted by their probabilities."""
 
+    unit: ClassVar[str] = "prompts"
     kind: str = "choice"
     restrict_to_answers: bool = True
     """Renormalise probabilities over the valid answers. false: use the full vocabulary; mass outside the answers gets
@@ -252,17 +251,8 @@ class ChoicePolicy(PolicyConfig):
             )
         return None
 
-    def step(self, stage: GRPOStage) -> Step:
-        return Step(stage.prompts_per_step, "prompts", f"prompts_per_step={stage.prompts_per_step}")
-
     def tokens(self, stage: GRPOStage, plugins: Plugins, micro_batch: int) -> Tokens:
         return Tokens(micro_batch, note=" for each token at which answers differ, which mostly is one")
-
-    def describe(self, stage: GRPOStage) -> str:
-        return (
-            f"grpo on choice from {stage.model}: {stage.max_steps} steps x {stage.prompts_per_step} = "
-            f"{stage.max_steps * stage.prompts_per_step} prompts"
-        )
 
 
 POLICIES: dict[str, type[PolicyConfig]] = {"tokens": TokensPolicy, "scores": ScoresPolicy, "choice": ChoicePolicy}

@@ -1,7 +1,7 @@
 """The one subclass of trl's GRPOTrainer, for trl 1.16.
 
 trl keeps the algorithm. Prompts arrive as token ids made by `rendering`, each prompt is computed once for its group,
-groups stay together, and rewards see parsed rankings. This file only wires those parts into trl; each has its own module.
+groups stay together, and rewards see parsed rankings. This file only wires those parts into trl; each has a module.
 A test compares the overridden methods of the installed trl with those that this file was written against.
 """
 
