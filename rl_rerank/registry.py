@@ -5,8 +5,6 @@ never crosses to another process itself: its name and parameters do, and it is b
 everywhere.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import importlib.util

@@ -5,8 +5,6 @@ needs such a package declares it as `requires`, by the name under which it is im
 before any work; `load` is for the moment at which it is used.
 """
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import re

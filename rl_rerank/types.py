@@ -1,7 +1,5 @@
 """The records that every part of the framework exchanges. Standard library only."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum

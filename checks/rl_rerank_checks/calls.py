@@ -1,7 +1,5 @@
 """Rank-R1's mechanism: what a sort costs in calls."""
 
-from __future__ import annotations
-
 import random
 import statistics
 from dataclasses import dataclass

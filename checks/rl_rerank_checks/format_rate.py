@@ -1,7 +1,5 @@
 """Whether answers have the asked form."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass
 

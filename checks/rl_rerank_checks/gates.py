@@ -1,7 +1,5 @@
 """Whether malformed completions earn what the system's gates say."""
 
-from __future__ import annotations
-
 import itertools
 import random
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """GroupRank's mechanism: random disjoint groups, a mean over repeats, fusion with the first stage."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

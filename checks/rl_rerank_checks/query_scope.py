@@ -1,7 +1,5 @@
 """ERank's mechanism: a reward that compares all of a query's documents sees all of them."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Whether every part of a reward is alive in training."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """ERank's mechanism: a score counts as much as the model is sure of it."""
 
-from __future__ import annotations
-
 import dataclasses
 import statistics
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """ProRank's mechanism: after its second stage the score separates relevant documents from others."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """ReasonRank's mechanism: windows from the back, and a recall that looks at what moves on."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise

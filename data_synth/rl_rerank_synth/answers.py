@@ -1,7 +1,5 @@
 """A teacher answers the prompts that a paradigm trains on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 

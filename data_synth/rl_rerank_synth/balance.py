@@ -1,7 +1,5 @@
 """Fewer negatives."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

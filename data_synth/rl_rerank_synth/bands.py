@@ -1,7 +1,5 @@
 """A few candidates out of many: relevant ones, and negatives by bands of ranks."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Candidates from the whole corpus by BM25."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Graded relevance from what happened after a click, learned from a few judgments."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -4,8 +4,6 @@ The model is the examination hypothesis: a click at rank k has probability p_k *
 looked at in comparison with rank 1, and r the relevance.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Gold scores from a click log, free of position bias as far as the log allows."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace

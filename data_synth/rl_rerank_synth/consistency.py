@@ -1,7 +1,5 @@
 """Keeps what a teacher said where it agrees with the judgments."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Keeps training data clean of what models are measured on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

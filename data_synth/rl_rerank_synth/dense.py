@@ -1,7 +1,5 @@
 """Candidates from the whole corpus by a sentence-transformers model."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Drops queries, and documents of one list, that say the same as another."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

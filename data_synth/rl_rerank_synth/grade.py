@@ -1,7 +1,5 @@
 """Judgments from a teacher's scores, where nobody has judged."""
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """Small lists out of a long labelled one, as GroupRank makes its training groups."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace

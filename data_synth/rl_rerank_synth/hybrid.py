@@ -1,7 +1,5 @@
 """Two retrievers' scores made into one list of candidates."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Negatives that somebody has passed over."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Keeps queries and documents in some languages."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field

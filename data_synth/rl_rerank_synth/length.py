@@ -1,7 +1,5 @@
 """Keeps examples, documents and answers of sensible lengths, in words."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 

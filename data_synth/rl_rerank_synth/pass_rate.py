@@ -1,7 +1,5 @@
 """Keeps what is neither too easy nor too hard for a model."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace

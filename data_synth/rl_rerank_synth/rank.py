@@ -1,7 +1,5 @@
 """A teacher ranks the candidates: its order and scores become gold."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Two teachers' orders made into one, as GroupRank labels its data."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace

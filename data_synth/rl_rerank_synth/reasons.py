@@ -1,7 +1,5 @@
 """A teacher writes the reasoning to an answer that it is shown."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """What the steps that search the corpus have in common: from a list of documents to candidates."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Screens of carousels that people looked at, as ranking data: RecGaze's, and others of that shape."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

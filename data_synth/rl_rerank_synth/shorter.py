@@ -1,7 +1,5 @@
 """What the steps that shorten lists have in common."""
 
-from __future__ import annotations
-
 from collections.abc import Collection
 from dataclasses import replace
 

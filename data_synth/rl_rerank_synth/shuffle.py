@@ -1,7 +1,5 @@
 """Candidates in random order."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Who answers, and how answers are kept with an example. Shared by the steps that ask."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable, Sequence

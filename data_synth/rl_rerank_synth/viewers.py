@@ -1,7 +1,5 @@
 """Viewers' histories as ranking data: the next watch among what was offered, split by time."""
 
-from __future__ import annotations
-
 import random
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence

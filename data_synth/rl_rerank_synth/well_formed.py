@@ -1,7 +1,5 @@
 """Keeps the answers that the strict parser accepts."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 

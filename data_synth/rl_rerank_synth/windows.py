@@ -1,7 +1,5 @@
 """Overlapping windows of a long list, each an example."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 

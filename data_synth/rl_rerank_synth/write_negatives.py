@@ -1,7 +1,5 @@
 """A model writes passages that look relevant and are not."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """A model writes a query for a passage, where there is a corpus and nothing else."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """Texts that a model writes: what the steps that write queries and passages have in common."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from rl_rerank.engines.base import Engine

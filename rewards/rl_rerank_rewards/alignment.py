@@ -1,7 +1,5 @@
 """How close scores are to a gold distribution."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import ClassVar

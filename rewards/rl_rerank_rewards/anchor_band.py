@@ -1,7 +1,5 @@
 """Rewards scores within a band around their grade's anchor."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Average overlap with a gold order."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

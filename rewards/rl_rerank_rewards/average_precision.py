@@ -1,7 +1,5 @@
 """Average precision of the order that a completion gives."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

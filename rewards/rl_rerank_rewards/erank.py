@@ -1,7 +1,5 @@
 """ERank's reward: pointwise scores, compared over a whole query."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """Whether a yes/no answer is right."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

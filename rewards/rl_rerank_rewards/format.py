@@ -1,7 +1,5 @@
 """A gate tiers over how well formed a completion is."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """GroupRank's reward: the order of a group's scores, and their distribution."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """What a completion gains over the order that it was shown."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Kendall's tau with a gold order."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

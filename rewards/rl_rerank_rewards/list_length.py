@@ -1,7 +1,5 @@
 """Whether an answer names as many documents as were shown."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

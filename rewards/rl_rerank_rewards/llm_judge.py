@@ -1,7 +1,5 @@
 """A served model as the judge of completions."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property

@@ -1,7 +1,5 @@
 """MM-R5's reward: powers of ranks, and a format that is paid by degrees."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """ReasonRank's reward: several views of one order."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

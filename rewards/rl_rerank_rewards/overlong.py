@@ -1,7 +1,5 @@
 """A penalty for completions near the length limit."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """Agreement with the grades on pairs of documents."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

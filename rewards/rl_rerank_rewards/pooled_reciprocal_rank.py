@@ -1,7 +1,5 @@
 """Ranks among all rollouts of a query, as ERank pools them."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """ProRank's reward of the first stage: a binary answer in the asked form, and the right one."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar

@@ -1,7 +1,5 @@
 """Rank-R1's reward: the right label in the right form."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass, replace
 from typing import ClassVar

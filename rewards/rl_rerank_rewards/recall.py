@@ -1,7 +1,5 @@
 """Recall of the order that a completion gives."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar

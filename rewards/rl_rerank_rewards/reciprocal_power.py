@@ -1,7 +1,5 @@
 """Reciprocal powers of the ranks of relevant documents."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """A reward model as trl trains them, as a term."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Whether the best document was chosen."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

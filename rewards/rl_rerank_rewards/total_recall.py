@@ -1,7 +1,5 @@
 """Finding everything, for screening."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """A reward function written for trl, as a term."""
 
-from __future__ import annotations
-
 import asyncio
 import inspect
 from dataclasses import dataclass

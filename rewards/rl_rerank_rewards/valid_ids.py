@@ -1,7 +1,5 @@
 """Whether identifiers are of documents that were shown."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

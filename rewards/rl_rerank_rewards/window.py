@@ -1,7 +1,5 @@
 """What rewards look up about the documents of a prompt."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from rl_rerank.metrics import by_place

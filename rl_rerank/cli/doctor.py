@@ -3,8 +3,6 @@
 Packages are imported in processes of their own, so that one that crashes or hangs is a line of the report.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

@@ -1,7 +1,5 @@
 """The installed rewards, by what they look at: `rl-rerank rewards list`."""
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 from typing import Any

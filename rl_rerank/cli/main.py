@@ -1,7 +1,5 @@
 """The command line: `rl-rerank COMMAND KEY=VALUE ...`. The only place that prints."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import importlib

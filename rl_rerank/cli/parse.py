@@ -15,8 +15,6 @@ A row of the output is what is made of it:
 `ids` are the identifiers as they were written, `issues` everything that either reading found.
 """
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """The subcommands of `rl-rerank rewards`: what each prints, and its exit status."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """From plain values to dataclasses, strictly."""
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import types

@@ -1,7 +1,5 @@
 """Low-rank adapters."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -1,7 +1,5 @@
 """A plugin in the configuration."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

@@ -1,7 +1,5 @@
 """First-stage candidates by BM25, for collections that bring no run."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping, Sequence, Set
 

@@ -1,7 +1,5 @@
 """`rl-rerank convert`: ranking examples from one file format to another, and a run's order with them."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path

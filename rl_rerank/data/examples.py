@@ -3,8 +3,6 @@
 `data=jsonl` reads such a file too, and takes from it what a collection has.
 """
 
-from __future__ import annotations
-
 import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence

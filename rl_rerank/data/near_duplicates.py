@@ -1,7 +1,5 @@
 """Clusters of texts that say nearly the same, found exactly and without comparing every pair."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter, defaultdict

@@ -1,7 +1,5 @@
 """From the configuration to a store on disk: read the source, find candidates, split, limit, write."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import logging

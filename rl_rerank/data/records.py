@@ -1,7 +1,5 @@
 """What a source hands over: a collection, and the notes of what was left out of it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable

@@ -1,7 +1,5 @@
 """Which query belongs to which split, and in what order a limit takes them: by hashes, so that growth moves nothing."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 

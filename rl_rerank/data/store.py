@@ -1,7 +1,5 @@
 """A read-only store of ranking examples: texts stand once, everything is found by byte offset."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The engine that the configuration asks for. Imports no model library until it is asked to build."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from rl_rerank.config import Config, EngineConfig, ModelConfig

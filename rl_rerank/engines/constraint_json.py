@@ -1,7 +1,5 @@
 """JSON encoding of an output constraint, so that it can be sent to a vLLM process or server."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Mapping
 from typing import Any

@@ -1,7 +1,5 @@
 """From generated token ids to a completion, and from a prompt to its random numbers: the same for every engine."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import Counter

@@ -4,8 +4,6 @@ A key is the sha256 of everything that an answer depends on; the answer is a `Co
 use one file, on a disk of their machine: sqlite's write-ahead log does not work over a network.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sqlite3

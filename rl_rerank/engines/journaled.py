@@ -1,7 +1,5 @@
 """An engine whose answers are kept: only what the journal lacks is asked for."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """An engine that knows the judgments, with errors: what a way of asking costs and loses, without a model."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace

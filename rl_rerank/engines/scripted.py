@@ -1,7 +1,5 @@
 """An engine without a model: answers come from a function. For tests, oracles and dry runs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any

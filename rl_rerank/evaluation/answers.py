@@ -4,8 +4,6 @@ A document stands in many prompts and our words in all of them, so `texts.jsonl`
 row's prompt names the pieces by their lines.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any

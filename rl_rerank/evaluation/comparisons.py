@@ -1,7 +1,5 @@
 """Test systems against baselines, with p-values adjusted over a table."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from rl_rerank.evaluation.measures import Evaluation

@@ -4,8 +4,6 @@ Beside what ir_measures offers there are the measures of `total_recall` and `use
 `nDCG(dcg='exp-log2')@10`, is computed as nDCG with the gains 2^grade - 1. None of these needs another program.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Rankings without a model that put a number in context: the first stage, and the best order of its candidates."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from rl_rerank.evaluation.measures import Qrels, Run

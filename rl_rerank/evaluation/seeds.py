@@ -17,8 +17,6 @@ Source: Cornfield & Tukey 1956, https://doi.org/10.1214/aoms/1177728067, for the
 https://doi.org/10.2307/3002019, for the degrees of freedom of their sum.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from typing import NamedTuple

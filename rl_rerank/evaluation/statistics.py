@@ -1,7 +1,5 @@
 """How sure a difference is: bootstrap intervals, paired tests, and whether a training reward rises."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 

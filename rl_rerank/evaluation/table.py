@@ -1,7 +1,5 @@
 """The comparison table in Markdown, with its tests as sentences."""
 
-from __future__ import annotations
-
 from rl_rerank.evaluation import protocol
 from rl_rerank.evaluation.records import SIGNIFICANT, Comparison, Metrics, RewardTrend, Row
 

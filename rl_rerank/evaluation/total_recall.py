@@ -4,8 +4,6 @@ They join the notation of ir_measures: `WSS@95`, `LastRel`, `RPercent@20`, `Norm
 `rl_rerank.metrics.total_recall` has the formulas.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 ir_measures leaves them to other programs: RBP to cwl-eval, ERR to a perl script that takes numbers for query ids only.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any

@@ -5,8 +5,6 @@ with it. Every override of a key is forced (`++`): `config.build` knows all keys
 sentence, and open sub-trees such as `stages.sft.trl` need no plus sign.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import difflib
 import re

@@ -4,8 +4,6 @@ A stage is done when the ledger has an entry for it with the same configuration 
 written when a stage starts, so that a half-finished stage is not continued with another configuration either.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import logging

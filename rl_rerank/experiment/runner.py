@@ -1,7 +1,5 @@
 """`rl-rerank run`: the stages of an experiment in order, each in a process of its own. Free of torch."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import fcntl

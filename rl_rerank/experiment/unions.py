@@ -1,7 +1,5 @@
 """Overrides inside `policy` and `rollout`: settings that are a word, or a mapping whose keys depend on its `kind`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from typing import Any

@@ -4,8 +4,6 @@ The machines share the run folder. Machine 0 goes through the stages in order, s
 as every stage before it is in the ledger; that is what this machine waits for. It writes nothing itself.
 """
 
-from __future__ import annotations
-
 import logging
 import time
 from collections.abc import Sequence

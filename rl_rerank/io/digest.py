@@ -1,7 +1,5 @@
 """SHA-256 of files and values, in hexadecimal digits."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterable

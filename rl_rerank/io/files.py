@@ -1,7 +1,5 @@
 """Files that appear whole or not at all, and where the configuration is: in a checkout or in an installed wheel."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

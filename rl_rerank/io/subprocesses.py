@@ -1,7 +1,5 @@
 """A child process that is run to its end: interrupts are passed on, and it does not outlive whoever waits for it."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import os

@@ -1,7 +1,5 @@
 """TREC's plain text files: qrels and runs, read strictly and written so that every reader sees the same order."""
 
-from __future__ import annotations
-
 import gzip
 import math
 import zlib

@@ -4,8 +4,6 @@ Both come as scores, docid -> score, and equal scores on either side count as th
 without ties give `by_place(docids)`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from itertools import accumulate, combinations

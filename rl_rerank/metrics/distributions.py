@@ -1,7 +1,5 @@
 """Scores as a distribution over documents, and how far two of them are apart."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -4,8 +4,6 @@ Documents are numbers from 1 to n here, and an order is all of them, best first.
 documents of what one adds at its place, and up to rounding it equals `ndcg`, `recall`, and `average_overlap` or `rbo`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import cache
 

@@ -6,8 +6,6 @@ document is relevant from grade 1 on. The ideal order is of all qrels: give a wi
 Ties: McSherry & Najork 2008, https://doi.org/10.1007/978-3-540-78646-7_38
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache

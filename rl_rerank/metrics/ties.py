@@ -3,8 +3,6 @@
 Ranks count from 0 here, so that they are places in a list.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 Order = Sequence[str] | Mapping[str, float]

@@ -6,8 +6,6 @@ Without a relevant document every measure is 0.0.
 Source: CLEF TAR 2018, https://github.com/CLEF-TAR/tar (eval_measures_2018). Screening tools define WSS in other ways.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from rl_rerank.metrics.ties import Order, expected_gains, groups

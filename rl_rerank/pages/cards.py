@@ -1,7 +1,5 @@
 """What the cards of models and of data sets share."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The report's plots. Each is drawn twice, for light and for dark pages; pyplot's global state is never touched."""
 
-from __future__ import annotations
-
 import base64
 import io
 import itertools

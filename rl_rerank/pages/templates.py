@@ -1,7 +1,5 @@
 """How pages and cards are rendered from their templates."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import jinja2

@@ -5,8 +5,6 @@ last `</think>`: exactly one in strict mode, the last one in lenient mode. The o
 the chat template writes it at the end of the prompt, the completion begins inside the reasoning.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence

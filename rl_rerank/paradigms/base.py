@@ -1,7 +1,5 @@
 """What a paradigm is: prompts for training, a parser, and a strategy for inference."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """From the configuration to a paradigm."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, cast

@@ -11,8 +11,6 @@ One forward pass orders a window, and no token is generated. FIRST, Reddy et al.
 Letters, because a letter is one token at the beginning of an answer, which 10 is not.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -12,8 +12,6 @@ what is left. All documents are then ordered by score, with `repeats` by the mea
 GroupRank, https://arxiv.org/abs/2511.11653.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import re

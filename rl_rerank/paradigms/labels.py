@@ -6,8 +6,6 @@
 `choice` reads an answer that names one document, `order` one that names them all.
 """
 
-from __future__ import annotations
-
 import re
 import string
 from collections.abc import Iterable

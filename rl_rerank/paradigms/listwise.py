@@ -12,8 +12,6 @@ every further pass does so again over the order that the last one left. A pass s
 Without a window the whole list is one prompt, as in Liu et al. 2024, https://arxiv.org/abs/2412.14574.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

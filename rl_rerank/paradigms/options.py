@@ -1,7 +1,5 @@
 """Checks of parameters that several paradigms have."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 MODES = ("generation", "scoring")

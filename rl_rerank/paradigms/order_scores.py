@@ -1,7 +1,5 @@
 """Scores of a written order, computed when somebody looks: a reward of orders reads the identifiers only."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 
 from rl_rerank.metrics.agreement import falling

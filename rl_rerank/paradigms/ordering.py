@@ -1,7 +1,5 @@
 """From scores or an order to a ranking whose scores decrease strictly, so that no tool can break ties differently."""
 
-from __future__ import annotations
-
 import dataclasses
 import struct
 from collections.abc import Iterable, Mapping, Sequence

@@ -12,8 +12,6 @@ keeps the shown order. After pairwise ranking prompting, Qin et al. 2023, https:
 how duoT5 aggregates, Pradeep et al. 2021, https://arxiv.org/abs/2101.05667.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass

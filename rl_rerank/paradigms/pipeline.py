@@ -13,8 +13,6 @@ paradigm sorts the whole list, a dear one its top. A stage's parameters stand wi
 the same paradigm elsewhere are not read.
 """
 
-from __future__ import annotations
-
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -9,8 +9,6 @@
 Scores follow Nogueira et al. 2020 (monoT5), https://arxiv.org/abs/2003.06713, with log-probabilities in float32.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -13,8 +13,6 @@ labels=numbers and reasoning=true it is Rank-R1, Zhuang et al. 2025, https://arx
 <think>...</think><answer>[2]</answer>.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass

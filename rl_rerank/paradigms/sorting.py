@@ -1,7 +1,5 @@
 """Sorting by asking: which of a few documents is the best. Both sorts stop when the top is settled."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Sequence
 from typing import TypeAlias
 

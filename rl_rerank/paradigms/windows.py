@@ -1,7 +1,5 @@
 """Windows over a candidate list."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace

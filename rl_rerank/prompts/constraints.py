@@ -4,8 +4,6 @@ A grammar cannot say that no identifier is repeated without listing every permut
 been written can. It is kept as text, so it is right for any tokenizer.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

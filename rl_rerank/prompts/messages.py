@@ -1,7 +1,5 @@
 """Building blocks of prompts: our text and theirs, kept apart."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from rl_rerank.types import Candidate, Message, Prompt, RankingExample, Segment

@@ -5,8 +5,6 @@ end one, imitate an identifier or write an answer. To fit a budget only document
 and the answer format never do.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Text from outside, made harmless: nothing is left in it that could pass for a message, an identifier or an answer."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable

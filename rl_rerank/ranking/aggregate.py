@@ -4,8 +4,6 @@ Source: ERank, https://arxiv.org/abs/2509.00520: a document's score is the mean 
 generation that is nearest to the mean is kept.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Two or more rankings of one query made into one: means over repetitions, and fusion with another system."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -10,8 +10,6 @@ FirstP, MaxP and SumP: Dai and Callan 2019, https://arxiv.org/abs/1905.09217. QU
 https://arxiv.org/abs/2105.11108.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping

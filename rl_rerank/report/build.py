@@ -1,7 +1,5 @@
 """Build the page from the evidence."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path

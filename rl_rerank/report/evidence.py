@@ -1,7 +1,5 @@
 """The evidence of a report: measured systems, and the folders of their files."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

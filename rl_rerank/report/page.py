@@ -1,7 +1,5 @@
 """The page itself: its parts as records, and the template that lays them out."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

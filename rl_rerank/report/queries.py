@@ -1,7 +1,5 @@
 """What the report shows of single queries: how each system ranks their documents."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Several finished runs as evidence for one report: systems in both are tested, and regressions flagged."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """What the report shows of one training stage: its curves and some of its completions."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

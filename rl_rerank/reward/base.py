@@ -4,8 +4,6 @@ A `Reward` looks at one rollout, a `QueryReward` at all rollouts of a query at o
 terms: its method `explain` then gives the values of these beside its own, and they are logged as `NAME/term`.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields

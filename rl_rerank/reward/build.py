@@ -1,7 +1,5 @@
 """From the configuration to the terms of a reward."""
 
-from __future__ import annotations
-
 from rl_rerank.config import Config
 from rl_rerank.reward.base import Recipe, Term
 

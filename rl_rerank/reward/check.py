@@ -12,8 +12,6 @@ A reward declares the last ones where it does not claim them, and so for `binary
 and no more): a class attribute `unclaimed = {"pays_partial": "why"}`. They are shown, and not demanded.
 """
 
-from __future__ import annotations
-
 import random
 import statistics
 from collections.abc import Sequence

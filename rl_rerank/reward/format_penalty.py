@@ -4,8 +4,6 @@ The tiers are tags < answer < ids < valid. A completion's status says on which i
 published systems differ: a second answer block, and text outside the block.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from enum import StrEnum
 

@@ -4,8 +4,6 @@ trl calls a reward once a batch and process, with a list for every column of the
 one rollout.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

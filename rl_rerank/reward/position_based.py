@@ -1,7 +1,5 @@
 """Position-based rewards: sums over places, whose expected gradient can be estimated with little variance."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -5,8 +5,6 @@ Completions are made through a paradigm's `target`, given other labels than the 
 changing well-formed ones.
 """
 
-from __future__ import annotations
-
 import random
 import re
 from collections.abc import Mapping, Sequence

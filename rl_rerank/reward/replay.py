@@ -11,8 +11,6 @@ and may have a gold `order` and `scores` beside them. A row of the output:
     {"qid": "q1", "step": 3, "status": "ok", "rewards": {"ndcg": 1.0}, "parts": {}, "reward": 1.0}
 """
 
-from __future__ import annotations
-
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

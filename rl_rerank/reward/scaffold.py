@@ -1,7 +1,5 @@
 """A package with one reward, its tests and its entry point: `rl-rerank rewards new NAME`."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

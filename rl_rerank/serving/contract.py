@@ -4,8 +4,6 @@ The weights alone do not say how to ask. The contract holds the paradigm with al
 evidence: a fingerprint of fixed prompts as token ids, and the scores of fixed pairs.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from collections.abc import Mapping

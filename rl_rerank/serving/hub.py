@@ -4,8 +4,6 @@ What has arrived once is not sent again: the hub is asked first which contents i
 so the same call after an interruption goes on from there. Nothing can be seen in the repository before the commit.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from collections.abc import Iterator

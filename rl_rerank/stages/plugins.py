@@ -1,7 +1,5 @@
 """The plugins that a configuration names, each built once."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict

@@ -4,8 +4,6 @@ The cluster is the one that RAY_ADDRESS names; without it, one is started on thi
 Machines see the run folder, the data and the models under the same paths.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -1,7 +1,5 @@
 """The training prompts of examples, in a seeded order."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Iterator, Sequence
 

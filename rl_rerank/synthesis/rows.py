@@ -1,7 +1,5 @@
 """What is made of the examples for those who train: SFT rows, rows for retrievers, a parquet file."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice

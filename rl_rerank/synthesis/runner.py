@@ -4,8 +4,6 @@ What a chunk becomes depends on its own examples and the seed alone, so neither 
 in the output, which is put together in the order of the chunks.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import multiprocessing

@@ -294,7 +294,7 @@ def test_an_evaluation_reads_its_runs_and_those_that_stand_beside_every_number()
         "run",
         [
             "experiment=quickstart",
-            "stages.evaluate.runs=[sft_eval]",
+            "stages.evaluate.runs=[sft_eval,grpo_eval]",
             "stages.evaluate.comparisons=[[both,sft_eval]]",
             "+stages.evaluate.seeds.both=[sft_eval,grpo_eval]",
         ],

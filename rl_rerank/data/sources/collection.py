@@ -1,7 +1,5 @@
 """A collection in one folder: corpus.jsonl, queries.jsonl, qrels.tsv and runs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

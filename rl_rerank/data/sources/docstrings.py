@@ -1,7 +1,5 @@
 """Taking numpydoc docstrings apart: the summary, the See Also names, and the rest in a readable order."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Between the formats stands the row that `jsonl` reads, with keys that it does no
 candidate `text_key` and `doc`, the name that RankLLM's document has for its text and whatever else is in it.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path

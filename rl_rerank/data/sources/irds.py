@@ -1,7 +1,5 @@
 """Collections that the package ir_datasets knows by id, such as `beir/scifact/test`. It may download them."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass

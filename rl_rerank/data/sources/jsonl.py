@@ -1,7 +1,5 @@
 """Ready-made ranking examples, one a line, with the texts in place."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ The query is a function's one-line summary. The document is the rest of its docu
 under the function's name. Grade 2 is the same function, grade 1 a function that See Also names.
 """
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import logging

@@ -6,8 +6,6 @@ unjudged. What a context has no place for stands beside the contexts, where Rank
 when it reads one; we read and write questions as they are.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

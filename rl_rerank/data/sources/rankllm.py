@@ -4,8 +4,6 @@ https://github.com/castorini/rank_llm, src/rank_llm/data.py. The format has no j
 key `qrels` (docid -> grade), where ours stand.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Reading the tables that collections are made of: corpora, queries and records, one a line."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,5 @@
 """Queries, documents, judgments and a run that stand in files of their own, as TREC tracks publish them."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

@@ -5,8 +5,6 @@ the document is relevant, so the positive answer has the log-probability log sig
 sigmoid(-x), and the score of a document, which is their difference, is x.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

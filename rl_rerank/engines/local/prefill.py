@@ -3,8 +3,6 @@
 Shapes: P prompts, B rows, L padded length.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

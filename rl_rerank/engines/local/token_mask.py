@@ -1,7 +1,5 @@
 """The tokens that may come next where an answer's form is fixed: a token may follow if the text it makes may."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any

@@ -1,7 +1,5 @@
 """Tokenizers, without their models and so without torch."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase

@@ -1,7 +1,5 @@
 """The vLLM engine, in process. The same code on CUDA and on the CPU build."""
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What has to be in place before vLLM is imported or an engine starts. Environment variables that are set win."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import os

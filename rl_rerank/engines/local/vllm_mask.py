@@ -4,8 +4,6 @@ On a server: `vllm serve MODEL --logits-processors rl_rerank.engines.local.vllm_
 package installed.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 

@@ -4,8 +4,6 @@ What `rendering` does by tokens is done by bytes: text from outside is sanitized
 like, and documents are cut to the budget.
 """
 
-from __future__ import annotations
-
 from rl_rerank.prompts.rendering import sanitized, water_level
 from rl_rerank.prompts.sanitize import Sanitizer
 from rl_rerank.types import Prompt, Segment

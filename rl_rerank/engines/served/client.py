@@ -1,7 +1,5 @@
 """A client of OpenAI's protocol: bounded concurrency, retries, a cap on cost, and a count of what was used."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os

@@ -8,8 +8,6 @@ Log-probabilities that a server returns for its likeliest tokens are not used fo
 has none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any

@@ -1,7 +1,5 @@
 """Whether a score means what it says: of the documents scored 0.8, are 80% relevant?"""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Whether a ranking follows a changed instruction."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping
 from typing import NamedTuple

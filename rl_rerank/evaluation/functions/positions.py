@@ -1,7 +1,5 @@
 """How much a ranking depends on the order in which the documents were shown."""
 
-from __future__ import annotations
-
 import itertools
 import statistics
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Run the checks of a system's mechanisms and write what they found."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 from collections.abc import Sequence

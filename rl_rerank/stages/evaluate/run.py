@@ -1,7 +1,5 @@
 """Measure the runs of the rerank stages, or one run file."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import logging

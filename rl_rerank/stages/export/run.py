@@ -1,7 +1,5 @@
 """Make a model folder that ranks: weights, tokenizer, `reranker.json`, and a proof that it ranks as the source does."""
 
-from __future__ import annotations
-
 import dataclasses
 import logging
 from collections.abc import Sequence

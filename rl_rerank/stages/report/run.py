@@ -1,7 +1,5 @@
 """One self-contained HTML page about a run: what was measured, how training went, what single queries look like."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Rank the held-out queries with a model, or as the first stage did, and write a run file."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import logging

@@ -1,7 +1,5 @@
 """Supervised fine-tuning: the cold start that teaches answer formats, or orders."""
 
-from __future__ import annotations
-
 import logging
 from pathlib import Path
 from typing import Any

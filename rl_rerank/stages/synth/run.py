@@ -5,8 +5,6 @@ teacher}`, which an sft stage reads; the outputs that are asked for; summary.jso
 index.html.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import shutil

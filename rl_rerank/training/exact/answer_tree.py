@@ -5,8 +5,6 @@ one answer begins another, as 1 begins 10, or all begin alike, as [1] and [2] do
 beginning at which they part; ending the turn is one of its options.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -16,8 +16,6 @@ teaches the form as well.
 # Shape legend: B prompts, A answers (padded; not restricted: anything else comes first), D decisions of all prompts,
 # O options (padded), P decisions on a path.
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -7,8 +7,6 @@ for all, where the logit of the i-th continuation is the i-th document's score.
 
 # Shape legend: L lists, N documents (padded), R rows, T tokens, K last positions, V vocabulary.
 
-from __future__ import annotations
-
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -13,8 +13,6 @@ Yellott 1977, https://doi.org/10.1016/0022-2496(77)90026-8
 
 # Shape legend: L lists, N documents (padded), G orders of a list, K places.
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

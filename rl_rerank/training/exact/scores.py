@@ -16,8 +16,6 @@ forward is ours.
 
 # Shape legend: L lists, N documents (padded), G orders of a list.
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

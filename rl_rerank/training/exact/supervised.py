@@ -6,8 +6,6 @@ mean cross-entropy of the right answers and their end tokens is added; FIRST, ht
 two with weights 1 and 10, which is an answer_weight of .1.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn

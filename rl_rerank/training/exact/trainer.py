@@ -5,8 +5,6 @@ the two there are. The trainer adds what they share: the frozen reference, logs,
 are drawn by number and what is sampled is seeded by these numbers, so a run that was interrupted goes on exactly.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

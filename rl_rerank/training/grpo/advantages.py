@@ -2,8 +2,6 @@
 
 # Shape legend: B completions, G completions of a group; the rows of a group are adjacent.
 
-from __future__ import annotations
-
 import random
 
 import torch

@@ -7,8 +7,6 @@ batch is full; its criterion, that all answers are right or all are wrong, is he
 reward, because rewards of rankings are continuous.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

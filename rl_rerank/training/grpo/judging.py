@@ -2,8 +2,6 @@
 
 # Shape legend: B completions of all processes, siblings adjacent.
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -6,8 +6,6 @@ the difference between the engine's log-probabilities of the sampled tokens and 
 
 # Shape legend: B completions, C completion tokens.
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -6,8 +6,6 @@ like length stand together.
 
 # Shape legend: B completions, N groups (B = N*G), G completions of a group, L tokens of prompt and completion.
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Sampling completions with transformers, each prompt computed once for its whole group."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Where the time of an optimizer step goes, and how many tokens it trains on."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

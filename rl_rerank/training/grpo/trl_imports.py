@@ -4,8 +4,6 @@ trl imports vLLM wherever it is installed, which costs a process 5 CPU seconds a
 it; `vllm_rollout` imports it for them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 from collections.abc import Iterator

@@ -7,8 +7,6 @@ weights: gathered where ZeRO has sharded them, with adapters merged.
 # trl builds this class itself, and its own attributes are not declared.
 # pyright: reportAttributeAccessIssue=false, reportPrivateImportUsage=false
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -6,8 +6,6 @@ work, and of the memory, is for positions without a label. The loss is the same;
 
 # Shape legend: B rows, L tokens, K columns that hold a label in any row, V vocabulary.
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -1,7 +1,5 @@
 """How the rows of an optimizer step are spread over processes and micro-batches: the arithmetic, and its errors."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from rl_rerank.config import LauncherConfig

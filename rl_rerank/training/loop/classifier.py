@@ -1,7 +1,5 @@
 """A sequence-classification model with one label, and what it says of conversations."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -18,8 +18,6 @@ in step t, without repetition within a pass over the queries. `anti` puts 1 - D 
 
 # Shape legend: E examples.
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Measuring the policy on held-out queries while it trains: which step was best, and when to stop."""
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -7,8 +7,6 @@ p = (good + 1) / (answers + 2) makes the queries that were never asked the likel
 possible: what was hopeless once may be learnable later.
 """
 
-from __future__ import annotations
-
 import json
 import random
 from collections.abc import Iterable, Iterator, Sequence

@@ -8,8 +8,6 @@ Source: FullRank, https://arxiv.org/abs/2412.14574, and its code, where a separa
 number of tokens, not by the sum of weights, so weights also raise the effective learning rate.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from typing import Any

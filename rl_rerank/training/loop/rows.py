@@ -1,7 +1,5 @@
 """Synthesised rows as token ids and labels."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -3,8 +3,6 @@
 A batch is one optimizer step's: whole groups lie on one process, but the prompts of a query may lie on several.
 """
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

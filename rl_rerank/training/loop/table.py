@@ -1,7 +1,5 @@
 """Rows of the completions table: what was answered, how it was read, and what it was worth."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

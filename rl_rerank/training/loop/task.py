@@ -1,7 +1,5 @@
 """What a GRPO run learns, and how a completion's tokens become a rollout that rewards can judge."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Trackers: wandb offline by default, tensorboard, all inside the run folder."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a training run leaves behind: metrics per step, completions, checkpoints that are known to be whole."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The prompts that GRPO trains on: made once from the training examples, in a seeded order."""
 
-from __future__ import annotations
-
 import logging
 import random
 from collections.abc import Iterable, Sequence

@@ -11,8 +11,6 @@
 # Shape legend: N rows, H query heads, K key heads, G suffixes of a row, C tokens of a suffix, P tokens of the longest
 # prefix, T = P + G*C, D size of a head, S sequences (a row's prefix, or a suffix).
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple

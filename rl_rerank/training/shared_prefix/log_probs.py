@@ -6,8 +6,6 @@ batch both are compared; where they differ the plain one is taken from then on.
 
 # Shape legend: B completions, C completion tokens, L tokens of prompt and completion.
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any

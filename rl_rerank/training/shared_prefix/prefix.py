@@ -13,8 +13,6 @@ own, would not; `refusal` names the models that have them, and they take the pla
 # Shape legend: B completions, N groups (B = N*G), G completions of a group, P prompt tokens, C completion tokens,
 # T = P - 1 + G*C tokens of a row, V vocabulary.
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

@@ -7,8 +7,6 @@ logits' own type.
 
 # Shape legend: N tokens, V vocabulary.
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
