@@ -1,4 +1,4 @@
-"""A read-only store of ranking examples: texts stand once, everything is found by byte offset."""
+"""A read-only store of ranking examples, which stores each text once and finds everything by byte offset."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from rl_rerank.types import Candidate, RankingExample
 
 _DOCUMENTS = "documents.jsonl"
 _META = "store.json"
-"""Written last: a folder without it is no store."""
+"""The file that is written last: a folder without it is no store."""
 
 
 class Row(NamedTuple):
@@ -26,46 +26,52 @@ class Row(NamedTuple):
     order: tuple[str, ...] | None = None
     scores: Mapping[str, float] | None = None
     features: Mapping[str, Mapping[str, float | str]] | None = None
-    """docid -> what else is known of the candidate."""
+    """docid -> further features of the candidate."""
 
 
 class Store:
-    """The examples of one data configuration. Texts are read when they are asked for.
+    """The examples of one data configuration. Texts are read on demand.
 
     Raises:
-        FileNotFoundError: if `directory` holds no store.
+        FileNotFoundError: if `directory` contains no store.
     """
 
     def __init__(self, directory: Path) -> None:
         meta = directory / _META
         if not meta.is_file():
             raise FileNotFoundError(f"there is no data store in {str(directory)!r}")
+        # Nothing but store.json stays in memory, and no file stays open: forked processes would share the position of
+        # an open file, and one would seek away under the other.
         self._directory = directory
         self._meta: dict[str, Any] = json.loads(meta.read_text(encoding="utf-8"))
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of the data configuration and of what it was read from."""
+        """SHA-256 of the data configuration and of the state of its source."""
         return self._meta["fingerprint"]
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was left out when the store was built."""
+        """Sentences about data that were left out when the store was built."""
         return tuple(self._meta["warnings"])
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that hold an example, in the order train, dev, test."""
+        """The splits that have an example, in the order train, dev, test."""
         return tuple(self._meta["offsets"])
 
     def examples(self, split: str) -> list[RankingExample]:
-        """The examples of a split; LookupError for a split that holds none."""
+        """Return the examples of a split; raise LookupError for a split without any."""
+        # Queries share candidates, so each document is read once and its text is one object in all examples. The cache
+        # ends with the call: kept on the store, it would grow to the whole corpus.
         rows, known = self._rows(split), dict[int, Document]()
         with (self._directory / _DOCUMENTS).open("rb") as documents:
             return [self._example(row, split, documents, known) for row in rows]
 
     def part(self, split: str, start: int, stop: int) -> list[RankingExample]:
-        """The examples at the places from `start` to before `stop`; what is not asked for is not read."""
+        """Return the examples at the places from `start` to before `stop`, without reading any others."""
+        # JSON keeps the order of keys, so the offsets stand in the order of the rows and a slice of them is a slice of
+        # the split.
         offsets = list(self._meta["offsets"].get(split, {}).values())[start:stop]
         known: dict[int, Document] = {}
         with (
@@ -75,13 +81,13 @@ class Store:
             return [self._example(_read_line(rows, offset), split, documents, known) for offset in offsets]
 
     def size(self, split: str) -> int:
-        """How many examples a split holds; LookupError for one that holds none."""
+        """Return the number of examples in a split; raise LookupError for a split without any."""
         if split not in self.splits:
             raise LookupError(f"the data have no split {split!r}; they have: {', '.join(self.splits) or 'none'}")
         return len(self._meta["offsets"][split])
 
     def example(self, qid: str) -> RankingExample:
-        """The example of one query; LookupError if there is none."""
+        """Return the example of one query; raise LookupError if there is none."""
         for split, offsets in self._meta["offsets"].items():
             if qid in offsets:
                 with (
@@ -92,11 +98,13 @@ class Store:
         raise LookupError(f"the data store {str(self._directory)!r} has no example with qid {qid!r}")
 
     def qrels(self, split: str) -> dict[str, dict[str, int]]:
-        """qid -> docid -> grade, also for judged documents that are no candidates.
+        """Return qid -> docid -> grade, also for judged documents that are no candidates.
 
-        A held-out query for which no candidate was found has no example and stands here. Queries that nobody judged
-        are absent.
+        A query of dev or test without any candidate has no example, but its judgments are here. Queries that nobody
+        judged are absent.
         """
+        # A query that retrieval found nothing for counts as 0 in every mean. Without it here, a worse first stage would
+        # raise the mean of all systems.
         judged = {row["qid"]: row["qrels"] for row in self._rows(split)} | self._meta["unanswered"].get(split, {})
         return {qid: grades for qid, grades in judged.items() if grades}
 
@@ -141,10 +149,13 @@ def write(
     """Write a store into an empty folder.
 
     Args:
-        rows: split -> examples. A split without any is left out.
+        rows: split -> examples. An empty split is left out.
         unanswered: split -> qid -> judgments of the queries that have no example.
     """
+    # Only candidates are stored, so the store's size follows the retrieval depth and not the corpus. A dict keeps the
+    # order in which they first occur, where a set of strings would give another file in every process.
     shown = dict.fromkeys(docid for part in rows.values() for row in part for docid, _ in row.candidates)
+    # Documents come before rows, whose lines contain the documents' offsets.
     where = _write_lines(
         folder / _DOCUMENTS, {docid: {"docid": docid, **documents[docid]._asdict()} for docid in shown}
     )
@@ -162,6 +173,7 @@ def write(
         "unanswered": {split: dict(judged) for split, judged in unanswered.items() if judged},
         "offsets": offsets,
     }
+    # Last, because its presence declares the store complete and its offsets point into the files above.
     write_json(folder / _META, meta)
 
 
@@ -169,12 +181,17 @@ def _line(row: Row, where: Mapping[str, int]) -> dict[str, Any]:
     candidates = [(docid, score, where[docid]) for docid, score in row.candidates]
     line: dict[str, Any] = {"qid": row.qid, "query": row.query, "candidates": candidates, "qrels": dict(row.qrels)}
     known = {"instruction": row.instruction or None, "order": row.order, "scores": row.scores, "features": row.features}
+    # An absent key stands for None: most collections have none of these fields, and every reading of a split would
+    # parse their nulls again.
     return line | {name: value for name, value in known.items() if value is not None}
 
 
 def _write_lines(path: Path, values: Mapping[str, Any]) -> dict[str, int]:
-    """One JSON value a line; returns each one's byte offset."""
+    """Write one JSON value a line, and return the byte offset of each."""
     offsets: dict[str, int] = {}
+    # In binary mode `tell` counts bytes; in text mode it is an opaque number, and newlines may be translated. JSON
+    # escapes every line feed inside a value and binary `readline` ends at no other character, so that a value is
+    # exactly one line, though other characters that count as line breaks in text, such as U+2028, stay unescaped.
     with path.open("wb") as file:
         for name, value in values.items():
             offsets[name] = file.tell()

@@ -1,4 +1,4 @@
-"""An engine whose answers are kept: only what the journal lacks is asked for."""
+"""An engine that keeps its answers in a journal, and asks only for those that the journal lacks."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ from rl_rerank.types import Completion, Prompt, Sampling
 
 
 class Journaled:
-    """Gives the answers that `engine` would give, from the journal where they stand there.
+    """An engine that gives the answers of `engine`, from the journal where it has them.
 
     Each sample of a prompt is an answer of its own, and is written as soon as the engine reports it. A greedy prompt
     that occurs several times is asked once.
 
     Args:
-        identity: which model answers, so that answers of another are never taken for its own.
+        identity: the model that answers, so that answers of another model are never taken for its own.
     """
 
     def __init__(self, engine: Engine, answers: Journal, identity: Mapping[str, Any]) -> None:
@@ -34,7 +34,7 @@ class Journaled:
 
     @property
     def usage(self) -> Mapping[str, float]:
-        """What the engine counts, and how many answers were asked for and how many the journal had."""
+        """The engine's counts, and the numbers of answers asked for and found in the journal."""
         return {**self.engine.usage, **self._counts}
 
     def render(self, prompt: Prompt) -> Any:
@@ -45,7 +45,10 @@ class Journaled:
     ) -> list[list[Completion]]:
         numbered = self._keys(prompts, sampling)
         call = _Call(self, [list(row.values()) for row in numbered], on_completion)
-        # Prompts that lack the same samples are asked together, and equal ones once.
+        # An engine takes one range of samples for all prompts of a call, so prompts that lack the same range are asked
+        # together. Equal prompts with the same range have the same keys and are asked once. Those with other ranges are
+        # in other calls, so no call contains a prompt twice: the engine would number the samples of the second one
+        # further on, and draw other answers than those that these keys stand for.
         lacking: dict[tuple[int, int], dict[str, int]] = defaultdict(dict)
         for place, row in enumerate(numbered):
             for first, count in _runs([number for number, key in row.items() if key in call.lacking]):
@@ -54,6 +57,8 @@ class Journaled:
             places = list(some.values())
             self.engine.generate(
                 [prompts[place] for place in places],
+                # Only the range changes: seeds follow from the prompt, the seed and the number of the sample, so the
+                # third sample is the same whether the first two are asked for with it or were in the journal.
                 replace(sampling, first=first, num_generations=count),
                 call.keeping([[numbered[place][first + i] for i in range(count)] for place in places]),
             )
@@ -77,8 +82,10 @@ class Journaled:
         self.journal.close()
 
     def _keys(self, prompts: Sequence[Prompt], sampling: Sampling) -> list[dict[int, str]]:
-        """Number of a sample -> its key, for each prompt."""
+        """Map the number of each sample to its key, for each prompt."""
         sent = [self._sent(prompt) for prompt in prompts]
+        # Sampled prompts that occur again go on behind their own samples, as in every engine. Greedy ones have one
+        # answer, so all occurrences keep the same numbers and thus the same keys.
         firsts = (
             [first for _, first in draws(sent, sampling)] if sampling.temperature > 0 else [sampling.first] * len(sent)
         )
@@ -91,24 +98,29 @@ class Journaled:
         ]
 
     def _sent(self, prompt: Prompt) -> Any:
-        """What the model is sent, with the constraint on its answer."""
+        """Return the model's input, with the constraint on its answer."""
         form = prompt.constraint
+        # Added only where there is one, so that answers to free prompts keep their keys. The same input under a
+        # constraint has another distribution of answers.
         return self.render(prompt) if form is None else [self.render(prompt), repr(form)]
 
     def count(self, asked: int, from_journal: int) -> None:
-        """Add to what `usage` says."""
+        """Add to the counts of `usage`."""
         self._counts.update(asked=asked, from_journal=from_journal)
 
 
 class _Call:
-    """One call's answers by their keys: those in the journal are reported at once, the others as they arrive.
+    """One call's answers by their keys; it reports those in the journal at once, and the others as they arrive.
 
     Attributes:
-        lacking: the keys that the engine has to be asked for.
+        lacking: the keys that the journal has no answer for.
     """
 
     def __init__(self, engine: Journaled, keys: Sequence[Sequence[str]], on_completion: OnCompletion | None) -> None:
-        """`keys` holds a row for each prompt, a key for each sample."""
+        """
+        Args:
+            keys: a row for each prompt, with a key for each sample.
+        """
         self.engine = engine
         self.keys = keys
         self.on_completion = on_completion
@@ -116,6 +128,8 @@ class _Call:
         for place, row in enumerate(keys):
             for sample, key in enumerate(row):
                 self.places[key].append((place, sample))
+        # One key can stand at several places, where a greedy prompt occurs again; every place is reported, and the
+        # engine is asked once.
         self.found = engine.journal.answers(self.places)
         self.lacking = self.places.keys() - self.found.keys()
         engine.count(len(self.lacking), sum(map(len, keys)) - len(self.lacking))
@@ -124,19 +138,22 @@ class _Call:
                 self._tell(key)
 
     def keeping(self, keys: Sequence[Sequence[str]]) -> OnCompletion:
-        """Writes each reported completion under the key of its prompt and sample."""
+        """Make a callback that writes each reported completion under the key of its prompt and sample."""
 
         def keep(place: int, sample: int, answer: Completion) -> None:
             key = keys[place][sample]
+            # Written before it is reported: if the caller fails or the process is killed, the answer is already paid
+            # for and the next run finds it.
             self.engine.journal.add(key, answer, self.engine.identity)
-            # As the journal has it, so that it is the same now and when it is asked for again.
+            # Read back, so that this run and the next see the same: another process may have written its own answer
+            # under the key first, which stays, and JSON may change the type of a value.
             self.found |= self.engine.journal.answers([key])
             self._tell(key)
 
         return keep
 
     def answers(self) -> list[list[Completion]]:
-        """Those of every prompt."""
+        """Return the answers of every prompt."""
         return [[self.found[key] for key in row] for row in self.keys]
 
     def _tell(self, key: str) -> None:
@@ -145,7 +162,7 @@ class _Call:
 
 
 def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """(first, length) of every run of consecutive numbers."""
+    """Return (first, length) of every run of consecutive numbers."""
     runs: list[tuple[int, int]] = []
     for number in numbers:
         if runs and sum(runs[-1]) == number:

@@ -1,4 +1,4 @@
-"""`Experiment`: what a configuration comes to, resolved once. Making one is validating it."""
+"""`Experiment`: a configuration with all its names resolved, once. To construct one is to validate it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,19 @@ from rl_rerank.paradigms.pipeline import Pipeline
 from rl_rerank.reward.base import Term
 from rl_rerank.stages.plugins import Plugins
 
+# `data` and `superseded` are folders of the run beside those of its stages, and `model` names the configured model
+# wherever a setting names a stage to start from.
 RESERVED = ("data", "model", "superseded")
 LAUNCHED = {
     "config_file": "strategy",
     **{n: n for n in ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port")},
 }
-"""Argument of `accelerate launch` -> the setting of the launcher that gives it."""
+"""Argument of `accelerate launch` -> the launcher's setting for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedStage:
-    """A stage with what its settings name.
+    """A stage together with everything that its settings name.
 
     Example: `grpo` of quickstart has `inputs=("sft",)`, `paradigms={"pointwise": Pointwise()}`, `engine=None` and
     `requires=("torch", "transformers", "trl")`.
@@ -33,59 +35,67 @@ class ResolvedStage:
     name: str
     settings: StageConfig
     inputs: tuple[str, ...]
-    """The stages whose output it reads, in the experiment's order."""
+    """The stages whose output the stage reads, in the experiment's order."""
     paradigms: Mapping[str, Paradigm]
-    """What it asks with, by name."""
+    """The paradigms of its prompts, by name."""
     engine: EngineConfig | None
-    """What answers its prompts; None where it asks none."""
+    """The engine that answers its prompts; None for a stage without prompts."""
     requires: tuple[str, ...]
-    """Packages that have to be installed."""
+    """Packages that must be installed."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A valid experiment: every name in it exists, and its stages, plugins and arithmetic go together."""
+    """A valid experiment: every name in it exists, and its stages, plugins and arithmetic are consistent."""
 
     config: Config
     plugins: Plugins
     stages: Mapping[str, ResolvedStage]
-    """In order, by name."""
+    """The stages by name, in order."""
     terms: tuple[Term, ...]
-    """The rewards; empty where none is configured."""
+    """The rewards; empty if none is configured."""
 
     @staticmethod
     def of(config: Config) -> Experiment:
-        """Resolve a configuration. Nothing is downloaded, computed or written.
+        """Resolve a configuration, without downloading, computing or writing anything.
 
         Raises:
-            ValueError, LookupError, FileNotFoundError, ImportError: with the place, the value and the reason.
+            ValueError, LookupError, FileNotFoundError, ImportError: naming the place, the value and the reason.
         """
         plugins = Plugins(config)
+        # References come first: everything below follows them, and would report a misspelled stage as a KeyError of its
+        # own code instead of naming the setting.
         for name, settings in config.stages.items():
             _check_name(name)
             _check_references(config, name, settings)
         _check_launcher(config.launcher)
         _check_data(config, plugins)
+        # Paradigms that no stage uses are built too, as a misspelled parameter there is a mistake all the same. A set
+        # of names has another order in every process; sorting makes the first error the same each time.
         for name in sorted({config.paradigm, *config.paradigms}):
             plugins.paradigm(name)
         stages = {}
         for name, settings in config.stages.items():
             stages[name] = _resolved(name, settings, plugins)
+            # A stage's own check asks its paradigms about their prompts. A pipeline has none, and is refused here in
+            # words that say what to do instead.
             _check_prompting(name, settings, plugins)
             settings.check(name, plugins)
         return Experiment(config, plugins, stages, tuple(plugins.terms))
 
     def check_installed(self, names: Iterable[str]) -> None:
-        """Refuse stages that need packages which are not installed.
+        """Refuse stages whose packages are not installed.
 
         Raises:
             ImportError: naming the stage, the package and what installs it.
         """
+        # Separate from `of`, so that a plan can be shown without the packages, and so that stages which are already
+        # done, or which another machine runs, need none here.
         for name in names:
             requirements.check(self.stages[name].requires, f"stage {name!r}")
 
     def describe(self, names: list[str]) -> list[str]:
-        """The plan: what each stage will do, and the arithmetic of a training stage in further, indented lines."""
+        """Return the plan: a line for each stage, and the arithmetic of a training stage in further, indented lines."""
         width = max(map(len, names), default=0)
         lines: list[str] = []
         for name in names:
@@ -122,6 +132,8 @@ def _requires(
 
 
 def _check_name(name: str) -> None:
+    # A first dot would hide the folder among the temporary ones of the run, a first dash would look like an option, and
+    # `@` separates a stage from a checkpoint's step in references such as grpo@40.
     if name in RESERVED or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ValueError(
             f"stages.{name}: a stage's name is its folder's in the run, so it is made of letters, digits, '_', '-' and "
@@ -134,6 +146,8 @@ def _check_references(config: Config, name: str, settings: StageConfig) -> None:
     for reference in settings.references(before):
         place = f"stages.{name}.{reference.setting} names {reference.stage!r}"
         target = config.stages.get(reference.stage)
+        # From the mistake that says most to the one that says least: a stage of the wrong kind may also come too late,
+        # but to move it would not help.
         if target is None:
             fitting = [n for n, other in before.items() if other.leaves == reference.needs]
             known = ", ".join([*reference.also, *fitting]) or "nothing yet"
@@ -155,6 +169,8 @@ def _check_prompting(name: str, settings: StageConfig, plugins: Plugins) -> None
 
 def _check_launcher(launcher: LauncherConfig) -> None:
     for argument in launcher.args:
+        # accelerate accepts both --num-processes and --num_processes. These arguments follow the launcher's own, and of
+        # two values argparse keeps the last: one given here would override the setting without a word.
         name = argument.split("=")[0].removeprefix("--").replace("-", "_")
         if argument.startswith("--") and name in LAUNCHED:
             raise ValueError(
@@ -165,6 +181,7 @@ def _check_launcher(launcher: LauncherConfig) -> None:
 
 
 def _check_data(config: Config, plugins: Plugins) -> None:
+    # To build the source is to check its name and parameters; it reads nothing until the data are prepared.
     _ = plugins.source
     if config.data.path is not None and not Path(config.data.path).exists():
         looked = str(Path(config.data.path).absolute())

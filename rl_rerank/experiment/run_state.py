@@ -1,7 +1,7 @@
-"""Which stages of a run are finished, and with what: run_dir/ledger.jsonl, and stage.json in each stage's folder.
+"""The record of finished stages: run_dir/ledger.jsonl, and stage.json in each stage's folder.
 
-A stage is done when the ledger has an entry for it with the same configuration and the same inputs. `stage.json` is
-written when a stage starts, so that a half-finished stage is not continued with another configuration either.
+A stage is done when the ledger has an entry for it with the same configuration and the same inputs. A stage
+writes `stage.json` when it starts, so a half-finished stage cannot continue with another configuration either.
 """
 
 import dataclasses
@@ -23,7 +23,9 @@ ABSENT = "(not set)"
 
 
 def record(experiment: Experiment, name: str) -> dict[str, Any]:
-    """The part of the configuration that the output of stage `name` depends on, laid out like the configuration."""
+    """Return the part of the configuration that determines the output of stage `name`, laid out like the whole."""
+    # Everything left out here may change between two commands without costing a rerun, and any change of what is kept
+    # makes the run refuse to continue: the model matters only to stages that load it, and the launcher to none.
     stage, config = experiment.stages[name], experiment.config
     settings, whole = stage.settings, dataclasses.asdict(config)
     own = settings.recorded(whole["stages"][name])
@@ -33,22 +35,30 @@ def record(experiment: Experiment, name: str) -> dict[str, Any]:
     if stage.engine is not None or settings.is_launched:
         kept["model"] = whole["model"]
     if stage.engine is not None:
-        # A stage's own engine stays in its settings; what its answers do not depend on is left out of either.
+        # Only settings that answers depend on are kept, so that more concurrency or a higher cap on cost does not
+        # invalidate answers that are paid for. Identity tells the experiment's engine from an equal one of the stage
+        # itself, which stays among the stage's settings, so that a reported difference names the setting that the user
+        # wrote.
         (kept if stage.engine is config.engine else own)["engine"] = stage.engine.answering()
     if stage.paradigms:
         kept["paradigms"] = {p: whole["paradigms"][p] for p in stage.paradigms if p in whole["paradigms"]}
         if settings.uses_default_paradigm:
             kept["paradigm"] = config.paradigm
     if settings.reads_rewards:
+        # A reward in the user's own file keeps its name when its code changes; only the digest of the file shows it.
         kept["rewards"] = {
             r: {**values, **digest.of_target(values["target"])} for r, values in whole["rewards"].items()
         }
+    # The record is compared with one that was read from stage.json. JSON turns tuples into lists and paths into text,
+    # so without this round trip an unchanged configuration would differ from itself.
     return json.loads(json.dumps(kept, default=str))
 
 
 def done(experiment: Experiment, name: str) -> dict[str, Any] | None:
-    """The ledger's entry for stage `name`, if it is finished with this configuration and these inputs."""
+    """Return the ledger's entry for stage `name` if it finished with this configuration and these inputs."""
     entry = _entries(experiment).get(name)
+    # The way to redo a stage is to remove its folder, which leaves its entry in the ledger: the entry alone proves
+    # nothing.
     if entry is None or not _stage_file(experiment, name).is_file():
         return None
     same = entry["config"] == digest.of_json(record(experiment, name)) and entry["inputs"] == _inputs(experiment, name)
@@ -56,16 +66,18 @@ def done(experiment: Experiment, name: str) -> dict[str, Any] | None:
 
 
 def refuse_changes(experiment: Experiment, names: Iterable[str]) -> None:
-    """Refuse to go on where a stage was started with another configuration.
+    """Refuse to continue where a stage was started with another configuration.
 
     Raises:
-        ValueError: with every difference, and the folders to remove in order to start afresh.
+        ValueError: listing every difference, and the folders to remove in order to start afresh.
     """
     found: dict[str, None] = {}
     folders: list[str] = []
     for name in names:
         if (begun := _begun(experiment, name)) is None:
             continue
+        # Checked against stage.json rather than the ledger: it exists for unfinished stages too, and it has the values,
+        # where the ledger has their digest alone.
         differences = list(_differences(begun["config"], record(experiment, name)))
         found |= dict.fromkeys(differences)
         if differences:
@@ -78,9 +90,13 @@ def refuse_changes(experiment: Experiment, names: Iterable[str]) -> None:
 
 
 def begin(experiment: Experiment, name: str) -> None:
-    """Note that stage `name` starts. Output that was made from other inputs is moved out of its way."""
+    """Record that stage `name` starts, and move output that was made from other inputs out of its way."""
+    # A run calls this twice for each stage, in the runner and in the stage's own process, so the second call must
+    # change nothing: by then stage.json has the current inputs, and nothing is moved.
     refuse_changes(experiment, [name])
     inputs, path = _inputs(experiment, name), _stage_file(experiment, name)
+    # The entry goes first and stage.json is written last. A process killed in between leaves a stage that is not done
+    # and still has its old inputs on record, so the next call moves the old output all the same.
     if done(experiment, name) is None:
         write_jsonl(_path(experiment), [e for e in _entries(experiment).values() if e["stage"] != name])
     if (begun := _begun(experiment, name)) is not None and begun["inputs"] != inputs:
@@ -89,7 +105,9 @@ def begin(experiment: Experiment, name: str) -> None:
 
 
 def finish(experiment: Experiment, name: str, seconds: float) -> None:
-    """Note that stage `name` is finished. A stage that was done and ran again keeps its entry."""
+    """Record that stage `name` is finished. A stage that was done and ran again keeps its entry."""
+    # Later stages record the digest of this entry as their input, its time of finishing included. A new entry for the
+    # same output would make every one of them run again.
     if done(experiment, name) is not None:
         return
     entry = {
@@ -104,18 +122,25 @@ def finish(experiment: Experiment, name: str, seconds: float) -> None:
 
 
 def _set_aside(experiment: Experiment, name: str) -> None:
-    """A trainer would continue from the checkpoints it finds, and those started from a model that is no more."""
+    """Move the stage's output into run_dir/superseded.
+
+    A trainer resumes from any checkpoint in its folder, and these were trained from a model that no longer exists.
+    """
     folder = Path(experiment.config.run_dir) / name
     attic = Path(experiment.config.run_dir) / "superseded"
     attic.mkdir(exist_ok=True)
+    # Compared without the number at the end, as a stage's name may contain dashes: grpo-2-1 belongs to grpo-2, not to
+    # grpo.
     number = 1 + sum(1 for old in attic.iterdir() if old.name.rpartition("-")[0] == name)
     folder.rename(attic / f"{name}-{number}")
     logger.info("%s: its inputs are new; the old output is now %s", name, attic / f"{name}-{number}")
 
 
 def _inputs(experiment: Experiment, name: str) -> dict[str, str | None]:
-    """What the stage reads: the finished stages before it, and the data, which may change under the same name."""
+    """Return digests of what the stage reads: finished stages, and the data, which may change under the same name."""
     entries, data = _entries(experiment), Path(experiment.config.run_dir) / "data"
+    # The whole entry is digested, with its own inputs: whatever runs again upstream therefore reaches every stage
+    # behind it.
     inputs = {n: digest.of_json(entries[n]) if n in entries else None for n in experiment.stages[name].inputs}
     if "data" in record(experiment, name):
         inputs["data"] = Store(data).fingerprint if data.is_dir() else None
@@ -147,6 +172,7 @@ def _stage_file(experiment: Experiment, name: str) -> Path:
 
 def _differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
     if isinstance(old, dict) and isinstance(new, dict):
+        # None is a value that a setting can have, so a setting that is missing on one side needs a mark of its own.
         for key in [*old, *(k for k in new if k not in old)]:
             yield from _differences(old.get(key, ABSENT), new.get(key, ABSENT), f"{place}.{key}".removeprefix("."))
     elif old != new:

@@ -1,4 +1,4 @@
-"""A client of OpenAI's protocol: bounded concurrency, retries, a cap on cost, and a count of what was used."""
+"""A client of OpenAI's protocol: bounded concurrency, retries, a cap on cost, and a count of usage."""
 
 import asyncio
 import logging
@@ -22,7 +22,7 @@ logging.getLogger("httpx2").setLevel(logging.WARNING)  # It notes every request.
 T = TypeVar("T")
 
 TRANSIENT = (408, 409, 429, 500, *range(502, 600))
-"""Status codes of a server that is busy or fails; 501 stays what it is."""
+"""Status codes of a server that is busy or fails; not 501, as another attempt does not implement anything."""
 LONG_PAUSE = 60.0
 """Log a server-requested pause (Retry-After) longer than this many seconds."""
 LONGEST_WAIT = 60.0
@@ -30,7 +30,7 @@ LONGEST_WAIT = 60.0
 
 
 class Malformed(ValueError):
-    """A reply that is not what the protocol says. It is asked for again."""
+    """A reply that violates the protocol. The client sends its request again."""
 
 
 class _Transient(ConnectionError):
@@ -39,45 +39,47 @@ class _Transient(ConnectionError):
 
 @dataclass(frozen=True)
 class Request(Generic[T]):
-    """One call that asks for one completion."""
+    """One HTTP request, for at most one completion."""
 
     path: str
     body: dict[str, Any] | None
     """None: a GET, which costs nothing."""
     read: Callable[[Any], T]
-    """Turns the reply's JSON into an answer; raises Malformed where it cannot."""
+    """Function that turns the reply's JSON into an answer, and raises Malformed where it cannot."""
     most_tokens: tuple[int, int] = (0, 0)
-    """Upper bound of the tokens of prompt and completion."""
+    """Upper bounds of the tokens of the prompt and of the completion."""
 
 
 class Client:
     """Sends requests to one server.
 
-    `usage` counts calls, prompt_tokens, completion_tokens, retries and, where there are prices, cost. What the server
-    does not count is taken at its upper bound, as is an attempt that was cut off: it may have been billed.
+    `usage` counts calls, prompt_tokens, completion_tokens, retries and, where there are prices, cost. Tokens that the
+    server does not report count at their upper bound, as do those of an attempt that was cut off: the server may have
+    billed it.
     """
 
     def __init__(self, args: OpenAI) -> None:
         self.args = args
         self.usage: Counter[str] = Counter(calls=0, prompt_tokens=0, completion_tokens=0, retries=0)
         self._cost = 0.0
+        # A key that was read from a file often ends in a newline, which no HTTP header may contain.
         self._key = os.environ.get(args.api_key_variable, "").strip()
 
     @property
     def cost(self) -> float:
-        """What was used at the configured prices."""
+        """The cost of all usage so far, at the configured prices."""
         return self._cost
 
     def send(self, requests: Sequence[Request[T]], on_completion: Callable[[int, T], None]) -> None:
-        """Send all, and give each answer to `on_completion` with its place as soon as it is there.
+        """Send all requests, and pass each answer with its place to `on_completion` as soon as it arrives.
 
-        After a failure nothing more is sent, and what is under way is waited for: it is paid for.
+        After a failure, send nothing more, but wait for the requests under way, as they have to be paid for.
 
         Raises:
             PermissionError: if the server does not accept the key.
-            LookupError: if it does not have what is asked for, such as the model.
-            ValueError: if it refuses a request, or if one may cost more than is left of the cap.
-            ConnectionError: if it fails, or cannot be reached, at every attempt.
+            LookupError: if it lacks the resource, such as the model.
+            ValueError: if it refuses a request, or if a request may cost more than the cap has left.
+            ConnectionError: if it fails or is out of reach at every attempt.
         """
         if requests:
             asyncio.run(_Round(self, requests, on_completion).run())
@@ -89,11 +91,13 @@ class Client:
         return f"{self.args.base_url.rstrip('/')}/{path}"
 
     def check(self, response: httpx2.Response) -> None:
-        """Raise what a status code means."""
+        """Raise the exception that fits the status code of a failure."""
         status, says = response.status_code, self.safe(response.text)
         if status < 300:
             return
         where = f"{self.args.base_url} answers {status}"
+        # Before the transient codes: OpenAI answers 429 both to a client that is too fast and to an account without
+        # credit, and waiting does not help the latter.
         if status in (401, 403) or "insufficient_quota" in says:
             variable = self.args.api_key_variable
             key = f"the key in {variable}" if self._key else f"a request without a key, because {variable} is not set"
@@ -105,7 +109,8 @@ class Client:
         raise ValueError(f"{where} and refuses the request: {says}")
 
     def safe(self, text: object) -> str:
-        """What a server or a library says, on one line; some repeat the key."""
+        """Return the text of a server or a library on one line, without the key, which some repeat."""
+        # Replaced before the text is cut: a key that straddles the cut would survive in part.
         line = " ".join(str(text).split())
         return (line.replace(self._key, "***") if self._key else line)[:300]
 
@@ -116,7 +121,7 @@ class Client:
         return (prompt_tokens * self.args.prompt_price + completion_tokens * self.args.completion_price) / 1e6
 
     def count(self, reply: Any, request: Request[Any]) -> None:
-        """Add what the server says that it used, or else the most that it can have been."""
+        """Add the usage that the server reports, or else its upper bound."""
         said = reply.get("usage") if isinstance(reply, dict) else None
         said = said if isinstance(said, dict) else {}
         used: list[int] = []
@@ -134,14 +139,16 @@ class _Round(Generic[T]):
         self.client = client
         self.args = client.args
         self.on_completion = on_completion
+        # All workers draw from this one iterator. They share a thread and await nothing while they draw, so each
+        # request is taken once, without a lock.
         self.waiting = iter(enumerate(requests))
         self.num_workers = min(self.args.concurrency, len(requests))
         self.num_under_way = 0
         self.reserved = 0.0
-        """What the requests under way may cost."""
+        """Upper bound of the cost of the requests under way."""
         self.freed = asyncio.Condition()
         self.not_before = 0.0
-        """When the server wants to be asked again, in monotonic seconds."""
+        """The time before which the server wants no request, in monotonic seconds, safe from changes of the clock."""
         self.failure: Exception | None = None
 
     async def run(self) -> None:
@@ -158,6 +165,8 @@ class _Round(Generic[T]):
                 return
             try:
                 answer = await self._answer(http, request)
+            # Kept instead of raised: `gather` passes on the first exception at once, and the HTTP client would close
+            # under requests of other workers that are paid for.
             except (ValueError, LookupError, OSError) as e:
                 self.failure = self.failure or e
                 return
@@ -184,6 +193,8 @@ class _Round(Generic[T]):
         logger.debug("attempt %d: %s", state.attempt_number, state.outcome and state.outcome.exception())
 
     async def _attempt(self, http: httpx2.AsyncClient, request: Request[T]) -> T:
+        # A loop, because the reply to another request may have extended the pause in the meantime. Retry-After concerns
+        # the whole account, so all workers wait.
         while (wait := self.not_before - time.monotonic()) > 0:
             await asyncio.sleep(wait)
         most = self.client.most(request)
@@ -193,6 +204,8 @@ class _Round(Generic[T]):
         finally:
             async with self.freed:
                 self.num_under_way -= 1
+                # Sums of floats do not cancel exactly. Reset whenever nothing is under way, or the remainder would add
+                # up and refuse a request that just fits under the cap.
                 self.reserved = self.reserved - most if self.num_under_way else 0.0
                 self.freed.notify_all()
 
@@ -202,14 +215,19 @@ class _Round(Generic[T]):
         try:
             response = await http.request(method, self.client.url(request.path), json=request.body)
         except httpx2.TransportError as e:
+            # These three fail before anything is sent. After any other failure the server may have computed the answer,
+            # and billed it, though none arrived.
             if not isinstance(e, (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout)):
                 self.client.count(None, request)
             raise _Transient(f"{type(e).__name__} {self.client.safe(e)}".strip()) from None
         if (seconds := _retry_after(response)) is not None:
+            # Replies arrive in any order, and a shorter pause must not cut a longer one short.
             self.not_before = max(self.not_before, time.monotonic() + seconds)
             if seconds > LONG_PAUSE:
                 logger.warning("%s asks for a pause of %.0f seconds", self.args.base_url, seconds)
         self.client.check(response)
+        # A reply that cannot be read is counted too, at the upper bound if it is not even JSON. The caller releases its
+        # reservation only after this, so at every moment the cap sees the request as reserved or as spent.
         reply = None
         try:
             reply = _json(response)
@@ -218,8 +236,9 @@ class _Round(Generic[T]):
             self.client.count(reply, request)
 
     async def _reserve(self, most: float) -> None:
-        """Wait until the cap leaves room for the request. What is under way mostly costs less than it may."""
+        """Wait until the cap leaves room for the request: those under way mostly cost less than their upper bounds."""
         async with self.freed:
+            # With nothing under way, nobody would ever notify: a request that does not fit then never will.
             await self.freed.wait_for(lambda: self._fits(most) or not self.num_under_way)
             if not self._fits(most):
                 raise CapReached(
@@ -242,7 +261,7 @@ def _json(response: httpx2.Response) -> Any:
 
 
 def _retry_after(response: httpx2.Response) -> float | None:
-    """Seconds of the Retry-After header, which holds a number or a date."""
+    """Return the seconds of the Retry-After header, which is a number or a date."""
     value = response.headers.get("retry-after", "")
     if response.status_code < 300 or not value:
         return None

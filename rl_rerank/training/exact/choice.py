@@ -1,16 +1,16 @@
-"""policy=choice: all the answers that a prompt may have are rewarded, and weighed by their probabilities.
+"""policy=choice: reward every answer that a prompt may have, weighted by its probability.
 
 With p the policy over a prompt's answers a, each of which earns R(a), the loss of a prompt is
 
     -sum over a of p(a) R(a) + beta KL(p || p of the reference) - entropy H(p)
 
 summed exactly: nothing is sampled, and the gradient has no variance but that of the prompts. With `scale`, R is divided
-by its standard deviation under p, which makes it what group-relative advantages tend to as the group grows.
+by its standard deviation under p, which is the limit of group-relative advantages as the group grows.
 
 The policy is the model's, restricted to the answers: p(a) is the product over the decisions that lead to it
 (`answer_tree`) of the softmax over that decision's options. With `restrict_to_answers=False` the softmax is over all
-tokens, and whatever else the model may write counts as one answer more, which earns what an empty completion does: that
-teaches the form as well.
+tokens, and all other text counts as one further answer, with the reward of an empty completion: that teaches the form
+as well.
 """
 
 # Shape legend: B prompts, A answers (padded; not restricted: anything else comes first), D decisions of all prompts,
@@ -35,16 +35,16 @@ from rl_rerank.training.loop.training_prompts import Question
 from rl_rerank.types import Completion, Prompt, Rollout
 
 RARE = 1e-6
-"""Lower bound on the probability mass outside the answer set, against rounding to zero."""
+"""Lower bound on the probability mass outside the answer set, as rounding can make it 0 or negative."""
 
 
 @dataclass(frozen=True)
 class ChoiceSettings:
-    """How a choice is trained. The names are those of the stage's settings."""
+    """Settings of a choice's training, under the names of the stage's settings."""
 
     temperature: float = 1.0
     scale: bool = False
-    """Whether rewards are divided by their standard deviation under the policy."""
+    """Whether to divide rewards by their standard deviation under the policy."""
     restrict_to_answers: bool = True
     beta: float = 0.0
     entropy: float = 0.0
@@ -53,10 +53,10 @@ class ChoiceSettings:
 
 
 class ChoiceObjective:
-    """One of few answers to each prompt.
+    """The objective of choosing one of few answers to each prompt.
 
     Raises:
-        ValueError: if the paradigm's prompts have no few answers, or a reward compares completions.
+        ValueError: if the paradigm does not limit its prompts to few answers, or a reward compares completions.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class ChoiceObjective:
         self._decided: dict[tuple[str, ...], Decisions] = {}
 
     def collate(self, rows: list[dict[str, int]]) -> dict[str, Any]:
-        """One row of tokens for each decision, and where each answer's decisions stand among them."""
+        """Make one row of tokens for each decision, and map each answer to its decisions among these rows."""
         index = [row["index"] for row in rows]
         made = [self._decisions(number) for number in index]
         inputs = [
@@ -95,7 +95,8 @@ class ChoiceObjective:
         options = [option for one in made for option in one.options]
         width, most = max(map(len, options)), max(len(one.paths) for one in made)
         longest = max(len(path) for one in made for path in one.paths)
-        # Places in the flattened [D, O] of options; the last one, D * O, is a decision of probability 1.
+        # Places in the flattened [D, O] of options; the last one, D * O, is a decision of probability 1. It pads short
+        # paths, whose sums of log-probabilities it does not change.
         nothing = len(options) * width
         paths = torch.full((len(made), most, longest), nothing)
         first = 0
@@ -107,6 +108,8 @@ class ChoiceObjective:
         counts = torch.tensor([len(one.paths) for one in made])
         mask = torch.arange(most) < counts.unsqueeze(1)
         if not self.settings.restrict_to_answers:
+            # Anything else has the first column in the mask, in the policy and in the rewards alike, so that it stays
+            # at the same place when prompts differ in their number of answers.
             mask = torch.cat([mask.new_ones(len(made), 1), mask], 1)
         ids, attention, _ = left_padded(inputs, self.pad_id)
         return {
@@ -120,9 +123,11 @@ class ChoiceObjective:
         }
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-        """[B, A] log-probabilities of the answers; 0 where there is none."""
+        """Return the [B, A] log-probabilities of the answers, 0 at padding."""
         logits = last_logits(model, batch, 1)[:, 0] / self.settings.temperature  # [D, V]
         if self.settings.restrict_to_answers:
+            # Padding repeats token 0, which may also be an option: without the mask it would take a share of the
+            # softmax.
             chosen = logits.gather(1, batch["options"]).masked_fill(~batch["is_option"], -torch.inf)
             each = chosen.log_softmax(1)
         else:
@@ -131,6 +136,9 @@ class ChoiceObjective:
         answers = flat[batch["paths"]].sum(2)
         if self.settings.restrict_to_answers:
             return answers
+        # A padded answer has log-probability 0, thus probability 1, and must not be subtracted. The difference cancels
+        # nearly all digits in float32 once the model keeps to the form; below the bound the clamp passes no gradient
+        # on, where the log of 0 would pass on an infinite one.
         left = 1 - (answers.exp() * batch["mask"][:, 1:]).sum(1, keepdim=True)
         return torch.cat([left.clamp(min=RARE).log(), answers], 1)
 
@@ -140,14 +148,18 @@ class ChoiceObjective:
         rewards = torch.zeros_like(policy)
         for i, one in enumerate(scored):
             rewards[i, : len(one)] = rewards.new_tensor([total(self.terms, row) for row in one])
+        # Padded answers have probability 1 before the mask. The gradient goes through p, never through the advantages:
+        # the expectation of rewards is linear in p, so this is all of it.
         p = policy.exp() * mask
         with torch.no_grad():
             expected = (p * rewards).sum(1, keepdim=True)
             advantages = (self._learned(rewards, batch) - expected) * mask
             spread = (p * advantages**2).sum(1, keepdim=True).sqrt()
+            # 1e-4 is what trl adds for sampled groups, so that the two agree in the limit; it also keeps the quotient
+            # finite where the policy is certain and the spread 0.
             if own.scale:
                 advantages = advantages / (spread + 1e-4)
-        # What is subtracted from the rewards changes no gradient, as the probabilities sum to 1.
+        # A constant subtracted from the rewards changes no gradient, as the probabilities sum to 1.
         loss = -(p * advantages).sum(1)
         entropy = -(p * policy).sum(1)
         loss = loss - own.entropy * entropy
@@ -161,19 +173,21 @@ class ChoiceObjective:
 
     def _decisions(self, number: int) -> Decisions:
         answers = self.paradigm.choices(self.questions[number].prompt)
+        # The decisions depend on the answers' tokens alone, and most prompts share their answers: they are found once,
+        # not once a prompt.
         if answers not in self._decided:
             self._decided[answers] = decisions(answers, self.renderer, restricted=self.settings.restrict_to_answers)
         return self._decided[answers]
 
     def _rewards(self, number: int) -> list[dict[str, float]]:
-        """What every term gives for every answer to a prompt, in the order of the policy."""
+        """Evaluate every term on every answer to a prompt, in the order of the policy."""
         question = self.questions[number]
         rollouts = self._rollouts(question.prompt)
         found = {term.name: evaluate(term, question.example, rollouts) for term in self.terms}
         return [{name: values[i].value for name, values in found.items()} for i in range(len(rollouts))]
 
     def _rollouts(self, prompt: Prompt) -> list[Rollout]:
-        """Every answer to a prompt, in the order of the policy."""
+        """Return a rollout of every answer to a prompt, in the order of the policy."""
         texts = (
             self.paradigm.choices(prompt) if self.settings.restrict_to_answers else ("", *self.paradigm.choices(prompt))
         )
@@ -181,12 +195,15 @@ class ChoiceObjective:
         return [Rollout(prompt, c, self.paradigm.parse(prompt, c, strict=True)) for c in completions]
 
     def _learned(self, rewards: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        """The rewards that are trained on: permuted among a prompt's answers, where this is the control."""
+        """Return the rewards to train on, which a control run permutes among a prompt's answers."""
         if not self.settings.permute_rewards:
             return rewards
         learned = rewards.clone()
         for i, number in enumerate(batch["index"]):
             count = int(batch["mask"][i].sum())
+            # Seeded by the prompt and not by the step, so a prompt has the same wrong rewards in every pass: changing
+            # ones would average out, and the control would learn nothing instead of something wrong. On the CPU, so
+            # that every device draws the same. The factor keeps neighbouring seeds from sharing permutations.
             generator = torch.Generator().manual_seed(self.settings.seed * 1_000_003 + number)
             learned[i, :count] = rewards[i, torch.randperm(count, generator=generator).to(rewards.device)]
         return learned
@@ -194,7 +211,7 @@ class ChoiceObjective:
     def _figures(
         self, scored: list[list[dict[str, float]]], p: Tensor, expected: Tensor, spread: Tensor
     ) -> dict[str, float]:
-        """Expectations under the policy."""
+        """Compute expectations under the policy, for the log."""
         figures = {"reward": expected.mean().item(), "reward_std": spread.mean().item()}
         for term in self.terms:
             values = [[row[term.name] for row in one] for one in scored]
@@ -218,7 +235,7 @@ class ChoiceObjective:
         rewards: Tensor,
         advantages: Tensor,
     ) -> list[dict[str, Any]]:
-        """The likeliest answer to each prompt, for the table of completions."""
+        """Return the likeliest answer to each prompt, for the table of completions."""
         rows = []
         for i, (number, best) in enumerate(zip(batch["index"], p.argmax(1).tolist(), strict=True)):
             question = self.questions[number]

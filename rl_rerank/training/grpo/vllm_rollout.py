@@ -1,6 +1,6 @@
-"""Rollouts by vLLM: trl's, with engine arguments that pass through, one request a prompt, and weights that reach a CPU.
+"""Rollouts by vLLM: trl's, with free engine arguments, one request a prompt, and weights that reach a CPU.
 
-A colocated engine lives in every training process. Before it samples for a new step it is given the policy's current
+A colocated engine lives in every training process. Before it samples for a new step, it gets the policy's current
 weights: gathered where ZeRO has sharded them, with adapters merged.
 """
 
@@ -15,20 +15,25 @@ from torch import Tensor
 
 from rl_rerank.training.grpo.trl_imports import grpo_trainer, import_vllm, vllm_generation
 
+# trl was imported with vLLM hidden, so its module has no LLM that could be run or replaced. This reloads the module,
+# which makes a new VLLMGeneration, and so comes before the class that derives from it.
 import_vllm()
 
 OVERRIDES = ("_init_vllm", "_iter_named_params", "generate", "sync_weights")
-"""The methods of trl's VLLMGeneration that `RolloutEngine` replaces, wraps or leans on."""
+"""The methods of trl's VLLMGeneration that `RolloutEngine` replaces, wraps or relies on."""
 
 FIXED = ("model", "tensor_parallel_size", "distributed_executor_backend", "logprobs_mode", "enable_sleep_mode")
-"""Arguments of vllm.LLM that are not the user's: they follow from the training setup, or the correction needs them."""
+"""Arguments of vllm.LLM that users cannot set: the training setup determines them, or the correction needs them.
+
+`logprobs_mode` is one of the latter: log-probabilities have to be those after the temperature, as the trainer's are.
+"""
 
 
 class RolloutEngine(vllm_generation.VLLMGeneration):
     """trl's VLLMGeneration for ranking questions."""
 
     def sync_weights(self) -> None:
-        """Give the engine the policy's current weights, and drop the prefix cache made with the old ones."""
+        """Copy the policy's current weights into the engine, and drop the prefix cache of the old ones."""
         if self.accelerator.device.type != "cpu":
             super().sync_weights()
             return
@@ -38,44 +43,58 @@ class RolloutEngine(vllm_generation.VLLMGeneration):
         runner = self.llm.llm_engine.model_executor.driver_worker.model_runner
         runner.reload_weights(weights_iterator=self._copies())
         self._pack_head(runner.model)
+        # Keys and values of a prompt that comes again would otherwise be those of the old weights, under a completion
+        # of the new ones.
         self.llm.reset_prefix_cache()
 
     def generate(
         self, prompts: list[list[int]], images: Any, num_generations: int, profiler: Any = None
     ) -> tuple[Any, ...]:
-        """As trl's; a colocated engine gets a prompt once, as one request for its whole group."""
+        """Generate as trl does, but send a colocated engine each prompt once, as one request for its whole group."""
+        # trl's server mode already sends each prompt once. With tensor parallelism trl takes a process's share of the
+        # completions by the number of its prompts, which is right only with one completion a prompt.
         if self.mode != "colocate" or self.tensor_parallel_size > 1:
             return super().generate(prompts, images, num_generations, profiler)
         assert images is None
+        # trl sets n=1 for a colocated engine and lets these arguments override it. A group's duplicates are adjacent,
+        # so every num_generations-th prompt is one of each, and completions come back in the order of the duplicates.
         self.generation_kwargs["n"] = num_generations
         _, *found = super().generate(prompts[::num_generations], None, num_generations, profiler)
+        # trl returns the prompts that it sent; its trainer expects one for each completion.
         return prompts, *found
 
     def _copies(self) -> Iterator[tuple[str, Tensor]]:
-        """vLLM keeps a layer's weights until it has them all, when a gathered or merged weight may be gone."""
+        """Yield a copy of every weight under its name."""
+        # vLLM collects a layer's weights until it has them all. By then the iterator has moved on, where ZeRO frees a
+        # gathered weight and, at the end, adapters are taken out of the merged ones in place.
         for name, weight in self._iter_named_params():
             yield name, weight.clone()
 
     def _pack_head(self, model: Any) -> None:
+        # On a CPU vLLM multiplies by a packed copy of the head, which is made here. It keeps the plain weight beside
+        # it, as a tied embedding reads that one, so packing again is safe.
         head = model.lm_head
         head.quant_method.process_weights_after_loading(head)
 
 
 @contextlib.contextmanager
 def installed(engine_args: Mapping[str, Any]) -> Iterator[None]:
-    """Within it, trl's GRPOTrainer builds a `RolloutEngine` whose vllm.LLM takes `engine_args` over trl's own.
+    """Make trl's GRPOTrainer build a `RolloutEngine` in this context, with `engine_args` over trl's own for vllm.LLM.
 
-    trl has no setting for either, so the names that it looks up are replaced while it is constructed.
+    trl has no setting for either, so this replaces the names that trl looks up while the trainer is constructed.
 
     Raises:
-        ValueError: for an argument that cannot be set.
+        ValueError: for an argument in FIXED.
     """
     if clash := sorted(set(engine_args) & set(FIXED)):
         raise ValueError(f"rollout_args.{clash[0]} cannot be set: it follows from the training setup")
+    # Each module looks its own global up when it is called: LLM in the module of the engine, and the engine's class in
+    # that of the trainer, which imported it by name.
     llm, generation = vllm_generation.LLM, grpo_trainer.VLLMGeneration
     vllm_generation.LLM = lambda **given: llm(**{**given, **engine_args})
     grpo_trainer.VLLMGeneration = RolloutEngine
     try:
         yield
+    # Other trainers of this process must get trl's own again, also if the construction fails.
     finally:
         vllm_generation.LLM, grpo_trainer.VLLMGeneration = llm, generation

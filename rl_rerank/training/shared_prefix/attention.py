@@ -1,15 +1,14 @@
-"""Attention over rows in which several suffixes share one prefix, for any transformers model that lets its attention be
-chosen.
+"""Attention over rows in which several suffixes share one prefix, for any transformers model with selectable attention.
 
-Which kernel computes it follows the attention that the model was loaded with: PyTorch's SDPA in parts, here, which runs
-anywhere, or one of `attention_backends`.
+The attention that the model was loaded with determines the kernel: PyTorch's SDPA in parts, here, which runs anywhere,
+or one of `backends`.
 
 A row is [prefix, suffix_1, ..., suffix_G]. Every suffix attends to the prefix and to itself, as if it stood alone
-behind it; in layers with a sliding window to what the window leaves of that. The parts are computed apart, so nothing
-is spent on pairs that do not see each other, and no mask over the whole row is ever made.
+behind it; in layers with a sliding window, to the part of them inside the window. The parts are computed separately,
+so pairs that do not see each other cost nothing, and no mask over the whole row is ever built.
 
-`model(..., shared=Shared(...))` says that its rows are such; transformers passes the argument on to every layer.
-Without it the attention is transformers' own.
+`model(..., shared=Shared(...))` declares rows of this kind; transformers passes the argument on to every layer. Without
+it the attention is transformers' own.
 """
 
 # Shape legend: N rows, H query heads, K key heads, G suffixes of a row, C tokens of a suffix, P tokens of the longest
@@ -35,26 +34,30 @@ NAMES = {
     "flash_attention_3": "rl_rerank_shared_varlen3",
     "flex_attention": "rl_rerank_shared_blocks",
 }
-"""Attention that a model was loaded with -> the name of ours. In place of transformers' slow one stands SDPA."""
+"""Attention that a model was loaded with -> the name of ours. SDPA replaces transformers' slow eager attention."""
 
 
 class Shared(NamedTuple):
-    """How rows are laid out."""
+    """The layout of rows."""
 
     prefixes: tuple[int, ...]
-    """Tokens of each row's prefix; shorter ones are padded on the right to the longest."""
+    """The number of tokens of each row's prefix; shorter ones are padded on the right to the longest."""
     suffixes: int
-    """G of every row, all of one length."""
+    """G, the number of suffixes of every row, all of one length."""
 
 
 def install(model: nn.Module) -> None:
-    """Make the model attend by this module, for rows of either kind."""
+    """Make the model use this module's attention, for rows of either kind."""
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore[reportCallIssue]
     loaded = base.config.get_text_config()._attn_implementation
     if loaded in NAMES.values():
         return
+    # sdpa and eager share one name, so the function registered under it must be the same for both, whichever comes
+    # last.
     name, stock = NAMES[loaded], "sdpa" if loaded == "eager" else loaded
     AttentionInterface.register(name, functools.partial(attention, stock))
+    # transformers looks masks up under the name of the attention, and makes none for a name it does not know: plain
+    # rows would then attend to their padding, without any error.
     AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[stock])
     base.set_attn_implementation(name)
 
@@ -72,10 +75,10 @@ def attention(
     shared: Shared | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Any]:
-    """What transformers calls in every layer.
+    """Compute a layer's attention; transformers calls this in every layer.
 
     Args:
-        stock: what the model was loaded with.
+        stock: the attention that the model was loaded with, sdpa for eager.
         query: [N, H, T, D]; key and value [N, K, T, D].
         sliding_window: tokens that a query sees, itself among them.
 
@@ -86,6 +89,8 @@ def attention(
         own: Any = ALL_ATTENTION_FUNCTIONS[stock]
         given = {"dropout": dropout, "scaling": scaling, "sliding_window": sliding_window, **kwargs}
         return own(module, query, key, value, attention_mask, **given)
+    # Shared rows ignore the mask: the layout says everything, and callers pass a dummy of four dimensions, which
+    # transformers hands through as it is instead of building one over the row.
     layout = (query, key, value, shared.prefixes, shared.suffixes)
     if stock in backends.VARLEN:
         return backends.varlen(stock, *layout, scaling=scaling, window=sliding_window), None
@@ -95,9 +100,13 @@ def attention(
 
 
 def by_parts(query: Tensor, key: Tensor, value: Tensor, shared: Shared, attend: _Attend) -> Tensor:
-    """Prefixes by themselves, and each row's suffixes behind copies of its prefix. [N, T, H, D]."""
+    """Attend within prefixes, and from each row's suffixes to a copy of its prefix and themselves. [N, T, H, D]."""
     longest = max(shared.prefixes)
+    # Prefixes are padded on the right and causal, so no token of theirs sees padding; the output at padding is
+    # meaningless, and `_behind` keeps it from the suffixes. Prompts of one token have no prefix at all.
     parts = [attend(query[:, :, :longest], key[:, :, :longest], value[:, :, :longest])] if longest else []
+    # Row by row, because prefixes differ in length and a common length would need a mask again. The G suffixes are the
+    # batch of the call.
     rows = [
         attend(_apart(query, row, longest, shared), *(_behind(x, row, longest, length, shared) for x in (key, value)))
         for row, length in enumerate(shared.prefixes)
@@ -108,7 +117,7 @@ def by_parts(query: Tensor, key: Tensor, value: Tensor, shared: Shared, attend: 
 
 
 class _Attend(NamedTuple):
-    """Attention of Q queries that are the last of L keys."""
+    """Attention of Q queries that stand at the last Q of L places."""
 
     dropout: float
     scaling: float | None
@@ -116,6 +125,9 @@ class _Attend(NamedTuple):
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         queries, keys = query.size(2), key.size(2)
+        # PyTorch aligns `is_causal` to the top left: with fewer queries than keys the first query would see the first
+        # key only, though it stands behind the whole prefix. Only the square case can go without a mask, and only
+        # without one can SDPA choose its flash kernel. A window of at least L cuts nothing off.
         is_square = queries == keys and (self.window is None or keys <= self.window)
         return nn.functional.scaled_dot_product_attention(
             query,
@@ -131,6 +143,8 @@ class _Attend(NamedTuple):
 
 def _mask(queries: int, keys: int, window: int | None, device: torch.device) -> Tensor:
     """[Q, L], True where the query, one of the last, may attend to the key."""
+    # The shift by keys - queries aligns the diagonal to the bottom right. Every query sees itself, so no row of the
+    # mask is empty, whose softmax would not be a number.
     mask = torch.ones(queries, keys, dtype=torch.bool, device=device).tril(keys - queries)
     return mask if window is None else mask.triu(keys - queries - window + 1)
 
@@ -142,5 +156,7 @@ def _apart(x: Tensor, row: int, longest: int, shared: Shared) -> Tensor:
 
 def _behind(x: Tensor, row: int, longest: int, length: int, shared: Shared) -> Tensor:
     """[G, heads, length + C, D]: each of the row's suffixes behind its prefix."""
+    # Cut to the row's own length: behind its padding, suffixes would attend to it. The gradient of `expand` is the sum
+    # over the G suffixes, as the one prefix needs it.
     prefix = x[row, :, :length].expand(shared.suffixes, -1, -1, -1)
     return torch.cat([prefix, _apart(x, row, longest, shared)], dim=2)

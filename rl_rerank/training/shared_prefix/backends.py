@@ -1,10 +1,10 @@
-"""Ways to compute attention over rows of a prefix and its suffixes on a GPU, in one kernel for all parts.
+"""Attention over rows of a prefix and its suffixes on a GPU, in one kernel for all parts.
 
-`shared_attention` chooses them by the attention that a model was loaded with, and has the layout of rows:
+`attention` chooses between them by the attention that a model was loaded with, and defines the layout of rows:
 
     flash_attention_2, flash_attention_3   the variable-length kernel of the package of that name. Each suffix is a
-        sequence of its own queries behind the keys of its prefix, which are gathered; windows and groups of heads are
-        the kernel's.
+        sequence of its own queries behind the keys of its prefix, which are gathered; the kernel itself implements
+        windows and groups of heads.
     flex_attention   one kernel over whole rows with a mask made of blocks; nothing is gathered or copied.
 """
 
@@ -25,26 +25,28 @@ FLEX = "flex_attention"
 
 
 class Sequences(NamedTuple):
-    """Where the sequences of all rows lie in rows put behind one another, as the kernel wants them."""
+    """The places of all rows' sequences in the concatenated rows, in the form that the kernel takes."""
 
     queries: Tensor
     """Places of the queries of all sequences, without padding."""
     keys: Tensor
-    """Places of the keys of all sequences; a prefix comes up once for itself and once for each of its suffixes."""
+    """Places of the keys of all sequences; a prefix occurs once for itself and once for each of its suffixes."""
     query_ends: Tensor
-    """[S + 1] of int32, from 0: where each sequence ends in `queries`; `key_ends` in `keys`."""
+    """[S + 1] of int32, from 0: the end of each sequence in `queries`; `key_ends` likewise in `keys`."""
     key_ends: Tensor
     longest_query: int
     longest_key: int
 
 
+# All layers of a forward have the same layout, and checkpointed layers meet it again in the backward. Without the
+# cache each layer would loop over tokens in Python and wait for copies to the GPU.
 @functools.lru_cache(maxsize=4)
 def sequences(prefixes: tuple[int, ...], suffixes: int, total: int, device: torch.device) -> Sequences:
-    """The sequences of rows whose prefixes are padded on the right.
+    """Lay out the sequences of rows whose prefixes are padded on the right.
 
     Args:
-        prefixes: tokens of each row's prefix.
-        suffixes: G of every row.
+        prefixes: number of tokens of each row's prefix.
+        suffixes: G, the same in every row.
         total: T.
     """
     longest = max(prefixes)
@@ -53,6 +55,7 @@ def sequences(prefixes: tuple[int, ...], suffixes: int, total: int, device: torc
     keys: list[tuple[range, range]] = []
     for row, prefix in enumerate(prefixes):
         start = row * total
+        # Padding behind a prefix is in no sequence: it is neither computed nor seen.
         behind = range(start, start + prefix)
         if prefix:
             queries.append(behind)
@@ -63,6 +66,7 @@ def sequences(prefixes: tuple[int, ...], suffixes: int, total: int, device: torc
             keys.append((behind, queries[-1]))
 
     def ends(lengths: list[int]) -> Tensor:
+        # `cumsum` of integers gives int64, and the kernel takes these ends as int32 only.
         return torch.tensor([0, *lengths], device=device).cumsum(0).int()
 
     query_lengths, key_lengths = [len(q) for q in queries], [len(before) + len(own) for before, own in keys]
@@ -87,16 +91,16 @@ def varlen(
     scaling: float | None,
     window: int | None,
 ) -> Tensor:
-    """By the variable-length kernel of `implementation`.
+    """Attend by the variable-length kernel of `implementation`.
 
     Args:
-        query: [N, H, T, D]; key and value [N, K, T, D]. In half precision, as the kernel wants it.
+        query: [N, H, T, D]; key and value [N, K, T, D]. In half precision, the only one that the kernel takes.
 
     Returns:
         [N, T, H, D], 0 at padding.
 
     Raises:
-        ImportError: by transformers, where the package is not installed.
+        ImportError: from transformers, if the package is not installed.
     """
     (_, kernel, *_), _ = lazy_import_flash_attention(implementation)
     return run_varlen(kernel, query, key, value, prefixes, suffixes, scaling=scaling, window=window)
@@ -113,13 +117,15 @@ def run_varlen(
     scaling: float | None,
     window: int | None,
 ) -> Tensor:
-    """The same with a kernel that is given: `flash_attn_varlen_func` or one with its arguments.
+    """Attend by a given kernel: `flash_attn_varlen_func` or one with its arguments.
 
-    Its queries are the last of the keys, as in flash-attn from 2.1 on.
+    The kernel must place queries at the last of the keys, as flash-attn does from 2.1 on.
     """
     rows, _, total, _ = query.shape
     found = sequences(prefixes, suffixes, total, query.device)
     q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))  # [N*T, heads, D]
+    # Gathering gives a prefix's keys and values to every suffix; in the backward it adds their gradients up, which is
+    # what the one shared prefix needs.
     output = kernel(
         q.index_select(0, found.queries),
         k.index_select(0, found.keys),
@@ -130,10 +136,13 @@ def run_varlen(
         max_seqlen_k=found.longest_key,
         softmax_scale=scaling,
         causal=True,
-        # Tokens that a query sees before its own.
+        # The kernel counts the tokens before the query, where transformers counts the query too. -1 is no limit.
         window_size=(-1, -1) if window is None else (window - 1, 0),
     )
+    # Some versions of flash-attn 3 return the log-sum-exp beside the output.
     output = output[0] if isinstance(output, tuple) else output
+    # 0 at padding rather than uninitialised memory: the layers behind compute on padding too, and a nan there would
+    # spread through the gradients of the shared weights.
     return torch.zeros_like(q).index_copy(0, found.queries, output).unflatten(0, (rows, total))
 
 
@@ -147,7 +156,7 @@ def flex(
     scaling: float | None,
     window: int | None,
 ) -> Tensor:
-    """By FlexAttention, compiled on a GPU; on a CPU the uncompiled one, which has no backward.
+    """Attend by FlexAttention, compiled on a GPU and uncompiled on a CPU, where it has no backward.
 
     Args:
         query: [N, H, T, D]; key and value [N, K, T, D].
@@ -156,23 +165,30 @@ def flex(
         [N, T, H, D].
     """
     mask = block_mask(prefixes, suffixes, query.size(2), window, query.device)
+    # Uncompiled, FlexAttention computes the whole matrix of scores and masks it: that is correct and saves nothing.
     run: Any = _compiled() if query.is_cuda else flex_attention
     output = run(query, key, value, block_mask=mask, scale=scaling, enable_gqa=query.size(1) != key.size(1))
     return output.transpose(1, 2)
 
 
+# Cached as `sequences` is: making it evaluates the rule for every pair of places.
 @functools.lru_cache(maxsize=4)
 def block_mask(
     prefixes: tuple[int, ...], suffixes: int, total: int, window: int | None, device: torch.device
 ) -> BlockMask:
-    """The pairs of one row that see each other: prefix and prefix, suffix and prefix, a suffix and itself."""
+    """Mark the pairs of a row that see each other: prefix and prefix, suffix and prefix, a suffix and itself."""
     longest = max(prefixes)
     length = (total - longest) // suffixes
     ends = torch.tensor(prefixes, device=device)
 
     def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        # This runs under vmap and in a compiled kernel, on one pair at a time as tensors: a Python `if` on them would
+        # fail. The two comparisons with `longest` are needed because floor division numbers the places before it -1 and
+        # below, which would make groups of the padding.
         in_prefix = key < ends[row]
         same = (query >= longest) & (key >= longest) & ((query - longest) // length == (key - longest) // length)
+        # Places in the row say nothing about order or distance: the second suffix lies far behind the prefix that it
+        # directly follows. Causality and the window count positions as the model does.
         apart = _position(query, ends[row], longest, length) - _position(key, ends[row], longest, length)
         seen = (in_prefix | same) & (apart >= 0)
         return seen if window is None else seen & (apart < window)
@@ -181,7 +197,7 @@ def block_mask(
 
 
 def _position(place: Tensor, end: Tensor, longest: int, length: int) -> Tensor:
-    """Tokens before a place of a row, as if its suffix stood alone behind the prefix."""
+    """Count the tokens before a place of a row, as if its suffix stood alone behind the prefix."""
     return torch.where(place < longest, place, end + (place - longest) % length)
 
 
