@@ -104,7 +104,10 @@ def main() -> None:
         },
         diagonal=False,
     )
-    print("| system | ECE | hits shown first | hits shown last | largest - smallest | agreement of three orders |")
+    print(
+        f"| system | calibration error | top {TOP} if shown first | if shown last | largest less smallest "
+        "| agreement of three orders |"
+    )
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     for name, label in SYSTEMS.items():
         rates = [h.hit_rate for h in hits[name]]

@@ -185,7 +185,7 @@ def main() -> None:
         ours, theirs = (run(Journaled(e, journal, {"engine": type(e).__name__}), examples) for e in (hf, vllm))
         vllm.close()
     print(
-        "\n| paradigm | prompts asked of both | the same | largest difference | same order | malformed "
+        "\n| paradigm | prompts sent to both | the same | largest difference | same order | malformed "
         "| nDCG@10 hf | nDCG@10 vLLM |\n| --- | ---: | --- | --- | --- | ---: | ---: | ---: |"
     )
     for name, mine in ours.items():

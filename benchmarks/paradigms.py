@@ -71,7 +71,7 @@ ROWS = (
     Row("setwise", {"children": 3}, "about (N - 1) / c + k log_c N"),
     Row("setwise", {"children": 9, "labels": "numbers", "reasoning": True}, "about (N - 1) / c + k log_c N"),
     Row("setwise", {"method": "bubblesort", "children": 3}, "at most the sum over p < k of ceil((N - 1 - p) / c)"),
-    Row("setwise", {"children": 3, "permutations": 3}, "permutations times as many"),
+    Row("setwise", {"children": 3, "permutations": 3}, "the same, times permutations"),
     Row("pairwise", {"method": "allpairs"}, "N (N - 1)", lambda n: n * (n - 1)),
     Row("pairwise", {"mode": "scoring", "aggregation": "sym_sum"}, "N (N - 1)", lambda n: n * (n - 1)),
     Row("pairwise", {"method": "heapsort"}, "at most 4 (N + (k - 1) floor(log2 N))"),
@@ -196,25 +196,31 @@ def main() -> None:
     page = [
         "# Paradigms",
         "",
-        "Written by `python benchmarks/paradigms.py`. A paradigm is chosen with `paradigm=NAME`, its parameters with",
-        "`paradigms.NAME.params.PARAMETER=VALUE`.",
+        "Written by `python benchmarks/paradigms.py`. `paradigm=NAME` chooses a paradigm, "
+        "`paradigms.NAME.params.PARAMETER=VALUE`",
+        "sets its parameters.",
         "",
-        "## What they cost",
+        "## Cost",
         "",
-        f"{len(examples)} queries of `pydocs` ({build_source(DATA).state()}) with N = {DATA.depth} documents each,",
-        "answered by an oracle: it sees the documents' grades with Gaussian errors, whose standard deviation is",
-        f"{NOISE}. With one error for each document it never contradicts itself, and paradigms differ only where",
-        "windows settle fewer than ten ranks, or scores are rounded. Fresh errors, drawn for every prompt, show how a",
-        "way of asking averages them. A model errs in other ways: more in long lists than in pairs, and not at random.",
-        f"{len(examples)} queries tell only large differences apart.",
+        f"{len(examples)} queries of `pydocs` ({build_source(DATA).state()}) with N = {DATA.depth} documents each, "
+        "answered by an oracle. The oracle sees",
+        f"the documents' grades with Gaussian errors of standard deviation {NOISE}. "
+        "With one error for each document it never",
+        "contradicts itself, and paradigms differ only where windows settle fewer than ten ranks, "
+        "or where scores are rounded.",
+        "Fresh errors, drawn for every prompt, show how well a paradigm averages them out. "
+        "A model errs differently: more in long",
+        f"lists than in pairs, and not at random. {len(examples)} queries show large differences only.",
         "",
-        "Calls are prompts, rounds those that wait for answers to others, and words those of all prompts, with each",
-        f"document cut to {CUT}; all are means over queries. The calls at N = {LONG} are means over {LISTS} lists in",
-        "random order. Where the formula is exact, every count was checked against it. k is 10 and c is `children`.",
+        "Calls are prompts. Rounds are sequential: each waits for the answers of the one before. "
+        "Words are those of all prompts,",
+        f"with each document cut to {CUT}. All are means over queries. "
+        f"The calls at N = {LONG} are means over {LISTS} lists in random order.",
+        "Where the formula is exact, every count was checked against it. k is 10 and c is `children`.",
         "",
         *table(examples, qrels),
         "",
-        "## What they ask",
+        "## Prompts and answers",
         *prompts(),
     ]
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else FILE

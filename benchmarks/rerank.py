@@ -72,7 +72,7 @@ def across_queries(kind: str, engine: Engine, examples: Sequence[RankingExample]
 def first_token(kind: str, engine: Engine, examples: Sequence[RankingExample]) -> Comparison:
     """One forward a window against a written permutation."""
     return Comparison(
-        f"{kind}: listwise generation (held to a permutation) / first token",
+        f"{kind}: listwise generation (constrained to a permutation) / first token",
         together(engine, examples, "listwise", constrained=True),
         together(engine, examples, "first_token"),
         same=False,

@@ -1,12 +1,12 @@
 # ruff: noqa: T201 (a script whose output is its table)
-"""The recipes of data synthesis with real teachers, and how often their answers are in the asked form.
+"""The recipes of data synthesis with real teachers, and how often their answers are well formed.
 
     python benchmarks/synth_engines.py RUNS [FOLDER ...]
 
 Every recipe runs as `rl-rerank synth` on the embedded data and on each FOLDER's collection: with the labels as teacher
 on 200 queries, then with SmolLM2-135M on 10 queries of 10 candidates of 64 tokens, by vLLM in this process and by
-vLLM's server, held to the asked form, and by the server free. Held answers cannot reason; nor do the free ones here, so
-that both are asked the same. What is finished in RUNS is not run again.
+vLLM's server, with constrained decoding, and by the server without it (free). Constrained answers cannot reason; nor do
+the free ones here, so that both get the same prompts. What is finished in RUNS is not run again.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ ASKED: Mapping[str, Sequence[str]] = {
 }
 """The paradigms that the teacher is asked in."""
 SHORT = ("model.max_passage_tokens=64", "model.max_prompt_tokens=2048", "data.train_queries=10")
-TEACHERS = ("labels", "vllm held", "server held", "server free")
+TEACHERS = ("labels", "vllm constrained", "server constrained", "server free")
 
 
 def settings(recipe: str, teacher: str, url: str) -> list[str]:
@@ -64,7 +64,7 @@ def settings(recipe: str, teacher: str, url: str) -> list[str]:
     engine, form = teacher.split()
     for paradigm in ASKED[recipe]:
         params = f"paradigms.{paradigm}.params"
-        found += [f"++{params}.reasoning=false", f"++{params}.constrained={str(form == 'held').lower()}"]
+        found += [f"++{params}.reasoning=false", f"++{params}.constrained={str(form == 'constrained').lower()}"]
     if engine == "vllm":
         return [*found, "engine=vllm"]
     model = base_model_dir(ModelConfig())
@@ -141,7 +141,7 @@ def main() -> int:
     parser.add_argument("folders", type=Path, nargs="*", help="of collections")
     given = parser.parse_args()
     collections = {folder.name: ["data=collection", f"data.path={folder.resolve()}"] for folder in given.folders}
-    lines = ["| recipe | data | teacher | queries | records | prompts | in the asked form |"]
+    lines = ["| recipe | data | teacher | queries | records | prompts | well-formed answers |"]
     lines += ["| --- | --- | --- | ---: | ---: | ---: | ---: |"]
     with server() as url:
         for data, chosen in {"embedded": [], **collections}.items():

@@ -45,8 +45,8 @@ SYSTEMS = (
     System(
         "reasonrank",
         "ReasonRank",
-        "A listwise reranker that reasons about sliding windows of 20, trained by SFT and then by GRPO on a reward of "
-        "several views of an order: 35.7 nDCG@10 on BRIGHT with 7B, 38.0 with 32B",
+        "A listwise reranker that reasons over sliding windows of 20, trained by SFT and then by GRPO with a reward "
+        "that combines several views of an order: 35.7 nDCG@10 on BRIGHT with 7B, 38.0 with 32B",
         ("untrained", "sft_eval", "grpo_eval"),
         "`reasonrank_32b`: adapters in both stages, rates of the 32B model",
         "its teacher's reasoning, its 13.5k queries, the gain of reasoning; whether its overlap is rank-biased (paper) "
@@ -55,8 +55,8 @@ SYSTEMS = (
     System(
         "grouprank",
         "GroupRank",
-        "Scores for random groups of documents in one answer, as flexible as pointwise and as aware of the others as "
-        "listwise reranking: 34.3 nDCG@10 on BRIGHT with 7B",
+        "One answer scores a random group of documents, as flexible as pointwise reranking and as aware of other "
+        "documents as listwise reranking: 34.3 nDCG@10 on BRIGHT with 7B",
         ("untrained", "sft_eval", "grpo_eval", "fused"),
         "none",
         "its two teachers, its 13.6k queries, and every detail of training, whose code was never released",
@@ -64,18 +64,18 @@ SYSTEMS = (
     System(
         "rank_r1",
         "Rank-R1",
-        "GRPO alone, on which document of a set is most relevant, teaches a setwise reranker to reason: .727 nDCG@10 "
-        "on TREC DL 2019 with 7B",
+        "GRPO alone, rewarded for naming the most relevant document of a set, teaches a setwise reranker to reason: "
+        ".727 nDCG@10 on TREC DL 2019 with 7B",
         ("untrained", "sft_eval", "grpo_eval"),
         "`rank_r1_v02`: prompts of 2 to 10 documents, groups of 16, Qwen3-32B",
-        "learning without a cold start: a model of 135M parameters never writes the tags, so that no completion would "
-        "earn anything, and GRPO goes on from SFT here",
+        "learning without a cold start: a model of 135M parameters never writes the tags, so no completion would be "
+        "rewarded, and GRPO starts from SFT here",
     ),
     System(
         "erank",
         "ERank",
-        "A pointwise reranker that reasons and answers with a grade, trained on the ranks that its grades give a "
-        "query's documents: 38.7 nDCG@10 on BRIGHT with 4B, fused with BM25",
+        "A pointwise reranker that reasons and answers with a grade, trained on the ranks of a query's documents by "
+        "these grades: 38.7 nDCG@10 on BRIGHT with 4B, fused with BM25",
         ("untrained", "sft_eval", "grpo_eval", "fused"),
         "none",
         "its teacher, its 20,000 queries, the constants of its reward, which are reconstructed",
@@ -83,7 +83,7 @@ SYSTEMS = (
     System(
         "prorank",
         "ProRank",
-        "Reinforcement learning warms a small model up to two answers, and their logits are then trained into a fine "
+        "Reinforcement learning teaches a small model two answers; their logits are then trained into a fine-grained "
         "score: 0.5B beats a fine-tuned 32B reranker on BEIR",
         ("untrained", "warmup_eval", "scores_eval"),
         "none",
@@ -107,12 +107,15 @@ def page(runs: Path, settings: Sequence[str]) -> str:
     folders = {system: runs / system.name for system in SYSTEMS}
     done = {system: folder for system, folder in folders.items() if (folder / "mechanism/checks.json").exists()}
     lines = [
-        "# Systems of the literature as recipes",
+        "# Published systems",
         "",
-        "Each is one experiment: `rl-rerank run experiment=NAME` at the scale of its paper, for which `dry_run=true`",
-        "prints the plan, and with `scale=cpu` SmolLM2-135M on two CPU cores. The latter shows whether every stage and",
-        "every mechanism does what its paper describes; it says nothing of the paper's results, which need its models,",
-        "its data and its hardware. Where each value is from stands beside it in `conf/experiment/NAME.yaml`.",
+        "Each system is one experiment. `rl-rerank run experiment=NAME dry_run=true` "
+        "prints the plan at the scale of its paper;",
+        "`scale=cpu` runs it with SmolLM2-135M on two CPU cores. "
+        "The latter shows that every stage and every mechanism behaves as",
+        "the paper describes. It does not reproduce the paper's results, "
+        "which need its models, data and hardware. The source of",
+        "each value stands beside it in `conf/experiment/NAME.yaml`.",
         "",
         f"Everything below is written by `python benchmarks/systems.py RUNS{''.join(f' {s}' for s in settings)}`.",
         "",
@@ -176,7 +179,7 @@ def learned(system: System) -> list[str]:
     p_value = "p < .001" if test.p_value < 0.001 else f"p = {test.p_value:.2g}"
     return [
         f"Trained on wikiqa, nDCG@10 on {len(queries)} of its test queries: {means}; {trained} against untrained "
-        f"{test.difference:+.3f}, {p_value}. Commands and earlier runs are in docs/experiments.md, every query's "
+        f"{test.difference:+.3f}, {p_value}. Commands and earlier runs are in docs/experiments.md; every query's "
         f"values in docs/{record.relative_to(DOCS)}."
     ]
 

@@ -1,14 +1,14 @@
-"""First token: a window of documents a prompt, ordered by how likely the answer begins with each one's letter.
+"""First token: a window of documents a prompt, ordered by the probability that the answer begins with their letters.
 
     system  Rank the passages by relevance to the query.
     user    Query: how are glacier caves formed?
             [A] The ice facade is approximately 60 m high.
             [B] A glacier cave is a cave formed within the ice of a glacier.
             Answer with all letters, most relevant first, like B > A.
-    answer  B > A, of which inference reads the probabilities of A and B at the first position only
+    answer  B > A; inference reads only the probabilities of A and B at the first position
 
 One forward pass orders a window, and no token is generated. FIRST, Reddy et al. 2024, https://arxiv.org/abs/2406.15657.
-Letters, because a letter is one token at the beginning of an answer, which 10 is not.
+The identifiers are letters because a letter is one token at the beginning of an answer, and 10 is not.
 """
 
 import random

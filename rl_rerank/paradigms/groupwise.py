@@ -1,4 +1,4 @@
-"""Groupwise: a small group of documents a prompt, answered by one integer score each as JSON.
+"""Groupwise: a small group of documents a prompt, answered with one integer score each, as JSON.
 
     system  Score each passage's relevance to the query from 0 to 10.
     user    Query: how are glacier caves formed?
@@ -7,9 +7,9 @@
             Answer in JSON, like {"[1]": 3, "[2]": 7}.
     answer  {"[1]": 0, "[2]": 10}
 
-Groups are random, disjoint and asked in one round: groups cut from the first-stage order rank worse. The last one holds
-what is left. All documents are then ordered by score, with `repeats` by the mean over as many partitions. After
-GroupRank, https://arxiv.org/abs/2511.11653.
+Groups are random and disjoint, and are sent in one round; groups cut from the first-stage order rank worse. The last
+group holds the remainder. All documents are then ordered by score, with `repeats` by the mean over several partitions.
+After GroupRank, https://arxiv.org/abs/2511.11653.
 """
 
 import json

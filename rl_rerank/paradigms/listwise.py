@@ -1,4 +1,4 @@
-"""Listwise: a window of documents a prompt, answered by a permutation of their identifiers.
+"""Listwise: a window of documents a prompt, answered with a permutation of their identifiers.
 
     system  Rank the passages by relevance to the query.
     user    Query: how are glacier caves formed?
@@ -7,8 +7,8 @@
             Answer with all identifiers, most relevant first, like [2] > [1].
     answer  [2] > [1]
 
-Windows slide from the back of the list to its front, as in RankGPT (Sun et al. 2023), https://arxiv.org/abs/2304.09542;
-every further pass does so again over the order that the last one left. A pass settles the first window - stride ranks.
+Windows slide from the back of the list to its front, as in RankGPT (Sun et al. 2023), https://arxiv.org/abs/2304.09542.
+Every further pass repeats this on the order that the last one produced. A pass settles the first window - stride ranks.
 Without a window the whole list is one prompt, as in Liu et al. 2024, https://arxiv.org/abs/2412.14574.
 """
 

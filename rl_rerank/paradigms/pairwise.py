@@ -1,4 +1,4 @@
-"""Pairwise: two documents a prompt, answered by the better one's letter; every pair is asked in both orders.
+"""Pairwise: two documents a prompt, answered with the better one's letter; every pair is shown in both orders.
 
     system  Which of the two passages is more relevant to the query?
     user    Query: how are glacier caves formed?
@@ -7,9 +7,9 @@
             Answer A or B.
     answer  B
 
-A document wins a comparison if it is preferred in both orders; if the two answers disagree, it is a tie, and sorting
-keeps the shown order. After pairwise ranking prompting, Qin et al. 2023, https://arxiv.org/abs/2306.17563; sym_sum is
-how duoT5 aggregates, Pradeep et al. 2021, https://arxiv.org/abs/2101.05667.
+A document wins a comparison if it is preferred in both orders. If the two answers disagree, it is a tie, and sorting
+keeps the shown order. After pairwise ranking prompting, Qin et al. 2023, https://arxiv.org/abs/2306.17563. sym_sum is
+the aggregation of duoT5, Pradeep et al. 2021, https://arxiv.org/abs/2101.05667.
 """
 
 import random

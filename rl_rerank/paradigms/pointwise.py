@@ -1,4 +1,4 @@
-"""Pointwise: one document a prompt, answered yes or no; the score is log p(yes) - log p(no).
+"""Pointwise: one document a prompt, answered with yes or no; the score is log p(yes) - log p(no).
 
     system  Is the passage relevant to the query?
     user    Query: how are glacier caves formed?

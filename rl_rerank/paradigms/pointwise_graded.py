@@ -1,4 +1,4 @@
-"""Pointwise graded: one document a prompt, answered by an integer score.
+"""Pointwise graded: one document a prompt, answered with an integer score.
 
     system  Score the passage's relevance to the query from 0 to 10.
     user    Query: how are glacier caves formed?
@@ -6,20 +6,20 @@
             Answer with the score only, like 7.
     answer  10
 
-Documents are ordered by one of three rules, s being a score and p its probability:
+Documents are ordered by one of three rules, with score s and its probability p:
 
-    plain     s, as generated. Many documents share a score; they keep the order shown.
+    plain     s, as generated. Many documents share a score; these keep the order shown.
     weighted  s * p(s) of the generated score. After ERank, https://arxiv.org/abs/2509.00520. Every 0 stays 0.
     expected  the mean of all scores, each weighted by p(s) / sum of p. Nothing is generated.
 
-A probability is that of a score's tokens and of what ends it: of the digits alone, p("1") would be the probability of
-"1" or "10". `expected` scores every number with the end of the turn behind it, and `weighted` multiplies up to the
-first token behind the number.
+The probability includes the token that ends the score. With the digits alone, p("1") would be the probability of "1" or
+"10". `expected` scores every number followed by the end of the turn; `weighted` multiplies up to the first token after
+the number.
 
-`weighted` reads `Completion.logprobs`, one for each of `token_ids` (the stop token has one too), and with reasoning
-`Completion.token_ends` to find the number's tokens. An answer without them is counted as malformed (`no_probability`).
-In strict mode, which is how rewards are given, a generated answer's score is the number itself under every rule, and so
-are a teacher's in synthesis, of whose answers the text is kept.
+`weighted` reads `Completion.logprobs`, one for each of `token_ids` (including the stop token), and with reasoning also
+`Completion.token_ends`, to find the number's tokens. An answer without them counts as malformed (`no_probability`). In
+strict mode, which rewards use, a generated answer's score is the number itself under every rule. The same holds for
+teachers in synthesis, since only the text of their answers is kept.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Setwise: a few documents a prompt, answered by the label of the most relevant one.
+"""Setwise: a few documents a prompt, answered with the label of the most relevant one.
 
     system  Choose the passage that is most relevant to the query.
     user    Query: how are glacier caves formed?
@@ -8,7 +8,7 @@
             Answer with the letter of the most relevant passage, like B.
     answer  B
 
-Heapsort or bubblesort over sets makes it a ranking, Zhuang et al. 2024, https://arxiv.org/abs/2310.09497. With
+Heapsort or bubblesort over sets produces the ranking, Zhuang et al. 2024, https://arxiv.org/abs/2310.09497. With
 labels=numbers and reasoning=true it is Rank-R1, Zhuang et al. 2025, https://arxiv.org/abs/2503.06034, whose answer is
 <think>...</think><answer>[2]</answer>.
 """

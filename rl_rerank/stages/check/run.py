@@ -26,4 +26,4 @@ def run(config: Config, name: str, stage: CheckStage) -> None:
 def table(findings: Sequence[Finding]) -> str:
     """Markdown."""
     rows = [f"| {'pass' if f.passed else 'FAIL'} | {f.what} | {f.found} |" for f in findings]
-    return "\n".join(["| | what should hold | found |", "| --- | --- | --- |", *rows, ""])
+    return "\n".join(["| | expected | found |", "| --- | --- | --- |", *rows, ""])
