@@ -16,7 +16,7 @@ class EvaluateFiles:
     qrels: str
     measures: list[str] = field(default_factory=lambda: ["nDCG@10"])
     output: str | None = None
-    """Where the JSON goes; null prints it."""
+    """Path of the JSON output; null prints it."""
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""What answers prompts outside training, as the configuration names it."""
+"""Configuration of the engine that answers prompts outside training."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class EngineKind:
 
     @property
     def model_label(self) -> str:
-        """Its own model's name for readers of a card; empty where it answers with the experiment's model."""
+        """Name of its own model for a card; empty if it uses the experiment's model."""
         return ""
 
     def check(self, place: str, paradigm: Paradigm, advice: str, *, measures_format: bool = False) -> None:
@@ -69,11 +69,11 @@ class EngineKind:
         """
 
     def answering(self, engine: EngineConfig) -> dict[str, Any]:
-        """What answers depend on, beside a model folder: not where a server is, how fast it is asked, or its price."""
+        """Collect the settings that answers depend on, besides a model folder; not server address, speed or price."""
         return dataclasses.asdict(engine)
 
     def identity(self) -> dict[str, Any]:
-        """What answers of a model folder depend on in the journal, beside the weights and their type."""
+        """Collect the parts of the journal key besides the weights and their dtype."""
         return {"args": dataclasses.asdict(self)} if dataclasses.fields(self) else {}
 
     def folder(self, config: Config, ref: str) -> Path | None:
@@ -98,7 +98,7 @@ class EngineKind:
 
 @dataclass(kw_only=True)
 class EngineConfig:
-    """What answers prompts outside training."""
+    """The engine that answers prompts outside training."""
 
     kind: str = "hf"
     """hf or vllm, over the model and what is trained from it; openai, a server; cross_encoder; or an installed
@@ -117,5 +117,5 @@ class EngineConfig:
         return registry.find("engine", self.kind).read(self)
 
     def answering(self) -> dict[str, Any]:
-        """What answers depend on, beside a model folder."""
+        """Collect the settings that answers depend on, besides a model folder."""
         return self.settings().answering(self)

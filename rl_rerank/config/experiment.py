@@ -14,7 +14,7 @@ from rl_rerank.config.stage import StageConfig
 
 @dataclass(kw_only=True)
 class DataConfig:
-    """Where queries, documents and judgments come from."""
+    """The source of queries, documents and judgments."""
 
     source: str = "pydocs"
     """A source's name: pydocs, collection, beir, trec, jsonl, or an installed plugin's."""
@@ -102,7 +102,7 @@ STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "zero3-offload")
 
 @dataclass(kw_only=True)
 class LauncherConfig:
-    """How the runner starts a stage."""
+    """Launch settings of stages."""
 
     kind: Literal["local", "accelerate"] = "local"
     """local: a plain subprocess; accelerate: `accelerate launch` for the sft and grpo stages."""
@@ -152,7 +152,7 @@ class LauncherConfig:
 
 @dataclass(kw_only=True)
 class HubConfig:
-    """How `push=user/name` uploads. The token comes from HF_TOKEN or `hf auth login`, never from here."""
+    """Upload settings of `push=user/name`. The token comes from HF_TOKEN or `hf auth login`, never from here."""
 
     private: bool = True
     """Whether a repository that the upload creates is private."""

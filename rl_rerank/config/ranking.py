@@ -1,4 +1,4 @@
-"""How documents that do not fit a prompt are shown, and how two rankings become one."""
+"""Settings for documents longer than a prompt, and for fusing two rankings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(kw_only=True)
 class LongDocumentsConfig:
-    """What a model sees of a document that is longer than a prompt has room for."""
+    """Settings for documents longer than the prompt."""
 
     mode: Literal["head", "firstp", "maxp", "sump", "quite"] = "head"
     """head cuts to the prompt's budget; the others: see rl_rerank/ranking/long_documents.py."""
@@ -35,7 +35,7 @@ class LongDocumentsConfig:
 
 @dataclass(kw_only=True)
 class FusionConfig:
-    """How two rankings become one."""
+    """Fusion of two rankings."""
 
     method: Literal["minmax", "zscore", "rrf", "sum"] = "minmax"
     """See rl_rerank/ranking/fusion.py."""

@@ -1,4 +1,4 @@
-"""What every stage has, and what the framework asks of a stage before anything runs."""
+"""The base class of stages: common settings, and methods called before anything runs."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Reference:
     stage: str
     """The stage that is named."""
     needs: str
-    """What that stage has to leave: one of the values of `StageConfig.leaves`."""
+    """Required output of that stage: one of the values of `StageConfig.leaves`."""
     also: tuple[str, ...] = ()
-    """What the setting may be beside a stage's name, for the error."""
+    """Allowed values besides a stage's name, for the error."""
 
 
 @dataclass(kw_only=True)
@@ -41,7 +41,7 @@ class StageConfig:
     kind: str
 
     leaves: ClassVar[str] = ""
-    """What later stages can name this one for: `examples`, `a model`, `a run` or `measures`; empty: nothing."""
+    """Output that later stages can use: `examples`, `a model`, `a run` or `measures`; empty: nothing."""
     is_launched: ClassVar[bool] = False
     """Whether the launcher starts it, on all processes: it trains."""
     reads_data: ClassVar[bool] = True
@@ -49,7 +49,7 @@ class StageConfig:
     reads_rewards: ClassVar[bool] = False
     """Whether its output depends on the rewards."""
     uploads: ClassVar[str] = ""
-    """What `push=` makes of its output on the hub: `model` or `dataset`; empty: nothing. Its `run.py` then has
+    """Kind of hub repository for its output with `push=`: `model` or `dataset`; empty: none. If set, its `run.py` has
     `hub_folder(config, name, stage)`."""
 
     @staticmethod
@@ -85,7 +85,7 @@ class StageConfig:
         return ()
 
     def prompting(self, plugins: Plugins) -> Sequence[str]:
-        """Those of its paradigms of which it makes prompts outside ranking: for training, or to measure answers."""
+        """List its paradigms with prompts outside ranking, for training or for measuring answers."""
         return self.paradigms(plugins)
 
     @property
@@ -124,7 +124,7 @@ class StageConfig:
         """
 
     def describe(self, name: str, plugins: Plugins) -> list[str]:
-        """What it will do, for the plan: a line, and further ones that are indented below it."""
+        """Describe its work for the plan: one line, and further lines indented below it."""
         before = plugins.config.before(self)
         read = [n for n in before if n in self.reads(before)]
         return [f"{self.kind}: reads {', '.join(read) or 'nothing'}"]
@@ -134,10 +134,10 @@ class StageConfig:
         return values
 
     def results(self, folder: Path) -> list[str]:
-        """What to show of its output when the run is over.
+        """Format its results for display at the end of the run.
 
         Args:
-            folder: the stage's.
+            folder: the stage's folder.
         """
         return []
 

@@ -1,4 +1,4 @@
-"""What an engine is."""
+"""The interface of engines."""
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
@@ -13,7 +13,7 @@ class CapReached(ValueError):
 
 
 class Capability(StrEnum):
-    """What an engine can do beyond generating text."""
+    """Optional capabilities of an engine besides generating text."""
 
     score = "score"
     """Log-probabilities of given continuations at the answer position."""
@@ -39,11 +39,11 @@ class Engine(Protocol):
 
     @property
     def usage(self) -> Mapping[str, float]:
-        """What the calls so far took, by name; empty for an engine that counts nothing."""
+        """Usage of all calls so far, by name; empty for an engine that counts nothing."""
         ...
 
     def render(self, prompt: Prompt) -> Any:
-        """What the model is sent for this prompt, as JSON values."""
+        """Convert the prompt to the model's input, as JSON values."""
         ...
 
     def generate(

@@ -1,4 +1,4 @@
-"""The engine that the configuration asks for. Imports no model library until it is asked to build."""
+"""Building the configured engine. Imports model libraries only when building."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ JOURNAL = "journal.sqlite"
 
 
 def build_engine(engine: EngineConfig, model: ModelConfig, path: Path) -> Engine:
-    """An engine over the model folder `path`.
+    """Build an engine over the model folder `path`.
 
     Raises:
         ImportError: if the extra that the engine needs is not installed.
-        ValueError: if `engine.args` holds what the engine does not take, or the engine asks a server.
+        ValueError: if `engine.args` has an invalid setting, or the engine is a server.
     """
     return engine.settings().build(model, path)
 

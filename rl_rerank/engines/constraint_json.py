@@ -14,10 +14,10 @@ MOST = 1000
 
 
 def carried(constraint: Constraint | None, end_id: int) -> dict[str, list[str | int]]:
-    """What goes along with a request: the form's name, the token that ends an answer, and the form's numbers.
+    """Encode a constraint for a request: the form's name, the end token of an answer, and the form's numbers.
 
     Returns:
-        An empty dict where there is no constraint.
+        An empty dict without a constraint.
     """
     if constraint is None:
         return {}

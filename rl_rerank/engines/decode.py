@@ -10,7 +10,7 @@ from rl_rerank.types import Completion, Sampling
 
 
 class Decoder(Protocol):
-    """What is needed of a tokenizer."""
+    """The required interface of a tokenizer."""
 
     backend_tokenizer: Any
 
@@ -27,10 +27,10 @@ def stop_ids(end_id: int, *declared: int | Iterable[int] | None) -> frozenset[in
 
 
 def draws(asked: Sequence[Any], sampling: Sampling) -> list[tuple[int, int]]:
-    """(seed, number of its first sample) for each prompt, given as what the model is sent.
+    """Compute (seed, number of the first sample) for each prompt, given as the model's input.
 
-    Both depend on the prompt and on `sampling` alone, so that what is drawn for it does not depend on what else is
-    asked. A prompt that occurs again goes on behind its own samples.
+    Both depend only on the prompt and on `sampling`, so that samples do not depend on the other prompts. A repeated
+    prompt continues after its own samples.
     """
     found: list[tuple[int, int]] = []
     before: Counter[str] = Counter()
@@ -71,9 +71,9 @@ def completion(
 
 
 def _token_ends(kept: Sequence[int], count: int, text: str, tokenizer: Decoder) -> tuple[int, ...] | None:
-    """Where the text of each of `kept` ends, of which the first `count` have one; None where pieces make another text.
+    """Find where each token's text ends, for the first `count` of `kept`; None if the pieces give another text.
 
-    A character that several tokens make belongs to the last of them.
+    A character made of several tokens belongs to the last of them.
     """
     from tokenizers.decoders import DecodeStream  # Not there where servers are asked and no tokenizer is.
 

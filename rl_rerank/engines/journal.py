@@ -98,12 +98,12 @@ class Journal:
 def key(
     identity: Mapping[str, Any], asked: Any, *, sampling: Sampling | None, sample: int, continuations: Iterable[str]
 ) -> str:
-    """What an answer is kept under.
+    """Compute the key of an answer.
 
     Args:
-        identity: which model answers.
-        asked: what it is sent, as JSON values.
-        sampling: how the answer is drawn; None where continuations are scored.
+        identity: identity of the model.
+        asked: the model's input, as JSON values.
+        sampling: sampling settings; None if continuations are scored.
         sample: its number among the samples of the prompt.
     """
     how = {} if sampling is None else asdict(sampling)

@@ -23,7 +23,7 @@ RETRY_TEMPERATURE = 0.7
 
 
 class Samples(NamedTuple):
-    """How the answers to a prompt are drawn."""
+    """Sampling settings of the answers to a prompt."""
 
     number: int = 1
     temperature: float = 0.0
@@ -74,18 +74,18 @@ def rerank(
 ) -> tuple[list[Ranking], list[Rollout]]:
     """Rank the candidates of every example.
 
-    Completions are read leniently; what cannot be read is asked again, and what still cannot keeps the order that the
-    model was shown or takes scores from its neighbours in the first stage, and is counted.
+    Completions are parsed leniently, and prompts with unreadable answers are retried. If the retries fail too, the
+    shown order is kept or scores are imputed from first-stage neighbours, and the failure is counted.
 
     Args:
         shuffle_seed: shows candidates in a seeded random order; None shows them in first-stage order.
-        retries: how often a prompt is asked again whose generated answer gives no scores, at RETRY_TEMPERATURE.
-        samples: how answers are drawn, and their consensus taken; None: one greedy answer a prompt.
+        retries: up to this many retries of a generated answer without scores, at RETRY_TEMPERATURE.
+        samples: sampling settings of the answers, whose consensus is taken; None: one greedy answer per prompt.
         progress: label of a progress bar; None shows none.
 
     Returns:
-        Rankings in the order of the examples, and every prompt with its completion in the order asked, a repeated one
-        behind the first. An example without candidates gives an empty ranking.
+        Rankings in the order of the examples, and every prompt with its completion in the order of requests, retries
+        after the first attempt. An example without candidates gives an empty ranking.
 
     Raises:
         ValueError: before the first call, if the engine cannot do what the paradigm needs.
@@ -171,7 +171,7 @@ def _ask(prompts: Sequence[Prompt], paradigm: Paradigm, engine: Engine, samples:
 
 
 class _Demand(NamedTuple):
-    """What a prompt asks of the engine: to score continuations, or else to generate."""
+    """A prompt's demand on the engine: scores of continuations, or else generation."""
 
     continuations: tuple[str, ...]
     max_tokens: int

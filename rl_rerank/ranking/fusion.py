@@ -12,10 +12,10 @@ RRF_K = 60
 
 
 def average(shown: RankingExample, rankings: Sequence[Ranking]) -> Ranking:
-    """One ranking from several of the same documents, by mean score; by mean rank where one of them is an order only.
+    """Average several rankings of the same documents by score, or by rank if one of them is an order only.
 
-    The mean is over the rankings in which the model scored the document. Equal means stand as in `shown`; counters add
-    up.
+    The mean is over the rankings in which the model scored the document. Equal means keep the order of `shown`;
+    counters are summed.
     """
     scored = [r.raw_scores for r in rankings if r.raw_scores is not None]
     if len(scored) == len(rankings):
@@ -36,10 +36,10 @@ def first_stage(example: RankingExample) -> Ranking:
 
 
 def fuse(first: Ranking, second: Ranking, method: str, weight: float) -> Ranking:
-    """Order by weight * a + (1 - weight) * b, where a and b are what `method` makes of the rankings' scores.
+    """Order by weight * a + (1 - weight) * b, with a and b the rankings' `values` by `method`.
 
-    A document that a ranking lacks takes the lowest of its values, and 0 with rrf. Equal sums stand as in `first`,
-    whose counters are kept.
+    A document missing from a ranking gets the ranking's lowest value, or 0 with rrf. Equal sums keep the order of
+    `first`, whose counters are kept.
 
     Args:
         method: `minmax`, `zscore`, `rrf` or `sum`, as in `values`.

@@ -1,4 +1,4 @@
-"""What a rerank stage makes of its examples: views of long documents, repetitions, fusion with the first stage."""
+"""The methods of a rerank stage: views of long documents, repetitions, fusion with the first stage."""
 
 from __future__ import annotations
 

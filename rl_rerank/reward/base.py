@@ -1,7 +1,7 @@
-"""What a reward is, and how weighted terms become one number.
+"""The interfaces of rewards, and the weighted sum of their terms.
 
-A `Reward` looks at one rollout, a `QueryReward` at all rollouts of a query at once. Either may be a composition of
-terms: its method `explain` then gives the values of these beside its own, and they are logged as `NAME/term`.
+A `Reward` scores one rollout, a `QueryReward` all rollouts of a query at once. Either may be a composition of terms:
+its method `explain` then returns their values besides its own, and they are logged as `NAME/term`.
 """
 
 import logging
@@ -50,7 +50,7 @@ class QueryReward(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Breakdown:
-    """What a reward made of a rollout."""
+    """A reward's value of a rollout, with its parts."""
 
     value: float
     parts: Mapping[str, float] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Breakdown:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RewardTraits:
-    """What a reward may say of itself by attributes of these names. `Term.traits` reads them."""
+    """Optional attributes by which a reward describes itself, read by `Term.traits`."""
 
     paradigms: tuple[str, ...] = ()
     """The paradigms whose completions it can judge; empty: any."""
@@ -79,7 +79,7 @@ class RewardTraits:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What a reward is built from, so that another process can build it too."""
+    """The name and parameters of a reward, from which another process can build it."""
 
     name: str
     params: Mapping[str, Any] = field(default_factory=dict)
@@ -108,18 +108,18 @@ class Term:
     reward: Reward | QueryReward
     weight: float = 1.0
     failed: float | None = None
-    """What a completion is worth where the reward fails; None: that is an error."""
+    """Value of a completion whose reward raised an error; None raises it."""
     workers: int = 0
     """In training: processes of its own in which it runs; 0: it runs in the trainer's."""
     timeout: float | None = None
     """In training: seconds that one call may take, where it has workers; what takes longer fails. None: no limit."""
 
     recipe: Recipe | None = None
-    """How another process builds the reward; needed where it has workers."""
+    """Recipe for building the reward in another process; required with workers."""
 
     @cached_property
     def traits(self) -> RewardTraits:
-        """What the reward says of itself."""
+        """The reward's traits."""
         return registry.traits(RewardTraits, self.reward)
 
     @cached_property
@@ -140,17 +140,16 @@ def weighted(terms: Sequence[Term], example: RankingExample, rollout: Rollout) -
 
 
 def evaluate(term: Term, example: RankingExample, rollouts: Sequence[Rollout]) -> list[Breakdown]:
-    """What one term makes of rollouts of one query.
+    """Score rollouts of one query by one term.
 
     Args:
-        rollouts: all of the query's where `term.needs_query`.
+        rollouts: all rollouts of the query if `term.needs_query`.
 
     Returns:
-        A breakdown for each. Where the term fails and `term.failed` says what that is worth, its only part is `failed`.
+        A breakdown for each. If the term fails and `term.failed` is set, its only part is `failed`.
 
     Raises:
-        RewardError: if the term fails, or gives something that is not a finite number; it names the term, the qid and
-            the completion.
+        RewardError: with the term, the qid and the completion, if the term fails or gives a value that is not finite.
     """
     return [found for together in calls(term, rollouts) for found in _evaluate(term, example, together)]
 

@@ -33,7 +33,7 @@ from rl_rerank.reward.workers import Workers
 from rl_rerank.types import Completion, Rollout
 
 CLAIMS = ("gold_best", "pays_partial", "pays_identity", "pays_constant", "binary")
-"""What a reward can leave unclaimed."""
+"""Properties that a reward can leave unclaimed."""
 QUERIES, SHUFFLES = 6, 300
 GENERATIONS = 2
 """Completions of each prompt that a reward of whole queries sees."""
@@ -44,7 +44,7 @@ ERRORS = 4.0
 
 @dataclass
 class Report:
-    """What came out for one paradigm."""
+    """Results for one paradigm."""
 
     paradigm: str
     values: dict[str, list[float]] = field(default_factory=dict)
@@ -189,7 +189,7 @@ def _values(term: Term, probe: Probe, rollouts: Sequence[Rollout]) -> list[float
 
 
 def _with(term: Term, probe: Probe, rollouts: Sequence[Rollout], at: int, other: Rollout) -> float:
-    """What `other` earns in the place of one rollout."""
+    """Score `other` in place of one rollout."""
     if not term.needs_query:
         return _values(term, probe, [other])[0]
     return _values(term, probe, [*rollouts[:at], other, *rollouts[at + 1 :]])[at]

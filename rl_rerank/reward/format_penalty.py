@@ -1,7 +1,7 @@
-"""Gates: what a completion earns that does not give an order, by how far it got.
+"""Gates: rewards of completions without a valid order, by tier of format.
 
-The tiers are tags < answer < ids < valid. A completion's status says on which it stands, with two faults about which
-published systems differ: a second answer block, and text outside the block.
+The tiers are tags < answer < ids < valid. A completion's status determines its tier. Published systems differ
+about two faults: a second answer block, and text outside the block.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ SEVERAL = "several_answer_blocks"
 
 
 class Tier(StrEnum):
-    """How far a completion got."""
+    """The format tier of a completion."""
 
     tags = "tags"
     """No answer block, or a completion that was cut."""
@@ -40,7 +40,7 @@ def tier_of(judgment: Judgment) -> Tier:
 
 @dataclass(frozen=True)
 class PenaltyTiers:
-    """What the tiers below `valid` earn.
+    """Rewards of the tiers below `valid`.
 
     Raises:
         ValueError: if a worse tier earns more than a better one.
@@ -58,7 +58,7 @@ class PenaltyTiers:
             )
 
     def value(self, judgment: Judgment) -> float | None:
-        """What a completion earns; None for a valid one."""
+        """Look up a completion's reward; None for a valid one."""
         reached = tier_of(judgment)
         return None if reached is Tier.valid else getattr(self, reached.value)
 

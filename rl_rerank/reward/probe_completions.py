@@ -67,9 +67,9 @@ def _example(qid: str, grades: Sequence[int], rng: random.Random) -> RankingExam
 
 
 def well_formed(paradigm: Paradigm, probe: Probe, rng: random.Random) -> dict[str, list[str]]:
-    """Name -> the text for each prompt: gold, random, reversed, constants, and `identity`, the shown order.
+    """Map name to the text for each prompt: gold, random, reversed, constants, and `identity`, the shown order.
 
-    Equal scores are left out where they give the shown order, as where a permutation is asked for.
+    Equal scores are omitted if they give the shown order, as for a paradigm of permutations.
     """
     example = probe.example
     highest = max(example.qrels.values())

@@ -1,12 +1,12 @@
 """Rewards on stored completions: `rl-rerank rewards replay`.
 
-A row of the completions is what a training leaves in completions.jsonl, of which these keys count:
+The completions are rows of a training's completions.jsonl, of which only these keys are read:
 
     {"qid": "q1", "docids": ["b", "a"], "completion": "[2] > [1]", "step": 3, "finish_reason": "stop"}
 
-`text` may stand for `completion`; step and finish_reason may be absent. Rows of one qid and step are one query to a
-reward that looks at whole queries. A row of the examples is `{qid, query, candidates, qrels}` as data=jsonl reads it,
-and may have a gold `order` and `scores` beside them. A row of the output:
+`text` may replace `completion`; step and finish_reason are optional. Rows with the same qid and step are one query to
+a reward of whole queries. A row of the examples is `{qid, query, candidates, qrels}` as data=jsonl reads it, with
+optional gold `order` and `scores`. A row of the output:
 
     {"qid": "q1", "step": 3, "status": "ok", "rewards": {"ndcg": 1.0}, "parts": {}, "reward": 1.0}
 """
@@ -90,7 +90,7 @@ def read_examples(path: Path) -> Iterator[RankingExample]:
 
 
 def summary(terms: Sequence[Term], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """How many completions have which status, and a line for each term: mean, standard deviation, range."""
+    """Count completions per status, and give a line per term: mean, standard deviation, range."""
     if not rows:
         return ["0 completions"]
     counts = Counter(row["status"] for row in rows)

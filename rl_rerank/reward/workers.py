@@ -19,7 +19,7 @@ from rl_rerank.reward.base import Breakdown, Recipe, RewardError, Term, evaluate
 from rl_rerank.types import RankingExample, Rollout
 
 SECONDS_TO_START = 300.0
-"""For a process to import what the reward needs; its calls are not timed before."""
+"""Time limit for a process to import the reward's dependencies; call times exclude it."""
 
 Call = tuple[RankingExample, Sequence[Rollout]]
 """An example with the rollouts that the reward is given at a time."""
@@ -41,11 +41,10 @@ class Workers:
         self._begun.start()
 
     def evaluate(self, calls: Sequence[Call]) -> list[list[Breakdown]]:
-        """What the term makes of each call, in order.
+        """Run the term on each call, in order.
 
         Raises:
-            RewardError: if one fails or takes longer than the term's timeout, and the term does not say what that is
-                worth.
+            RewardError: if a call fails or times out and the term has no fallback value.
         """
         begun, self._begun = self._begun, None
         if begun is not None:
@@ -101,7 +100,7 @@ class _Begun(Thread):
             self._found = e
 
     def answers(self) -> list[list[Breakdown]]:
-        """What the function gave, or raises what it raised, once the thread has ended."""
+        """Return the function's result or raise its error; valid once the thread has ended."""
         if isinstance(self._found, Exception):
             raise self._found
         return self._found
@@ -150,7 +149,7 @@ class _Worker:
         self.is_ready = True
 
     def answer(self, term: Term, call: Call) -> list[Breakdown] | RewardError:
-        """What it answers; a process that does not, in time or at all, is ended."""
+        """Receive the answer; a process without an answer in time is ended."""
         example, rollouts = call
         place = f"qid {example.qid!r} and the completion {rollouts[0].completion.text[:200]!r}"
         if not self.connection.poll():
@@ -188,7 +187,7 @@ def _done(busy: dict[int, _Worker]) -> list[int]:
 
 @dataclass(frozen=True)
 class _Settings:
-    """What crosses to a process: plain values."""
+    """Plain values that are sent to a process."""
 
     recipe: Recipe
     weight: float
@@ -200,7 +199,7 @@ class _Settings:
 
 
 def _work(settings: _Settings, connection: Connection) -> None:
-    """What a process does: builds the reward, and answers calls until the other end is closed."""
+    """Run a worker process: build the reward, and answer calls until the other end is closed."""
     try:
         term = Term(settings.recipe.name, settings.recipe.build(), settings.weight)
     except Exception as e:  # noqa: BLE001 (a plugin's constructor may raise anything; the other end raises it)

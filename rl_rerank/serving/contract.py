@@ -1,7 +1,7 @@
-"""`reranker.json`: what has to stand beside a model's weights for it to rank as it did when it was exported.
+"""`reranker.json`: the metadata beside a model's weights that make it rank as it did when exported.
 
-The weights alone do not say how to ask. The contract holds the paradigm with all its parameters, the token budget, and
-evidence: a fingerprint of fixed prompts as token ids, and the scores of fixed pairs.
+The weights alone do not determine the prompts. The contract has the paradigm with all its parameters, the token
+budget, and evidence: a fingerprint of fixed prompts as token ids, and the scores of fixed pairs.
 """
 
 import dataclasses
@@ -59,7 +59,7 @@ class Contract:
     framework: str = f"rl-rerank {__version__}"
     paradigm: str
     paradigm_target: str | None = None
-    """Where the paradigm's code is, if it is not registered under its name."""
+    """Location of the paradigm's code if it is not registered under its name."""
     paradigm_params: dict[str, Any]
     """Every parameter, defaults too, so that a later default changes nothing."""
     max_prompt_tokens: int

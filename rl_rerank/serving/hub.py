@@ -1,7 +1,7 @@
 """Uploading a folder to the Hugging Face hub: one commit, read back and compared.
 
-What has arrived once is not sent again: the hub is asked first which contents it has (LFS: whole files; Xet: chunks),
-so the same call after an interruption goes on from there. Nothing can be seen in the repository before the commit.
+The upload skips contents that the hub already has (LFS: whole files; Xet: chunks), so the same call resumes after an
+interruption. Nothing is visible in the repository before the commit.
 """
 
 import logging
@@ -54,16 +54,16 @@ def check(repo: str, settings: HubConfig) -> None:
 
 
 def upload(folder: Path, repo: str, kind: str, settings: HubConfig) -> None:
-    """Make the repository's branch hold exactly the files of `folder`; earlier ones stay in its history.
+    """Set the repository's branch to exactly the files of `folder`; earlier files stay in its history.
 
-    A repository that is there already keeps its visibility.
+    An existing repository keeps its visibility.
 
     Args:
         kind: model or dataset.
 
     Raises:
         LookupError: if the hub refuses or cannot be reached.
-        ValueError: if afterwards it does not hold what was sent.
+        ValueError: if its content differs from the upload afterwards.
     """
     api = HfApi(token=True, library_name="rl-rerank", library_version=__version__)
     with _told(repo):

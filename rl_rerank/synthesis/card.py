@@ -1,5 +1,5 @@
-"""The data card of a synthesis: what the data are, where they come from, what became of them at every step, and what
-that cost. In Markdown as a dataset card of the hub, and as a page with plots."""
+"""The data card of a synthesis: the data, their source, counts after every step, and cost. In Markdown as a dataset
+card of the hub, and as a page with plots."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class StepRow:
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """What a card says, as it is shown."""
+    """The content of a card, formatted for display."""
 
     title: str
     about: tuple[tuple[str, str], ...]
@@ -102,7 +102,7 @@ def html(config: Config, name: str, summary: Mapping[str, Any]) -> str:
 
 
 def plots(summary: Mapping[str, Any]) -> list[Plot]:
-    """What is left after every step, and what the examples look like; nothing is drawn that has one value only."""
+    """Plot the examples left after every step and their statistics, except for those with a single value."""
     found = summary["statistics"]
     drawn: list[tuple[str, str, list[str], list[int], str]] = []
     if steps := summary["steps"]:

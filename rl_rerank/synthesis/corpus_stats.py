@@ -1,4 +1,4 @@
-"""What examples look like, counted in one pass: for the data card."""
+"""Statistics of examples for the data card, counted in one pass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DOUBLINGS = 14
 
 @dataclass
 class Agreement:
-    """How gold orders agree with the judgments, over examples that have both and two grades."""
+    """Agreement of gold orders with judgments, over examples that have both and two grades."""
 
     examples: int = 0
     ndcg: float = 0.0
@@ -46,7 +46,7 @@ class Statistics:
     """Sums over examples."""
 
     candidates: Counter[int] = field(default_factory=Counter)
-    """How many candidates -> examples."""
+    """Number of candidates -> examples."""
     grades: Counter[str] = field(default_factory=Counter)
     """Grade of a candidate, or `unjudged` -> candidates."""
     query_words: list[int] = field(default_factory=lambda: [0] * DOUBLINGS)

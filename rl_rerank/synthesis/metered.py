@@ -25,7 +25,7 @@ class TeacherFailed(Exception):
 
 
 class Meter:
-    """What all engines of a process have used since it started, and what was used before."""
+    """Usage of all engines of a process since its start, plus earlier usage."""
 
     def __init__(self, budget: SynthBudget, before: Mapping[str, float]) -> None:
         self.budget = budget
@@ -66,7 +66,7 @@ class Metered:
 
     @property
     def usage(self) -> Mapping[str, float]:
-        """What the engine counts; one that counts nothing: its prompts, and the tokens of its completions."""
+        """Usage counted by the engine; if it counts nothing, its prompts and the tokens of its completions."""
         return self.inner.usage or dict(self._counts)
 
     def render(self, prompt: Prompt) -> Any:

@@ -1,6 +1,6 @@
-"""The pieces that a synthesis is made of on disk: what goes in, and what each chunk of it has become.
+"""The on-disk chunks of a synthesis: inputs and outputs.
 
-A chunk is written whole or not at all, so that a run that was killed goes on with the chunks that are not there.
+Chunks are written atomically, so a killed run resumes with the missing ones.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from rl_rerank.types import Candidate, RankingExample
 
 @dataclass
 class Record:
-    """What a chunk, or everything, came to."""
+    """Counts, usage and failures of one chunk or of all."""
 
     counts: dict[str, Counter[str]] = field(default_factory=dict)
     """Step -> name -> number."""
     usage: Counter[str] = field(default_factory=Counter)
-    """What engines used."""
+    """Engine usage, by name."""
     failures: Counter[str] = field(default_factory=Counter)
-    """Why examples were dropped that a teacher did not answer about."""
+    """Reasons for dropped examples without a teacher's answer."""
 
     def add(self, other: Record) -> None:
         """Sum up."""

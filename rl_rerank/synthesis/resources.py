@@ -1,4 +1,4 @@
-"""What the steps of a process share: engines, and the whole collection. Each is made when it is first asked for."""
+"""Resources that the steps of a process share: engines and the whole collection, each made on first use."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Resources:
         return build_source(self._config.data).read()
 
     def shared(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What `make` makes, made once in a process: an index, a table of benchmarks."""
+        """Make a value once per process, such as an index or a table of benchmarks."""
         if key not in self._shared:
             self._shared[key] = make()
         return self._shared[key]

@@ -1,4 +1,4 @@
-"""What is made of the examples for those who train: SFT rows, rows for retrievers, a parquet file."""
+"""Training formats of the examples: SFT rows, rows for retrievers, a parquet file."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -20,10 +20,10 @@ BATCH = 256
 def sft(
     examples: Sequence[RankingExample], name: str, paradigm: Paradigm, count: int, *, seed: int, answered: bool
 ) -> Iterator[dict[str, Any]]:
-    """At most `count` rows `{qid, paradigm, docids (prompt order), target, teacher}` in a seeded order.
+    """Make up to `count` rows `{qid, paradigm, docids (prompt order), target, teacher}` in a seeded order.
 
     Args:
-        answered: the targets are what teachers have answered in this paradigm; otherwise what the labels call for.
+        answered: use teachers' answers in this paradigm as targets; otherwise targets are made from labels.
     """
     rows = _answered(examples, name, seed) if answered else _labelled(examples, name, paradigm, seed)
     return islice(rows, count)

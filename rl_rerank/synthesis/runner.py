@@ -29,18 +29,18 @@ logger = logging.getLogger(__name__)
 AHEAD = 2
 """Chunks that each process has before it, with the one at work."""
 Folders: TypeAlias = tuple[Path | None, Path]
-"""Where chunks come from (None: the first ones) and where they go."""
+"""Input folder of chunks (None: the first inputs) and output folder."""
 
 
 @dataclass
 class Outcome:
-    """What a run has made so far."""
+    """The output of a run so far."""
 
     files: list[Path] = field(default_factory=list)
     """Of the examples, in order."""
     record: Record = field(default_factory=Record)
     stopped: str = ""
-    """Why it ended before its end; empty where it did not."""
+    """Reason for stopping early; empty if it did not."""
 
 
 def run(config: Config, name: str) -> Outcome:
@@ -73,7 +73,7 @@ def run(config: Config, name: str) -> Outcome:
 
 
 def used(folder: Path) -> Counter[str]:
-    """What the engines of a stage have used in earlier starts."""
+    """Read the usage of a stage's engines in earlier starts."""
     total = Record(usage=_unfinished(folder))
     for parts in sorted((folder / "parts").glob("*")):
         total.add(Parts(parts).record())

@@ -1,4 +1,4 @@
-"""What a synthesis step is, and what it may use."""
+"""The interface of synthesis steps, and the context that they use."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
     from rl_rerank.stages.synth.spec import SynthStage
 
 LABELS, MODEL = "labels", "model"
-"""Who may be asked, beside the engines that the stage names."""
+"""Engine names that exist besides those of the stage."""
 
 
 @dataclass
 class StepContext:
-    """What a step may use beside its examples, and where it leaves its counts."""
+    """Resources of a step besides its examples, and its counts."""
 
     name: str
-    """What the recipe calls the step."""
+    """The step's name in the recipe."""
     config: Config
     stage: SynthStage
     resources: Resources
     counts: Counter[str] = field(default_factory=Counter)
-    """What became of what, by name, such as `malformed`. Examples that go in and come out are counted in any case."""
+    """Counts by name, such as `malformed`. Input and output examples are always counted."""
 
     @property
     def collection(self) -> Collection:
@@ -64,12 +64,11 @@ class StepContext:
 
 
 class Step(Protocol):
-    """A synthesis step: a frozen dataclass, whose fields are its parameters, that makes a stream of another.
+    """A synthesis step: a frozen dataclass, with its parameters as fields, that maps a stream of examples to another.
 
-    It may change examples, drop them, or give several for one, with qids of their own. An example that comes out must
-    depend on the example that went in, the seed and the parameters alone: which others are beside it depends on the
-    number of processes and on kills. What is optional on a step are the fields of `StepTraits`, as attributes of the
-    same names.
+    It may change examples, drop them, or yield several for one, each with its own qid. An output example must depend
+    only on its input example, the seed and the parameters, because its neighbours depend on the number of processes
+    and on kills. The fields of `StepTraits` are optional attributes.
     """
 
     def __call__(self, examples: Iterable[RankingExample], context: StepContext, /) -> Iterator[RankingExample]: ...
@@ -77,7 +76,7 @@ class Step(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepTraits:
-    """What a step may say of itself by attributes of these names. `traits` reads them."""
+    """Optional attributes by which a step describes itself, read by `traits`."""
 
     whole: bool = False
     """Whether it looks at all examples: it receives the stream in order and whole, in one process."""
@@ -88,8 +87,8 @@ class StepTraits:
     paradigm: str = ""
     """A paradigm that it needs."""
     engine: str | None = None
-    """The engine that it asks: empty for the stage's teacher, `labels` for an oracle, `model`, or a name among the
-    stage's engines. None: it asks nothing."""
+    """The engine that it uses: empty for the stage's teacher, `labels` for an oracle, `model`, or one of the stage's
+    engines. None: no engine."""
     requires: tuple[str, ...] = ()
     """Packages that it needs beside those of rl-rerank itself."""
 
@@ -98,7 +97,7 @@ KNOWN = frozenset(field.name for field in fields(StepTraits))
 
 
 def traits(step: Step) -> StepTraits:
-    """What the step says of itself."""
+    """Read the step's traits."""
     return registry.traits(StepTraits, step)
 
 

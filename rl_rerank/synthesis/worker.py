@@ -128,7 +128,7 @@ class Worker:
         return Queries(Store(Path(self.config.run_dir) / "data"), self.stage.chunk)
 
     def _made(self, segment: Segment, examples: Sequence[RankingExample]) -> tuple[list[RankingExample], Record]:
-        """What a chunk becomes; where its teacher fails, each of its examples is tried by itself."""
+        """Process a chunk; if its teacher fails, each example is tried separately."""
         record = Record()
         try:
             return list(self._apply(segment, examples, record)), record

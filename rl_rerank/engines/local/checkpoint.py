@@ -42,7 +42,7 @@ _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tikto
 
 
 def cache_dir() -> Path:
-    """Where converted models are kept: $RL_RERANK_CACHE, or rl-rerank in the user's cache folder."""
+    """Find the folder of converted models: $RL_RERANK_CACHE, or rl-rerank in the user's cache folder."""
     if own := os.environ.get("RL_RERANK_CACHE"):
         return Path(own).expanduser()
     user = os.environ.get("XDG_CACHE_HOME")
@@ -50,12 +50,12 @@ def cache_dir() -> Path:
 
 
 def base_model_dir(model: ModelConfig) -> Path:
-    """The folder that holds the configured model, made or downloaded where necessary.
+    """Find the folder of the configured model; convert or download it if necessary.
 
     Raises:
-        FileNotFoundError: for a folder that does not exist or holds no model.
-        ImportError: for `smollm2` where its package is not installed.
-        LookupError: for a hub id that cannot be had.
+        FileNotFoundError: for a missing folder or one without a model.
+        ImportError: for `smollm2` if its package is not installed.
+        LookupError: for a hub id that cannot be downloaded.
     """
     if model.path == embedded.NAME:
         return _embedded_dir()

@@ -110,10 +110,10 @@ def _log_sigmoid(x: float) -> float:
 
 
 def _check_head(path: Path) -> None:
-    """Refuse what a head would have to be made up for.
+    """Refuse a model without a one-label head, which would be initialised at random.
 
     Raises:
-        ValueError: naming the folder and what it holds.
+        ValueError: with the folder and its content.
     """
     config = json.loads((path / "config.json").read_text(encoding="utf-8"))
     architectures = config.get("architectures") or []

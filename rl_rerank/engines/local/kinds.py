@@ -24,7 +24,7 @@ class HF(EngineKind):
 
     @classmethod
     def read(cls, engine: EngineConfig) -> HF:
-        """Its one setting stands beside `args`."""
+        """Read its only setting, which is outside `args`."""
         if engine.args:
             raise ValueError(
                 f"engine.args.{min(engine.args)} cannot be set for engine.kind=hf, which takes engine.batch_tokens"

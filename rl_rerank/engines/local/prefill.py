@@ -17,15 +17,15 @@ SHAREABLE = (DynamicLayer, DynamicSlidingWindowLayer)
 def prefilled(
     model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, rows: Sequence[int]
 ) -> Cache | None:
-    """What `model.generate` needs to begin at the last tokens of its prompts.
+    """Prefill the cache with which `model.generate` starts at the last tokens of its prompts.
 
     Args:
         input_ids: (P, L) left-padded, as are attention_mask and position_ids.
-        rows: the number of its prompt for each of B rows.
+        rows: prompt index of each of B rows.
 
     Returns:
-        The cache of B rows; None for prompts of one token, and for models with a state that cannot be copied from row
-        to row, for which it saves nothing.
+        The cache of B rows. None for one-token prompts, and for models whose state cannot be copied between rows,
+        where it saves nothing.
     """
     if input_ids.shape[1] == 1:
         return None

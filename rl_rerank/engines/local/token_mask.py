@@ -22,7 +22,7 @@ class TokenMask:
         self._pieces = lru_cache(maxsize=8)(self._written_with)
 
     def text(self, token_ids: Sequence[int], constraint: Constraint) -> str:
-        """What has been written, token by token as `allowed` saw it."""
+        """Decode the text so far, token by token as in `allowed`."""
         pieces = self._pieces(constraint.alphabet)
         return "".join(pieces.get(i, "") for i in token_ids)
 

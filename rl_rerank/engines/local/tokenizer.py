@@ -17,7 +17,7 @@ def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrai
 
 
 def renderer(model: ModelConfig, path: str | Path) -> Renderer:
-    """What turns prompts into the token ids of the model in `path`."""
+    """Build the renderer of prompts into token ids of the model in `path`."""
     return Renderer(
         load_tokenizer(path, model.trust_remote_code),
         max_prompt_tokens=model.max_prompt_tokens,

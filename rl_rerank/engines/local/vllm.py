@@ -143,9 +143,9 @@ class VLLMEngine:
     def _score_sequences(
         self, rows: Sequence[tuple[int, ...]], endings: Sequence[tuple[int, ...]]
     ) -> list[list[float]]:
-        """For each row the log-probabilities of the endings behind it, a token at a time.
+        """Compute the log-probabilities of the endings after each row, token by token.
 
-        What an ending has before its last token goes to the engine behind the row, which is then in its cache.
+        All tokens of an ending but the last are appended to the row, which the engine then has in its cache.
         """
         # Beginnings of endings -> the tokens that follow them in one.
         following: dict[tuple[int, ...], set[int]] = {}

@@ -1,4 +1,4 @@
-"""What has to be in place before vLLM is imported or an engine starts. Environment variables that are set win."""
+"""Environment settings before vLLM is imported or an engine starts. Variables that are already set win."""
 
 import importlib
 import importlib.util

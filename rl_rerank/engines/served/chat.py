@@ -45,7 +45,7 @@ class Chat:
         return messages
 
     def _level(self, prompt: Prompt) -> int:
-        """How many bytes every document may have."""
+        """Find the maximum number of bytes per document."""
         segments: list[Segment] = [segment for message in prompt.messages for segment in message.segments]
         sizes = dict.fromkeys(prompt.docids, 0)
         for segment in segments:

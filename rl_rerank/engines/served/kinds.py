@@ -40,7 +40,7 @@ class OpenAI(EngineKind):
     timeout: float = 300.0
     """Seconds for one answer."""
     max_attempts: int = 8
-    """How often a request is sent before the stage gives up, where the server is busy, fails or is not reached."""
+    """Maximum attempts per request if the server is busy, fails or is unreachable; then the stage fails."""
     retry_wait: float = 1.0
     """Seconds before the second attempt, doubled for each further one."""
     prompt_price: float = 0.0
@@ -51,7 +51,7 @@ class OpenAI(EngineKind):
     keep_reasoning: bool = False
     """Put what the server returns as reasoning before the answer, inside <think>."""
     max_tokens_name: str = "max_tokens"
-    """What the server calls an answer's longest length; some models take max_completion_tokens."""
+    """Name of the maximum answer length in requests; some models require max_completion_tokens."""
     body: dict[str, Any] = field(default_factory=dict)
     """Further fields of every request, such as reasoning_effort; null leaves one out that we would send."""
 

@@ -28,7 +28,7 @@ TEMPLATE_TOKENS = 64
 PROBED = "[1] > [2] > [3]."
 """As long as an answer that shows whether a server holds answers to a form, with its end: a token a character."""
 VLLM_SAMPLING = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
-"""What vLLM would otherwise take from the model's own sampling defaults."""
+"""Overrides of the model's own sampling defaults, which vLLM applies otherwise."""
 VLLM_TOKENS = {
     "logprobs": 0,
     "return_token_ids": True,
@@ -236,7 +236,7 @@ def _finish_reason(choice: Mapping[str, Any]) -> str:
 
 
 def _logprobs(reply: Any, tokens: Sequence[int]) -> list[float] | None:
-    """The log-probabilities of `tokens` at the first position, or None where the server does not know what is asked."""
+    """Extract the log-probabilities of `tokens` at the first position; None if the server lacks support."""
     first = ((_choice(reply).get("logprobs") or {}).get("top_logprobs") or [{}])[0] or {}
     names = [f"token_id:{token}" for token in tokens]
     return [first[name] for name in names] if all(name in first for name in names) else None

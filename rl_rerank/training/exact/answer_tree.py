@@ -15,7 +15,7 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Decisions:
-    """What has to be decided to give one of several answers."""
+    """The branching points of an answer set."""
 
     beginnings: tuple[Ids, ...]
     """Token ids behind the prompt, one for each decision."""
@@ -26,10 +26,10 @@ class Decisions:
 
 
 def decisions(answers: Sequence[str], renderer: Renderer, *, restricted: bool = True) -> Decisions:
-    """The decisions between `answers`, each of which ends the turn.
+    """Build the decisions between `answers`, each followed by the end of the turn.
 
     Args:
-        restricted: only what leads to an answer can come next, so that there is no decision where answers do not part.
+        restricted: allow only tokens that lead to an answer, which leaves no decision where answers do not branch.
 
     Raises:
         ValueError: if two answers are the same tokens.

@@ -104,10 +104,10 @@ class Reading:
 
 
 def reading(paradigm: Paradigm, renderer: Renderer) -> Reading:
-    """How the paradigm's scores are read.
+    """Find the tokens whose logits are the paradigm's scores.
 
     Raises:
-        ValueError: if one of its continuations is several tokens, or two are the same one.
+        ValueError: if a continuation has several tokens, or two continuations are the same token.
     """
     ids = [renderer.continuation_ids(text) for text in paradigm.continuations]
     for text, tokens in zip(paradigm.continuations, ids, strict=True):

@@ -87,15 +87,15 @@ def earned(gains: Gains, placed: Placed) -> Tensor:
 
 @torch.no_grad()
 def pl_rank(gains: Gains, placed: Placed) -> Tensor:
-    """PL-Rank-2: [L, N], a mean over the orders.
+    """PL-Rank-2 gradient, averaged over the orders: [L, N].
 
-    With w_k g_d what a document earns at place k, r(d) its place in y and K the last place that counts,
+    With w_k g_d the reward of document d at place k, r(d) its place in y and K the last place with a weight,
 
         dR/ds_d = E_y[ sum_{k > r(d)} w_k g_{y_k}
                        + sum_{k <= r(d)} pi(d | y_1..k-1) (w_k g_d - sum_{x >= k} w_x g_{y_x}) ]
 
-    No reward is blamed on what comes after it, and what a document earns at once is in expectation. The paper's w is a
-    constant of the place; it may as well depend on the documents in front, as that of the reciprocal rank does.
+    A reward is credited only to places up to its own, and a document's immediate reward is taken in expectation. The
+    paper's w depends on the place only; it may also depend on the documents before it, as in the reciprocal rank.
 
     Source: Oosterhuis 2021, https://arxiv.org/abs/2105.00855
     """
@@ -108,19 +108,19 @@ def pl_rank(gains: Gains, placed: Placed) -> Tensor:
 
 @torch.no_grad()
 def moves(gains: Gains, placed: Placed) -> Tensor:
-    """Every place compares what all documents that are left would earn there: [L, N], a mean over the orders.
+    """Compare the rewards of all remaining documents at every place, averaged over the orders: [L, N].
 
-    Let R(y, k, d) be what y earns when d is moved forward to place k and the documents between move back by one. Then
+    Let R(y, k, d) be the reward of y after d moves forward to place k and the documents between move back by one. Then
 
         dR/ds_d = E_y[ sum_{k <= r(d)} pi(d | y_1..k-1) (R(y, k, d) - sum_{j left} pi(j | y_1..k-1) R(y, k, j)) ]
 
-    because R(y, k, d) is, given the first k - 1 places, what a policy earns that puts d at k. Seen as a race of
-    exponential variables, what is left behind place k is the order of the others' times, which do not depend on d's;
-    taking d out of y leaves just that order. All documents are compared under the same draw of the others, so that most
-    of the noise cancels.
+    because R(y, k, d), given the first k - 1 places, is the reward of a policy that puts d at k. In the view of the
+    policy as a race of exponential variables, the order after place k is that of the other documents' times, which are
+    independent of d's; removing d from y leaves that order. All documents are compared under the same draw of the
+    others, so most of the noise cancels.
 
-    Source: ours. It is the score function with the expectation over each place taken exactly, under common random
-    numbers; the baseline and PL-Rank have neither.
+    Source: ours. The score function with an exact expectation over each place and common random numbers; the baseline
+    and PL-Rank have neither.
     """
     moved = _first_moved(gains, placed) if gains.first else _moved(gains, placed)
     chances = left_probabilities(placed) * placed.counts.unsqueeze(3)

@@ -40,7 +40,7 @@ ORDER = Listwise(window=None)
 
 @dataclass(frozen=True)
 class ScoreSettings:
-    """How a policy on scores is trained. The names are those of the stage's settings."""
+    """Training settings of a policy on scores, named as in the stage."""
 
     num_generations: int
     temperature: float = 1.0
@@ -134,7 +134,7 @@ class ScoresObjective:
         return costs, metrics
 
     def _rewards(self, index: list[int], orders: list[list[list[int]]]) -> list[list[dict[str, Any]]]:
-        """What every term makes of every order, list by list."""
+        """Compute every term's value of every order, list by list."""
         rows: list[scoring.Row] = []
         for number, drawn in zip(index, orders, strict=True):
             for order in drawn:

@@ -1,8 +1,8 @@
-"""Reinforcement learning where no text is sampled: a transformers Trainer around an objective.
+"""Reinforcement learning without sampled text: a transformers Trainer around an objective.
 
-An objective makes the batches, reads the policy out of one forward, and turns it into a loss; `scores` and `choice` are
-the two there are. The trainer adds what they share: the frozen reference, logs, and the table of completions. Batches
-are drawn by number and what is sampled is seeded by these numbers, so a run that was interrupted goes on exactly.
+An objective makes the batches, reads the policy from one forward, and turns it into a loss; `scores` and `choice` are
+the two objectives. The trainer adds the frozen reference, logs, and the completions table. Batches are drawn by number
+and samples are seeded by these numbers, so an interrupted run resumes exactly.
 """
 
 from collections import defaultdict
@@ -21,7 +21,7 @@ from trl.models.utils import prepare_deepspeed
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an objective made of a batch."""
+    """The result of an objective on one batch."""
 
     loss: Tensor
     metrics: Mapping[str, float]
@@ -41,7 +41,7 @@ class Objective(Protocol):
         ...
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-        """What defines the distribution, one row a task."""
+        """Compute the parameters of the policy's distribution, one row per task."""
         ...
 
     def outcome(self, batch: Mapping[str, Any], policy: Tensor, reference: Tensor | None, step: int) -> Outcome:

@@ -41,9 +41,9 @@ def without_rounding(advantages: Tensor, rewards: Tensor, num_generations: int) 
 
 
 def variance_within(rewards: Tensor, num_generations: int) -> float:
-    """The share of the variance of rewards that lies within groups, in [0, 1]: what a group's advantages are made of.
+    """Compute the share of the reward variance within groups, in [0, 1]; only this part gives advantages.
 
-    The rest lies between prompts, and teaches nothing. 0 where all rewards are equal. The law of total variance,
+    The rest is variance between prompts, without a learning signal. 0 if all rewards are equal. Law of total variance:
     Var(R) = E[Var(R | prompt)] + Var(E[R | prompt]).
 
     Args:

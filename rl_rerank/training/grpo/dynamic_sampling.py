@@ -1,10 +1,9 @@
-"""Other prompts for groups that teach nothing: dynamic sampling, with a cap.
+"""Dynamic sampling with a cap: replaces groups without a learning signal by groups of other prompts.
 
-A group whose completions are worth the same has no advantages. Its place in the step is given to another prompt's
-group, as often as the cap allows; where none is found it stays and is skipped. A step has as many completions as
-without, so no denominator of a loss changes. DAPO, https://arxiv.org/abs/2503.14476, section 3.2, samples on until a
-batch is full; its criterion, that all answers are right or all are wrong, is here the standard deviation of the
-reward, because rewards of rankings are continuous.
+A group with zero reward variance has no advantages. Another prompt's group takes its place in the step, up to the cap;
+a group without a replacement stays and is skipped. The number of completions in a step does not change, so neither
+does a loss denominator. DAPO, https://arxiv.org/abs/2503.14476, section 3.2, samples until a batch is full. Its
+criterion, all answers right or all wrong, becomes the reward's standard deviation here: ranking rewards are continuous.
 """
 
 import statistics
@@ -25,7 +24,7 @@ class Group:
     question: int
     completion_ids: Sequence[list[int]]
     log_probs: Sequence[list[float]] | None
-    """Of the sampled tokens, by the engine that sampled, where it gives them."""
+    """Log-probabilities of the sampled tokens under the sampling engine, if it returns them."""
     judged: Sequence[Judged]
     rewards: Sequence[float]
     """Weighted sums."""
@@ -38,7 +37,7 @@ class Refill:
     prompts_per_step: int
     """Of all processes."""
     rounds: int
-    """How often a step's dead groups are sampled anew."""
+    """Maximum number of times that dead groups are replaced per step."""
     min_std: float = 0.0
     """A group is dead whose rewards have a standard deviation of at most this."""
 

@@ -108,7 +108,7 @@ class Judge:
         ]
 
     def own_metrics(self, rows: Sequence[Judged]) -> Iterator[tuple[str, float]]:
-        """What is averaged over processes: shares of well-formed and gated answers, the time and the parts of terms."""
+        """Yield metrics to average over processes: shares of well-formed and gated answers, time and parts of terms."""
         yield "well_formed", sum(row.rollout.judgment.status is Status.ok for row in rows) / len(rows)
         for name, seconds in self.seconds.items():
             yield f"rewards/{name}/seconds", seconds
@@ -125,7 +125,7 @@ class Judge:
                     yield f"rewards/{name}/{part}/mean", value
 
     def metrics(self, rewards: Tensor) -> Mapping[str, float]:
-        """What trl does not log: the range of terms, groups in which one is constant, and the variance within groups.
+        """Compute metrics that trl does not log: range of terms, groups with a constant term, variance within groups.
 
         Args:
             rewards: [B, terms].

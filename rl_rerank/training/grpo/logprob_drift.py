@@ -14,13 +14,13 @@ from torch import Tensor
 
 
 def sums(trainer: Tensor, engine: Tensor, mask: Tensor, ratio: Tensor) -> Tensor:
-    """What one process contributes: [gap in nats, tokens, masked sequences, sequences], to be added over processes.
+    """Sum up one process's [gap in nats, tokens, masked sequences, sequences], to be added over processes.
 
     Args:
         trainer: [B, C] log-probabilities under the trainer's weights.
-        engine: [B, C] those that the engine sampled with; NaN where it gave none.
+        engine: [B, C] log-probabilities under the sampling engine; NaN where it gave none.
         mask: [B, C], 1 for completion tokens.
-        ratio: [B, C] or [B, 1] importance ratios, 0 where the correction leaves a token or a sequence out.
+        ratio: [B, C] or [B, 1] importance ratios, 0 where the correction masks a token or a sequence.
     """
     is_known = mask.bool() & ~torch.isnan(engine)
     gap = (trainer - engine).abs()[is_known].sum()

@@ -1,7 +1,7 @@
-"""Which groups make a micro-batch: as many as a budget of tokens holds, and as many micro-batches on every process.
+"""Packing groups into micro-batches within a token budget, with equally many micro-batches on every process.
 
-All micro-batches together are one optimizer step, so the order of groups changes nothing but the padding: groups of
-like length stand together.
+All micro-batches together are one optimizer step, so the order of groups changes only the padding. Groups of similar
+length are packed together.
 """
 
 # Shape legend: B completions, N groups (B = N*G), G completions of a group, L tokens of prompt and completion.
@@ -27,9 +27,9 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenBudget:
-    """How many tokens one forward of a process may compute, padding included.
+    """Token budget of one forward of a process, padding included.
 
-    A group is never split: one that is larger than the budget is a micro-batch by itself.
+    Groups are never split: a group above the budget is a micro-batch by itself.
     """
 
     tokens: int

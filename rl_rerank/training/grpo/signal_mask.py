@@ -34,7 +34,7 @@ class Skipping:
 
     @staticmethod
     def of(inputs: Mapping[str, Tensor], num_generations: int) -> Skipping | None:
-        """For a micro-batch of trl's trainer; None where every group has a signal."""
+        """Build it for a micro-batch of trl's trainer; None if every group has a signal."""
         groups = has_signal(inputs["advantages"], num_generations)
         if bool(groups.all()):
             return None
@@ -44,10 +44,10 @@ class Skipping:
     def __call__(
         self, forward: Forward, input_ids: Tensor, attention_mask: Tensor, length: int
     ) -> tuple[Tensor, Tensor | None]:
-        """What `forward` would give, computed for the rows with a signal.
+        """Compute the outputs of `forward` for the rows with a signal.
 
-        Where there are none it still runs once, on one token behind a token, because every process has to make as many
-        forwards as the others.
+        Without any such row it still runs once, on a one-token prompt and completion, because every process must run
+        equally many forwards.
         """
         rows, kept = self.has_signal, length
         if not bool(rows.any()):

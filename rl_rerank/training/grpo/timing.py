@@ -1,4 +1,4 @@
-"""Where the time of an optimizer step goes, and how many tokens it trains on."""
+"""Time per phase and token throughput of an optimizer step."""
 
 import time
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ class Phases:
             self.end()
 
     def begin(self, phase: str) -> None:
-        """What is open waits."""
+        """Start a phase; pause the open one."""
         self._count()
         self._open.append(phase)
 

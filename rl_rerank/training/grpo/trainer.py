@@ -135,7 +135,7 @@ class RankingGRPOTrainer(GRPOTrainer):
 
     @property
     def task(self) -> Task:
-        """What is being learned."""
+        """The task that is learned."""
         return self.judge.task
 
     @task.setter
@@ -307,10 +307,10 @@ class RankingGRPOTrainer(GRPOTrainer):
         scoring.begin(self.task.terms, self.task.questions, rows, self._workers)
 
     def _scores(self, rows: list[scoring.Row]) -> scoring.Scores:
-        """What the terms make of this process's rows.
+        """Score this process's rows by all terms.
 
         Raises:
-            RewardError: on every process, if a term fails on one, behind a checkpoint of what is trained so far.
+            RewardError: on every process, if a term fails on one, after saving a checkpoint.
         """
         task = self.task
         try:

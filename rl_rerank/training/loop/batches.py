@@ -1,4 +1,4 @@
-"""How the rows of an optimizer step are spread over processes and micro-batches: the arithmetic, and its errors."""
+"""Division of an optimizer step's rows over processes and micro-batches, with its errors."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ class Step:
 
     rows: int
     unit: str
-    """What a row is: completions, lists, prompts or rows."""
+    """Name of the rows: completions, lists, prompts or rows."""
     settings: str
     """The settings that give `rows`, for errors."""
     group: int = 1
@@ -46,14 +46,14 @@ class Batches:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What one micro-batch computes, at most."""
+    """Upper bound of the tokens in one micro-batch."""
 
     prompts: int
     completions: int = 0
     completion_tokens: int = 0
     """The longest completion."""
     note: str = ""
-    """How prompts and rows relate, such as `, 8 documents a list`."""
+    """Relation of prompts and rows, such as `, 8 documents a list`."""
 
 
 def layout(name: str, step: Step, micro_batch: int, processes: int) -> Batches:
@@ -79,7 +79,7 @@ def layout(name: str, step: Step, micro_batch: int, processes: int) -> Batches:
 
 
 def describe(batches: Batches, launcher: LauncherConfig, tokens: Tokens, prompt_tokens: int) -> list[str]:
-    """What each process does in a step, a line each.
+    """Describe the work of each process in a step, one line each.
 
     Args:
         tokens: of one micro-batch.

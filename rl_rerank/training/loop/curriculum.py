@@ -1,19 +1,19 @@
-"""Curricula: which queries are asked early, by the first stage's signal, and which are asked at all, by pass rate.
+"""Curricula that choose queries by the first stage's signal (order) or by pass rate (selection).
 
 First-stage curricula follow Training Curricula for Open Domain Answer Re-Ranking, https://arxiv.org/abs/2004.14269, and
-its code in OpenNIR. A signal h in [0, 1] says what the first stage makes of a document:
+its code in OpenNIR. A signal h in [0, 1] rates a document by the first stage:
 
     reciprank  1 / rank, where a document that was not retrieved has rank 1000.
     normscore  (s - min) / (max - min) over the query's scores.
     kdescore   the distribution function, at s, of a Gaussian kernel density over the query's scores, with the
                bandwidth of scipy (Scott's rule).
 
-A pair of a better document i and a worse one j is easy by D = (h_i - h_j + 1) / 2, and a query by the mean over its
-pairs. The paper weighs losses; here a query is asked with a probability proportional to the weight
+The ease of a pair of a better document i and a worse one j is D = (h_i - h_j + 1) / 2; that of a query is the mean
+over its pairs. The paper weights losses; here a query is sampled with a probability proportional to the weight
 
     W = D + (t / m) (1 - D) for t < m, and 1 from then on
 
-in step t, without repetition within a pass over the queries. `anti` puts 1 - D in the place of D.
+in step t, without repetition within a pass over the queries. `anti` replaces D by 1 - D.
 """
 
 # Shape legend: E examples.

@@ -27,7 +27,7 @@ BEST = "best.json"
 
 @dataclass(frozen=True)
 class DevSet:
-    """What is ranked: greedily, by the paradigm that is trained, in first-stage order."""
+    """Held-out queries, ranked greedily by the trained paradigm from first-stage order."""
 
     examples: Sequence[RankingExample]
     qrels: Mapping[str, Mapping[str, int]]
@@ -59,15 +59,15 @@ def measure(trainer: Any, dev: DevSet) -> tuple[float, float]:
 
 
 class DevEvaluation(TrainerCallback):
-    """Measures before training, every `every` steps and at the last; saves what is best, and stops where nothing is.
+    """Evaluates before training, every `every` steps and at the last; saves the best step and stops early.
 
-    Values are logged as `dev/nDCG@10` and `dev/malformed` with the step's own. A step that is the best so far has a
-    checkpoint, which is kept whatever comes later.
+    Values are logged in the step's row as `dev/nDCG@10` and `dev/malformed`. A step that is the best so far gets a
+    checkpoint, which rotation keeps while it is the best.
 
     Args:
-        evaluate: returns nDCG@10 and the share of malformed answers; every process has to call it.
-        log: takes a metric's name and value for the step's row.
-        patience: stop after this many evaluations without a new best; None: never.
+        evaluate: returns nDCG@10 and the share of malformed answers; every process must call it.
+        log: receives a metric's name and value for the step's row.
+        patience: evaluations without a new best before stopping; None never stops.
     """
 
     def __init__(

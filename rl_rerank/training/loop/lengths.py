@@ -164,7 +164,7 @@ def _stage(config: Config, name: str, stage: TrainingStage, store: Store, tokeni
 
 
 def _sample(config: Config, stage: TrainingStage, store: Store) -> Iterator[Prompt]:
-    """At most SAMPLE prompts in the order that grpo asks them; of several paradigms in the shares of their rows."""
+    """Yield up to SAMPLE prompts in grpo's order; several paradigms in proportion to their rows."""
     shares = stage.mixture(config)
     examples = store.examples("train")
     random.Random(f"{stage.seed}:0").shuffle(examples)

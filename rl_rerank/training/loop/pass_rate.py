@@ -1,10 +1,10 @@
-"""A curriculum that adapts: queries that the policy answers well about half of the time are asked most.
+"""An adaptive curriculum: queries with a pass rate near one half are sampled most.
 
-A prompt whose answers are all good, or all bad, teaches nothing. With p the share of good answers so far, a query is
-asked with a probability proportional to p (1 - p), the variance of one answer, which is called its learnability in
-https://arxiv.org/abs/2502.12272; there the prompts of the highest are taken, here they are drawn. Laplace's estimate
-p = (good + 1) / (answers + 2) makes the queries that were never asked the likeliest, and a floor keeps every query
-possible: what was hopeless once may be learnable later.
+A prompt with only good or only bad answers has no learning signal. With p the share of good answers so far, a query is
+sampled with a probability proportional to p (1 - p), the variance of one answer. https://arxiv.org/abs/2502.12272 calls
+this learnability and takes the prompts with the highest; here they are sampled. Laplace's estimate
+p = (good + 1) / (answers + 2) makes unseen queries the likeliest. A floor keeps every query possible, because a
+hopeless query may become learnable later.
 """
 
 import json
@@ -30,10 +30,10 @@ STATE = "curriculum.json"
 
 
 class PassRates:
-    """How often each query was answered well.
+    """The pass rate of each query.
 
     Args:
-        pass_reward: the least reward of a good answer.
+        pass_reward: minimum reward of a good answer.
     """
 
     def __init__(self, pass_reward: float) -> None:

@@ -1,4 +1,4 @@
-"""How much each token of an answer that gives an order counts: the first identifiers most.
+"""Token weights of an answer that gives an order: the first identifiers weigh most.
 
     w_t = 1 + 1 / log2(p + 1)   for every token that holds a part of the p-th identifier, p from 1: 2, 1.631, 1.5, ...
     w_t = separator             for the tokens between identifiers
@@ -23,7 +23,7 @@ def rank_weights(target: str, tokenizer: Any, separator: float) -> list[float]:
 
 
 def _identifiers(target: str) -> list[tuple[int, int]]:
-    """Where the identifiers of an order stand, in characters; none where the answer is no order of several."""
+    """Find the character spans of an order's identifiers; none unless the answer orders several."""
     begin = target.rfind("<answer>") + len("<answer>") if "<answer>" in target else 0
     answer = target[begin:].removesuffix("</answer>")
     for labels in (NUMBERS, LETTERS):

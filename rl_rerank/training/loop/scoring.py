@@ -1,6 +1,6 @@
-"""What the terms make of a generation batch: each process scores its own rows, queries are put together from all.
+"""Scoring a generation batch: each process scores its own rows, and queries are gathered from all processes.
 
-A batch is one optimizer step's: whole groups lie on one process, but the prompts of a query may lie on several.
+A batch is one optimizer step. A group is always on one process, but the prompts of a query may be on several.
 """
 
 import time
@@ -23,12 +23,12 @@ Row = tuple[int, Completion, Judgment]
 
 @dataclass(frozen=True)
 class Scores:
-    """What the terms made of this process's rows."""
+    """The terms' scores of this process's rows."""
 
     values: list[dict[str, Breakdown]]
     """For each row, by the term's name."""
     seconds: dict[str, float]
-    """How long each term took, or was waited for."""
+    """Run time of each term, or waiting time for its workers."""
 
 
 def begin(
@@ -79,13 +79,13 @@ def score_rows(
 
 
 def term_metrics(name: str, values: Tensor, num_generations: int) -> dict[str, float]:
-    """What trl does not log of a term.
+    """Compute metrics of a term that trl does not log.
 
     Args:
         values: [B*G], of all processes, siblings adjacent.
 
     Returns:
-        min, max, and the share of groups in which the term is constant, and so teaches nothing.
+        min, max, and the share of groups in which the term is constant and so gives no learning signal.
     """
     groups = values.view(-1, num_generations)
     constant = (groups.max(dim=1).values == groups.min(dim=1).values).float().mean()

@@ -1,4 +1,4 @@
-"""Rows of the completions table: what was answered, how it was read, and what it was worth."""
+"""Rows of the completions table: answer, parse result and rewards."""
 
 from collections.abc import Mapping
 from typing import Any

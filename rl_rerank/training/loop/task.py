@@ -1,4 +1,4 @@
-"""What a GRPO run learns, and how a completion's tokens become a rollout that rewards can judge."""
+"""The task of a GRPO run, which turns a completion's tokens into a rollout for rewards."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from rl_rerank.types import Rollout
 
 @dataclass(frozen=True)
 class Task:
-    """What is being learned: questions, how their answers are read, and what they are worth."""
+    """A learning task: questions, the parser of their answers, and rewards."""
 
     questions: Sequence[Question]
     paradigm: Paradigm

@@ -1,4 +1,4 @@
-"""What a training run leaves behind: metrics per step, completions, checkpoints that are known to be whole."""
+"""Records of a training run: metrics per step, completions, and checkpoints marked as complete."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ from rl_rerank.training.loop.table import MEASURE
 
 
 def layout(accelerator: Accelerator) -> str:
-    """How the states of a checkpoint are split: they can only be read back by the same sharding over as many processes.
+    """Describe the sharding of a checkpoint's states: only the same sharding over as many processes can load it.
 
     Without sharding the number of processes may change between a kill and the resumption.
     """

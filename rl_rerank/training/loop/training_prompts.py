@@ -78,7 +78,7 @@ def questions(
 
 
 def none_teaches(examples: Sequence[RankingExample], paradigm: Paradigm, per_query: int | None) -> ValueError:
-    """What to raise where no example gives a prompt, or none as many as `per_query`."""
+    """Build the error for examples that give no prompt, or never as many as `per_query`."""
     few = "" if per_query is None else f", or fewer than the {per_query} prompts that a query needs"
     return ValueError(
         f"none of the {len(examples)} training examples gives a {paradigm.name} prompt that can teach: every query's "

@@ -1,4 +1,4 @@
-"""What a ranking loss is: its interface, which documents are better than which, and how pairs are averaged."""
+"""The interface of ranking losses, with pairs of documents and their averages."""
 
 # Shape legend: L lists, N documents (padded).
 
@@ -15,11 +15,11 @@ Weights: TypeAlias = "Tensor | None"
 
 @dataclass(frozen=True)
 class RankingLoss:
-    """A loss of scores against grades, the same whatever the order in which a list's documents are given.
+    """A loss of scores against grades, invariant to the order of a list's documents.
 
-    A loss is a frozen dataclass under the entry point `rl_rerank.loss`; its fields are `loss_params`. Whole numbers
-    among them must be at least 1 and other numbers at least 0. Its module has to import where torch is not installed,
-    since settings are checked there too.
+    A loss is a frozen dataclass under the entry point `rl_rerank.loss`; its fields are `loss_params`. Integer fields
+    must be at least 1, other numbers at least 0. Its module must import without torch, because settings are also
+    checked without it.
     """
 
     of_pairs: ClassVar[bool] = True
