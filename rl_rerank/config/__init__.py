@@ -1,4 +1,4 @@
-"""The configuration schema: dataclasses are the schema, the YAML files under conf/ are differences.
+"""The configuration schema: dataclasses define it, the YAML files under conf/ override its defaults.
 
 `build` turns a resolved mapping into these dataclasses; value checks live in `__post_init__` and run there. The
 settings of a stage are in `rl_rerank/stages/<kind>/spec.py`, those of an engine beside the engine.

@@ -1,4 +1,4 @@
-"""From plain values to dataclasses, strictly."""
+"""Strict construction of dataclasses from plain values."""
 
 import dataclasses
 import difflib
@@ -13,13 +13,12 @@ T = TypeVar("T")
 def build(cls: type[T], values: Mapping[str, Any], place: str = "") -> T:
     """Construct the dataclass `cls` from nested plain values, strictly.
 
-    Three things a class may say of its values: its static method `chosen` takes a value and its place and returns the
-    class that the value describes; where `has_shorthand` is true a bare word stands for `{kind: WORD}`; and `moved`
-    maps former names of settings to where they are now, for the error.
+    A class may have three optional attributes. The static method `chosen` maps a value and its place to the class that
+    the value describes. A true `has_shorthand` makes a bare word short for `{kind: WORD}`. `moved` maps former names of
+    settings to their current places, for the error.
 
     Raises:
-        ValueError: for a key that is no field, a missing required one or a value of the wrong type; the message names
-            the place.
+        ValueError: with the place, for an unknown key, a missing required one or a value of the wrong type.
     """
     hints = typing.get_type_hints(cls)
     fields = {f.name: f for f in dataclasses.fields(cls)}  # pyright: ignore[reportArgumentType]
@@ -39,7 +38,7 @@ def build(cls: type[T], values: Mapping[str, Any], place: str = "") -> T:
 
 
 def unknown_key(place: str, key: str, known: typing.Iterable[str]) -> str:
-    """The sentence for a key that does not exist."""
+    """Format the error for an unknown key."""
     known = sorted(known)
     close = difflib.get_close_matches(key, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
@@ -84,17 +83,17 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
 
 
 def one_of(place: str, value: str, allowed: tuple[str, ...]) -> None:
-    """Refuse a value that is none of those allowed."""
+    """Refuse a value that is not allowed."""
     if value not in allowed:
         raise ValueError(f"{place} must be one of {', '.join(allowed)}; got {value!r}")
 
 
 def at_least(place: str, settings: object, **lowest: float) -> None:
-    """Refuse numbers that are too low; None counts as not set.
+    """Refuse numbers that are too low; None means not set.
 
     Args:
-        place: what the error begins with.
-        lowest: a setting's name -> the least that it may be.
+        place: beginning of the error.
+        lowest: a setting's name -> its minimum.
     """
     for name, low in lowest.items():
         value = getattr(settings, name)

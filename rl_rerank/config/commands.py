@@ -24,14 +24,14 @@ class ReportRuns:
     """`rl-rerank report run_dirs=[A,B]`: one page over several finished runs."""
 
     run_dirs: list[str]
-    """Run folders; the first is what the others are compared with."""
+    """Run folders; the others are compared with the first."""
     output: str = "comparison"
-    """The folder that is written: index.html, table.md and the plots."""
+    """Output folder of index.html, table.md and the plots."""
     title: str = ""
     force: bool = False
-    """Also compare runs that were made under different protocols; the page then says so."""
+    """Also compare runs with different protocols, with a note on the page."""
     seed: int = 1
-    """Of the tests and intervals."""
+    """Seed of the tests and intervals."""
 
     def __post_init__(self) -> None:
         if len(self.run_dirs) < 2:
@@ -43,17 +43,17 @@ class ReportRuns:
 
 @dataclass(kw_only=True)
 class ConvertFiles:
-    """`rl-rerank convert input=FILE output=FILE format=FORMAT`: ranking examples in another format."""
+    """`rl-rerank convert input=FILE output=FILE format=FORMAT`: convert ranking examples to another format."""
 
     input: str
-    """A file of RankLLM's, Rankify's or ours (jsonl), or the folder `data` of a run."""
+    """A file in RankLLM's, Rankify's or our format (jsonl), or the folder `data` of a run."""
     output: str
-    """A name that ends in .json or .jsonl."""
+    """Output file, ending in .json or .jsonl."""
     format: Literal["rankllm", "rankify", "jsonl"]
     run: str | None = None
-    """A TREC run file over the input's candidates, whose order and scores are written."""
+    """A TREC run file over the input's candidates, which gives the order and scores to write."""
     split: str = "test"
-    """The split that is written, where the input is a folder."""
+    """Split to write, if the input is a folder."""
 
     def __post_init__(self) -> None:
         if not self.output.endswith((".json", ".jsonl")) or (self.format == "jsonl" and self.output.endswith(".json")):
@@ -64,10 +64,10 @@ class ConvertFiles:
 def file_arguments(
     command: str, arguments: Sequence[str], names: Sequence[str], *, required: Sequence[str]
 ) -> tuple[dict[str, str], list[str]]:
-    """The values of `NAME=FILE`, which may hold any character, and the other arguments.
+    """Split arguments into the values of `NAME=FILE`, with any characters, and the rest.
 
     Raises:
-        ValueError: if a required one is missing.
+        ValueError: if a required value is missing.
     """
     files = {key: value for key, _, value in (a.partition("=") for a in arguments) if key in names and value}
     for key in required:

@@ -1,4 +1,4 @@
-"""The order in which training sees its queries."""
+"""The order of training queries."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ class CurriculumConfig:
     """Sample some queries earlier than others."""
 
     kind: Literal["reciprank", "normscore", "kdescore", "pass_rate"] = "reciprank"
-    """reciprank, normscore, kdescore: how well the first stage ranks a query, by its ranks or its scores. pass_rate:
-    how often the policy has answered it well so far. Formulas: rl_rerank/training/loop/curriculum.py."""
+    """reciprank, normscore, kdescore: first-stage quality of a query, by ranks or scores. pass_rate: share of good
+    answers by the policy so far. Formulas: rl_rerank/training/loop/curriculum.py."""
     steps: int = 20
     """First-stage curricula: the step from which all queries are equally likely (m)."""
     anti: bool = False
     """First-stage curricula: hard queries first, as a control."""
     pass_reward: float = 0.5
-    """pass_rate: the weighted reward from which an answer counts as good."""
+    """pass_rate: minimum weighted reward of a good answer."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:

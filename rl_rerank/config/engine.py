@@ -22,31 +22,31 @@ K = TypeVar("K", bound="EngineKind")
 
 @dataclass(kw_only=True)
 class EngineKind:
-    """An engine before it is built: its settings, what it needs, and what it cannot do. Free of model libraries.
+    """An engine before it is built: settings, requirements and limits. Free of model libraries.
 
     A kind of engine is a subclass under the entry point `rl_rerank.engine`. Its fields are the settings under
-    `engine.args`; it overrides `build`, and what differs from a model of ours that runs in this process.
+    `engine.args`. It overrides `build`, and all defaults that do not apply; they describe a local model of ours.
     """
 
     has_own_model: ClassVar[bool] = False
-    """Whether it knows its model itself, as a server does; otherwise it answers with a model folder of ours."""
+    """Whether it brings its own model, as a server does; otherwise it uses one of our model folders."""
     generates: ClassVar[bool] = True
-    """Whether it writes text; false: it only scores."""
+    """Whether it generates text; false: it only scores."""
     is_journaled: ClassVar[bool] = False
-    """Whether its answers are always kept, because they are paid for; false: where `journal` is set."""
+    """Whether its answers are always journaled, because they cost money; false: only if `journal` is set."""
 
     @classmethod
     def read(cls: type[K], engine: EngineConfig) -> K:
-        """The settings as the configuration gives them.
+        """Read the settings from the configuration.
 
         Raises:
-            ValueError: for a setting or a value that it does not take.
+            ValueError: for an unknown setting or an invalid value.
         """
         return build(cls, engine.args, "engine.args.")
 
     @property
     def requires(self) -> Sequence[str]:
-        """The packages that it needs."""
+        """List the packages that it needs."""
         return ("torch", "transformers")
 
     @property
@@ -63,9 +63,9 @@ class EngineKind:
         """Refuse a paradigm that it cannot answer, before any work.
 
         Args:
-            place: what the error begins with, such as `stages.test`.
-            advice: what the error ends with.
-            measures_format: whether the stage also generates answers to measure their form.
+            place: beginning of the error, such as `stages.test`.
+            advice: end of the error.
+            measures_format: whether the stage also generates answers to measure their format.
         """
 
     def answering(self, engine: EngineConfig) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class EngineKind:
         return {"args": dataclasses.asdict(self)} if dataclasses.fields(self) else {}
 
     def folder(self, config: Config, ref: str) -> Path | None:
-        """The model folder that it answers with; None where it has none.
+        """Find the model folder that it uses; None if it has none.
 
         Args:
             ref: `model`, or the name of a training stage.
@@ -87,11 +87,11 @@ class EngineKind:
         return load("rl_rerank.engines.local.checkpoint", "the engine").locate(config, ref)
 
     def build(self, model: ModelConfig, folder: Path | None) -> Engine:
-        """The engine.
+        """Build the engine.
 
         Raises:
             ImportError: if a package that it needs is not installed.
-            ValueError: if it cannot answer with this folder.
+            ValueError: if it does not support this folder.
         """
         raise NotImplementedError
 
@@ -101,10 +101,10 @@ class EngineConfig:
     """The engine that answers prompts outside training."""
 
     kind: str = "hf"
-    """hf or vllm, over the model and what is trained from it; openai, a server; cross_encoder; or an installed
-    plugin's."""
+    """hf or vllm, over the base or trained models; openai, a server; cross_encoder; or the name of an installed
+    plugin."""
     batch_tokens: int = 16384
-    """hf: padded prompt tokens in one forward, at most."""
+    """hf: token budget (with padding) of one forward."""
     args: dict[str, Any] = field(default_factory=dict)
     """The kind's settings. vllm: any argument of vllm.LLM."""
 
@@ -113,7 +113,7 @@ class EngineConfig:
         self.settings()
 
     def settings(self) -> EngineKind:
-        """`kind` and `args` as the engine's own settings."""
+        """Convert `kind` and `args` to the engine's own settings."""
         return registry.find("engine", self.kind).read(self)
 
     def answering(self) -> dict[str, Any]:

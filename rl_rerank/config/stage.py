@@ -23,7 +23,7 @@ class Reference:
 
     setting: str
     stage: str
-    """The stage that is named."""
+    """Name of the referenced stage."""
     needs: str
     """Required output of that stage: one of the values of `StageConfig.leaves`."""
     also: tuple[str, ...] = ()
@@ -43,7 +43,7 @@ class StageConfig:
     leaves: ClassVar[str] = ""
     """Output that later stages can use: `examples`, `a model`, `a run` or `measures`; empty: nothing."""
     is_launched: ClassVar[bool] = False
-    """Whether the launcher starts it, on all processes: it trains."""
+    """Whether it trains, so that the launcher starts it on all processes."""
     reads_data: ClassVar[bool] = True
     """Whether its output depends on the data and on the run's seed."""
     reads_rewards: ClassVar[bool] = False
@@ -54,10 +54,10 @@ class StageConfig:
 
     @staticmethod
     def chosen(value: Any, place: str) -> type[StageConfig]:
-        """The class of the stage that a mapping with `kind` describes.
+        """Find the stage class that a mapping with `kind` describes.
 
         Raises:
-            ValueError: if there is no such kind.
+            ValueError: for an unknown kind.
         """
         kind, known = value.get("kind") if isinstance(value, Mapping) else None, registry.names("stage")
         if kind not in known:
@@ -65,23 +65,23 @@ class StageConfig:
         return registry.find("stage", str(kind))
 
     def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
-        """The stages that its settings name.
+        """Yield references to the stages that its settings name.
 
         Args:
-            before: the stages that come before it, by name.
+            before: the earlier stages, by name.
         """
         yield from ()
 
     def reads(self, before: Mapping[str, StageConfig]) -> set[str]:
-        """The stages whose output it reads; they are among those before it."""
+        """Collect the earlier stages whose output it reads."""
         return {reference.stage for reference in self.references(before)}
 
     def rows(self) -> Mapping[str, int]:
-        """The SFT rows that it makes: a paradigm's name -> their number."""
+        """Count the SFT rows that it makes, by paradigm."""
         return {}
 
     def paradigms(self, plugins: Plugins) -> Sequence[str]:
-        """The paradigms that it asks with."""
+        """List the paradigms of its prompts."""
         return ()
 
     def prompting(self, plugins: Plugins) -> Sequence[str]:
@@ -90,34 +90,34 @@ class StageConfig:
 
     @property
     def uses_default_paradigm(self) -> bool:
-        """Whether its output depends on which paradigm is the experiment's."""
+        """Whether its output depends on the experiment's paradigm."""
         return True
 
     @property
     def start(self) -> str:
-        """The model that it starts from: `model`, or a reference to an earlier training stage."""
+        """Its starting model: `model`, or a reference to an earlier training stage."""
         return "model"
 
     @property
     def logs_rewards(self) -> bool:
-        """Whether it trains on rewards, and so leaves a record of them."""
+        """Whether it trains on rewards and logs them."""
         return self.is_launched and self.reads_rewards
 
     @property
     def is_baseline(self) -> bool:
-        """Whether its run stands beside every number, named or not."""
+        """Whether its run is reported beside every result, even if not named."""
         return False
 
     def asks(self, plugins: Plugins) -> EngineConfig | None:
-        """The engine that answers its prompts; None where it asks none."""
+        """Find the engine that answers its prompts; None if it has none."""
         return None
 
     def requires(self, plugins: Plugins) -> Sequence[str]:
-        """Packages that it needs beside those of its engine, paradigms and rewards."""
+        """List the packages that it needs besides those of its engine, paradigms and rewards."""
         return ()
 
     def check(self, name: str, plugins: Plugins) -> None:
-        """Refuse settings that cannot work with each other or with what they name. References are valid by then.
+        """Refuse settings that conflict with each other or with the things they name. References are already valid.
 
         Raises:
             ValueError, LookupError: with the place, the value and the reason.
@@ -130,7 +130,7 @@ class StageConfig:
         return [f"{self.kind}: reads {', '.join(read) or 'nothing'}"]
 
     def recorded(self, values: dict[str, Any]) -> dict[str, Any]:
-        """The settings that its output depends on, of all its settings as plain values."""
+        """Select the settings that its output depends on from all its settings as plain values."""
         return values
 
     def results(self, folder: Path) -> list[str]:
@@ -143,11 +143,11 @@ class StageConfig:
 
 
 def trained(ref: str) -> tuple[str, int | None]:
-    """`grpo@40`, a reference to a training stage's checkpoint, as ("grpo", 40); `grpo`, to its final model, as
+    """Parse a reference to a training stage: `grpo@40`, a checkpoint, is ("grpo", 40); `grpo`, the final model, is
     ("grpo", None).
 
     Raises:
-        ValueError: if what follows the @ is no number.
+        ValueError: if no number follows the @.
     """
     name, at, step = ref.partition("@")
     if at and not step.isdecimal():

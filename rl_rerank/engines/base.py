@@ -9,7 +9,7 @@ from rl_rerank.types import Completion, Prompt, Sampling
 
 
 class CapReached(ValueError):
-    """The next request may cost more than is left of a cap."""
+    """Raised when the next request may cost more than the rest of a cap."""
 
 
 class Capability(StrEnum):
@@ -18,11 +18,11 @@ class Capability(StrEnum):
     score = "score"
     """Log-probabilities of given continuations at the answer position."""
     constraint = "constraint"
-    """Constrained decoding: answers are restricted to the form that a prompt asks for."""
+    """Constrained decoding: answers are restricted to the prompt's format."""
     logprobs = "logprobs"
     """Log-probabilities of the generated tokens."""
     pair = "pair"
-    """One number for a query with a document, and nothing else: it answers pointwise prompts and generates no text."""
+    """Only one number per query and document: it answers pointwise prompts and generates no text."""
 
 
 OnCompletion: TypeAlias = Callable[[int, int, Completion], None]
@@ -49,16 +49,16 @@ class Engine(Protocol):
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, on_completion: OnCompletion | None = None
     ) -> list[list[Completion]]:
-        """`sampling.num_generations` completions for each prompt, in order.
+        """Generate `sampling.num_generations` completions for each prompt, in order.
 
-        A prompt that occurs again is sampled on: its second occurrence has the samples that follow those of the first.
+        A repeated prompt continues its samples: the second occurrence gets those that follow the first's.
         """
         ...
 
     def score(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], on_completion: OnCompletion | None = None
     ) -> list[Completion]:
-        """One completion a prompt, with `continuations` filled and no text.
+        """Score one completion per prompt, with `continuations` filled and no text.
 
         Each value is the natural log-probability of the continuation's tokens right after the prompt, in float32.
         """

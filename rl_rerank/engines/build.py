@@ -21,12 +21,11 @@ def build_engine(engine: EngineConfig, model: ModelConfig, path: Path) -> Engine
 
 
 def build_stage_engine(config: Config, ref: str, own: EngineConfig | None = None) -> Engine:
-    """The engine of a stage, with a journal where the configuration wants one.
+    """Build the engine of a stage, with a journal if configured.
 
     Args:
-        ref: the model that the stage refers to: `model`, or the name of a training stage. An engine with a model of
-            its own ignores it.
-        own: the stage's engine, where it has one; None takes the experiment's.
+        ref: the stage's model: `model`, or the name of a training stage. An engine with its own model ignores it.
+        own: the stage's own engine; None takes the experiment's.
     """
     engine = own or config.engine
     kind = engine.settings()

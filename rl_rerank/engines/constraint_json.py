@@ -10,7 +10,7 @@ from rl_rerank.types import Constraint
 KEY = "rl_rerank_constraint"
 FORMS = {form.__name__: form for form in (Permutation, Score, Scores)}
 MOST = 1000
-"""The largest number that a constraint may hold: checking an answer about more documents would slow a server down."""
+"""Maximum number in a constraint; checking answers about more documents would slow a server down."""
 
 
 def carried(constraint: Constraint | None, end_id: int) -> dict[str, list[str | int]]:
@@ -26,10 +26,10 @@ def carried(constraint: Constraint | None, end_id: int) -> dict[str, list[str | 
 
 
 def read(extra_args: Mapping[str, Any] | None) -> tuple[Constraint, int] | None:
-    """The constraint of a request and the token that ends its answer; None where it carries none.
+    """Decode a request's constraint and the end token of its answer; None if it has no constraint.
 
     Raises:
-        ValueError: if it is not what `carried` writes.
+        ValueError: if it is not in the format of `carried`.
     """
     asked = (extra_args or {}).get(KEY)
     if asked is None:

@@ -1,4 +1,4 @@
-"""From generated token ids to a completion, and from a prompt to its random numbers: the same for every engine."""
+"""Decoding of token ids into completions and seeding of samples by prompt, the same for every engine."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ class Decoder(Protocol):
 
 
 def stop_ids(end_id: int, *declared: int | Iterable[int] | None) -> frozenset[int]:
-    """The tokens that end an answer: the renderer's and those that the model's files declare (one, several or none)."""
+    """Collect the end tokens of an answer: the renderer's and those declared in the model's files, if any."""
     found = {end_id}
     for ids in declared:
         if ids is not None:
@@ -42,7 +42,7 @@ def draws(asked: Sequence[Any], sampling: Sampling) -> list[tuple[int, int]]:
 
 
 def until_stop(token_ids: Sequence[int], stop: Collection[int]) -> Sequence[int]:
-    """The tokens up to and with the first stop token; all where there is none."""
+    """Cut tokens after the first stop token; keep all if there is none."""
     return token_ids[: next((i + 1 for i, token in enumerate(token_ids) if token in stop), len(token_ids))]
 
 
@@ -54,8 +54,8 @@ def completion(
 ) -> Completion:
     """Cut `token_ids` after the first stop token and decode them.
 
-    The stop token belongs to `token_ids` and `logprobs` but not to the text. Every other special token stays visible in
-    the text, so that a parser can refuse it. With log-probabilities comes where each token's text ends.
+    `token_ids` and `logprobs` include the stop token, the text does not. All other special tokens stay in the text, so
+    that a parser can refuse them. With log-probabilities, the end of each token's text is included.
     """
     kept = tuple(until_stop(token_ids, stop))
     ended = bool(kept) and kept[-1] in stop

@@ -1,7 +1,7 @@
-"""Answers of models, kept in one sqlite file under what they were asked, so that none is paid for twice.
+"""A journal of models' answers in one sqlite file, keyed by request, so that none is paid for twice.
 
 A key is the sha256 of everything that an answer depends on; the answer is a `Completion` as JSON. Several processes may
-use one file, on a disk of their machine: sqlite's write-ahead log does not work over a network.
+share a file on a local disk; sqlite's write-ahead log does not work over a network.
 """
 
 import hashlib
@@ -16,9 +16,9 @@ from typing import Any
 from rl_rerank.types import Completion, Sampling
 
 WEIGHTS = ("*.safetensors", "*.json", "*.model", "*.py")
-"""The files of a model folder that its answers depend on: weights, settings, tokenizer, and code that comes with it."""
+"""Files of a model folder that its answers depend on: weights, settings, tokenizer and code."""
 SECONDS_TO_WAIT = 60
-"""For another process that is writing."""
+"""Timeout for the write lock of another process."""
 KEYS_AT_ONCE = 500
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, identity TEXT NOT NULL, completion TEXT NOT NULL);
@@ -27,10 +27,10 @@ CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns 
 
 
 class Journal:
-    """The answers in a file, which is made where there is none.
+    """The answers in a file, which is created if missing.
 
     Raises:
-        ValueError: if the file is something else.
+        ValueError: if the file is not a journal.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,7 +45,7 @@ class Journal:
             raise ValueError(f"journal={str(path)!r} is no journal of answers: {e}; give another path") from None
 
     def answers(self, keys: Iterable[str]) -> dict[str, Completion]:
-        """Those of `keys` that have an answer, with it."""
+        """Look up the answers of `keys`; keys without an answer are omitted."""
         wanted, found = list(dict.fromkeys(keys)), {}
         for start in range(0, len(wanted), KEYS_AT_ONCE):
             some = wanted[start : start + KEYS_AT_ONCE]
@@ -55,12 +55,12 @@ class Journal:
         return found
 
     def add(self, key: str, completion: Completion, identity: Mapping[str, Any]) -> None:
-        """Keep an answer. The first one stays: another process may have asked the same at the same time."""
+        """Store an answer. An earlier one stays, because another process may have sent the same request."""
         row = (key, _json(identity), json.dumps(asdict(completion)))
         self._file.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", row)
 
     def weights(self, folder: Path) -> str:
-        """The sha256 of a model folder's files; one that was read before is known by its path, size and time."""
+        """Compute the sha256 of a model folder's files, cached by path, size and time."""
         files = sorted({file for pattern in WEIGHTS for file in folder.glob(pattern)})
         return hashlib.sha256(_json([[file.name, self._sha256(file)] for file in files]).encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""An engine that knows the judgments, with errors: what a way of asking costs and loses, without a model."""
+"""An engine with noisy access to the judgments, to measure cost and loss of a strategy without a model."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -9,11 +9,11 @@ from rl_rerank.engines.base import NO_USAGE, Capability, OnCompletion, report
 from rl_rerank.types import Completion, Prompt, RankingExample, Sampling
 
 MIDDLE = 0.5
-"""A document alone in its prompt is relevant above this."""
+"""Grade above which the only document of a prompt is relevant."""
 
 
 class Oracle:
-    """Answers every prompt as a model would that sees each document's grade plus a Gaussian error."""
+    """Answers every prompt like a model that sees each document's grade plus a Gaussian error."""
 
     capabilities = frozenset({Capability.score})
     usage = NO_USAGE
@@ -29,10 +29,10 @@ class Oracle:
     ) -> None:
         """
         Args:
-            target: a paradigm's; it is given examples whose grades have the errors, and may be fractions.
+            target: a paradigm's `target`; it receives examples with noisy grades, which may be fractional.
             noise: standard deviation of the errors, in grades.
-            fresh: draw the errors for every prompt and sample, so that the oracle contradicts itself; greedy samples of
-                one prompt are the same. Otherwise there is one for each document of a query, whichever paradigm asks.
+            fresh: redraw the errors for every prompt and sample, which makes answers inconsistent; greedy samples of a
+                prompt are equal. Otherwise each document of a query has one error, in every paradigm.
         """
         self._target = target
         self._noise = noise
@@ -58,7 +58,7 @@ class Oracle:
     def score(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], on_completion: OnCompletion | None = None
     ) -> list[Completion]:
-        """Continuation n speaks for document n; of a document alone, the first says that it is relevant.
+        """Score continuation n by document n; for a single document, the first means relevant.
 
         The values are log-probabilities up to a constant of the prompt.
         """
@@ -79,7 +79,7 @@ class Oracle:
         return dict(zip(continuations, known + surplus, strict=True))
 
     def _seen(self, prompt: Prompt, sample: str = "") -> RankingExample:
-        """The prompt's example with errors in its grades."""
+        """Add errors to the grades of the prompt's example."""
         if not self._fresh:
             return self._examples[prompt.qid]
         example = self._examples[prompt.qid]

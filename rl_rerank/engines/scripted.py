@@ -1,4 +1,4 @@
-"""An engine without a model: answers come from a function. For tests, oracles and dry runs."""
+"""An engine whose answers come from a function instead of a model, for tests, oracles and dry runs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -9,7 +9,7 @@ from rl_rerank.types import Completion, Prompt, Sampling
 
 
 class Scripted:
-    """Answers with `answer(prompt)`, and scores continuations with `score(prompt, continuation)` where given."""
+    """Answers with `answer(prompt)`, and scores continuations with `score(prompt, continuation)` if given."""
 
     usage = NO_USAGE
 

@@ -1,7 +1,7 @@
-"""One judgment from several samples of a prompt's answer, as ERank labels its data.
+"""Combining several samples of a prompt's answer into one judgment, as ERank labels its data.
 
 Source: ERank, https://arxiv.org/abs/2509.00520: a document's score is the mean over three generations, and the
-generation that is nearest to the mean is kept.
+generation nearest to the mean is kept.
 """
 
 import statistics
@@ -12,10 +12,10 @@ from rl_rerank.types import Rollout
 
 
 def consensus(samples: Sequence[Rollout]) -> Rollout:
-    """The sample nearest to the mean scores, with these as its judgment's.
+    """Choose the sample nearest to the mean scores, and set its judgment's scores to them.
 
-    Samples whose answer gives no scores do not count; where none does, the first one stands. Nearest is what has the
-    smallest sum of absolute differences, of equally near ones the first.
+    Samples without scores are ignored; if none has scores, the first one is returned. Nearest means the smallest sum
+    of absolute differences; ties go to the first.
     """
     readable = [sample for sample in samples if sample.judgment.scores]
     if len(readable) < 2:

@@ -1,4 +1,4 @@
-"""The driver: runs the strategies of many queries against one engine, all ready prompts in one round."""
+"""The driver, which runs the strategies of many queries against one engine, with all ready prompts in one round."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 RETRY_TEMPERATURE = 0.7
-"""A greedy answer would only repeat itself, so a prompt is asked again with sampling, under a seed."""
+"""Sampling temperature of seeded retries; a greedy retry would repeat the same answer."""
 
 
 class Samples(NamedTuple):
@@ -27,7 +27,7 @@ class Samples(NamedTuple):
 
     number: int = 1
     temperature: float = 0.0
-    """0 is greedy: all answers to a prompt are then the same."""
+    """0 is greedy and makes all answers to a prompt the same."""
     seed: int = 0
 
 
@@ -35,7 +35,7 @@ GREEDY = Samples()
 
 
 def shuffled(example: RankingExample, seed: int, repeat: int = 0) -> RankingExample:
-    """The example with its candidates in an order that depends on the seed, the qid and the repeat only."""
+    """Shuffle the candidates by the seed, the qid and the repeat only."""
     candidates = list(example.candidates)
     key = f"{seed}:{example.qid}" if repeat == 0 else f"{seed}:{repeat}:{example.qid}"
     random.Random(key).shuffle(candidates)
@@ -44,7 +44,7 @@ def shuffled(example: RankingExample, seed: int, repeat: int = 0) -> RankingExam
 
 @dataclass
 class _Query:
-    """One query's strategy and what it waits for."""
+    """One query's strategy with its pending prompts."""
 
     index: int
     strategy: Strategy
@@ -115,7 +115,7 @@ def rerank(
 
 
 def answer(prompts: Sequence[Prompt], paradigm: Paradigm, engine: Engine, *, strict: bool = True) -> list[Rollout]:
-    """Greedy generated answers to given prompts, also for a paradigm that scores at inference."""
+    """Generate greedy answers to given prompts, also for a paradigm that scores at inference."""
     completions = engine.generate(prompts, Sampling(max_tokens=paradigm.max_completion_tokens))
     return [
         Rollout(prompt, completion, paradigm.parse(prompt, completion, strict=strict))
@@ -132,7 +132,7 @@ def _round(
     seed: int,
     bar: tqdm,
 ) -> list[list[Rollout]]:
-    """The answer to each prompt, followed by those that it was asked for again; the last one counts."""
+    """Collect each prompt's answer, followed by those of its retries; the last one counts."""
     attempts = [[rollout] for rollout in _ask(prompts, paradigm, engine, samples, bar)]
     for attempt in range(1, retries + 1):
         unusable = [i for i, made in enumerate(attempts) if not made[-1].judgment.scores and not _was_scored(made[-1])]
@@ -150,7 +150,7 @@ def _was_scored(rollout: Rollout) -> bool:
 
 
 def _ask(prompts: Sequence[Prompt], paradigm: Paradigm, engine: Engine, samples: Samples, bar: tqdm) -> list[Rollout]:
-    """One answer a prompt, or the consensus of several. Prompts that ask the same of the engine are one call."""
+    """Get one answer per prompt, or the consensus of several. Prompts with equal demands share a call."""
     bar.total = bar.n + len(prompts)
     demands = {name: _Demand(p.continuations, p.max_completion_tokens) for name, p in members(paradigm).items()}
     own = _Demand(paradigm.continuations, paradigm.max_completion_tokens)

@@ -1,4 +1,4 @@
-"""Two or more rankings of one query made into one: means over repetitions, and fusion with another system."""
+"""Combining rankings of one query: means over repetitions, and fusion with another system."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ def average(shown: RankingExample, rankings: Sequence[Ranking]) -> Ranking:
 
 
 def first_stage(example: RankingExample) -> Ranking:
-    """The candidates as they came, scored by rank; the retriever's scores, where all are known, are the raw ones."""
+    """Rank the candidates in their given order; the retriever's scores are the raw ones if all are known."""
     scores = {c.docid: c.score for c in example.candidates if c.score is not None}
     raw = scores if len(scores) == len(example.candidates) else None
     return replace(rank_by_order(example.qid, example.docids), raw_scores=raw)
@@ -54,11 +54,11 @@ def fuse(first: Ranking, second: Ranking, method: str, weight: float) -> Ranking
 
 
 def values(ranking: Ranking, method: str) -> dict[str, float]:
-    """docid -> what its score, or its rank, counts in a fusion.
+    """Map docid to its value in a fusion, from its score or rank.
 
-    `minmax`: the scores moved and stretched to [0, 1]. `zscore`: less their mean, over their standard deviation
-    (population). Where all scores are equal, both give 0. `rrf`: 1 / (60 + rank). `sum`: the scores as they are.
-    Scores are the model's or the retriever's own; n, n - 1, ..., 1 where a ranking is an order only.
+    `minmax`: the scores scaled to [0, 1]. `zscore`: the scores minus their mean, over their population standard
+    deviation. Both give 0 if all scores are equal. `rrf`: 1 / (60 + rank). `sum`: the unchanged scores. Scores are the
+    model's or the retriever's own; n, n - 1, ..., 1 if a ranking is an order only.
     """
     if method == "rrf":
         return {docid: 1 / (RRF_K + rank) for docid, rank in _ranks(ranking).items()}

@@ -1,9 +1,9 @@
-"""Documents that are longer than a prompt has room for: cut, split into passages, or summarised for the query.
+"""Handling documents longer than the prompt: cutting, passages, or summaries for the query.
 
-head    the text as it is; what does not fit the prompt's budget is cut when it is rendered
-firstp  its first passage alone
+head    the whole text; rendering cuts it to the prompt's budget
+firstp  the first passage only
 maxp    every passage is a candidate of its own; a document's score is its best passage's
-sump    the same, and a document's score is the sum over its passages
+sump    the same, with the sum over its passages as a document's score
 quite   the sentences that cover the query's words best, in the order of the text
 
 FirstP, MaxP and SumP: Dai and Callan 2019, https://arxiv.org/abs/1905.09217. QUITE: Zou et al. 2021,
@@ -24,15 +24,15 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[\u3002\uff01\uff1f])|\n+")
 
 
 class View(NamedTuple):
-    """An example as the model is to see it."""
+    """An example as shown to the model."""
 
     example: RankingExample
     owners: Mapping[str, str]
-    """docid of a passage -> docid of the document that it is from; empty where documents are candidates themselves."""
+    """docid of a passage -> docid of its document; empty if the documents themselves are candidates."""
 
 
 def view(example: RankingExample, settings: LongDocumentsConfig) -> View:
-    """The example with its documents cut, split or summarised."""
+    """Cut, split or summarise the example's documents."""
     if settings.mode in ("maxp", "sump"):
         return _split(example, settings.words, settings.overlap)
     weights = idf(c.text for c in example.candidates) if settings.mode == "quite" else {}
@@ -51,7 +51,7 @@ def view(example: RankingExample, settings: LongDocumentsConfig) -> View:
 
 
 def passages(text: str, words: int, overlap: int) -> list[str]:
-    """Pieces of `words` words, each of which begins with the last `overlap` words of the one before; at least one."""
+    """Split a text into at least one piece of `words` words, with `overlap` words in common with the previous one."""
     found = list(re.finditer(r"\S+", text))
     pieces: list[str] = []
     for start in range(0, max(len(found) - overlap, 1), words - overlap):
@@ -61,14 +61,14 @@ def passages(text: str, words: int, overlap: int) -> list[str]:
 
 
 def aggregate(example: RankingExample, shown: View, ranking: Ranking, *, mode: str, scale: str) -> Ranking:
-    """A ranking of documents from one of their passages.
+    """Convert a ranking of passages to one of documents.
 
-    Passages that the model did not score are left out; documents without any are imputed from the first stage.
-    Documents with equal scores stand in the order in which their first passages were shown.
+    Passages that the model did not score are ignored; documents without scores are imputed from the first stage.
+    Documents with equal scores keep the order of their first passages in the prompt.
 
     Args:
         mode: `maxp` or `sump`.
-        scale: the paradigm's; log-odds are summed as probabilities, since a sum of logarithms would punish length.
+        scale: the paradigm's; log-odds are summed as probabilities, because a sum of logs would penalise length.
     """
     given: dict[str, list[float]] = {}
     for passage, score in (ranking.raw_scores or {}).items():
@@ -88,12 +88,12 @@ def aggregate(example: RankingExample, shown: View, ranking: Ranking, *, mode: s
 def quite(query: str, text: str, weights: Mapping[str, float], num_sentences: int, alpha: float) -> str:
     """Query-weighted summary: `num_sentences` sentences, chosen one by one, in the order of the text.
 
-    Each time the sentence is taken whose distinct query words weigh most; then the weights of the words that it covers
-    are multiplied by `alpha`, so that the next one adds something new. Of equal sentences the first is taken.
+    Each step takes the sentence whose distinct query words weigh most, then multiplies the weights of the words it
+    covers by `alpha`, so that the next one adds something new. Ties go to the first sentence.
 
     Args:
-        weights: word -> weight; a query word that is absent weighs 1. The paper does not say what they are: inverse
-            document frequencies are our reconstruction, and so is the default of `alpha`.
+        weights: word -> weight; an absent query word weighs 1. The paper does not define them: inverse document
+            frequencies are our reconstruction, and so is the default of `alpha`.
         alpha: in (0, 1).
     """
     sentences = [sentence for sentence in map(str.strip, SENTENCE_END.split(text)) if sentence]
@@ -111,7 +111,7 @@ def quite(query: str, text: str, weights: Mapping[str, float], num_sentences: in
 
 
 def idf(texts: Iterable[str]) -> dict[str, float]:
-    """Word -> ln(1 + (N - n + 0.5) / (n + 0.5)), where n of the N texts have it: BM25's, over these texts alone."""
+    """Map word to ln(1 + (N - n + 0.5) / (n + 0.5)), BM25's idf if n of these N texts have it."""
     found = [_words(text) for text in texts]
     holding: dict[str, int] = {}
     for words in found:

@@ -25,14 +25,14 @@ def rank(
     stage: RerankStage,
     progress: str | None = None,
 ) -> tuple[list[Ranking], list[Rollout]]:
-    """Rank the candidates of every example as the stage says.
+    """Rank the candidates of every example by the stage's settings.
 
     Returns:
         Rankings in the order of the examples, and every prompt with its completion. A ranking has raw scores for all
         documents or for none.
 
     Raises:
-        ValueError: before the first call, if paradigm or engine cannot do what the stage asks for.
+        ValueError: before the first call, if the paradigm or the engine does not support the settings.
     """
     check(paradigm, stage)
     whole = [long_documents.view(example, stage.long_documents) for example in examples]
@@ -57,10 +57,10 @@ def rank(
 
 
 def check(paradigm: Paradigm, stage: RerankStage, place: str = "rerank stage: ") -> None:
-    """Refuse a way to treat long documents that needs scores which the paradigm does not give.
+    """Refuse a long-document mode that needs scores from a paradigm without scores.
 
     Args:
-        place: what the error says before the setting's name.
+        place: text before the setting's name in the error.
     """
     mode = stage.long_documents.mode
     if mode in ("maxp", "sump") and not traits(paradigm).score_scale:
@@ -85,7 +85,7 @@ def _of_documents(
 
 
 def _one(example: RankingExample, view: View, repeats: Sequence[Ranking], stage: RerankStage) -> Ranking:
-    """The repetitions as one ranking, fused where the stage says so."""
+    """Combine the repetitions into one ranking, fused with the first stage if configured."""
     ranking = repeats[0]
     if len(repeats) > 1:
         order = dict.fromkeys(view.owners.get(docid, docid) for docid in view.example.docids)

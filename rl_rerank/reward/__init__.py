@@ -1,1 +1,1 @@
-"""Rewards: the protocol, and the tools for whoever writes one."""
+"""Rewards: the protocol, and tools for writing them."""

@@ -21,15 +21,15 @@ logger = logging.getLogger(__name__)
 
 
 class RewardError(ValueError):
-    """A reward that fails, takes too long or gives something that is not a finite number."""
+    """Raised when a reward fails, times out or gives a value that is not a finite number."""
 
 
 @runtime_checkable
 class Reward(Protocol):
     """Score one rollout. Must be deterministic and free of torch.
 
-    Return a finite float, also for a malformed completion: there is no way to skip one. What is optional on a reward
-    are the fields of `RewardTraits`, as attributes of the same names.
+    Return a finite float, also for a malformed completion: skipping one is impossible. The fields of `RewardTraits` are
+    optional attributes.
     """
 
     def __call__(self, example: RankingExample, rollout: Rollout, /) -> float: ...
@@ -39,12 +39,12 @@ class Reward(Protocol):
 class QueryReward(Protocol):
     """Score all rollouts of a query together, for rewards that compare documents or siblings.
 
-    Under the same obligations as `Reward`. The trainer hands over every rollout of every prompt of the query, in the
-    order of the prompts, and refuses a batch layout in which it could not.
+    The requirements of `Reward` apply. The trainer passes every rollout of every prompt of the query, in the order of
+    the prompts, and refuses a batch layout that prevents this.
     """
 
     def score_all(self, example: RankingExample, rollouts: Sequence[Rollout], /) -> Sequence[float]:
-        """One value for each rollout, in order."""
+        """Score each rollout, in order."""
         ...
 
 
@@ -54,7 +54,7 @@ class Breakdown:
 
     value: float
     parts: Mapping[str, float] = field(default_factory=dict)
-    """Unweighted values of the terms inside a composition, and `gate` where a gate decided."""
+    """Unweighted values of a composition's terms, and `gate` if a gate set the value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,19 +62,19 @@ class RewardTraits:
     """Optional attributes by which a reward describes itself, read by `Term.traits`."""
 
     paradigms: tuple[str, ...] = ()
-    """The paradigms whose completions it can judge; empty: any."""
+    """Paradigms whose completions it can score; empty: any."""
     unclaimed: Mapping[str, str] = field(default_factory=dict)
-    """Properties that `rewards check` demands and this reward does not have -> the reason."""
+    """Properties required by `rewards check` that this reward lacks -> the reason."""
     requires: tuple[str, ...] = ()
-    """Packages that it needs beside those of rl-rerank itself."""
+    """Packages that it needs besides those of rl-rerank itself."""
     explain: Callable[[RankingExample, Rollout], Breakdown] | None = None
-    """The values of a composition's terms beside its own."""
+    """Function for a composition's value with those of its terms."""
     explain_group: Callable[[RankingExample, Sequence[Rollout]], Sequence[Breakdown]] | None = None
-    """`explain` for several rollouts of one prompt, where they are faster together than one by one."""
+    """`explain` for several rollouts of one prompt, if batching them is faster."""
     explain_all: Callable[[RankingExample, Sequence[Rollout]], Sequence[Breakdown]] | None = None
     """`explain` for a `QueryReward`."""
     position_based: Callable[[RankingExample, Sequence[str]], PositionBased] | None = None
-    """The reward of every well-formed order of these documents, taken apart into places and gains."""
+    """Decomposition of the reward of every well-formed order of these documents into places and gains."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Recipe:
     target: str | None = None
 
     def build(self) -> Reward | QueryReward:
-        """The reward.
+        """Build the reward.
 
         Raises:
             LookupError, ImportError, ValueError: for a reward or a parameter that does not exist, or a misspelt
@@ -110,9 +110,9 @@ class Term:
     failed: float | None = None
     """Value of a completion whose reward raised an error; None raises it."""
     workers: int = 0
-    """In training: processes of its own in which it runs; 0: it runs in the trainer's."""
+    """In training: number of worker processes; 0 runs it in the trainer's process."""
     timeout: float | None = None
-    """In training: seconds that one call may take, where it has workers; what takes longer fails. None: no limit."""
+    """In training: time limit of one call in seconds, if it has workers; longer calls fail. None: no limit."""
 
     recipe: Recipe | None = None
     """Recipe for building the reward in another process; required with workers."""
@@ -124,7 +124,7 @@ class Term:
 
     @cached_property
     def needs_query(self) -> bool:
-        """Whether it has to see all rollouts of a query."""
+        """Whether it needs all rollouts of a query."""
         return is_query_reward(self.reward)
 
 
@@ -134,7 +134,7 @@ def is_query_reward(reward: Any) -> TypeGuard[QueryReward]:
 
 
 def weighted(terms: Sequence[Term], example: RankingExample, rollout: Rollout) -> Breakdown:
-    """The weighted sum of a composition's terms, each a `Reward`, with their values."""
+    """Compute the weighted sum of a composition's terms, each a `Reward`, with their values."""
     parts = {term.name: term.reward(example, rollout) for term in terms}  # pyright: ignore[reportCallIssue]
     return Breakdown(total(terms, parts), parts)
 
@@ -168,7 +168,7 @@ def instead(term: Term, error: RewardError, rollouts: Sequence[Rollout]) -> list
     """The fallback value for rollouts whose reward raised an error.
 
     Raises:
-        RewardError: `error`, where the term does not say it.
+        RewardError: `error`, if the term has no fallback.
     """
     if term.failed is None:
         raise error
@@ -177,7 +177,7 @@ def instead(term: Term, error: RewardError, rollouts: Sequence[Rollout]) -> list
 
 
 def _evaluate(term: Term, example: RankingExample, rollouts: Sequence[Rollout]) -> list[Breakdown]:
-    """One call."""
+    """Call the term once."""
     try:
         found = _call(term, example, rollouts)
         if len(found) != len(rollouts):
@@ -193,7 +193,7 @@ def _evaluate(term: Term, example: RankingExample, rollouts: Sequence[Rollout]) 
 
 
 def total(terms: Sequence[Term], values: Mapping[str, float]) -> float:
-    """The weighted sum of `values`."""
+    """Compute the weighted sum of `values`."""
     return sum(term.weight * values[term.name] for term in terms)
 
 
@@ -212,7 +212,7 @@ def _call(term: Term, example: RankingExample, rollouts: Sequence[Rollout]) -> l
 
 
 def _are_finite(found: Sequence[Any]) -> bool:
-    """Whether all are breakdowns of finite floats, as is usual: a check for any real number is slow."""
+    """Whether all are breakdowns of finite floats, the common case; checking for any real number is slow."""
     return all([type(value) is Breakdown and type(value.value) is float and isfinite(value.value) for value in found])
 
 

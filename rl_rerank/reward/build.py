@@ -1,11 +1,11 @@
-"""From the configuration to the terms of a reward."""
+"""Building the terms of a reward from the configuration."""
 
 from rl_rerank.config import Config
 from rl_rerank.reward.base import Recipe, Term
 
 
 def reward_terms(config: Config) -> list[Term]:
-    """The configured rewards, built.
+    """Build the configured rewards.
 
     Raises:
         ValueError: if none is configured.

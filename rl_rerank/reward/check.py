@@ -1,15 +1,15 @@
-"""Whether a reward pays what it should: `rl-rerank rewards check NAME`.
+"""Property checks of a reward: `rl-rerank rewards check NAME`.
 
-    runs           it fails on no completion, and every value is a finite number
-    deterministic  the same completion earns the same again
+    runs           it raises no error on any completion, and every value is finite
+    deterministic  the same completion always earns the same
     in_a_process   another process that builds the reward by name and parameters gives the same values
     gold_best      no other completion of a prompt earns more than the gold one
-    pays_partial   no malformed completion earns more than the well-formed one that it was made from
-    pays_identity  the shown order earns no more than a random one, where documents are shown in random order
-    pays_constant  nor do equal scores
+    pays_partial   no malformed completion earns more than the well-formed one it was made from
+    pays_identity  the shown order earns no more than a random one if documents are shown in random order
+    pays_constant  equal scores earn no more than a random order either
 
-A reward declares the last ones where it does not claim them, and so for `binary` (it separates relevant from irrelevant
-and no more): a class attribute `unclaimed = {"pays_partial": "why"}`. They are shown, and not demanded.
+A class attribute `unclaimed = {"pays_partial": "why"}` exempts a reward from any of the last four, or from `binary` (it
+only separates relevant from irrelevant). Unclaimed properties are shown but not required.
 """
 
 import random
@@ -36,10 +36,10 @@ CLAIMS = ("gold_best", "pays_partial", "pays_identity", "pays_constant", "binary
 """Properties that a reward can leave unclaimed."""
 QUERIES, SHUFFLES = 6, 300
 GENERATIONS = 2
-"""Completions of each prompt that a reward of whole queries sees."""
+"""Completions per prompt for a reward of whole queries."""
 TOLERANCE = 1e-9
 ERRORS = 4.0
-"""Standard errors that a mean has to be above another."""
+"""Standard errors by which one mean must exceed another."""
 
 
 @dataclass
@@ -48,18 +48,18 @@ class Report:
 
     paradigm: str
     values: dict[str, list[float]] = field(default_factory=dict)
-    """Kind of completion -> what it earned."""
+    """Kind of completion -> its rewards."""
     failures: dict[str, str] = field(default_factory=dict)
-    """Property -> the first case that lacks it."""
+    """Property -> the first case that violates it."""
     unclaimed: dict[str, str] = field(default_factory=dict)
 
     def fail(self, claim: str, said: str) -> None:
-        """Note the first failure of a claim, unless it is not claimed."""
+        """Record the first failure of a claim, unless it is unclaimed."""
         if claim not in self.unclaimed:
             self.failures.setdefault(claim, said)
 
     def lines(self) -> list[str]:
-        """The table, and a sentence for every failure and every claim that is not made."""
+        """Format the table, and a sentence for every failure and every unclaimed property."""
         rows = [f"{self.paradigm:<24}{'mean':>9}{'min':>9}{'max':>9}"]
         for name, values in self.values.items():
             rows.append(f"  {name:<22}{statistics.fmean(values):9.4f}{min(values):9.4f}{max(values):9.4f}")
@@ -71,11 +71,11 @@ def check(term: Term, paradigm: Paradigm, *, queries: int = QUERIES, shuffles: i
     """Try a reward on the completions of one paradigm.
 
     Args:
-        queries: of each family, whose completions are spoiled.
-        shuffles: queries of each family over which means are compared.
+        queries: queries per family for checks of single completions.
+        shuffles: queries per family for comparisons of means.
 
     Raises:
-        ValueError: if the reward declares something unclaimed that no check demands.
+        ValueError: if an unclaimed property is not one that is checked.
     """
     unclaimed = dict(term.traits.unclaimed)
     if odd := [claim for claim in unclaimed if claim not in CLAIMS]:
@@ -94,7 +94,7 @@ def check(term: Term, paradigm: Paradigm, *, queries: int = QUERIES, shuffles: i
 
 
 def _in_a_process(term: Term, tried: Sequence[Probe], paradigm: Paradigm, report: Report) -> None:
-    """Compare with the values of a process that has built the reward itself, as workers do in training."""
+    """Compare with the values of a process that builds the reward itself, as workers do in training."""
     workers = Workers(replace(term, workers=1))
     try:
         for probe in tried:
@@ -110,7 +110,7 @@ def _in_a_process(term: Term, tried: Sequence[Probe], paradigm: Paradigm, report
 
 
 def _spoil(term: Term, paradigm: Paradigm, probe: Probe, report: Report) -> None:
-    """Everything that is about single completions of one query."""
+    """Run all checks of single completions of one query."""
     texts = well_formed(paradigm, probe, random.Random(probe.example.qid))
     gold = _rollouts(term, paradigm, probe, texts["gold"])
     best = _values(term, probe, gold)
@@ -154,7 +154,7 @@ def _gold_best(
 
 
 def _compare(term: Term, paradigm: Paradigm, tried: Sequence[Probe], report: Report) -> None:
-    """Means over many queries of what does not look at the labels."""
+    """Compare means over many queries of completions that ignore the labels."""
     gaps: dict[str, list[float]] = {}
     for probe in tried:
         texts = well_formed(paradigm, probe, random.Random(probe.example.qid))

@@ -19,16 +19,16 @@ class Tier(StrEnum):
     """The format tier of a completion."""
 
     tags = "tags"
-    """No answer block, or a completion that was cut."""
+    """No answer block, or a truncated completion."""
     answer = "answer"
-    """An answer that cannot be read, or two of them."""
+    """An unreadable answer, or two answers."""
     ids = "ids"
-    """A readable answer that names wrong, missing or repeated documents."""
+    """A readable answer with wrong, missing or repeated documents."""
     valid = "valid"
 
 
 def tier_of(judgment: Judgment) -> Tier:
-    """The tier that a strictly read completion stands on."""
+    """Determine the tier of a strictly parsed completion."""
     if judgment.status is Status.ok:
         return Tier.valid
     if judgment.status is Status.repaired:
@@ -64,10 +64,10 @@ class PenaltyTiers:
 
 
 def without_outside(rollout: Rollout, alone: Paradigm) -> Rollout:
-    """The rollout as it would be judged if nothing stood outside its answer block, as an unanchored regex reads it.
+    """Judge the rollout as if nothing were outside its answer block, as an unanchored regex reads it.
 
     Args:
-        alone: the rollout's paradigm without reasoning, so that it reads what stands in the block.
+        alone: the rollout's paradigm without reasoning, which parses the content of the block.
     """
     if rollout.judgment.status is not Status.tags:
         return rollout

@@ -1,7 +1,6 @@
-"""Rewards across the border to trl: ours in a plain `trl.GRPOTrainer`, and trl's as terms of ours.
+"""Interoperability of rewards with trl: ours in a plain `trl.GRPOTrainer`.
 
-trl calls a reward once a batch and process, with a list for every column of the dataset; rewards here are called with
-one rollout.
+trl calls a reward once per batch and process with a list for every column of the dataset; ours receive one rollout.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from rl_rerank.types import Completion, Prompt, RankingExample, Rollout
 
 
 class TRLReward:
-    """One of our rewards as a `reward_funcs` of trl. A class and no closure, so that it can be pickled."""
+    """One of our rewards as a `reward_funcs` of trl. A class instead of a closure, so that it can be pickled."""
 
     def __init__(self, name: str, reward: Reward, paradigm: Paradigm, examples: Mapping[str, RankingExample]) -> None:
         self.__name__ = name  # what trl logs it under
@@ -24,7 +23,7 @@ class TRLReward:
     def __call__(
         self, *, completions: Sequence[Any], qid: Sequence[str], docids: Sequence[Sequence[str]], **_: Any
     ) -> list[float]:
-        """A value for each completion.
+        """Score each completion.
 
         Args:
             completions: texts, or conversations of one assistant message.
@@ -45,15 +44,15 @@ class TRLReward:
 
 
 def as_trl(reward: Reward, paradigm: Paradigm, examples: Sequence[RankingExample], *, name: str = "") -> TRLReward:
-    """A reward for `trl.GRPOTrainer(reward_funcs=...)`; the dataset needs the columns `prompt`, `qid` and `docids`.
+    """Wrap a reward for `trl.GRPOTrainer(reward_funcs=...)`; the dataset needs columns `prompt`, `qid`, `docids`.
 
-    trl does not say which completions were cut at the limit: those are read as far as they go.
+    trl does not mark completions cut at the length limit; they are parsed as far as they go.
 
     Args:
-        name: what trl logs it under; empty: the name of the reward's class.
+        name: its name in trl's logs; empty: the name of the reward's class.
 
     Raises:
-        ValueError: for a reward of whole queries: trl gives a reward the rows of one process only.
+        ValueError: for a reward of whole queries, because trl passes the rows of one process only.
     """
     if is_query_reward(reward):
         raise ValueError(

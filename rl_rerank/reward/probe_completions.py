@@ -1,8 +1,7 @@
-"""Made-up queries and completions on which a reward is tried.
+"""Synthetic queries and completions for testing a reward.
 
-The documents of every query stand in random order, so whatever does not look at the labels earns the same on average.
-Completions are made through a paradigm's `target`, given other labels than the true ones; malformed ones by cutting and
-changing well-formed ones.
+Every query's documents are in random order, so completions that ignore the labels earn the same on average. Well-formed
+completions are a paradigm's `target` for changed labels; malformed ones are truncated or altered well-formed ones.
 """
 
 import random
@@ -19,7 +18,7 @@ FAMILIES: Mapping[str, tuple[int, ...]] = {
     "distinct": (4, 3, 2, 1, 0),
     "binary": (4, 4, 0, 0, 0),
 }
-"""The grades of a query's documents. `distinct` has a gold order beside them."""
+"""Grades of a query's documents, by family. `distinct` also has a gold order."""
 
 IDENTIFIER = re.compile(r"\[(\d+)\]")
 CHARACTERS_A_TOKEN = 4
@@ -39,14 +38,14 @@ HOSTILE = (
 
 @dataclass(frozen=True)
 class Probe:
-    """One made-up query with the prompts that a paradigm asks about it."""
+    """One synthetic query with a paradigm's prompts for it."""
 
     example: RankingExample
     prompts: tuple[Prompt, ...]
 
 
 def probes(paradigm: Paradigm, *, count: int, families: Sequence[str], seed: int = 0) -> list[Probe]:
-    """`count` queries of each family, documents and prompts in random order; those without a prompt are left out."""
+    """Make `count` queries per family, with documents and prompts in random order; omit those without prompts."""
     found = []
     for family in families:
         for number in range(count):
@@ -101,16 +100,16 @@ def _target(paradigm: Paradigm, probe: Probe, qrels: Mapping[str, int], prompt: 
 
 
 def _as_shown(example: RankingExample, prompt: Prompt) -> dict[str, int]:
-    """The grades of the prompt's documents, given to them highest first."""
+    """Reassign the grades of the prompt's documents in shown order, highest first."""
     grades = sorted((example.qrels[docid] for docid in prompt.docids), reverse=True)
     return dict(zip(prompt.docids, grades, strict=True))
 
 
 def malformed(text: str, documents: int) -> dict[str, Completion]:
-    """Name -> a spoiled version of a well-formed text; some are well formed still where a paradigm has no such form.
+    """Map name to a corrupted version of a well-formed text; some stay well formed in some paradigms.
 
     Args:
-        documents: of the prompt, so that the identifier n+1 is beyond all of them.
+        documents: number of documents in the prompt, which makes the identifier n+1 invalid.
     """
     found = {
         "truncated": completion(text[: max(len(text) - 3, 0)], "length"),
@@ -136,10 +135,10 @@ def malformed(text: str, documents: int) -> dict[str, Completion]:
 
 
 def completion(text: str, finish_reason: str = "stop") -> Completion:
-    """A completion with as many made-up tokens as such a text may have."""
+    """Build a completion with a plausible number of made-up tokens."""
     return Completion(text, tuple(range(len(text) // CHARACTERS_A_TOKEN)), finish_reason)
 
 
 def rollout(paradigm: Paradigm, prompt: Prompt, answered: Completion) -> Rollout:
-    """As a reward sees it in training."""
+    """Build the rollout that a reward receives in training."""
     return Rollout(prompt, answered, paradigm.parse(prompt, answered, strict=True))

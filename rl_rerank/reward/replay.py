@@ -28,7 +28,7 @@ FILES = ("completions", "examples", "output")
 
 
 def split(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The values of `completions=`, `examples=` and `output=`, and the other overrides.
+    """Split overrides into the values of `completions=`, `examples=` and `output=`, and the rest.
 
     Raises:
         ValueError: if completions or examples are missing.
@@ -37,12 +37,12 @@ def split(overrides: Sequence[str]) -> tuple[dict[str, str], list[str]]:
 
 
 def replay(completions: Path, examples: Path, terms: Sequence[Term], paradigm: Paradigm) -> list[dict[str, Any]]:
-    """One row for each completion, in the order of the file.
+    """Score each completion into a row, in the order of the file.
 
     Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: for a row that does not read, with its place, or a reward that fails.
-        LookupError: if a completion's qid or docid is in no example.
+        FileNotFoundError: if a file does not exist.
+        ValueError: for an invalid row, with its place, or a reward that fails.
+        LookupError: if no example has a completion's qid or docid.
     """
     known = {example.qid: example for example in read_examples(examples)}
     rollouts, steps, places = [], [], []
@@ -65,7 +65,7 @@ def replay(completions: Path, examples: Path, terms: Sequence[Term], paradigm: P
 
 
 def read_examples(path: Path) -> Iterator[RankingExample]:
-    """The examples of a jsonl file, with gold orders and scores where it has them."""
+    """Read the examples of a jsonl file, with any gold orders and scores."""
     reader = Reader()
     for place, row in records(path):
         reader.add(place, row)

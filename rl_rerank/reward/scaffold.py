@@ -113,7 +113,7 @@ def new(name: str, folder: Path) -> list[Path]:
         The files.
 
     Raises:
-        ValueError: if the name is no snake_case, is an installed reward's, or the folder is there already.
+        ValueError: if the name is not snake_case, belongs to an installed reward, or the folder exists.
     """
     if not NAME.fullmatch(name):
         raise ValueError(f"a reward's name is in snake_case, such as first_relevant; got {name!r}")

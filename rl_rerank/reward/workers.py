@@ -1,7 +1,7 @@
-"""Processes of its own for a slow reward, in which a call that takes too long can be ended.
+"""Worker processes for a slow reward, so that calls can time out.
 
-They are spawned, not forked: a fork of a process that has threads or a GPU is not sound. A reward is not sent to them:
-each builds its own by name and parameters, so that one from a file works as well.
+They are spawned, not forked, because forking a process with threads or a GPU is unsafe. Each process builds the reward
+by name and parameters instead of unpickling it, so that rewards from files work too.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ SECONDS_TO_START = 300.0
 """Time limit for a process to import the reward's dependencies; call times exclude it."""
 
 Call = tuple[RankingExample, Sequence[Rollout]]
-"""An example with the rollouts that the reward is given at a time."""
+"""An example with the rollouts of one call of the reward."""
 
 
 class Workers:
-    """The processes of one term, started when they are first needed; they end with this one."""
+    """The processes of one term, started on first use; they end with this one."""
 
     def __init__(self, term: Term) -> None:
         if term.recipe is None:
@@ -36,7 +36,7 @@ class Workers:
         self._begun: _Begun | None = None
 
     def begin(self, calls: Sequence[Call]) -> None:
-        """Have calls answered that `evaluate` is asked for next, while this process does something else."""
+        """Start the calls of the next `evaluate` in the background."""
         self._begun = _Begun(self._answers, calls)
         self._begun.start()
 
@@ -85,7 +85,7 @@ class Workers:
 
 
 class _Begun(Thread):
-    """Waits for the answers to some calls. A daemon: a run that fails meanwhile does not wait for a slow reward."""
+    """A thread that waits for answers to calls. A daemon, so that a failing run does not wait for a slow reward."""
 
     def __init__(self, function: Callable[[Sequence[Call]], list[list[Breakdown]]], calls: Sequence[Call]) -> None:
         super().__init__(daemon=True)
@@ -124,10 +124,10 @@ class _Worker:
         return cls(process, here)
 
     def send(self, term: Term, call: Call) -> None:
-        """Hand over a call, as soon as the process has started.
+        """Send a call once the process has started.
 
         Raises:
-            RewardError: if it does not start.
+            RewardError: if the process does not start.
         """
         try:
             if not self.is_ready:
@@ -165,7 +165,7 @@ class _Worker:
         return RewardError(answer) if isinstance(answer, str) else answer
 
     def end(self) -> None:
-        """Whatever it is doing."""
+        """End the process, even during a call."""
         self.has_ended = True
         self.process.kill()
         self.process.join()
@@ -173,7 +173,7 @@ class _Worker:
 
 
 def _done(busy: dict[int, _Worker]) -> list[int]:
-    """Calls that have an answer or ran out of time, as soon as there is one."""
+    """Wait until at least one call has an answer or has timed out, and list these calls."""
     deadlines = [worker.deadline for worker in busy.values() if worker.deadline is not None]
     left = max(min(deadlines) - time.monotonic(), 0.0) if deadlines else None
     ready = wait([worker.connection for worker in busy.values()], left)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def model(config: Config, stage: ExportStage, name: str) -> str:
-    """The card of the model that export stage `name` writes."""
+    """Render the card of the model that export stage `name` writes."""
     kind = config.stages[trained(stage.model)[0]].kind
     matter: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-ranking"}
     if config.model.path == embedded.NAME:
@@ -52,13 +52,13 @@ reranker.rank("a query", ["one document", "another document"])  # [(index, score
 
 
 def _loaded(config: Config) -> str:
-    """The arguments of `Reranker.load` for a reader of the card."""
+    """Format the arguments of `Reranker.load` for the card."""
     arguments = json.dumps(config.push or "path/to/this/folder")
     return arguments + (f", revision={json.dumps(config.hub.revision)}" if config.push and config.hub.revision else "")
 
 
 def _results(config: Config, stage: ExportStage) -> str:
-    """A table of the measured runs."""
+    """Format a table of the measured runs."""
     for name, other in config.stages.items():
         path = Path(config.run_dir) / name / FILE
         if other.leaves != "measures" or not path.is_file():

@@ -39,12 +39,12 @@ GOLDEN = (
         ),
     ),
 )
-"""Fixed queries with fixed documents. Never change them: exported models are compared on them."""
+"""Fixed queries with fixed documents. Never change them: exported models are verified on them."""
 
 
 @dataclass(kw_only=True)
 class GoldenScores:
-    """The scores that the exported model gave to one entry of `GOLDEN`."""
+    """The exported model's scores of one entry of `GOLDEN`."""
 
     query: str
     documents: list[str]
@@ -61,7 +61,7 @@ class Contract:
     paradigm_target: str | None = None
     """Location of the paradigm's code if it is not registered under its name."""
     paradigm_params: dict[str, Any]
-    """Every parameter, defaults too, so that a later default changes nothing."""
+    """All parameters including defaults, so that a later default changes nothing."""
     max_prompt_tokens: int
     max_passage_tokens: int | None = None
     template_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -75,24 +75,24 @@ class Contract:
     golden: list[GoldenScores] = field(default_factory=list)
 
     def build_paradigm(self) -> Paradigm:
-        """The paradigm that the model was trained with."""
+        """Build the paradigm that the model was trained with."""
         return registry.build("paradigm", self.paradigm, self.paradigm_params, target=self.paradigm_target)
 
 
 def parameters(paradigm: Paradigm) -> dict[str, Any]:
-    """Every parameter of a paradigm."""
+    """Collect all parameters of a paradigm."""
     assert dataclasses.is_dataclass(paradigm)
     return {f.name: getattr(paradigm, f.name) for f in dataclasses.fields(paradigm) if f.init}
 
 
 def golden_example(query: str, documents: tuple[str, ...] | list[str]) -> RankingExample:
-    """One entry of `GOLDEN` as an example; a document's id is its index."""
+    """Convert an entry of `GOLDEN` to an example; a document's id is its index."""
     candidates = tuple(Candidate(docid=str(i), text=text, rank=i + 1) for i, text in enumerate(documents))
     return RankingExample(qid="golden", query=query, candidates=candidates)
 
 
 def fingerprint(paradigm: Paradigm, renderer: Renderer) -> str:
-    """sha256 of the token ids of the first prompts that the paradigm asks about each golden entry."""
+    """Compute the sha256 of the token ids of the paradigm's first prompts for each golden entry."""
     rounds = [next(paradigm.strategy(golden_example(query, documents))) for query, documents in GOLDEN]
     ids = [[list(renderer(prompt).token_ids) for prompt in prompts] for prompts in rounds]
     return digest.of_json(ids)
@@ -134,10 +134,10 @@ def read(folder: Path) -> Contract:
 
 
 def check(contract: Contract, paradigm: Paradigm, renderer: Renderer, folder: Path) -> None:
-    """Refuse a tokenizer, template or paradigm that no longer makes the prompts that the model was trained on.
+    """Refuse a tokenizer, template or paradigm whose prompts differ from those of training.
 
     Raises:
-        ValueError: naming what differs.
+        ValueError: with the difference.
     """
     for text, ids in contract.continuation_ids.items():
         if list(renderer.continuation_ids(text)) != ids:

@@ -24,17 +24,17 @@ from rl_rerank.config import HubConfig
 logger = logging.getLogger(__name__)
 
 OURS = ".gitattributes"
-"""The hub's own file, which it writes into every new repository."""
+"""File that the hub writes into every new repository."""
 
 LOG_IN = "run `hf auth login`, or set HF_TOKEN to a token that may write"
 
 
 def check(repo: str, settings: HubConfig) -> None:
-    """Refuse an upload that can be seen to fail without asking the hub.
+    """Refuse an upload that is sure to fail, without a request to the hub.
 
     Raises:
-        ValueError: for a name that is not user/name, a revision that is no branch's name, HF_HUB_OFFLINE, or where
-            nobody is logged in.
+        ValueError: for a name that is not user/name, an invalid branch name as the revision, HF_HUB_OFFLINE, or a
+            missing login.
     """
     try:
         validate_repo_id(repo)
@@ -96,7 +96,7 @@ def upload(folder: Path, repo: str, kind: str, settings: HubConfig) -> None:
 
 @contextmanager
 def _told(repo: str) -> Iterator[None]:
-    """Turn the hub client's errors into sentences, without the address of a storage: that carries a signature."""
+    """Turn the hub client's errors into sentences without storage URLs, which carry a signature."""
     try:
         yield
     except HfHubHTTPError as e:

@@ -46,14 +46,14 @@ class Reranker:
         Args:
             path: a folder that `rl-rerank export` wrote, or the hub id of one.
             engine: hf or vllm; or an engine with its settings, instead of `engine_args`.
-            dtype: float32, bfloat16 or float16; None takes the one the model was exported in.
+            dtype: float32, bfloat16 or float16; None takes that of the export.
             revision: a branch, tag or commit of the hub's repository; None takes main.
             engine_args: `batch_tokens` for hf; any argument of vllm.LLM for vllm.
 
         Raises:
-            FileNotFoundError: if the folder is no exported model.
-            LookupError: if the hub does not give it.
-            ValueError: if its prompts are no longer those that the model was exported with.
+            FileNotFoundError: if the folder is not an exported model.
+            LookupError: if the hub does not provide it.
+            ValueError: if its prompts differ from those at export.
         """
         settings = engine if isinstance(engine, EngineConfig) else _engine(engine, engine_args)
         checkpoint = load("rl_rerank.engines.local.checkpoint", f"engine={settings.kind}")
@@ -78,10 +78,10 @@ class Reranker:
         """Order `documents` for `query`.
 
         Args:
-            documents: in the order of whatever retrieved them, which a listwise model sees. Equal ones differ
-                by index. One that is too long for the model is cut.
-            top_n: number of results to keep, the best ones; None keeps all.
-            instruction: what counts as relevant, where the query does not say.
+            documents: in first-stage order, which a listwise model sees. Equal ones differ by index. Documents too
+                long for the model are cut.
+            top_n: number of best results to keep; None keeps all.
+            instruction: definition of relevance, if the query does not give it.
 
         Returns:
             (index into `documents`, score) best first. Scores are comparable within one call only, unless the paradigm
@@ -96,7 +96,7 @@ class Reranker:
         top_n: int | None = None,
         instruction: str = "",
     ) -> list[list[tuple[int, float]]]:
-        """`rank` for many (query, documents) at once, which is faster than one after the other."""
+        """Rank many (query, documents) at once, which is faster than separate calls of `rank`."""
         _check_top_n(top_n)
         examples: list[RankingExample] = []
         for i, (query, documents) in enumerate(requests):
@@ -107,7 +107,7 @@ class Reranker:
         return self._rank(examples, top_n)
 
     def verify(self, tolerance: float = 1e-3) -> None:
-        """Score the golden pairs again.
+        """Rescore the golden pairs.
 
         Raises:
             ValueError: if a score differs from the exported one by more than `tolerance`.
@@ -131,7 +131,7 @@ class Reranker:
 
 
 def golden_scores(paradigm: Paradigm, engine: Engine, query: str, documents: Sequence[str]) -> list[float]:
-    """The score of each document of a golden entry, in the entry's order."""
+    """Score each document of a golden entry, in the entry's order."""
     [ranking], _ = rerank([contract.golden_example(query, tuple(documents))], paradigm, engine)
     return [ranking.scores[str(i)] for i in range(len(documents))]
 

@@ -1,1 +1,1 @@
-"""Data synthesis: the runner of steps, what it writes, and the data card. The steps themselves are plugins."""
+"""Data synthesis: the runner of steps, its outputs, and the data card. The steps are plugins."""

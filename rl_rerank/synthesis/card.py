@@ -80,7 +80,7 @@ def write(config: Config, name: str, summary: Mapping[str, Any], folder: Path) -
 
 
 def markdown(config: Config, name: str, summary: Mapping[str, Any]) -> str:
-    """The card as the hub shows it."""
+    """Render the card in the hub's Markdown."""
     stage = cast("SynthStage", config.stages[name])
     matter: dict[str, Any] = {
         **({"license": stage.licence} if stage.licence else {}),
@@ -95,7 +95,7 @@ def markdown(config: Config, name: str, summary: Mapping[str, Any]) -> str:
 
 
 def html(config: Config, name: str, summary: Mapping[str, Any]) -> str:
-    """The card as a page of its own, with plots."""
+    """Render the card as a separate page with plots."""
     stage = cast("SynthStage", config.stages[name])
     rendered = environment(HERE, autoescape=True).get_template("card.html.j2")
     return rendered.render(card=_card(config, name, stage, summary), plots=plots(summary))
@@ -184,7 +184,7 @@ def _steps(stage: SynthStage, counts: Mapping[str, Mapping[str, int]]) -> list[S
 
 
 def _short(value: Any) -> str:
-    """A parameter; a path by its last part, since a card is read elsewhere."""
+    """Format a parameter; a path as its last part, because a card is read elsewhere."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{key}: {_short(item)}" for key, item in value.items()) + "}"
     return Path(value).name if isinstance(value, str) and "/" in value else str(value)

@@ -12,7 +12,7 @@ from rl_rerank.types import RankingExample
 
 TENTHS = 10
 DOUBLINGS = 14
-"""Lengths are counted in bins of up to 1, 2, 4, ... words; the last one takes what is longer."""
+"""Number of bins for lengths of up to 1, 2, 4, ... words; the last bin includes all longer ones."""
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Agreement:
     ndcg: float = 0.0
     """Sum of nDCG@10 of the order."""
     tau: float = 0.0
-    """Sum of Kendall's tau over the pairs that the judgments tell apart."""
+    """Sum of Kendall's tau over the pairs with different grades."""
     histogram: list[int] = field(default_factory=lambda: [0] * TENTHS)
     """Examples by tenth of nDCG@10."""
 
@@ -59,14 +59,14 @@ class Statistics:
 
     @staticmethod
     def of(examples: Iterable[RankingExample]) -> Statistics:
-        """Of all examples."""
+        """Compute the statistics of all examples."""
         found = Statistics()
         for example in examples:
             found._add(example)
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """With means in place of sums."""
+        """Convert to JSON values, with means instead of sums."""
         among = self.agreement.examples
         mean = {"ndcg": self.agreement.ndcg / among, "tau": self.agreement.tau / among} if among else {}
         return {
@@ -94,5 +94,5 @@ class Statistics:
 
 
 def _bin(text: str) -> int:
-    """The place of the first of 1, 2, 4, ... that is at least the number of words."""
+    """Find the index of the first of 1, 2, 4, ... that is at least the number of words."""
     return min(max(len(text.split()) - 1, 0).bit_length(), DOUBLINGS - 1)

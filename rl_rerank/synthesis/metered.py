@@ -1,4 +1,4 @@
-"""An engine that counts what it is asked, stops at a budget, and says of a failure that it is the teacher's."""
+"""An engine that counts usage, stops at a budget, and marks failures as the teacher's."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ T = TypeVar("T")
 
 
 class BudgetReached(Exception):
-    """A budget leaves no room for another round of prompts."""
+    """Raised when a budget leaves no room for another round of prompts."""
 
 
 class TeacherFailed(Exception):
-    """An engine that gave no answer to what it was asked, whatever the reason."""
+    """Raised when an engine gives no answer, for whatever reason."""
 
 
 class Meter:
@@ -35,7 +35,7 @@ class Meter:
 
     @property
     def usage(self) -> dict[str, float]:
-        """Of this process, summed over its engines."""
+        """Usage of this process, summed over its engines."""
         found: Counter[str] = Counter()
         for engine in self.engines:
             for name, value in engine.usage.items():
@@ -43,7 +43,7 @@ class Meter:
         return dict(found)
 
     def check(self) -> None:
-        """Raise BudgetReached, with a sentence, where one is."""
+        """Raise BudgetReached, with a sentence, if a budget is reached."""
         usage = Counter(self.before) + Counter(self.usage)  # pyright: ignore[reportArgumentType]
         tokens, seconds = usage["prompt_tokens"] + usage["completion_tokens"], time.monotonic() - self.started
         for name, used in (("max_tokens", tokens), ("max_cost", usage["cost"]), ("max_seconds", seconds)):
@@ -53,7 +53,7 @@ class Meter:
 
 
 class Metered:
-    """Asks `engine`, after a look at the budget."""
+    """An engine that checks the budget before it calls `engine`."""
 
     def __init__(self, engine: Engine, meter: Meter) -> None:
         self.inner = engine

@@ -1,7 +1,7 @@
-"""The chunks of a synthesis on a Ray cluster, by Ray Data.
+"""Processing the chunks of a synthesis on a Ray cluster with Ray Data.
 
-The cluster is the one that RAY_ADDRESS names; without it, one is started on this machine and reachable from it alone.
-Machines see the run folder, the data and the models under the same paths.
+RAY_ADDRESS names the cluster; without it, a cluster is started that is reachable from this machine only. All machines
+must see the run folder, the data and the models under the same paths.
 """
 
 import json
@@ -19,7 +19,7 @@ from rl_rerank.synthesis.parts import Parts, Record
 from rl_rerank.synthesis.worker import SynthesisStopped, Worker
 
 BLOCKS = 16
-"""Pieces that each worker's share of the chunks is handed out in."""
+"""Blocks into which each worker's share of the chunks is divided."""
 
 
 def spread(
@@ -32,11 +32,11 @@ def spread(
     target: Path,
     workers: int,
 ) -> Iterator[Record]:
-    """Records of the chunks `todo` as workers finish them.
+    """Yield the records of the chunks `todo` as workers finish them.
 
     Args:
-        used: what was used before, for budgets; a worker knows this and what it has used itself.
-        segment: its number. previous, target: the folders of the chunks that go in and come out.
+        used: earlier usage, for budgets; a worker knows only this and its own usage.
+        segment: its number. previous, target: the folders of the input and output chunks.
 
     Raises:
         SynthesisStopped: at the first chunk that a worker could not finish.
@@ -69,7 +69,7 @@ def _connect(workers: int) -> None:
 
 
 class _Worker:
-    """One worker, which reads and writes chunks itself; rows hold their numbers and what they came to."""
+    """One worker, which reads and writes chunks itself; rows hold their numbers and records."""
 
     def __init__(self, folder: str, config: Config, name: str, used: Mapping[str, float]) -> None:
         os.chdir(folder)  # which paths of the configuration are relative to

@@ -30,7 +30,7 @@ class Record:
     """Reasons for dropped examples without a teacher's answer."""
 
     def add(self, other: Record) -> None:
-        """Sum up."""
+        """Add another record to this one."""
         for step, counts in other.counts.items():
             self.counts.setdefault(step, Counter()).update(counts)
         self.usage.update(other.usage)
@@ -54,30 +54,30 @@ class Chunks(Protocol):
 
 
 class Parts:
-    """The chunks that are in a folder, which is made where there is none."""
+    """The chunks in a folder, which is created if missing."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def numbers(self) -> list[int]:
-        """In order."""
+        """List the chunk numbers in order."""
         return sorted(int(path.stem) for path in self.folder.glob("*.jsonl"))
 
     def read(self, number: int) -> list[RankingExample]:
         return list(examples.read(self.path(number)))
 
     def path(self, number: int) -> Path:
-        """The examples of a chunk."""
+        """Build the path of a chunk's examples."""
         return self.folder / f"{number:07d}.jsonl"
 
     def write(self, number: int, made: Sequence[RankingExample], record: Record) -> None:
-        """Write a chunk; the examples come last, and are what says that it is there."""
+        """Write a chunk; its examples come last and mark it as complete."""
         write_json(self.folder / f"{number:07d}.json", record.to_json())
         write_text(self.path(number), "".join(map(examples.line, made)))
 
     def record(self) -> Record:
-        """Of all chunks together."""
+        """Sum the records of all chunks."""
         total = Record()
         for number in self.numbers():
             total.add(Record.from_json(json.loads((self.folder / f"{number:07d}.json").read_text(encoding="utf-8"))))
@@ -99,7 +99,7 @@ class Queries:
 
 
 class Passages:
-    """The documents of a collection, each an example that stands for its query until a step writes one."""
+    """One example per document; the document serves as the query until a step writes one."""
 
     def __init__(self, collection: Collection, size: int) -> None:
         self._documents = [(d, doc) for d, doc in collection.documents.items() if (doc.text or doc.title).strip()]
@@ -120,6 +120,6 @@ def _passage(docid: str, document: Document) -> RankingExample:
 
 
 def walk(chunks: Chunks) -> Iterator[RankingExample]:
-    """All examples, in order."""
+    """Iterate over all examples in order."""
     for number in chunks.numbers():
         yield from chunks.read(number)

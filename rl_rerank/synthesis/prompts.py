@@ -7,7 +7,7 @@ from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.types import Prompt, RankingExample
 
 PASSES = 8
-"""Passes over the examples, at most."""
+"""Maximum number of passes over the examples."""
 
 
 def questions(
@@ -16,10 +16,10 @@ def questions(
     seed: int,
     seen_as: Callable[[RankingExample], RankingExample] = lambda example: example,
 ) -> Iterator[tuple[RankingExample, Prompt]]:
-    """Prompts in a seeded order, none twice. Later passes show the documents in another order, or others of them.
+    """Yield distinct prompts in a seeded order. Later passes show other orders or selections of documents.
 
     Args:
-        seen_as: maps an example to the one that the prompt shows.
+        seen_as: maps an example to the version that the prompt shows.
     """
     seen: set[tuple[str, tuple[str, ...]]] = set()
     for walk in range(PASSES):
@@ -34,12 +34,12 @@ def questions(
 
 
 def prompts(example: RankingExample, paradigm: Paradigm, seed: int, walk: int) -> list[Prompt]:
-    """Those of one pass."""
+    """Make the prompts of one pass."""
     return paradigm.prompts(example, random.Random(f"{seed}:{paradigm.name}:{walk}:{example.qid}"))
 
 
 def shuffled(examples: Sequence[RankingExample], seed: str) -> Iterator[RankingExample]:
-    """All examples in a seeded order, each read when its turn comes."""
+    """Iterate over all examples in a seeded order, reading each lazily."""
     order = list(range(len(examples)))
     random.Random(seed).shuffle(order)
     return (examples[place] for place in order)

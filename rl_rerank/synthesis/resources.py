@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Resources:
-    """Engines write every answer into the run's journal as it comes, also those of models in this process."""
+    """Shared resources. All engines, local ones too, write each answer into the run's journal on arrival."""
 
     def __init__(self, config: Config, stage: SynthStage, meter: Meter) -> None:
         self._config = config if config.journal else replace(config, journal=str(Path(config.run_dir) / JOURNAL))
@@ -33,7 +33,7 @@ class Resources:
         self.meter = meter
 
     def engine(self, name: str) -> Engine:
-        """The stage's engine of this name.
+        """Find the stage's engine of this name.
 
         Raises:
             LookupError: if the stage has none.
@@ -54,7 +54,7 @@ class Resources:
 
     @cached_property
     def collection(self) -> Collection:
-        """Everything that the data's source reads."""
+        """The whole collection that the data's source reads."""
         return build_source(self._config.data).read()
 
     def shared(self, key: Hashable, make: Callable[[], T]) -> T:

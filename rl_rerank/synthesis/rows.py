@@ -46,10 +46,10 @@ def _row(example: RankingExample, name: str, docids: Sequence[str], target: str,
 
 
 def called_for(example: RankingExample, paradigm: Paradigm) -> RankingExample:
-    """The example with the grades that an answer in this paradigm is made from.
+    """Replace the example's grades by those that a target in this paradigm is made from.
 
-    Scores in points come from gold scores, an order or a choice from a gold order, where the example has one of these
-    for all of its candidates; everything else comes from its judgments.
+    Scores in points come from gold scores, an order or a choice from a gold order, if it covers all candidates of the
+    example; all other grades come from its judgments.
     """
     scale = traits(paradigm).score_scale
     gold: dict[str, Any] = {}
@@ -61,10 +61,10 @@ def called_for(example: RankingExample, paradigm: Paradigm) -> RankingExample:
 
 
 def retriever(example: RankingExample) -> Iterator[dict[str, Any]]:
-    """A row `{qid, query, positive, negatives, scores}` for each relevant candidate, texts in place.
+    """Yield a row `{qid, query, positive, negatives, scores}` with texts for each relevant candidate.
 
-    Negatives are the candidates that are judged not relevant, or that nobody judged, in the example's order. Scores
-    are the teacher's, or else the grades; of the positive first, then of the negatives.
+    Negatives are the candidates judged not relevant or not judged, in the example's order. Scores are the teacher's,
+    or else the grades: the positive's first, then the negatives'.
     """
     grade = {c.docid: example.gain(c.docid) for c in example.candidates}
     scores = example.scores if example.scores is not None and example.scores.keys() >= grade.keys() else grade
@@ -82,7 +82,7 @@ def retriever(example: RankingExample) -> Iterator[dict[str, Any]]:
 
 
 def parquet(examples: Iterable[RankingExample], path: Path) -> None:
-    """Write the examples as one parquet file; what is keyed by docid is a list of pairs there.
+    """Write the examples as one parquet file; maps keyed by docid become lists of pairs.
 
     Raises:
         ImportError: without pyarrow.

@@ -1,7 +1,7 @@
-"""Takes all examples through a recipe: one segment of steps after the other, chunk by chunk, in one or more processes.
+"""Runs all examples through a recipe: segment after segment, chunk by chunk, in one or more processes.
 
-What a chunk becomes depends on its own examples and the seed alone, so neither the number of processes nor kills show
-in the output, which is put together in the order of the chunks.
+A chunk's output depends only on its own examples and the seed, and outputs are merged in the order of the chunks. The
+result is therefore independent of the number of processes and of kills.
 """
 
 import json
@@ -27,7 +27,7 @@ from rl_rerank.synthesis.worker import UNFINISHED, Segment, SynthesisStopped, Wo
 logger = logging.getLogger(__name__)
 
 AHEAD = 2
-"""Chunks that each process has before it, with the one at work."""
+"""Chunks queued per process, including the current one."""
 Folders: TypeAlias = tuple[Path | None, Path]
 """Input folder of chunks (None: the first inputs) and output folder."""
 
@@ -37,17 +37,17 @@ class Outcome:
     """The output of a run so far."""
 
     files: list[Path] = field(default_factory=list)
-    """Of the examples, in order."""
+    """Files of the examples, in order."""
     record: Record = field(default_factory=Record)
     stopped: str = ""
     """Reason for stopping early; empty if it did not."""
 
 
 def run(config: Config, name: str) -> Outcome:
-    """Do what is left of the recipe of stage `name`.
+    """Run the rest of the recipe of stage `name`.
 
-    After a stop the rest of the recipe is done over what there is, in a folder of its own, so that the outcome is a
-    smaller output of the whole recipe.
+    After a stop, the remaining steps run over the finished examples, in a folder of their own, so that the outcome is
+    a smaller output of the whole recipe.
     """
     folder = Path(config.run_dir) / name
     shutil.rmtree(folder / "partial", ignore_errors=True)
@@ -122,9 +122,9 @@ def _label(name: str, segment: Segment) -> str:
 def _spread(
     config: Config, name: str, worker: Worker, segment: int, todo: Sequence[int], folders: Folders, shards: int
 ) -> Iterator[Record]:
-    """Records of chunks as processes finish them. At the first stop, or at a budget, no further chunk is begun.
+    """Yield records of chunks as processes finish them. No chunk starts after the first stop or at a budget.
 
-    A process knows what it has used itself, and what was used before it was started.
+    A process knows its own usage and the usage before its start.
     """
     meter, left = worker.resources.meter, deque(todo)
     arguments = (config, name, dict(meter.before))
@@ -153,7 +153,7 @@ def _spread(
 def _spread_on_ray(
     config: Config, name: str, worker: Worker, segment: int, todo: Sequence[int], folders: Folders, shards: int
 ) -> Iterator[Record]:
-    """The same on a cluster, where chunks that were begun when a budget is reached may be lost."""
+    """Do the same on a cluster, where chunks in progress may be lost when a budget is reached."""
     from rl_rerank.synthesis import on_ray
 
     meter, left = worker.resources.meter, len(todo)
@@ -174,7 +174,7 @@ def _reached(meter: Meter) -> SynthesisStopped | None:
 
 
 _workers: list[Worker] = []
-"""The worker of a process of its own."""
+"""The worker of this child process."""
 
 
 def _start(config: Config, name: str, used: Mapping[str, float]) -> None:
@@ -188,7 +188,7 @@ def _work(segment: int, number: int, previous: Path | None, target: Path) -> Rec
 
 
 def clean(config: Config, name: str) -> None:
-    """Remove what only a run that is to go on needs."""
+    """Remove the files that only a resumed run needs."""
     folder = Path(config.run_dir) / name
     for left in ("parts", "partial"):
         shutil.rmtree(folder / left, ignore_errors=True)
@@ -196,7 +196,7 @@ def clean(config: Config, name: str) -> None:
 
 
 def merge(files: Sequence[Path], target: Path) -> None:
-    """Put chunks together into one file, written whole or not at all."""
+    """Merge chunks into one file atomically."""
     with replacing(target) as whole:
         for file in files:
             with file.open("rb") as part:
@@ -204,7 +204,7 @@ def merge(files: Sequence[Path], target: Path) -> None:
 
 
 def qids(files: Sequence[Path]) -> Iterator[str]:
-    """Of all examples in the files."""
+    """Yield the qids of all examples in the files."""
     for file in files:
         with file.open(encoding="utf-8") as lines:
             for line in lines:

@@ -38,28 +38,28 @@ class StepContext:
 
     @property
     def collection(self) -> Collection:
-        """The collection that the data were made of: the whole corpus."""
+        """The whole corpus that the data were made from."""
         return self.resources.collection
 
     def engine(self, name: str) -> Engine:
-        """`model`: the stage's engine, or else the experiment's; otherwise the one of `stages.NAME.engines`."""
+        """Find an engine. `model`: the stage's or else the experiment's; any other name: `stages.NAME.engines`."""
         return self.resources.engine("" if name == MODEL else name)
 
     def paradigm(self, name: str) -> Paradigm:
-        """The paradigm with the parameters that the configuration gives it; empty: the experiment's.
+        """Build a paradigm with its configured parameters; an empty name gives the experiment's.
 
-        It reads answers as they are written: what is kept of a teacher's is their text, without probabilities.
+        It parses answers as text, because a teacher's answers are kept without probabilities.
         """
         chosen = name or self.config.paradigm
         return self.resources.shared(("paradigm", chosen), lambda: as_written(build_paradigm(self.config, chosen)))
 
     def seed(self, *parts: object) -> str:
-        """A seed of random.Random that depends on the stage's seed, the step and `parts`, and on nothing else."""
+        """Make a seed of random.Random that depends only on the stage's seed, the step and `parts`."""
         return ":".join(map(str, (self.stage.seed, self.name, *parts)))
 
     @property
     def number(self) -> int:
-        """The step's seed as a number, for what takes no other."""
+        """Convert the step's seed to a number, for libraries that require one."""
         return zlib.crc32(self.seed().encode())
 
 
@@ -79,18 +79,18 @@ class StepTraits:
     """Optional attributes by which a step describes itself, read by `traits`."""
 
     whole: bool = False
-    """Whether it looks at all examples: it receives the stream in order and whole, in one process."""
+    """Whether it needs all examples: it receives the whole stream, in order, in one process."""
     answers: str = ""
-    """The paradigm whose SFT rows are this step's answers."""
+    """The paradigm whose SFT rows use this step's answers."""
     ranks: bool = False
-    """Whether `answers` does not hold where the paradigm ranks without writing."""
+    """Whether `answers` is void if the paradigm ranks without generating."""
     paradigm: str = ""
-    """A paradigm that it needs."""
+    """A paradigm that the step needs."""
     engine: str | None = None
     """The engine that it uses: empty for the stage's teacher, `labels` for an oracle, `model`, or one of the stage's
     engines. None: no engine."""
     requires: tuple[str, ...] = ()
-    """Packages that it needs beside those of rl-rerank itself."""
+    """Packages that it needs besides those of rl-rerank itself."""
 
 
 KNOWN = frozenset(field.name for field in fields(StepTraits))
@@ -102,7 +102,7 @@ def traits(step: Step) -> StepTraits:
 
 
 def build_step(name: str, plugin: PluginConfig) -> Step:
-    """A step by its name in a recipe.
+    """Build a step by its name in a recipe.
 
     Raises:
         LookupError, ImportError, ValueError: for a step or a parameter that does not exist, or a misspelt optional

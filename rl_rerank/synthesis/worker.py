@@ -1,4 +1,4 @@
-"""One process of a synthesis: takes chunks of examples through a run of steps."""
+"""One process of a synthesis, which runs chunks of examples through a segment of steps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MAX_CONSECUTIVE_FAILURES = 3
 """Consecutive teacher failures after which the run stops."""
 UNFINISHED = "unfinished.jsonl"
-"""In the stage's folder: what was used for chunks that were not finished."""
+"""File in the stage's folder with the usage of unfinished chunks."""
 
 
 class SynthesisStopped(Exception):
@@ -34,7 +34,7 @@ class SynthesisStopped(Exception):
 
 @dataclass(frozen=True)
 class Segment:
-    """Steps that are taken together: each over a chunk, or all over the whole stream."""
+    """Consecutive steps that run together, over a chunk each or over the whole stream."""
 
     number: int
     steps: Mapping[str, Step]
@@ -42,7 +42,7 @@ class Segment:
 
 
 def build_steps(stage: SynthStage) -> dict[str, Step]:
-    """The steps of a stage by their names in it.
+    """Build the steps of a stage, by their names in it.
 
     Raises:
         LookupError, ImportError, ValueError: for a step or a parameter that does not exist.
@@ -51,7 +51,7 @@ def build_steps(stage: SynthStage) -> dict[str, Step]:
 
 
 def segments(steps: Mapping[str, Step]) -> list[Segment]:
-    """Runs of steps that look at one example at a time, and of those that look at all; the first is of the former."""
+    """Group consecutive per-example and whole-stream steps; the first segment is always per-example."""
     runs: list[tuple[bool, dict[str, Step]]] = [(False, {})]
     for name, step in steps.items():
         is_whole = traits(step).whole
@@ -62,10 +62,10 @@ def segments(steps: Mapping[str, Step]) -> list[Segment]:
 
 
 class Worker:
-    """Made once in every process."""
+    """The worker of a process, made once in each."""
 
     def __init__(self, config: Config, name: str, used: Mapping[str, float]) -> None:
-        """`used` is what was used before, for budgets."""
+        """Build a worker; `used` is the earlier usage, for budgets."""
         stage = cast("SynthStage", config.stages[name])
         self.config, self.stage = config, stage
         self.directory = Path(config.run_dir) / name
@@ -75,7 +75,7 @@ class Worker:
         self._failed_in_a_row = 0
 
     def inputs(self, folder: Path | None) -> Chunks:
-        """The chunks in a folder, or those that the first segment is given."""
+        """Open the chunks in a folder, or the first segment's inputs."""
         if folder not in self._inputs:
             self._inputs[folder] = Parts(folder) if folder is not None else self._first()
         return self._inputs[folder]
@@ -84,7 +84,7 @@ class Worker:
         """Make chunk `number` of a segment's output.
 
         Raises:
-            SynthesisStopped: at a budget, or where a teacher fails at one example after the other.
+            SynthesisStopped: at a budget, or after consecutive teacher failures.
         """
         before = Counter(self.resources.meter.usage)
         try:
@@ -159,7 +159,7 @@ class Worker:
         return stream
 
     def _note(self, usage: Counter[str]) -> None:
-        """Keep what was used for nothing, in a file that all processes add to; on a full disk it is lost."""
+        """Append usage of unfinished chunks to a file shared by all processes; on a full disk it is lost."""
         if usage:
             with contextlib.suppress(OSError), (self.directory / UNFINISHED).open("a", encoding="utf-8") as file:
                 file.write(json.dumps(usage) + "\n")

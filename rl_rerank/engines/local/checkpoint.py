@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COMPLETE = "complete"
-"""The file that marks a checkpoint as whole; a checkpoint that a kill cut short has none."""
+"""File that marks a checkpoint as complete; one interrupted by a kill lacks it."""
 # Python pickles (*.bin, *.pt) can run code when they are read, so they are never fetched.
 _HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
 
@@ -74,7 +74,7 @@ def base_model_dir(model: ModelConfig) -> Path:
 
 
 def check_model_dir(folder: Path) -> Path:
-    """`folder`, if it holds a whole model in files that are safe to read; else FileNotFoundError says what it lacks."""
+    """Return `folder` if it has a complete model in safe files; else raise FileNotFoundError with the gap."""
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no model folder {str(folder)!r}")
     if (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file():
@@ -91,13 +91,13 @@ def check_model_dir(folder: Path) -> Path:
 
 
 def locate(config: Config, ref: str) -> Path:
-    """The folder of the model that a stage refers to: `model`, the name of a training stage, or NAME@STEP.
+    """Find the model folder of a stage's reference: `model`, the name of a training stage, or NAME@STEP.
 
-    A checkpoint that holds an adapter is merged into the model that its stage started from, once.
+    An adapter checkpoint is merged once into the starting model of its stage.
 
     Raises:
         LookupError: if `ref` names no training stage.
-        FileNotFoundError: if that stage has left no such model yet.
+        FileNotFoundError: if that stage has not saved such a model yet.
     """
     if ref == "model":
         return base_model_dir(config.model)
@@ -125,7 +125,7 @@ def locate(config: Config, ref: str) -> Path:
 
 
 def merged(model: Any) -> PreTrainedModel:
-    """The model, with its adapters' weights added to its own where it has some."""
+    """Merge the model's adapters, if any, into its weights."""
     return model.merge_and_unload() if isinstance(model, PeftModel) else model
 
 
@@ -140,7 +140,7 @@ def _merged(config: Config, adapter: Path, start: str) -> Path:
 
 
 def load_model(path: str | Path, dtype: str, trust_remote_code: bool = False) -> PreTrainedModel:
-    """The model of a folder in eval mode, on the CPU, with sampling defaults removed so that greedy is greedy."""
+    """Load a folder's model in eval mode on the CPU, without its sampling defaults so that greedy is greedy."""
     model = AutoModelForCausalLM.from_pretrained(
         str(path),
         dtype=getattr(torch, dtype),

@@ -1,8 +1,8 @@
-"""Cross-encoders: models with a head that gives one number for a query with a document.
+"""Cross-encoders: models with a head that gives one number for a query and a document.
 
-They see the query and the document of a pointwise prompt and nothing else of it. Their number x is the log-odds that
-the document is relevant, so the positive answer has the log-probability log sigmoid(x), the negative one log
-sigmoid(-x), and the score of a document, which is their difference, is x.
+They see only the query and the document of a pointwise prompt. Their output x is the log-odds of relevance, so the
+positive answer has the log-probability log sigmoid(x) and the negative one log sigmoid(-x). A document's score, the
+difference of the two, is x.
 """
 
 import json
@@ -19,15 +19,15 @@ from rl_rerank.engines.base import NO_USAGE, Capability, OnCompletion
 from rl_rerank.types import Completion, Prompt, Sampling
 
 PAIRS_AT_ONCE = 512
-"""Pairs of one call where answers are waited for: what a kill can lose."""
+"""Pairs per call with a completion callback, which a kill can lose."""
 
 
 class CrossEncoderEngine:
-    """Scores with a sentence-transformers CrossEncoder, on the GPU where there is one.
+    """Scores with a sentence-transformers CrossEncoder, on a GPU if available.
 
     Args:
         path: a folder with a sequence-classification model of one label.
-        model: its dtype, its budgets, which the model's own context bounds, and whether code of the folder may run.
+        model: dtype, token budgets (limited by the model's context), and whether the folder's code may run.
     """
 
     capabilities = frozenset({Capability.pair})
@@ -51,7 +51,7 @@ class CrossEncoderEngine:
         self.tokenizer.split_special_tokens = True
 
     def render(self, prompt: Prompt) -> Any:
-        """The pair, and where it is cut."""
+        """Render the pair and the length that it is cut to."""
         return [*self._pair(prompt), self.max_tokens]
 
     def generate(
@@ -62,10 +62,10 @@ class CrossEncoderEngine:
     def score(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], on_completion: OnCompletion | None = None
     ) -> list[Completion]:
-        """Log-probabilities of the positive and the negative answer, which `continuations` names in this order.
+        """Compute log-probabilities of the positive and the negative answer, given in this order by `continuations`.
 
         Raises:
-            ValueError: if there are not two continuations, or a prompt shows other than one document.
+            ValueError: unless there are two continuations and every prompt shows one document.
         """
         if len(continuations) != 2:
             raise ValueError(f"a cross-encoder scores a positive and a negative answer; got {list(continuations)}")
@@ -89,7 +89,7 @@ class CrossEncoderEngine:
             torch.cuda.empty_cache()
 
     def _pair(self, prompt: Prompt) -> tuple[str, str]:
-        """The query with its instruction, and the document with its title."""
+        """Split a prompt into the query with its instruction, and the document with its title."""
         if len(prompt.docids) != 1:
             raise ValueError(
                 f"a cross-encoder scores one document a prompt; the {prompt.paradigm} prompt of qid {prompt.qid!r} "

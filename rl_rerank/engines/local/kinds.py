@@ -1,4 +1,4 @@
-"""Engines that compute on this machine, before they are built."""
+"""Kinds of local engines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class HF(EngineKind):
         return cls(batch_tokens=engine.batch_tokens)
 
     def identity(self) -> dict[str, Any]:
-        """Nothing: batches change no answer."""
+        """Add nothing, because batching does not change answers."""
         return {}
 
     def build(self, model: ModelConfig, folder: Path | None) -> Engine:
@@ -52,11 +52,11 @@ class VLLM(EngineKind):
     """engine.kind=vllm: vLLM, in this process."""
 
     args: dict[str, Any] = field(default_factory=dict)
-    """Of vllm.LLM."""
+    """Arguments of vllm.LLM."""
 
     @classmethod
     def read(cls, engine: EngineConfig) -> VLLM:
-        """vLLM itself knows its arguments."""
+        """Read any arguments; vLLM validates them."""
         return cls(args=dict(engine.args))
 
     @property
@@ -76,7 +76,7 @@ class VLLM(EngineKind):
 
 @dataclass(kw_only=True)
 class CrossEncoder(EngineKind):
-    """engine.kind=cross_encoder: a model with a head that scores a query with one document."""
+    """engine.kind=cross_encoder: a model with a head that scores a query and one document."""
 
     has_own_model: ClassVar[bool] = True
     generates: ClassVar[bool] = False
@@ -85,7 +85,7 @@ class CrossEncoder(EngineKind):
     """A folder or a hub id; null: model.path."""
     revision: str | None = None
     batch_size: int = 32
-    """Pairs in one forward."""
+    """Pairs per forward."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
@@ -103,7 +103,7 @@ class CrossEncoder(EngineKind):
             )
 
     def identity(self) -> dict[str, Any]:
-        """Nothing: batches change no score, and the model is known by its weights."""
+        """Add nothing: batching does not change scores, and the weights identify the model."""
         return {}
 
     def folder(self, config: Config, ref: str) -> Path | None:

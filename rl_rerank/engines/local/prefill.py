@@ -1,4 +1,4 @@
-"""A prompt is computed once, however many answers are sampled behind it.
+"""One prefill per prompt, shared by all its samples.
 
 Shapes: P prompts, B rows, L padded length.
 """
@@ -11,7 +11,7 @@ from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 SHAREABLE = (DynamicLayer, DynamicSlidingWindowLayer)
-"""Layers of a cache that hold keys and values only."""
+"""Cache layers with keys and values only."""
 
 
 def prefilled(
@@ -46,7 +46,7 @@ def prefilled(
 def left_padded(
     rows: Sequence[Sequence[int]], pad_id: int, device: torch.device | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(input_ids, attention_mask, position_ids), each (B, L): all rows end in the last column.
+    """Pad to (input_ids, attention_mask, position_ids), each (B, L); all rows end in the last column.
 
     Rows are padded by length, never by the pad id, which may occur inside a row.
     """

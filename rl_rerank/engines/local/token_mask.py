@@ -1,4 +1,4 @@
-"""The tokens that may come next where an answer's form is fixed: a token may follow if the text it makes may."""
+"""Constrained decoding: a token is allowed next if the resulting text is a valid prefix."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -8,7 +8,7 @@ from rl_rerank.types import Constraint
 
 
 class TokenMask:
-    """For one tokenizer.
+    """The token mask of one tokenizer.
 
     Args:
         tokenizer: a transformers tokenizer.
@@ -27,13 +27,13 @@ class TokenMask:
         return "".join(pieces.get(i, "") for i in token_ids)
 
     def _allowed(self, text: str, constraint: Constraint) -> tuple[int, ...]:
-        """The ids of the tokens that may follow `text`, the end token among them where it is whole."""
+        """Find the ids of tokens allowed after `text`, with the end token if `text` is complete."""
         end = (self.end_id,) if constraint.is_whole(text) else ()
         pieces = self._pieces(constraint.alphabet)
         return (*end, *(i for i, piece in pieces.items() if constraint.continues(text + piece)))
 
     def _written_with(self, alphabet: str) -> dict[int, str]:
-        """Token -> its text, for the tokens that are written with these characters."""
+        """Map token to text, for tokens that consist of these characters."""
         # Behind a bracket: some tokenizers drop the space in front of a text's first token.
         before = self.tokenizer.encode("]", add_special_tokens=False)
         start, special = len(self.tokenizer.decode(before)), set(self.tokenizer.all_special_ids)

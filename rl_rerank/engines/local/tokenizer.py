@@ -9,7 +9,7 @@ from rl_rerank.prompts.rendering import Renderer
 
 
 def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder. Where it has no pad token its end token pads, so mask by length, never by id."""
+    """Load a model folder's tokenizer. Its end token pads if it has no pad token, so mask by length, not by id."""
     tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token

@@ -25,7 +25,7 @@ from rl_rerank.engines.local import vllm_mask  # noqa: E402
 # Room for an answer in the default context; engine.args.max_model_len sets the context itself.
 _ANSWER_TOKENS = 4096
 PROMPTS_AT_ONCE = 512 if torch.cuda.is_available() else 32
-"""Prompts of one call where answers are waited for: what a kill can lose. Fewer would leave a GPU idle at their end."""
+"""Prompts per call with a completion callback, which a kill can lose. Fewer leave a GPU idle at a call's end."""
 
 
 class VLLMEngine:
@@ -47,7 +47,7 @@ class VLLMEngine:
         Args:
             path: a model folder.
             renderer: turns prompts into this model's token ids.
-            args: any argument of vllm.LLM; they win over the defaults here.
+            args: any argument of vllm.LLM; they override the defaults here.
         """
         self.renderer = renderer
         config = AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)
@@ -80,13 +80,13 @@ class VLLMEngine:
         )
 
     def render(self, prompt: Prompt) -> tuple[int, ...]:
-        """The prompt's token ids."""
+        """Render the prompt as token ids."""
         return self.renderer(prompt).token_ids
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, on_completion: OnCompletion | None = None
     ) -> list[list[Completion]]:
-        """`sampling.num_generations` completions a prompt; all of a prompt share its computation."""
+        """Generate `sampling.num_generations` completions per prompt, with one prefill per prompt."""
         is_random = sampling.temperature > 0
         asked = [self.render(prompt) for prompt in prompts]
         params = [
@@ -117,7 +117,7 @@ class VLLMEngine:
     def score(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], on_completion: OnCompletion | None = None
     ) -> list[Completion]:
-        """Log-probabilities of `continuations` right after each prompt, under the whole vocabulary."""
+        """Score `continuations` right after each prompt by log-probability over the full vocabulary."""
         if not continuations:
             raise ValueError("score() was given no continuations")
         endings = [self.renderer.continuation_ids(text) for text in continuations]
@@ -165,7 +165,7 @@ class VLLMEngine:
         ]
 
     def _score_tokens(self, rows: Sequence[tuple[int, ...]], tokens: Sequence[set[int]]) -> list[dict[int, float]]:
-        """Token -> its log-probability behind the row, for the tokens that are asked for."""
+        """Map each requested token to its log-probability after the row."""
         # Exactly these tokens, however unlikely: no top-k that a token could fall out of.
         params = [
             SamplingParams(max_tokens=1, temperature=0.0, logprob_token_ids=sorted(wanted), detokenize=False)
@@ -198,6 +198,6 @@ class VLLMEngine:
 
 
 def _parts(count: int, on_completion: OnCompletion | None) -> list[slice]:
-    """Slices of `count` prompts: all at once, which is fastest, unless somebody waits for answers."""
+    """Slice `count` prompts: all at once, which is fastest, unless there is a callback."""
     step = max(count, 1) if on_completion is None else PROMPTS_AT_ONCE
     return [slice(start, start + step) for start in range(0, count, step)]

@@ -8,7 +8,7 @@ import torch
 
 
 def apply() -> None:
-    """Quiet, no usage statistics; on CPU in this process, with a small key-value cache."""
+    """Reduce logging, disable usage statistics; on CPU, run in this process with a small key-value cache."""
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
     if not torch.cuda.is_available():
@@ -19,9 +19,9 @@ def apply() -> None:
 
 
 def _give_llvmlite_a_dict() -> None:
-    """When it starts on a CPU, vLLM looks into the `__dict__` of everything that is imported.
+    """Give llvmlite's library object a `__dict__`, because vLLM on CPU reads that of all imported objects.
 
-    llvmlite, which bm25s imports, has an object that takes any attribute's name for a function of its library.
+    That object, imported through bm25s, treats any attribute name as a function of its library.
     """
     if importlib.util.find_spec("llvmlite") is not None:
         importlib.import_module("llvmlite.binding.ffi").lib._fntab["__dict__"] = {}

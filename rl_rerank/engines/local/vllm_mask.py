@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class ConstrainedDecoding(AdapterLogitsProcessor):
-    """Leaves the tokens that a request's constraint allows next."""
+    """Masks all tokens that a request's constraint does not allow next."""
 
     @classmethod
     def validate_params(cls, sampling_params: SamplingParams) -> None:

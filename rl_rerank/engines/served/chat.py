@@ -1,7 +1,7 @@
-"""A prompt as chat messages, for a served model whose tokenizer is not here.
+"""A prompt as chat messages, for a served model without a local tokenizer.
 
-What `rendering` does by tokens is done by bytes: text from outside is sanitized, by what control tokens usually look
-like, and documents are cut to the budget.
+It works on bytes where `rendering` works on tokens: external text is sanitized by the usual patterns of control tokens,
+and documents are cut to the budget.
 """
 
 from rl_rerank.prompts.rendering import sanitized, water_level
@@ -9,15 +9,15 @@ from rl_rerank.prompts.sanitize import Sanitizer
 from rl_rerank.types import Prompt, Segment
 
 BYTES_PER_TOKEN = 3
-"""Of text, on the low side for most tokenizers and scripts, so that a prompt has fewer tokens than its budget."""
+"""Low estimate for most tokenizers and scripts, so that prompts stay below their token budget."""
 
 
 class Chat:
-    """Makes messages within a budget.
+    """Renders messages within a budget.
 
     Args:
         max_prompt_tokens: budget of a whole prompt.
-        max_passage_tokens: cap of one document's title and text together; None: only the budget counts.
+        max_passage_tokens: cap of one document's title and text together; None: only the budget applies.
     """
 
     def __init__(self, *, max_prompt_tokens: int, max_passage_tokens: int | None = None) -> None:
@@ -26,7 +26,7 @@ class Chat:
         self.sanitize = Sanitizer(None, cached_characters=BYTES_PER_TOKEN * max_prompt_tokens)
 
     def __call__(self, prompt: Prompt) -> list[dict[str, str]]:
-        """`{role, content}` of each message.
+        """Render each message as `{role, content}`.
 
         Raises:
             ValueError: if the prompt does not fit the budget even with empty documents.
@@ -68,6 +68,6 @@ def _size(text: str) -> int:
 
 
 def _cut(text: str, size: int) -> str:
-    """The first `size` bytes of `text`, in whole characters."""
+    """Cut `text` to its first `size` bytes, in whole characters."""
     content = text.encode()
     return text if len(content) <= size else content[:size].decode(errors="ignore").rstrip()

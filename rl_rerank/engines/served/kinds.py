@@ -1,4 +1,4 @@
-"""Engines behind a server, before they are built."""
+"""Kinds of served engines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class OpenAI(EngineKind):
-    """engine.kind=openai: a server that speaks OpenAI's protocol."""
+    """engine.kind=openai: a server with OpenAI's protocol."""
 
     has_own_model: ClassVar[bool] = True
     is_journaled: ClassVar[bool] = True
@@ -28,32 +28,32 @@ class OpenAI(EngineKind):
     """The model's id on the server."""
     base_url: str = "https://api.openai.com/v1"
     revision: str | None = None
-    """Your name for what is served under this id: change it when that changes, and the journal's answers are not
-    taken for the new model's."""
+    """Your version label of the served model: change it when the server's weights change, so that journaled answers are
+    not reused."""
     tokenizer: str | None = None
-    """The served model's tokenizer, a folder or a hub id: prompts then go out as token ids, the same as everywhere.
-    null sends messages, which the server puts into its template."""
+    """The served model's tokenizer, a folder or a hub id, to send prompts as token ids, the same as in other engines.
+    null sends messages, which the server renders with its template."""
     api_key_variable: str = "OPENAI_API_KEY"
-    """The environment variable that holds the key; where it is not set, none is sent."""
+    """Environment variable with the key; if unset, no key is sent."""
     concurrency: int = 8
-    """Requests at a time."""
+    """Maximum number of concurrent requests."""
     timeout: float = 300.0
-    """Seconds for one answer."""
+    """Time limit of one answer in seconds."""
     max_attempts: int = 8
     """Maximum attempts per request if the server is busy, fails or is unreachable; then the stage fails."""
     retry_wait: float = 1.0
-    """Seconds before the second attempt, doubled for each further one."""
+    """Seconds before the second attempt, doubled before each further one."""
     prompt_price: float = 0.0
-    """Per million tokens, in whatever currency."""
+    """Price per million tokens, in any currency."""
     completion_price: float = 0.0
     max_cost: float | None = None
-    """Stop before a stage's requests can cost more than this."""
+    """Cost cap of a stage's requests; it stops before it may exceed it."""
     keep_reasoning: bool = False
-    """Put what the server returns as reasoning before the answer, inside <think>."""
+    """Prepend the server's reasoning to the answer, inside <think>."""
     max_tokens_name: str = "max_tokens"
     """Name of the maximum answer length in requests; some models require max_completion_tokens."""
     body: dict[str, Any] = field(default_factory=dict)
-    """Further fields of every request, such as reasoning_effort; null leaves one out that we would send."""
+    """Further fields of every request, such as reasoning_effort; null removes one of ours."""
 
     def __post_init__(self) -> None:
         # The values that are refused here may be secrets, so they are not shown.
@@ -94,7 +94,7 @@ class OpenAI(EngineKind):
         return f"`{self.model}`{f', revision {self.revision}' if self.revision else ''}, served"
 
     def check(self, place: str, paradigm: Paradigm, advice: str, *, measures_format: bool = False) -> None:
-        """Refuse scored continuations where there is no tokenizer to spell them with."""
+        """Refuse scored continuations without a tokenizer."""
         if paradigm.continuations and self.tokenizer is None:
             raise ValueError(
                 f"{place}: the paradigm {paradigm.name!r} scores {' and '.join(map(repr, paradigm.continuations))} "

@@ -1,11 +1,10 @@
-"""An engine behind OpenAI's protocol: a paid service, or a server of one's own such as vLLM.
+"""An engine for OpenAI's protocol: a paid service, or your own server such as vLLM.
 
-Prompts go out as messages, which the server puts into its model's template. Where the model's tokenizer is given they
-go out as token ids, so that they are the same as everywhere else; a vLLM server then also returns tokens with their
-log-probabilities, and those of given tokens. One that was started with `--logits-processors
-rl_rerank.engines.local.vllm_mask:ConstrainedDecoding` enforces constraints, which one constrained request finds out.
-Log-probabilities that a server returns for its likeliest tokens are not used for scores: a token that is not among them
-has none.
+Prompts are sent as messages, which the server renders with its model's template. With the model's tokenizer they are
+sent as token ids, the same as in all other engines; a vLLM server then also returns tokens with their
+log-probabilities, and those of given tokens. A server started with `--logits-processors
+rl_rerank.engines.local.vllm_mask:ConstrainedDecoding` enforces constraints; one constrained request detects it. Scores
+do not use the log-probabilities of a server's top tokens, because other tokens have none.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,9 +23,9 @@ from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.types import Completion, Constraint, Prompt, Sampling
 
 TEMPLATE_TOKENS = 64
-"""Upper bound of the tokens around the messages, for the cap on cost."""
+"""Upper bound of template tokens around the messages, for the cost cap."""
 PROBED = "[1] > [2] > [3]."
-"""As long as an answer that shows whether a server holds answers to a form, with its end: a token a character."""
+"""Text as long as the constrained answer to a probe, with its end, at one token per character."""
 VLLM_SAMPLING = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}
 """Overrides of the model's own sampling defaults, which vLLM applies otherwise."""
 VLLM_TOKENS = {
@@ -38,11 +37,11 @@ VLLM_TOKENS = {
 
 
 class OpenAIEngine:
-    """Asks a server for one completion a request.
+    """Requests one completion at a time from a server.
 
     Args:
-        model: its budgets bound the prompts.
-        renderer: turns prompts into the served model's token ids; None: they are sent as messages.
+        model: its token budgets limit the prompts.
+        renderer: turns prompts into the served model's token ids; None sends messages.
     """
 
     def __init__(self, args: OpenAI, model: ModelConfig, renderer: Renderer | None = None) -> None:
@@ -56,7 +55,7 @@ class OpenAIEngine:
 
     @cached_property
     def capabilities(self) -> frozenset[Capability]:
-        """Found out by asking the server, where there is something to find out."""
+        """Capabilities, detected by requests to the server if necessary."""
         if self.renderer is None or not self._is_vllm:
             return frozenset()
         scores = {Capability.score} if self._scores_tokens() else set()
@@ -65,12 +64,12 @@ class OpenAIEngine:
 
     @property
     def usage(self) -> Mapping[str, float]:
-        """Calls, tokens and retries, and their cost where there are prices."""
+        """Calls, tokens and retries, and their cost if prices are set."""
         has_prices = self.args.prompt_price + self.args.completion_price > 0
         return {**self.client.usage, **({"cost": round(self.client.cost, 6)} if has_prices else {})}
 
     def render(self, prompt: Prompt) -> Any:
-        """The prompt's token ids, or its messages."""
+        """Render the prompt as token ids or messages."""
         return self.chat(prompt) if self.renderer is None else self.renderer(prompt).token_ids
 
     def generate(
@@ -96,7 +95,7 @@ class OpenAIEngine:
     def score(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], on_completion: OnCompletion | None = None
     ) -> list[Completion]:
-        """Log-probabilities of one-token continuations right after each prompt, under the whole vocabulary."""
+        """Score one-token continuations right after each prompt by log-probability over the full vocabulary."""
         tokens = self._one_token_each(continuations)
         requests = [self._score_request(self.render(prompt), tokens) for prompt in prompts]
         found: dict[int, Completion] = {}
@@ -117,7 +116,7 @@ class OpenAIEngine:
 
     @cached_property
     def _is_vllm(self) -> bool:
-        """Whether the server says that it is vLLM, which then has to serve the model."""
+        """Whether the server identifies as vLLM; it must then serve the model."""
         listed: list[Any] = []
         try:
             self.client.send([Request("models", None, _models)], lambda _, models: listed.extend(models))
@@ -142,7 +141,7 @@ class OpenAIEngine:
         return found != [None]
 
     def _holds_answers(self) -> bool:
-        """Whether the server enforces constraints: the constrained answer to an empty prompt must satisfy its own."""
+        """Whether the server enforces constraints, tested with a constrained answer to an empty prompt."""
         assert self.renderer is not None
         form = Permutation(3)
         found: list[Completion] = []

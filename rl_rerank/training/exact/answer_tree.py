@@ -1,8 +1,8 @@
-"""A prompt's few answers as decisions between tokens.
+"""A small set of answers as a prefix tree of token decisions.
 
-Most sets of answers, such as yes and no or the letters of documents, differ in their first token: one decision. Where
-one answer begins another, as 1 begins 10, or all begin alike, as [1] and [2] do, there is a decision behind each
-beginning at which they part; ending the turn is one of its options.
+Most answer sets, such as yes/no or document letters, differ in their first token and need one decision. If answers
+share a prefix, as 1 and 10 or [1] and [2] do, each prefix where they branch is a decision; ending the turn may be one
+of its options.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,11 @@ class Decisions:
     """The branching points of an answer set."""
 
     beginnings: tuple[Ids, ...]
-    """Token ids behind the prompt, one for each decision."""
+    """The answer's token ids before each decision."""
     options: tuple[Ids, ...]
-    """The tokens of which one comes next at each decision."""
+    """The candidate next tokens at each decision."""
     paths: tuple[tuple[tuple[int, int], ...], ...]
-    """For each answer the (decision, option) pairs that lead to it."""
+    """The (decision, option) pairs that lead to each answer."""
 
 
 def decisions(answers: Sequence[str], renderer: Renderer, *, restricted: bool = True) -> Decisions:

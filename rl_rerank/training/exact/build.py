@@ -1,4 +1,4 @@
-"""From the settings of a policy that samples no text to its objective."""
+"""Build the objective of a policy that samples no text from its settings."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def num_tasks(stage: GRPOStage) -> int:
-    """Lists or prompts that the stage uses, each once."""
+    """Count the lists or prompts that the stage uses, each once."""
     return stage.max_steps * stage.prompts_per_step
 
 
@@ -34,7 +34,7 @@ def scores_objective(
     renderer: Renderer,
     terms: Sequence[Term],
 ) -> Objective:
-    """The objective of policy=scores over the training examples."""
+    """Build the objective of policy=scores over the training examples."""
     asked = lists(examples, paradigm, renderer, count=num_tasks(stage), size=policy.list_size, seed=stage.seed)
     settings = ScoreSettings(
         num_generations=stage.num_generations,
@@ -60,7 +60,7 @@ def choice_objective(
     renderer: Renderer,
     terms: Sequence[Term],
 ) -> Objective:
-    """The objective of policy=choice over the training examples."""
+    """Build the objective of policy=choice over the training examples."""
     asked = questions(examples, paradigm, renderer, count=num_tasks(stage), seed=stage.seed)
     settings = ChoiceSettings(
         temperature=stage.temperature,

@@ -1,8 +1,8 @@
-"""Lists of documents that are scored in one forward: as rows for training, and as scores out of logits.
+"""Lists of documents that are scored in one forward: training rows, and scores read from logits.
 
-A paradigm scores lists in one of two ways, which its trait `list_scores` names: `documents`, a prompt for each
-document, whose score is the difference of the logits of the paradigm's two continuations; or `identifiers`, one prompt
-for all, where the logit of the i-th continuation is the i-th document's score.
+The paradigm's trait `list_scores` names one of two ways. `documents` uses one prompt per document; its score is the
+difference of the logits of the paradigm's two continuations. `identifiers` uses one prompt for all documents; the
+logit of the i-th continuation is the i-th document's score.
 """
 
 # Shape legend: L lists, N documents (padded), R rows, T tokens, K last positions, V vocabulary.
@@ -25,16 +25,16 @@ from rl_rerank.types import RankingExample
 
 @dataclass(frozen=True)
 class RankedList:
-    """Some of a query's candidates, and what the model is shown of them."""
+    """Some of a query's candidates with the prompts that show them."""
 
     example: RankingExample
     docids: tuple[str, ...]
     grades: tuple[float, ...]
-    """Of each document, at least 0."""
+    """Grade of each document, at least 0."""
     prompts: tuple[tuple[int, ...], ...]
-    """Token ids: one prompt a document, or one for all."""
+    """Token ids: one prompt per document, or one for all."""
     answers: tuple[tuple[int, ...], ...]
-    """Token ids of the right answer to each prompt, with its end token."""
+    """Token ids of the correct answer to each prompt, with its end token."""
 
 
 def lists(
@@ -46,10 +46,10 @@ def lists(
     size: int | None,
     seed: int,
 ) -> list[RankedList]:
-    """`count` lists: passes over the examples in a fresh order.
+    """Draw `count` lists in passes over the examples, each pass in a fresh order.
 
-    A list is one document of the query's highest grade and `size` - 1 of lower grades, drawn anew in every pass; None
-    takes all candidates, or as many as the paradigm shows at once. Where one prompt shows all, their order is random.
+    A list has one document of the query's highest grade and `size` - 1 of lower grades, redrawn in every pass. None
+    takes all candidates, up to the number the paradigm shows at once. Their order is random if one prompt shows all.
 
     Raises:
         ValueError: if no query has candidates of different grades.
@@ -91,10 +91,10 @@ class Reading:
 
     ids: tuple[int, ...]
     together: bool
-    """One prompt for all documents, each of which has a token; else a prompt for each, and the difference of two."""
+    """Whether one prompt shows all documents with one token each; else each has a prompt and a difference of two."""
 
     def scores(self, logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        """[L, N] scores out of [R, K, V] logits; 0 for documents that are not there."""
+        """Read [L, N] scores from [R, K, V] logits; 0 for padding."""
         mask = batch["mask"]
         at = logits[torch.arange(len(logits), device=logits.device), batch["places"]]  # [R, V]
         if self.together:
@@ -121,10 +121,10 @@ def reading(paradigm: Paradigm, renderer: Renderer) -> Reading:
 
 
 class ListCollator:
-    """Makes batches of lists, which the dataset names by their `index`.
+    """Collates batches of lists, given by their `index` in the dataset.
 
     Args:
-        with_answers: rows hold the right answers, and `answers` their tokens; else rows end where the answer begins.
+        with_answers: add the correct answers to rows, and their tokens as `answers`; else rows end before the answer.
     """
 
     def __init__(self, of: Sequence[RankedList], pad_id: int, *, with_answers: bool) -> None:
@@ -153,7 +153,7 @@ class ListCollator:
 
 
 def last_logits(model: nn.Module, batch: Mapping[str, Any], positions: int) -> Tensor:
-    """[R, positions, V] logits of the last positions of left-padded rows, in float32."""
+    """Compute the [R, positions, V] float32 logits at the last positions of left-padded rows."""
     mask = batch["attention_mask"]
     return model(
         input_ids=batch["input_ids"],

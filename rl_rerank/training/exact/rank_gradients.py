@@ -1,11 +1,11 @@
-"""Gradients, by the scores of a Plackett-Luce policy, of what its orders earn.
+"""Gradients of the expected reward of a Plackett-Luce policy with respect to its scores.
 
-All estimate the same: dR/ds, where R = sum over all orders y of p(y) r(y), from orders that were drawn.
+All estimate dR/ds from sampled orders, where R = sum over all orders y of p(y) r(y).
 
-    group_advantages   any reward, by the score function: sum over orders of A(y) dlog p(y)/ds. One number an order says
-                       how good all its places are.
+    group_advantages   any reward, by the score function: sum over orders of A(y) dlog p(y)/ds. One advantage per order
+                       is shared by all its places.
     pl_rank            measures that are sums over places; the published estimator.
-    moves              measures that are sums over places; what every document would earn at every place is compared.
+    moves              measures that are sums over places; compares the rewards of every document at every place.
 
 On a list of five with nDCG and 32 orders, the root mean square errors are .029, .094 and .004; without the baseline of
 `group_advantages` its error is .18. A test bounds how they compare.
@@ -26,9 +26,9 @@ from rl_rerank.training.exact.plackett_luce import ABSENT, Placed, left_probabil
 
 
 def group_advantages(rewards: Tensor, *, scale: bool, eps: float = 1e-4) -> Tensor:
-    """[L, G] rewards less the mean of the list's other orders, which leaves gradients unbiased.
+    """Subtract the mean reward of the list's other orders from [L, G] rewards; gradients stay unbiased.
 
-    Exactly 0 where all rewards of a list are the same.
+    Advantages are exactly 0 for lists with zero reward variance.
 
     Args:
         scale: divide by the standard deviation of the list's rewards, plus `eps`.
@@ -55,10 +55,10 @@ class Gains:
 
     @classmethod
     def of(cls, lists: Sequence[PositionBased], width: int, like: Tensor) -> Gains:
-        """On the device and of the type of `like`.
+        """Pad and stack lists on the device and in the dtype of `like`.
 
         Raises:
-            ValueError: if only some of the lists count the first place only.
+            ValueError: if `first` is set for only some of the lists.
         """
         if len({one.first for one in lists}) > 1:
             raise ValueError("a reward counts the first place only for some lists, and all places for others")
@@ -70,17 +70,17 @@ class Gains:
         return cls(padded([one.gains for one in lists]), padded([one.weights for one in lists]), lists[0].first)
 
     def along(self, orders: Tensor) -> Tensor:
-        """[L, G, N], the gain of the document at each place."""
+        """Gather the gain of the document at each place: [L, G, N]."""
         return self.documents.unsqueeze(1).expand(orders.shape).gather(2, orders)
 
     def effective(self, along: Tensor) -> Tensor:
-        """[L, G, N], the weight of each place, given what stands in front of it."""
+        """Compute the weight of each place, given the documents before it: [L, G, N]."""
         weights = self.weights.unsqueeze(1).expand(along.shape)
         return weights * ((along.cumsum(2) - along) == 0) if self.first else weights
 
 
 def earned(gains: Gains, placed: Placed) -> Tensor:
-    """[L, G, N], what each place of each order earns."""
+    """Compute the reward of each place of each order: [L, G, N]."""
     along = gains.along(placed.orders)
     return gains.effective(along) * along * placed.counts
 
@@ -129,7 +129,7 @@ def moves(gains: Gains, placed: Placed) -> Tensor:
 
 
 def _moved(gains: Gains, placed: Placed) -> Tensor:
-    """[L, G, K, N], R(y, k, d) of the document at place n >= k; anything elsewhere."""
+    """Compute R(y, k, d) of the document at place n >= k: [L, G, K, N], with undefined values for n < k."""
     along = gains.along(placed.orders)
     weights = gains.weights.unsqueeze(1).expand(along.shape) * placed.counts
     later = torch.cat([weights[..., 1:], torch.zeros_like(weights[..., :1])], dim=2)
@@ -143,7 +143,7 @@ def _moved(gains: Gains, placed: Placed) -> Tensor:
 
 
 def _first_moved(gains: Gains, placed: Placed) -> Tensor:
-    """The same where the first place with a gain counts alone."""
+    """Compute `_moved` for rewards that count only the first place with a gain."""
     along = gains.along(placed.orders)
     n = along.size(2)
     none = torch.zeros_like(along[..., :1])
@@ -158,10 +158,10 @@ def _first_moved(gains: Gains, placed: Placed) -> Tensor:
 
 
 def _before(values: Tensor) -> Tensor:
-    """[L, G, N + 1], sums over the places in front of each, and over all."""
+    """Sum over the places before each place, and over all: [L, G, N + 1]."""
     return torch.cat([torch.zeros_like(values[..., :1]), values.cumsum(2)], dim=2)
 
 
 def _by_document(by_place: Tensor, placed: Placed) -> Tensor:
-    """[L, G, N] of places, as [L, N] of documents: a mean over the orders."""
+    """Average [L, G, N] values of places over the orders into [L, N] values of documents."""
     return torch.zeros_like(by_place).scatter_(2, placed.orders, by_place).mean(1)

@@ -1,14 +1,14 @@
-"""policy=scores: orders of a list are drawn by its documents' scores, and rewarded as if they had been written.
+"""policy=scores: samples orders of a list from its documents' scores and rewards them as listwise answers.
 
-The scores of one forward define a Plackett-Luce distribution over orders. G orders are drawn for each list; each is the
-rollout of a listwise prompt whose answer gives that order, so that any reward can judge it. With advantages A of the
-drawn orders y the loss of a list is
+The scores of one forward define a Plackett-Luce distribution over orders. G orders are sampled for each list. Each
+becomes the rollout of a listwise prompt whose answer is that order, so any reward applies. With advantages A of the
+sampled orders y the loss of a list is
 
     -mean over y of A(y) log p(y) + mean over y of (beta KL(y) - entropy H(y)) + loss_weight (ranking loss)
 
 where KL(y) and H(y) are sums over the places of y, in expectation over each place (`plackett_luce`). The score function
-of these two is in it as well: A is less beta KL(y) - entropy H(y), centred like a reward. There is one update a draw,
-so there are no ratios of old and new probabilities.
+term of these two is included: beta KL(y) - entropy H(y), centred like a reward, is subtracted from A. Each sample is
+used for one update, so there are no importance ratios.
 
 Source: group-relative advantages, https://arxiv.org/abs/2402.03300; a Plackett-Luce policy over the logits of one
 forward is ours.
@@ -47,7 +47,7 @@ class ScoreSettings:
     estimator: str = "group"
     top_k: int | None = None
     scale: bool = False
-    """Whether advantages are divided by the standard deviation of the list's rewards."""
+    """Divide advantages by the standard deviation of the list's rewards."""
     beta: float = 0.0
     entropy: float = 0.0
     loss: RankingLoss | None = None
@@ -57,7 +57,7 @@ class ScoreSettings:
 
 
 class ScoresObjective:
-    """Orders of lists, drawn by their scores."""
+    """The objective over orders of lists, sampled from their scores."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class ScoresObjective:
         self.collate = ListCollator(lists, pad_id, with_answers=False)
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-        """[L, N] scores over the temperature."""
+        """Compute [L, N] scores, divided by the temperature."""
         return self.reading.scores(last_logits(model, batch, 1), batch) / self.settings.temperature
 
     def outcome(self, batch: Mapping[str, Any], policy: Tensor, reference: Tensor | None, step: int) -> Outcome:
@@ -107,7 +107,7 @@ class ScoresObjective:
         return Outcome(loss, {**metrics, **self._figures(scored, rewards)}, rows)
 
     def _reward_loss(self, index: list[int], policy: Tensor, placed: Placed, advantages: Tensor) -> Tensor:
-        """A scalar whose gradient is minus the estimate of that of the expected reward, a mean over lists."""
+        """Build a scalar whose gradient is minus the estimated gradient of the mean expected reward over lists."""
         if self.settings.estimator == "group":
             return -(advantages * placed.log_probs.sum(2)).mean()
         estimate = {"pl_rank": rank_gradients.pl_rank, "moves": rank_gradients.moves}[self.settings.estimator]
@@ -120,7 +120,7 @@ class ScoresObjective:
         return -(gradient.detach() * policy).sum(1).mean()
 
     def _costs(self, placed: Placed, behind: Placed | None) -> tuple[Tensor | None, dict[str, float]]:
-        """[L, G] beta KL - entropy H, or None where both weigh nothing; and the means that are logged."""
+        """Compute [L, G] beta KL - entropy H, None if both weights are 0, and the means to log."""
         metrics: dict[str, float] = {}
         weighs = self.settings.entropy > 0
         with torch.set_grad_enabled(weighs):
@@ -146,13 +146,13 @@ class ScoresObjective:
         return [scored.values[start : start + g] for start in range(0, len(rows), g)]
 
     def _rollout(self, number: int, order: list[int]) -> Rollout:
-        """An order of a list as the answer to a listwise prompt; what stands behind its documents is padding."""
+        """Turn an order of a list into the answer to a listwise prompt, without the padding after its documents."""
         prompt = self.questions[number].prompt
         completion = Completion(NUMBERS.ordered(document + 1 for document in order[: len(prompt.docids)]))
         return Rollout(prompt, completion, ORDER.parse(prompt, completion, strict=True))
 
     def _learned(self, rewards: Tensor, generators: list[torch.Generator]) -> Tensor:
-        """The rewards that are trained on: permuted within lists, where this is the control."""
+        """Permute the rewards within lists if this run is the control; otherwise keep them."""
         if not self.settings.permute_rewards:
             return rewards
         turns = [torch.randperm(rewards.size(1), generator=generator) for generator in generators]
@@ -180,7 +180,7 @@ class ScoresObjective:
         rewards: Tensor,
         advantages: Tensor,
     ) -> list[dict[str, Any]]:
-        """The first drawn order of each list, for the table of completions."""
+        """Build the completions table's rows from the first sampled order of each list."""
         rows = []
         for i, number in enumerate(batch["index"]):
             values = {name: found.value for name, found in scored[i][0].items()}

@@ -1,9 +1,9 @@
-"""Supervised training of scores: a ranking loss over lists, and the answers that go with them.
+"""Supervised training of scores: a ranking loss over lists plus the cross-entropy of the correct answers.
 
-A ranking loss sees differences between documents only. Alone, it lets p(positive) drift to 0 or 1 for all of them, and
-the model forgets how an answer ends: what a policy then samples is useless. Against both, `answer_weight` times the
-mean cross-entropy of the right answers and their end tokens is added; FIRST, https://arxiv.org/abs/2406.15657, adds the
-two with weights 1 and 10, which is an answer_weight of .1.
+A ranking loss depends on differences between documents only. Alone, it lets p(positive) drift to 0 or 1 for all of
+them, and the model forgets to end its answers, so its samples become useless. `answer_weight` times the mean
+cross-entropy of the correct answers and their end tokens prevents both. FIRST, https://arxiv.org/abs/2406.15657, uses
+weights 1 and 10 for the two, an answer_weight of .1.
 """
 
 from typing import Any

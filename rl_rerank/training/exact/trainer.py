@@ -25,19 +25,19 @@ class Outcome:
 
     loss: Tensor
     metrics: Mapping[str, float]
-    """Means over the batch."""
+    """Means over the batch, to log."""
     rows: list[dict[str, Any]] = field(default_factory=list)
-    """For the table of completions."""
+    """Rows of the completions table."""
 
 
 class Objective(Protocol):
-    """A policy, what it earns, and its loss."""
+    """A policy with its rewards and its loss."""
 
     beta: float
-    """Weight of the KL to the reference, which is not computed where this is 0."""
+    """Weight of the KL to the reference; 0 skips its computation."""
 
     def collate(self, rows: list[dict[str, int]]) -> dict[str, Any]:
-        """A batch of the tasks whose numbers stand under `index`."""
+        """Batch the tasks whose numbers are in `index`."""
         ...
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
@@ -45,7 +45,7 @@ class Objective(Protocol):
         ...
 
     def outcome(self, batch: Mapping[str, Any], policy: Tensor, reference: Tensor | None, step: int) -> Outcome:
-        """The loss, with a gradient by `policy`."""
+        """Compute the loss, differentiable with respect to `policy`."""
         ...
 
 
@@ -59,7 +59,7 @@ class PolicyTrainer(Trainer):
     def __init__(self, *, objective: Objective, model: Any, reference: Any = None, **kwargs: Any) -> None:
         """
         Args:
-            reference: the starting model once more, where the objective needs one and `model` has no adapter.
+            reference: a second copy of the starting model, if the objective needs one and `model` has no adapter.
         """
         super().__init__(model=model, data_collator=objective.collate, **kwargs)
         self.objective = objective
@@ -77,7 +77,7 @@ class PolicyTrainer(Trainer):
                 self._reference = self.accelerator.prepare_model(reference, evaluation_mode=True)
 
     def log_once(self, name: str, value: float) -> None:
-        """Add a value to the row of metrics that is logged next."""
+        """Add a value to the next logged row of metrics."""
         self._once[name] = value
 
     def compute_loss(
@@ -95,7 +95,7 @@ class PolicyTrainer(Trainer):
         return (found.loss, None) if return_outputs else found.loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log with the means of the objective's metrics over micro-batches and processes since the last time."""
+        """Log the means of the objective's metrics over micro-batches and processes since the last call."""
         means = {name: sum(values) / len(values) for name, values in self._values.items()}
         everyone = gather_object([means])
         self.completions = gather_object(self._rows)
@@ -109,7 +109,7 @@ class PolicyTrainer(Trainer):
 
     @contextmanager
     def _frozen(self, model: nn.Module) -> Iterator[nn.Module]:
-        """The policy as it was when training began."""
+        """Yield the policy as it was at the start of training."""
         if self._reference is not None:
             yield self._reference
             return

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def permuted(rewards: Tensor, num_generations: int, seed: str) -> Tensor:
-    """Rewards [B, terms] in a random order within each group, the same on every process."""
+    """Shuffle rewards [B, terms] within each group, identically on every process."""
     rng = random.Random(seed)
     order: list[int] = []
     for start in range(0, rewards.size(0), num_generations):
@@ -20,7 +20,7 @@ def permuted(rewards: Tensor, num_generations: int, seed: str) -> Tensor:
 
 
 def leave_one_out(advantages: Tensor, num_generations: int) -> Tensor:
-    """Advantages over the mean of the others, from those over the group's mean, without a division.
+    """Convert group-mean advantages to advantages over the mean of the other completions, without normalising.
 
     R_i - mean of R_j, j != i, is G / (G - 1) (R_i - mean). RLOO, https://arxiv.org/abs/2402.14740.
     """
@@ -28,9 +28,9 @@ def leave_one_out(advantages: Tensor, num_generations: int) -> Tensor:
 
 
 def without_rounding(advantages: Tensor, rewards: Tensor, num_generations: int) -> Tensor:
-    """[B] advantages, exactly 0 where a group's completions are worth the same.
+    """Set advantages [B] to exactly 0 for groups with zero reward variance.
 
-    trl divides the rounding of a mean by a standard deviation of about 0, which is noise.
+    There, trl divides the rounding error of a mean by a standard deviation of about 0, which gives noise.
 
     Args:
         rewards: [B], weighted sums.

@@ -1,8 +1,8 @@
-"""Variants of group-relative policy optimisation, as the arguments of trl that make them.
+"""Variants of group-relative policy optimisation as arguments of trl.
 
 Notation: G completions o_i of a prompt with rewards R_i; A_i their advantages; r the ratio of the policy's probability
 of a token to that of the policy that sampled; clip(r) = min(max(r, 1 - epsilon), 1 + epsilon_high); T_i tokens of o_i,
-T of all completions of a step, and L the most that one may have. All maximise, over the prompts of a step,
+T of all completions of a step, and L the maximum of one. All maximise, over the prompts of a step,
 
     sum over i and t of w_i min(r A_i, clip(r) A_i)
 
@@ -55,15 +55,15 @@ ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
 
 
 def arguments(policy: TokensPolicy, scale_rewards: str | None) -> dict[str, Any]:
-    """Those of the policy's algorithm, with the settings that override them.
+    """Combine the arguments of the policy's algorithm with the settings that override them.
 
     Args:
-        scale_rewards: the stage's; None leaves the algorithm's.
+        scale_rewards: the stage's setting; None keeps the algorithm's.
     """
     own = {"scale_rewards": scale_rewards, "epsilon": policy.epsilon, "epsilon_high": policy.epsilon_high}
     return {**ARGUMENTS[policy.algorithm], **{name: value for name, value in own.items() if value is not None}}
 
 
 def leaves_one_out(policy: TokensPolicy) -> bool:
-    """Whether a completion's baseline is the mean of the others."""
+    """Whether a completion's baseline is the mean reward of the others."""
     return policy.algorithm == "rloo"

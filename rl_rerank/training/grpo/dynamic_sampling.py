@@ -27,41 +27,41 @@ class Group:
     """Log-probabilities of the sampled tokens under the sampling engine, if it returns them."""
     judged: Sequence[Judged]
     rewards: Sequence[float]
-    """Weighted sums."""
+    """Weighted sum of each completion's terms."""
 
 
 @dataclass(frozen=True)
 class Refill:
-    """When a group is dead, and which prompts may take its place."""
+    """The criterion for dead groups, and the prompts that may replace them."""
 
     prompts_per_step: int
-    """Of all processes."""
+    """Prompts per step over all processes."""
     rounds: int
     """Maximum number of times that dead groups are replaced per step."""
     min_std: float = 0.0
-    """A group is dead whose rewards have a standard deviation of at most this."""
+    """Reward standard deviation at or below which a group is dead."""
 
     @property
     def block(self) -> int:
-        """Questions that are set aside for a step: its own and the spare ones."""
+        """Questions reserved for a step: its own and the spare ones."""
         return self.prompts_per_step * (1 + self.rounds)
 
     def is_asked(self, question: int) -> bool:
-        """Whether a question is a step's own and not a spare one."""
+        """Whether a question is one of a step's own, not a spare."""
         return question % self.block < self.prompts_per_step
 
     def is_dead(self, group: Group) -> bool:
-        """Whether the group's completions are worth the same, or nearly so."""
+        """Whether the group has zero or nearly zero reward variance."""
         return statistics.pstdev(group.rewards) <= self.min_std
 
     def spares(self, question: int, attempt: int, process: int, share: int, count: int) -> list[int]:
-        """Questions of the same step that no other attempt or process has.
+        """Choose spare questions of the same step that no other attempt or process uses.
 
         Args:
             question: any of the step's.
             attempt: from 0 to `rounds` - 1.
             share: prompts of a process in a step.
-            count: how many are wanted, at most `share`.
+            count: number of questions, at most `share`.
         """
         first = question // self.block * self.block + self.prompts_per_step * (1 + attempt) + process * share
         return list(range(first, first + count))
@@ -73,11 +73,11 @@ class Refill:
         most: Callable[[int], int],
         process: int,
     ) -> list[Group]:
-        """The groups of a process with dead ones replaced by live ones, in the same places.
+        """Replace a process's dead groups by live ones, in the same places.
 
         Args:
-            sample: groups of questions; every process calls it as often as the others, with as many questions.
-            most: the largest of all processes' numbers.
+            sample: samples groups of questions; every process calls it equally often, with equally many questions.
+            most: the maximum of a number over all processes.
         """
         found = list(groups)
         for attempt in range(self.rounds):
@@ -92,10 +92,10 @@ class Refill:
 
 
 def groups(trainer: Any, refill: Refill, keys: Sequence[int]) -> list[Group]:
-    """The groups of this process's questions in a trl.GRPOTrainer of ours, dead ones replaced.
+    """Sample the groups of this process's questions in our trl.GRPOTrainer, with dead groups replaced.
 
     Args:
-        keys: the questions of a generation batch, each as often as it has completions.
+        keys: the questions of a generation batch, each repeated once per completion.
     """
     accelerator = trainer.accelerator
     first = _sampled(trainer, keys[:: trainer.num_generations])
@@ -113,7 +113,7 @@ def groups(trainer: Any, refill: Refill, keys: Sequence[int]) -> list[Group]:
 
 
 def _sampled(trainer: Any, questions: Sequence[int]) -> list[Group]:
-    """A judged and scored group for each question."""
+    """Sample, judge and score a group for each question."""
     size = trainer.num_generations
     keys = [question for question in questions for _ in range(size)]
     prompt_ids, images, fields = trainer._tokenize_prompts([str(key) for key in keys])

@@ -21,14 +21,14 @@ class Judged(NamedTuple):
     question: int
     rollout: Rollout
     values: dict[str, Breakdown]
-    """By the term's name."""
+    """Breakdowns by term name."""
 
 
 class Judge:
     """Reads and scores completions of a task.
 
     Args:
-        score: what the terms make of this process's rows.
+        score: scores this process's rows by all terms.
         begin: receives the rows that `score` is called with next.
     """
 
@@ -52,13 +52,13 @@ class Judge:
         self._rewards: list[tuple[str, float]] = []
 
     def begin(self, questions: Sequence[int], completions: Sequence[Sequence[int]]) -> None:
-        """Read completions that this is called with next, and let slow terms begin with them."""
+        """Read the completions of the next call, and let slow terms start on them."""
         rollouts = self._read(questions, completions)
         self._begun = [*questions], [[*ids] for ids in completions], rollouts
         self._begin(_rows(questions, rollouts))
 
     def __call__(self, questions: Sequence[int], completions: Sequence[Sequence[int]]) -> list[Judged]:
-        """Every process has to call it as often as the others.
+        """Judge and score completions; every process must call it equally often.
 
         Args:
             questions: the number of each completion's question, siblings adjacent.
@@ -82,20 +82,20 @@ class Judge:
         ]
 
     def take_rewards(self) -> list[tuple[str, float]]:
-        """qid and weighted sum of every completion that was judged since this was last asked."""
+        """Take (qid, weighted sum) of every completion judged since the last call."""
         found, self._rewards = self._rewards, []
         return found
 
     def reward(self, row: Judged) -> float:
-        """The weighted sum."""
+        """Compute the weighted sum of the terms."""
         return total(self.task.terms, {name: found.value for name, found in row.values.items()})
 
     def values(self, rows: Sequence[Judged]) -> list[list[float]]:
-        """[rows, terms]."""
+        """Collect the terms' values: [rows, terms]."""
         return [[row.values[term.name].value for term in self.task.terms] for row in rows]
 
     def table(self, rows: Sequence[Judged], step: int) -> list[dict[str, Any]]:
-        """Rows of the completions table."""
+        """Build rows of the completions table."""
         return [
             table.row(
                 step,

@@ -1,7 +1,7 @@
-"""Whether the engine that samples holds the weights that are trained.
+"""Check that the sampling engine uses the current weights of the trainer.
 
-An engine with stale weights raises no error: rewards come in, gradients flow, and nothing is learned. The only sign is
-the difference between the engine's log-probabilities of the sampled tokens and the trainer's.
+An engine with stale weights raises no error: rewards and gradients look normal, and nothing is learned. The only sign
+is the gap between the engine's and the trainer's log-probabilities of the sampled tokens.
 """
 
 # Shape legend: B completions, C completion tokens.
@@ -29,7 +29,7 @@ def sums(trainer: Tensor, engine: Tensor, mask: Tensor, ratio: Tensor) -> Tensor
 
 
 def shares(total: Tensor) -> tuple[float, float]:
-    """(mean gap of a token, share of masked sequences) from added-up `sums`."""
+    """Compute (mean gap per token, share of masked sequences) from the total of `sums`."""
     gap, tokens, masked, sequences = total.tolist()
     return gap / max(tokens, 1.0), masked / max(sequences, 1.0)
 
@@ -50,7 +50,7 @@ def require(gap: float, limit: float, *, step: int) -> None:
 
 
 def check(trainer: Any, output: Mapping[str, Tensor], limit: float) -> None:
-    """Log how far vLLM and a trl.GRPOTrainer are apart, and refuse to train where they are too far.
+    """Log the log-probability gap between vLLM and a trl.GRPOTrainer, and refuse to train above the limit.
 
     Args:
         output: the trainer's generation batch.

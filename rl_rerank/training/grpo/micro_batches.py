@@ -18,11 +18,11 @@ from torch import Tensor
 
 
 class Size(NamedTuple):
-    """Tokens of a group."""
+    """Token counts of a group."""
 
     prompt: int
     completion: int
-    """Of the longest."""
+    """Tokens of the longest completion."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,17 @@ class TokenBudget:
     tokens: int
     num_generations: int
     is_shared: bool
-    """Whether a prompt is computed once for its group."""
+    """Whether a prompt is computed once per group."""
 
     def used(self, sizes: Sequence[Size]) -> int:
-        """Tokens that a forward of these groups computes."""
+        """Count the tokens that a forward of these groups computes."""
         prompt, completion = max(s.prompt for s in sizes), max(s.completion for s in sizes)
         if self.is_shared:
             return len(sizes) * (prompt - 1 + self.num_generations * completion)
         return len(sizes) * self.num_generations * (prompt + completion)
 
     def filled(self, sizes: Sequence[Size], groups: Sequence[int]) -> list[list[int]]:
-        """The groups, by their numbers in `sizes`, in micro-batches."""
+        """Pack the groups, given by their indices in `sizes`, into micro-batches."""
         found: list[list[int]] = []
         for group in sorted(groups, key=lambda g: sizes[g]):
             if found and self.used([sizes[g] for g in (*found[-1], group)]) <= self.tokens:
@@ -56,10 +56,10 @@ class TokenBudget:
 
 
 def spread(filled: list[list[int]], idle: Sequence[int], count: int) -> list[list[int]]:
-    """The same groups and those that are `idle` in just `count` micro-batches.
+    """Spread the filled and the `idle` groups over exactly `count` micro-batches.
 
-    Idle groups cost next to nothing: they are micro-batches by themselves as long as some are missing. Then the
-    micro-batches of most groups are halved. There are at least `count` groups, so none stays empty.
+    Idle groups cost almost nothing, so missing micro-batches are first made of one idle group each. Then the
+    micro-batches with the most groups are halved. There are at least `count` groups, so none stays empty.
     """
     found, rest = [list(groups) for groups in filled], list(idle)
     while len(found) < count:
@@ -77,15 +77,15 @@ def spread(filled: list[list[int]], idle: Sequence[int], count: int) -> list[lis
 def rows(
     attention_mask: Tensor, length: int, budget: TokenBudget, accelerator: Accelerator, teaches: Tensor | None = None
 ) -> list[Tensor]:
-    """The rows of each micro-batch of this process; every process has as many micro-batches.
+    """Assign this process's rows to micro-batches; every process has equally many.
 
     Args:
         attention_mask: [B, L], of prompts and completions; the rows of a group are adjacent.
-        length: the columns of completions.
-        teaches: [N] of bool, False for groups that are skipped; None: all are computed.
+        length: number of completion columns.
+        teaches: [N] of bool, False for groups to skip; None computes all.
 
     Returns:
-        Row numbers, whole groups.
+        Row numbers of each micro-batch, in whole groups.
     """
     size = budget.num_generations
     prompts = attention_mask[::size, :-length].sum(1).tolist()
@@ -108,7 +108,7 @@ def rows(
 
 @contextmanager
 def accumulating(accelerator: Accelerator, model: Any) -> Iterator[None]:
-    """A backward within it is not an optimizer step's last: gradients stay on their process as far as they can."""
+    """Keep gradients on their process where possible, for all backwards of an optimizer step but the last."""
     state = accelerator.gradient_state
     state._set_sync_gradients(False)  # what DeepSpeed goes by
     is_deepspeed = accelerator.distributed_type == DistributedType.DEEPSPEED
@@ -124,7 +124,7 @@ def accumulate(
     parts: Sequence[Tensor],
     backward: Callable[[dict[str, Any], float], Tensor],
 ) -> Tensor:
-    """The loss of a batch, computed part by part; gradients are synchronised with the last one.
+    """Accumulate the loss of a batch part by part; gradients are synchronised in the last part.
 
     Args:
         parts: the rows of each part.

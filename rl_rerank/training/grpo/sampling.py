@@ -1,4 +1,4 @@
-"""Sampling completions with transformers, each prompt computed once for its whole group."""
+"""Sampling completions with transformers, with one prefill per group."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,13 +21,13 @@ def sample_groups(
     pad_id: int,
     end_ids: Sequence[int],
 ) -> list[list[int]]:
-    """`num_generations` completions of each prompt, a prompt's completions adjacent.
+    """Sample `num_generations` completions of each prompt; a prompt's completions are adjacent.
 
     Args:
-        prompts: token ids, one entry a group.
+        prompts: token ids, one entry per group.
 
     Returns:
-        Token ids of len(prompts) * num_generations completions, each up to and with its end token.
+        Token ids of len(prompts) * num_generations completions, each up to and including its end token.
     """
     ids, mask, positions = left_padded(prompts, pad_id, model.device)
     rows = [number for number in range(len(prompts)) for _ in range(num_generations)]
@@ -43,7 +43,7 @@ def sample_groups(
 
 
 def sample_with(trainer: Any, prompts: Sequence[Sequence[int]], num_generations: int) -> list[list[int]]:
-    """`sample_groups` with the policy of a trl.GRPOTrainer, its weights gathered where ZeRO-3 shards them."""
+    """Call `sample_groups` with the policy of a trl.GRPOTrainer; weights sharded by ZeRO-3 are gathered."""
     args = trainer.args
     with unwrap_model_for_generation(
         trainer.model_wrapped,

@@ -1,4 +1,4 @@
-"""Forwards without groups that have no learning signal: without advantages and KL they add exactly 0 to the loss."""
+"""Skipping groups without a learning signal: without advantages and KL their loss is exactly 0."""
 
 # Shape legend: B completions, N groups, C completion tokens, L tokens of prompt and completion.
 
@@ -15,7 +15,7 @@ Forward = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor | None]]
 
 
 def has_signal(advantages: Tensor, num_generations: int) -> Tensor:
-    """[N] of bool: whether a group has advantages, from [B]."""
+    """Mark the groups with nonzero advantages: [N] of bool, from [B]."""
     return (advantages.view(-1, num_generations) != 0).any(1)
 
 
@@ -29,7 +29,7 @@ class Skipping:
     completion_mask: Tensor
     """[B, C]."""
     old: Tensor | None
-    """[B, C] log-probabilities of the policy that sampled, where they are known."""
+    """[B, C] log-probabilities under the sampling policy, if known."""
     num_generations: int
 
     @staticmethod
@@ -58,9 +58,9 @@ class Skipping:
         return self._filled(found, entropies, length)
 
     def _filled(self, found: Tensor, entropies: Tensor | None, length: int) -> tuple[Tensor, Tensor | None]:
-        """[B, C] of both, where `found` has the rows with a signal, or one token of rows without.
+        """Expand both to [B, C]; `found` has the rows with a signal, or one token of rows without.
 
-        Entropies are only logged: rows that were skipped have the mean of the others.
+        Entropies are only logged: skipped rows get the mean of the others.
         """
         rest = found.new_zeros(len(self.has_signal), length) if self.old is None else self.old.clone()
         if not bool(self.has_signal.any()):

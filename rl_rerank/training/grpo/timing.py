@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 PHASES: tuple[str, ...] = ("rollout", "reward", "old", "ref", "update", "sync")
-"""Sampling; judging and scoring; log-probabilities under the policy that sampled and under the reference; forward,
-backward and the optimizer; weights to the engine that samples."""
+"""Sampling; judging and scoring; log-probabilities under the sampling policy and under the reference; forward, backward
+and optimizer; weight transfer to the sampling engine."""
 
 
 class Phases:
-    """Seconds of each phase since they were last taken. A phase inside another counts for itself only."""
+    """Seconds per phase since the last `take`. A nested phase is not counted in the outer one."""
 
     def __init__(self) -> None:
         self._seconds = dict.fromkeys(PHASES, 0.0)
@@ -25,7 +25,7 @@ class Phases:
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        """Within it, or within a function that it decorates, time is the phase's."""
+        """Count the time of a `with` block or a decorated function for the phase."""
         self.begin(phase)
         try:
             yield
@@ -38,12 +38,12 @@ class Phases:
         self._open.append(phase)
 
     def end(self) -> None:
-        """End what was begun last."""
+        """End the phase that was started last."""
         self._count()
         self._open.pop()
 
     def take(self) -> dict[str, float]:
-        """Phase -> seconds, and start again."""
+        """Take phase -> seconds, and reset."""
         found, self._seconds = self._seconds, dict.fromkeys(PHASES, 0.0)
         return found
 
@@ -57,7 +57,7 @@ class Phases:
 
 
 def num_tokens(prompt_mask: Tensor, completion_mask: Tensor, num_generations: int) -> Tensor:
-    """[2]: tokens with every prompt counted once for its group, and once for every completion.
+    """Count tokens with every prompt counted once per group, and once per completion: [2].
 
     Args:
         prompt_mask: [B, P], 1 for tokens; the rows of a group are adjacent. completion_mask: [B, C].
@@ -67,7 +67,7 @@ def num_tokens(prompt_mask: Tensor, completion_mask: Tensor, num_generations: in
 
 
 def is_reference(model: nn.Module, reference: nn.Module | None) -> bool:
-    """Whether a forward of `model` is the reference's: it is that model, or its adapters are switched off for it."""
+    """Whether a forward of `model` is the reference's: it is that model, or its adapters are disabled."""
     if model is reference:
         return True
     layer = next((module for module in model.modules() if isinstance(module, BaseTunerLayer)), None)
@@ -77,7 +77,7 @@ def is_reference(model: nn.Module, reference: nn.Module | None) -> bool:
 class PhaseTimes(TrainerCallback):
     """Logs `time/PHASE` in seconds, and `tokens_per_second/unique` and `/raw` of all processes, for every step.
 
-    It has to be the first callback, so that what others do at the end of a step is not counted.
+    It must be the first callback, to exclude the work of others at the end of a step.
 
     Args:
         trainer: has `phases`, `num_tokens` and `log_once`.

@@ -72,16 +72,16 @@ class RankingGRPOTrainer(GRPOTrainer):
     ) -> None:
         """
         Args:
-            leave_one_out: a completion's baseline is the mean of the others in its group, without itself.
-            micro_batch_tokens: the budget of a micro-batch. `args` have to make one micro-batch of all rows of a
-                process then, which is divided here.
-            refill: gives dead groups' places to others; the task's questions are laid out in its blocks.
-            observe: receives the qid and the reward of all sampled completions, on every process.
+            leave_one_out: use the mean reward of the other completions of the group as a completion's baseline.
+            micro_batch_tokens: token budget of a micro-batch. `args` must then put all rows of a process into one
+                micro-batch, which is divided here.
+            refill: replaces dead groups; the task's questions are laid out in its blocks.
+            observe: receives (qid, reward) of all sampled completions, on every process.
             max_logprob_gap: the threshold of `logprob_drift.require`.
             rollout_args: arguments of a colocated vllm.LLM.
 
         Raises:
-            ValueError: for terms of the loss that are means over a micro-batch, where micro-batches differ in size.
+            ValueError: if the loss has terms that are means over a micro-batch and micro-batches differ in size.
         """
         reward_funcs: Any = [NamedTerm(term.name) for term in task.terms]
         engine: AbstractContextManager[None] = nullcontext()
@@ -143,7 +143,7 @@ class RankingGRPOTrainer(GRPOTrainer):
         self.judge.task = task
 
     def log_once(self, name: str, value: float) -> None:
-        """Add a value to the row of metrics that is logged next."""
+        """Add a value to the next logged row of metrics."""
         self._metrics["train"][name].append(value)
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
@@ -194,11 +194,11 @@ class RankingGRPOTrainer(GRPOTrainer):
         return loss
 
     def _parts(self, mask: Tensor, length: int, found: Tensor | None = None) -> list[Tensor]:
-        """The rows of each micro-batch of a token budget; groups without advantages are skipped where they can be.
+        """Assign rows to micro-batches by token budget; groups without advantages are skipped if possible.
 
         Args:
-            mask: [B, L], of prompts and completions. length: the columns of completions.
-            found: [B] advantages, where they are known.
+            mask: [B, L], of prompts and completions. length: number of completion columns.
+            found: [B] advantages, if known.
         """
         is_shared = self.log_probs.refusal is None
         budget = micro_batches.TokenBudget(self.micro_batch_tokens, self.num_generations, is_shared)
@@ -295,7 +295,7 @@ class RankingGRPOTrainer(GRPOTrainer):
         return output
 
     def _advantages(self, found: Tensor) -> Tensor:
-        """[B], with the configured baseline and without rounding errors where rewards have no variance."""
+        """Apply the configured baseline to advantages [B], without rounding errors where rewards have no variance."""
         if self.leave_one_out:
             found = advantages.leave_one_out(found, self.num_generations)
         if self.multi_objective_aggregation == "normalize_then_sum":

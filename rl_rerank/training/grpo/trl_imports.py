@@ -13,7 +13,7 @@ from trl import import_utils
 
 @contextlib.contextmanager
 def _vllm_hidden() -> Iterator[None]:
-    """Within it, modules of trl that are imported for the first time find no vLLM."""
+    """Hide vLLM from trl's modules that are first imported inside this context."""
     is_available = import_utils.is_vllm_available
     import_utils.is_vllm_available = lambda min_version=None: False
     try:
@@ -29,7 +29,7 @@ with _vllm_hidden():
 
 
 def import_vllm() -> None:
-    """Give trl's modules the names of vLLM that they were imported without."""
+    """Add the vLLM names that trl's modules lack to them."""
     if not hasattr(vllm_generation, "LLM"):
         importlib.reload(vllm_client)
         importlib.reload(vllm_generation)

@@ -1,7 +1,7 @@
 """The one subclass of trl's SFTTrainer: the output head runs on answers only.
 
-trl projects every position of every row off GPUs. A ranking prompt is ten times longer than its answer, so most of that
-work, and of the memory, is for positions without a label. The loss is the same; a test compares both.
+Without a GPU, trl projects every position of every row. A ranking prompt is ten times longer than its answer, so most
+of that work and memory goes to positions without a label. The loss is the same; a test compares both.
 """
 
 # Shape legend: B rows, L tokens, K columns that hold a label in any row, V vocabulary.
@@ -16,7 +16,7 @@ from rl_rerank.training.loop.rows import IGNORED
 
 
 class WeightedCollator(DataCollatorForLanguageModeling):
-    """trl's collator, with the rows' `weights` beside their labels."""
+    """trl's collator, which also batches the rows' `weights`."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch = super().torch_call([{k: v for k, v in row.items() if k != "weights"} for row in examples])
@@ -28,7 +28,7 @@ class WeightedCollator(DataCollatorForLanguageModeling):
 class AnswerTrainer(SFTTrainer):
     """Cross-entropy on labelled tokens, a mean over the tokens of an optimizer step on all processes.
 
-    Where rows have `weights`, each token's is multiplied by its own; the mean is still over their number.
+    With `weights`, each token's loss is multiplied by its weight; the mean is still over the number of tokens.
     """
 
     def compute_loss(

@@ -1,4 +1,4 @@
-"""From our stage configuration to the arguments of trl's and transformers' trainers."""
+"""Trainer arguments of trl and transformers, made from our stage configuration."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def sft_arguments(config: Config, stage: SFTStage, output: Path) -> SFTConfig:
-    """SFTConfig for a stage whose rows are tokenised already."""
+    """Build the SFTConfig of a stage with tokenised rows."""
     step = _step(config, stage, output)
     return _build(
         SFTConfig,
@@ -45,7 +45,7 @@ def sft_arguments(config: Config, stage: SFTStage, output: Path) -> SFTConfig:
 def grpo_arguments(
     config: Config, stage: GRPOStage, policy: TokensPolicy, output: Path, *, max_completion_tokens: int
 ) -> GRPOConfig:
-    """GRPOConfig for a stage: one generation batch is one optimizer step's prompts."""
+    """Build a stage's GRPOConfig: one generation batch is one optimizer step's prompts."""
     step = _step(config, stage, output)
     return _build(
         GRPOConfig,
@@ -69,7 +69,7 @@ def grpo_arguments(
 
 
 def policy_arguments(config: Config, stage: GRPOStage, output: Path) -> TrainingArguments:
-    """TrainingArguments for a stage that samples no text: its tasks in order, each once."""
+    """Build the TrainingArguments of a stage that samples no text: its tasks in order, each once."""
     step = _step(config, stage, output)
     return _build(
         TrainingArguments,
@@ -83,7 +83,7 @@ def policy_arguments(config: Config, stage: GRPOStage, output: Path) -> Training
 
 
 def peft_config(lora: LoraConfig | None) -> PeftLoraConfig | None:
-    """The adapter's configuration, or None for full training."""
+    """Build the adapter's configuration; None for full training."""
     if lora is None:
         return None
     return PeftLoraConfig(

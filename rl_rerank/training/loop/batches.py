@@ -18,19 +18,19 @@ class Step:
     settings: str
     """The settings that give `rows`, for errors."""
     group: int = 1
-    """Rows that answer one prompt and have to be on one process."""
+    """Rows per prompt, which must be on one process."""
     micro_batch_tokens: int | None = None
-    """Token budget of a micro-batch; None: micro-batches of a fixed number of rows."""
+    """Token budget of a micro-batch; None fixes the number of rows instead."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batches:
-    """One optimizer step as processes see it."""
+    """The layout of one optimizer step on the processes."""
 
     step: Step
     micro_batch: int
-    """Rows of one forward and backward of a process: at most the stage's micro_batch. With a token budget, all rows of
-    the process, which are divided when their lengths are known."""
+    """Rows per forward and backward of a process, at most the stage's micro_batch. With a token budget: all rows of the
+    process, which are divided once their lengths are known."""
     processes: int
 
     @property
@@ -51,16 +51,16 @@ class Tokens:
     prompts: int
     completions: int = 0
     completion_tokens: int = 0
-    """The longest completion."""
+    """Tokens of the longest completion."""
     note: str = ""
     """Relation of prompts and rows, such as `, 8 documents a list`."""
 
 
 def layout(name: str, step: Step, micro_batch: int, processes: int) -> Batches:
-    """The layout of a step of stage `name`.
+    """Compute the layout of a step of stage `name`.
 
     Raises:
-        ValueError: with the arithmetic, where rows do not divide evenly or a group would be split.
+        ValueError: with the arithmetic, if rows do not divide evenly or a group would be split.
     """
     share = step.rows // processes
     if step.rows % processes or share % step.group:

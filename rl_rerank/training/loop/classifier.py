@@ -1,4 +1,4 @@
-"""A sequence-classification model with one label, and what it says of conversations."""
+"""A sequence-classification model with one label, which scores conversations."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +27,7 @@ class Classifier:
         self.model.config.pad_token_id = self.tokenizer.pad_token_id
 
     def __call__(self, conversations: Sequence[Sequence[Mapping[str, str]]]) -> list[float]:
-        """The label's logit for each."""
+        """Compute the label's logit for each conversation."""
         texts = [self.tokenizer.apply_chat_template(messages, tokenize=False) for messages in conversations]
         texts = [text.encode(errors="replace").decode() for text in texts]  # no tokenizer takes half a character
         inputs = self.tokenizer(

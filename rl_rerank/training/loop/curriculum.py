@@ -35,14 +35,14 @@ MIDDLE = 0.5
 
 
 def reciprank(example: RankingExample) -> dict[str, float]:
-    """docid -> 1 / rank. Where no candidate has a rank it is its place among them, which is first-stage order."""
+    """Map docid to 1 / rank. If no candidate has a rank, its place among them (first-stage order) is used."""
     if all(c.rank is None for c in example.candidates):
         return {c.docid: 1 / place for place, c in enumerate(example.candidates, start=1)}
     return {c.docid: 1 / (c.rank or NOT_RETRIEVED) for c in example.candidates}
 
 
 def normscore(example: RankingExample) -> dict[str, float]:
-    """docid -> normalised score; 0 without one, and for all where they do not differ."""
+    """Map docid to the normalised score: 0 without a score, and for all if the scores are equal."""
     scores = _scores(example, "normscore")
     low, high = min(scores.values()), max(scores.values())
     width = (high - low) or 1.0
@@ -50,7 +50,7 @@ def normscore(example: RankingExample) -> dict[str, float]:
 
 
 def kdescore(example: RankingExample) -> dict[str, float]:
-    """docid -> share of the smoothed scores below its own; 0 without one, and the middle for all that do not differ."""
+    """Map docid to the share of the smoothed scores below its own: 0 without a score, 0.5 if the scores are equal."""
     scores = _scores(example, "kdescore")
     values = list(scores.values())
     if len(set(values)) < 2:
@@ -68,7 +68,7 @@ SIGNALS: dict[str, Callable[[RankingExample], dict[str, float]]] = {
 
 
 def ease(example: RankingExample, signal: Callable[[RankingExample], dict[str, float]]) -> float:
-    """D in [0, 1]: the mean over pairs of candidates with different grades; the middle where there are none."""
+    """Compute D in [0, 1], the mean over pairs of candidates with different grades; 0.5 without pairs."""
     h = signal(example)
     grades = [(h[c.docid], example.qrels.get(c.docid, 0)) for c in example.candidates]
     pairs = [(better - worse + 1) / 2 for better, i in grades for worse, j in grades if i > j]
@@ -76,15 +76,15 @@ def ease(example: RankingExample, signal: Callable[[RankingExample], dict[str, f
 
 
 def weight(ease: NDArray[np.float64] | float, step: int, steps: int) -> NDArray[np.float64] | float:
-    """W of queries in step t = `step` of a curriculum that ends at m = `steps`."""
+    """Compute W of queries in step t = `step` of a curriculum that ends at m = `steps`."""
     return ease + step / steps * (1 - ease) if step < steps else ease * 0 + 1.0
 
 
 class FirstStage:
-    """An order of queries by what the first stage makes of them.
+    """An order of queries by the first stage's signal.
 
     Raises:
-        ValueError: for a curriculum of scores over an example that has none.
+        ValueError: if a curriculum of scores meets an example without scores.
     """
 
     def __init__(self, config: CurriculumConfig, examples: Sequence[RankingExample]) -> None:
@@ -94,10 +94,10 @@ class FirstStage:
         self.ease = 1 - found if config.anti else found  # [E]
 
     def one_pass(self, seed: str, step: Callable[[], int]) -> Iterator[RankingExample]:
-        """Every example once: each step draws, of those that are left, in proportion to its weights.
+        """Yield every example once: each step draws from the remaining ones in proportion to its weights.
 
         Args:
-            step: the step that the next example will be asked in.
+            step: returns the step of the next example.
         """
         rng, left = generator(seed), np.arange(len(self.examples))
         while len(left):
@@ -112,17 +112,17 @@ class FirstStage:
 
 
 def drawn(weights: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.int64]:
-    """All indices in an order of draws without replacement, each in proportion to the weights of those that are left.
+    """Draw all indices without replacement, each in proportion to the weights of the remaining ones.
 
-    By the largest of log W + Gumbel noise, which has that distribution: https://arxiv.org/abs/1903.06059. A weight of 0
-    comes last.
+    Sorts by log W + Gumbel noise, which has that distribution: https://arxiv.org/abs/1903.06059. Indices of weight 0
+    come last.
     """
     with np.errstate(divide="ignore"):
         return np.argsort(-(np.log(weights) + rng.gumbel(size=len(weights))), kind="stable")
 
 
 def generator(seed: str) -> np.random.Generator:
-    """Seeded with a text, the same on every process."""
+    """Seed a generator with a text, identically on every process."""
     return np.random.default_rng(list(seed.encode()))
 
 

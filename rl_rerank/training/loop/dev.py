@@ -1,4 +1,4 @@
-"""Measuring the policy on held-out queries while it trains: which step was best, and when to stop."""
+"""Evaluation on held-out queries during training, with the best step and early stopping."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -31,14 +31,14 @@ class DevSet:
 
     examples: Sequence[RankingExample]
     qrels: Mapping[str, Mapping[str, int]]
-    """qid -> docid -> grade; the ideal order is over all of them."""
+    """qid -> docid -> grade; the ideal order includes all of them."""
     paradigm: Paradigm
     renderer: Renderer
     batch_tokens: int
 
 
 def measure(trainer: Any, dev: DevSet) -> tuple[float, float]:
-    """Mean nDCG@10 of the policy and the share of malformed answers; every process ranks its share of the queries."""
+    """Measure mean nDCG@10 and the share of malformed answers; every process ranks its share of the queries."""
     accelerator = trainer.accelerator
     mine = dev.examples[accelerator.process_index :: accelerator.num_processes]
     checkpointing = trainer.args.gradient_checkpointing_kwargs

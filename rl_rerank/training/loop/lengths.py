@@ -1,6 +1,6 @@
-"""Prompts and completions against the model's context, and how long the prompts of a training stage are.
+"""Checks of prompt and completion lengths against the model's context, and prompt lengths of a training stage.
 
-No model is loaded. Where the model's tokenizer is not at hand, lengths are estimates by SmolLM2's, and say so.
+No model is loaded. Without the model's tokenizer, lengths are estimated with SmolLM2's and marked as estimates.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     from rl_rerank.stages.training import TrainingStage
 
 SAMPLE = 200
-"""Prompts of a stage that are rendered, at most."""
+"""Maximum number of rendered prompts per stage."""
 
 BINS = 10
 BAR = 40
-"""Characters of the longest bar."""
+"""Characters in the longest bar."""
 
 
 def check_context(model: ModelConfig, name: str, completion_tokens: int, folder: Path | None = None) -> None:
     """Refuse a training stage whose prompts and completions may be longer than the model's context.
 
     Args:
-        name: the stage's.
-        completion_tokens: the longest completion that it may see.
-        folder: the model's folder; None looks for one that is on this machine already, and where there is none the
-            context is not known and nothing is refused.
+        name: the stage's name.
+        completion_tokens: length of its longest possible completion.
+        folder: the model's folder; None looks for one on this machine. Without one, the context is unknown and nothing
+            is refused.
 
     Raises:
         ValueError: with the arithmetic.
@@ -59,7 +59,7 @@ def check_context(model: ModelConfig, name: str, completion_tokens: int, folder:
 
 
 def local_context(model: ModelConfig) -> int | None:
-    """The context of a model that is on this machine; None where it is not, or does not say."""
+    """Read the context of a model on this machine; None if it is not here or gives no context."""
     if model.path == embedded.NAME:
         return embedded.CONTEXT
     folder = Path(model.path).expanduser()
@@ -76,7 +76,7 @@ def local_context(model: ModelConfig) -> int | None:
 
 
 def describe(config: Config, stages: Mapping[str, TrainingStage]) -> list[str]:
-    """Lines on the prompt lengths of training stages; nothing is written to the run folder."""
+    """Describe the prompt lengths of training stages, without writing to the run folder."""
     if not stages:
         return []
     estimate = False
@@ -105,15 +105,15 @@ class Lengths:
     name: str
     kind: str
     tokens: tuple[int, ...]
-    """Of each prompt, as the model sees it."""
+    """Length of each prompt as the model sees it."""
     shrunk: int
-    """Prompts whose documents had to give way to the budget."""
+    """Number of prompts whose documents were shrunk to the budget."""
     budget: int
     estimate: bool = False
-    """The tokens are not the model's own."""
+    """Whether another model's tokenizer counted the tokens."""
 
     def lines(self) -> list[str]:
-        """A summary and a histogram."""
+        """Format a summary and a histogram."""
         if not self.tokens:
             return [f"{self.name}: no training example gives a prompt"]
         ordered = sorted(self.tokens)
@@ -188,10 +188,10 @@ def _context(folder: Path) -> int | None:
 
 
 def _local_tokenizer(model: ModelConfig) -> Any:
-    """The model's tokenizer, without a download.
+    """Load the model's tokenizer without a download.
 
     Raises:
-        ImportError, OSError: if a package or a file is not here.
+        ImportError, OSError: if a package or a file is missing.
     """
     # Imported when it is needed: the plan is also shown where transformers is not installed.
     transformers = importlib.import_module("transformers")

@@ -1,4 +1,4 @@
-"""Saving the model that a training stage leaves."""
+"""Saving the trained model of a stage."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ def save_trained(
 ) -> None:
     """Save a plain model folder, adapters merged, whole or not at all.
 
-    Every process has to call it: weights that ZeRO has sharded are gathered, and the first process writes them.
+    Every process must call it: weights sharded by ZeRO are gathered, and the first process writes them.
 
     Args:
-        start: the folder that the stage's model was read from.
+        start: the folder of the stage's starting model.
     """
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if not trainer.accelerator.is_main_process:

@@ -24,7 +24,7 @@ from rl_rerank.training.loop.training_prompts import Question, none_teaches
 from rl_rerank.types import RankingExample
 
 FLOOR = 0.05
-"""The least weight of a query, where that of one answered well half of the time is 1."""
+"""Minimum weight of a query, relative to 1 for a pass rate of one half."""
 STATE = "curriculum.json"
 """In a checkpoint: qid -> [good answers, answers]."""
 
@@ -41,31 +41,31 @@ class PassRates:
         self.counts: dict[str, list[int]] = {}
 
     def observe(self, rewards: Iterable[tuple[str, float]]) -> None:
-        """Count answers, given as qid and reward. Every process has to see those of all."""
+        """Count answers, given as (qid, reward). Every process must receive those of all."""
         for qid, reward in rewards:
             count = self.counts.setdefault(qid, [0, 0])
             count[0] += reward >= self.pass_reward
             count[1] += 1
 
     def restore(self, checkpoint: Path) -> None:
-        """Take the counts of a checkpoint up again."""
+        """Restore the counts of a checkpoint."""
         self.counts = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
 
     def weight(self, qid: str) -> float:
-        """In [FLOOR, 1]."""
+        """Compute a query's weight in [FLOOR, 1]."""
         good, answers = self.counts.get(qid, (0, 0))
         share = (good + 1) / (answers + 2)
         return max(FLOOR, 4 * share * (1 - share))
 
 
 class AdaptiveQuestions(Sequence[Question]):
-    """Questions that are chosen when the first of their step is asked for.
+    """Questions that are chosen on the first access to their step.
 
-    Every process makes the same ones, because it has the same counts. Iterating gives those that were made.
+    All processes choose the same, because they have the same counts. Iteration yields the questions chosen so far.
 
     Args:
-        steps: how many there are.
-        block: questions of a step.
+        steps: number of steps.
+        block: questions per step.
         per_query: use only examples that give exactly this many prompts.
     """
 
@@ -113,7 +113,7 @@ class AdaptiveQuestions(Sequence[Question]):
         return self._made[step][place]
 
     def _make(self, step: int) -> list[Question]:
-        """Draws without repetition, and from the beginning again where a step has more prompts than the examples."""
+        """Draw without repetition, starting over when a step has more prompts than the examples."""
         rng = generator(f"{self.seed}:{step}")
         weights = np.array([self.rates.weight(example.qid) for example in self.examples])
         found: list[Question] = []
@@ -136,7 +136,7 @@ class AdaptiveQuestions(Sequence[Question]):
 
 
 class RatesRecord(TrainerCallback):
-    """Keeps the counts with every checkpoint, before it is marked as whole."""
+    """Saves the counts with every checkpoint before it is marked as complete."""
 
     def __init__(self, rates: PassRates) -> None:
         self.rates = rates

@@ -16,7 +16,7 @@ from rl_rerank.paradigms.labels import LETTERS, NUMBERS
 
 
 def rank_weights(target: str, tokenizer: Any, separator: float) -> list[float]:
-    """A weight for each token of an answer's text."""
+    """Compute a weight for each token of an answer's text."""
     spans = _identifiers(target)
     encoded = tokenizer(target, add_special_tokens=False, return_offsets_mapping=True)
     return [_weight(start, end, spans, separator) for start, end in encoded["offset_mapping"]]

@@ -11,7 +11,7 @@ from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.training.loop.rank_weights import rank_weights
 
 IGNORED = -100
-"""The label of a token that is not learned."""
+"""Label of tokens without a loss."""
 
 
 def tokenised(
@@ -22,15 +22,15 @@ def tokenised(
     *,
     separator: float | None = None,
 ) -> Dataset:
-    """One `input_ids` and `labels` a row: only the answer and its end token are learned.
+    """Tokenise rows into `input_ids` and `labels`; only the answer and its end token have a loss.
 
     The end token is labelled by position, never by id: in some tokenizers padding and the end token are the same.
 
     Args:
-        separator: rows also have `weights`, those of `rank_weights` with this one for separators.
+        separator: adds `weights` by `rank_weights`, with this weight for separators.
 
     Raises:
-        ValueError: if answers open the reasoning that the chat template has opened.
+        ValueError: if answers open reasoning that the chat template has already opened.
     """
     input_ids, labels, weights = [], [], []
     for row in rows:

@@ -18,7 +18,7 @@ from rl_rerank.training.loop.training_prompts import Question
 from rl_rerank.types import Completion, Judgment, Rollout
 
 Row = tuple[int, Completion, Judgment]
-"""A question's number, and what was answered: a rollout without its prompt, which every process has."""
+"""A question's number with its answer: a rollout without the prompt, which every process has."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Scores:
     """The terms' scores of this process's rows."""
 
     values: list[dict[str, Breakdown]]
-    """For each row, by the term's name."""
+    """Breakdowns of each row by term name."""
     seconds: dict[str, float]
     """Run time of each term, or waiting time for its workers."""
 
@@ -34,7 +34,7 @@ class Scores:
 def begin(
     terms: Sequence[Term], questions: Sequence[Question], rows: Sequence[Row], workers: Mapping[str, Workers]
 ) -> None:
-    """Have workers score rows that `score_rows` is asked for next; not those of terms that need whole queries."""
+    """Start workers on the rows of the next `score_rows` call, except for terms that need whole queries."""
     here = _prompts(questions, rows)
     for term in terms:
         if term.name in workers and not term.needs_query:
@@ -54,12 +54,12 @@ def score_rows(
 
     Args:
         rows: the completions of this process, siblings adjacent.
-        gather: puts the rows of all processes together; called on all of them, and only where a term needs queries.
-        workers: by the term's name; a term without any runs here.
+        gather: gathers the rows of all processes; called on all of them, and only if a term needs queries.
+        workers: workers by term name; a term without any runs here.
 
     Raises:
         RewardError: if a term fails.
-        ValueError: if a query is not whole.
+        ValueError: if a query is incomplete.
     """
     values: list[dict[str, Breakdown]] = [{} for _ in rows]
     seconds: dict[str, float] = {}
@@ -101,7 +101,7 @@ def score_everywhere(
     num_generations: int,
     workers: Mapping[str, Workers],
 ) -> Scores:
-    """`score_rows` on every process, where one that fails ends all.
+    """Call `score_rows` on every process; a failure on one ends all.
 
     Raises:
         RewardError: on every process, if a term fails on one.
@@ -124,7 +124,7 @@ def _of_queries(
     rows: Sequence[Row],
     whole: Mapping[int, Sequence[Row]],
 ) -> list[Breakdown]:
-    """A value for each row, out of those of the queries that it belongs to."""
+    """Pick each row's value from the values of its query."""
     queries = [whole[query] for query in dict.fromkeys(questions[row[0]].query for row in rows)]
     asked = [(questions[rows[0][0]].example, [_rollout(questions, row) for row in rows]) for rows in queries]
     found: dict[int, list[Breakdown]] = {}
@@ -136,7 +136,7 @@ def _of_queries(
 
 
 def _evaluated(term: Term, workers: Workers | None, asked: Sequence[Call]) -> list[list[Breakdown]]:
-    """For each of `asked` a value for each of its rollouts."""
+    """Compute a value for each rollout of each of `asked`."""
     if workers is None:
         return [evaluate(term, example, rollouts) for example, rollouts in asked]
     split = _split(term, asked)
@@ -145,7 +145,7 @@ def _evaluated(term: Term, workers: Workers | None, asked: Sequence[Call]) -> li
 
 
 def _prompts(questions: Sequence[Question], rows: Sequence[Row]) -> list[Call]:
-    """The rollouts of each prompt."""
+    """Collect the rollouts of each prompt."""
     return [
         (questions[question].example, [_rollout(questions, row) for row in group])
         for question, group in groupby(rows, key=lambda row: row[0])
@@ -153,15 +153,15 @@ def _prompts(questions: Sequence[Question], rows: Sequence[Row]) -> list[Call]:
 
 
 def _split(term: Term, asked: Sequence[Call]) -> list[list[Call]]:
-    """Each of `asked` as the calls that the term is given."""
+    """Split each of `asked` into the term's calls."""
     return [[(example, some) for some in calls(term, rollouts)] for example, rollouts in asked]
 
 
 def _queries(questions: Sequence[Question], rows: Sequence[Row], num_generations: int) -> dict[int, list[Row]]:
-    """Query -> its rows in the order of its prompts.
+    """Map each query to its rows in the order of its prompts.
 
     Raises:
-        ValueError: if a query has other than its number of prompts times G rows.
+        ValueError: if the number of a query's rows is not its number of prompts times G.
     """
     prompts = Counter(question.query for question in questions)
     found: dict[int, list[Row]] = {}

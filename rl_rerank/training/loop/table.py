@@ -12,11 +12,10 @@ MEASURE, CUT = "nDCG@10", 10
 def row(
     step: int, example: RankingExample, rollout: Rollout, rewards: Mapping[str, float], reward: float
 ) -> dict[str, Any]:
-    """The row of one completion, still without its advantage.
+    """Build the row of one completion, without its advantage.
 
-    `ranking` has the prompt's docids best first, equal scores in the order of the prompt, and `nDCG@10` is that of the
-    prompt's documents, in expectation over ties; both are None where the answer could not be read, or the prompt shows
-    one document.
+    `ranking` has the prompt's docids best first, equal scores in the order of the prompt. `nDCG@10` is that of the
+    prompt's documents, in expectation over ties. Both are None for unreadable answers and one-document prompts.
     """
     shown, scores = rollout.prompt.docids, rollout.judgment.scores
     is_ranking = len(shown) > 1 and scores.keys() == set(shown)

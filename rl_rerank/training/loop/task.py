@@ -19,13 +19,13 @@ class Task:
     paradigm: Paradigm
     terms: Sequence[Term]
     permute_rewards: bool = False
-    """Train on rewards permuted within groups: a control that must not learn."""
+    """Train on rewards permuted within groups, a control that must not learn."""
 
     def rollout(self, question: int, ids: Sequence[int], tokenizer: Any, end_ids: Collection[int]) -> Rollout:
-        """The answer `ids` to a question, read strictly.
+        """Parse the answer `ids` to a question strictly.
 
         Args:
-            ids: the tokens of a completion, up to and with its end token if it has one.
+            ids: the tokens of a completion, up to and including any end token.
         """
         prompt = self.questions[question].prompt
         answer = completion(ids, end_ids, tokenizer)

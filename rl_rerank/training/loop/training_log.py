@@ -29,7 +29,7 @@ def layout(accelerator: Accelerator) -> str:
 
 
 def resumable_checkpoint(checkpoints: Path, accelerator: Accelerator) -> str | None:
-    """The newest whole checkpoint; checkpoints that were cut short are deleted.
+    """Find the newest complete checkpoint, and delete incomplete ones.
 
     Raises:
         ValueError: if its layout is not that of this run.
@@ -52,7 +52,7 @@ def resumable_checkpoint(checkpoints: Path, accelerator: Accelerator) -> str | N
 
 
 class Records(TrainerCallback):
-    """Appends a row a step to metrics.jsonl, rows of completions to completions.jsonl, and marks whole checkpoints."""
+    """Appends each step to metrics.jsonl and its completions to completions.jsonl; marks complete checkpoints."""
 
     def __init__(
         self, folder: Path, accelerator: Accelerator, completions: Callable[[], list[dict[str, Any]]] | None = None
@@ -94,7 +94,7 @@ class Records(TrainerCallback):
 
 
 def _name(key: str) -> str:
-    """trl's `rewards/ndcg/mean` is our `reward/ndcg`; everything else keeps its name."""
+    """Rename trl's `rewards/ndcg/mean` to our `reward/ndcg`; keep all other names."""
     if key.startswith("rewards/") and key.endswith("/mean"):
         return "reward/" + key.removeprefix("rewards/").removesuffix("/mean")
     return key
@@ -106,7 +106,7 @@ def _append(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _keep_until(path: Path, step: int) -> None:
-    """Drop rows after `step`, and a last line that a kill cut short."""
+    """Drop rows after `step`, and a last line truncated by a kill."""
     if not path.exists():
         return
     text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The prompts that GRPO trains on: made once from the training examples, in a seeded order."""
+"""GRPO's training prompts, made once from the training examples in a seeded order."""
 
 import logging
 import random
@@ -15,13 +15,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt with the example that judges its answers and the token ids that the model sees."""
+    """A prompt with its token ids and the example that its answers are judged by."""
 
     example: RankingExample
     prompt: Prompt
     token_ids: tuple[int, ...]
     query: int = 0
-    """The same for all prompts made of one example in one pass, and different otherwise."""
+    """Number shared by all prompts of one example in one pass, and by no others."""
 
 
 def questions(
@@ -35,15 +35,15 @@ def questions(
     curriculum: FirstStage | None = None,
     step_size: int = 1,
 ) -> list[Question]:
-    """`count` questions: passes over the examples in a fresh order, candidates reshuffled in every pass.
+    """Make `count` questions in passes over the examples, with order and candidates reshuffled in every pass.
 
     Args:
         per_query: use only examples that give exactly this many prompts, so that each block of that size is one query.
-        curriculum: the order of each pass; None: a random one.
-        step_size: questions of an optimizer step, by which a curriculum goes.
+        curriculum: the order of each pass; None: random.
+        step_size: questions per optimizer step, the unit of a curriculum.
 
     Raises:
-        ValueError: if no example yields a prompt, as when all candidates of every query have the same grade.
+        ValueError: if no example yields a prompt, for instance because every query's candidates share one grade.
     """
     found: list[Question] = []
 

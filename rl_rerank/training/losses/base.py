@@ -23,7 +23,7 @@ class RankingLoss:
     """
 
     of_pairs: ClassVar[bool] = True
-    """Whether it is a sum over pairs of documents, and so takes `pair_weights`."""
+    """Whether it is a sum over pairs of documents and takes `pair_weights`."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -38,24 +38,24 @@ class RankingLoss:
         item_weights: Tensor | None = None,
         pair_weights: Tensor | None = None,
     ) -> Tensor:
-        """The loss of each list: [L].
+        """Compute the loss of each list: [L].
 
         Args:
             scores: [L, N].
             grades: [L, N], >= 0.
-            mask: [L, N] of bool, True for documents; others change nothing.
-            item_weights: [L, N], factors of the documents' parts.
-            pair_weights: [L, N, N], factors of the parts of a better document (first) and a worse one.
+            mask: [L, N] of bool, True for documents; other positions have no effect.
+            item_weights: [L, N], weights of the documents.
+            pair_weights: [L, N, N], weights of pairs of a better document (first) and a worse one.
 
         Raises:
-            ValueError: for pair weights where a loss is not made of pairs.
+            ValueError: if pair weights are given to a loss that is not a sum over pairs.
         """
         if pair_weights is not None and not self.of_pairs:
             raise ValueError(f"the loss {type(self).__name__} is not made of pairs, so it takes no pair_weights")
         return self.per_list(scores, grades, mask, item_weights, pair_weights)
 
     def per_list(self, scores: Tensor, grades: Tensor, mask: Tensor, items: Weights, between: Weights) -> Tensor:
-        """`__call__` with the weights of documents and of pairs."""
+        """Compute the loss of each list with the weights of documents and pairs."""
         raise NotImplementedError
 
 
@@ -72,17 +72,17 @@ def _check(name: str, value: Any, default: object) -> None:
 
 
 def better(grades: Tensor, mask: Tensor) -> Tensor:
-    """[L, N, N] of bool: whether the first document has the higher grade of two that are there."""
+    """Mark pairs of real documents whose first one has the higher grade: [L, N, N] of bool."""
     return (grades.unsqueeze(2) > grades.unsqueeze(1)) & mask.unsqueeze(2) & mask.unsqueeze(1)
 
 
 def margins(scores: Tensor) -> Tensor:
-    """[L, N, N], by how much the first document's score is above the second's."""
+    """Subtract the second document's score from the first's: [L, N, N]."""
     return scores.unsqueeze(2) - scores.unsqueeze(1)
 
 
 def weighted(values: Tensor, pairs: Tensor, item_weights: Tensor | None, pair_weights: Tensor | None) -> Tensor:
-    """[L, N, N] values times the weights of both documents and of the pair; 0 where there is no pair."""
+    """Multiply [L, N, N] values by the weights of both documents and of the pair; 0 outside `pairs`."""
     if item_weights is not None:
         values = values * item_weights.unsqueeze(2) * item_weights.unsqueeze(1)
     if pair_weights is not None:
@@ -93,13 +93,13 @@ def weighted(values: Tensor, pairs: Tensor, item_weights: Tensor | None, pair_we
 def mean_over_pairs(
     values: Tensor, pairs: Tensor, item_weights: Tensor | None = None, pair_weights: Tensor | None = None
 ) -> Tensor:
-    """[L], weighted values over the number of pairs, not over the sum of their weights; 0 where there is none."""
+    """Divide weighted values by the number of pairs, not the sum of weights; 0 without pairs: [L]."""
     total = weighted(values, pairs, item_weights, pair_weights).sum((1, 2))
     return total / pairs.sum((1, 2)).clamp(min=1)
 
 
 def mean_over_documents(values: Tensor, mask: Tensor, item_weights: Tensor | None = None) -> Tensor:
-    """[L], weighted values over the number of documents."""
+    """Divide weighted values by the number of documents: [L]."""
     if item_weights is not None:
         values = values * item_weights
     return values.masked_fill(~mask, 0.0).sum(1) / mask.sum(1).clamp(min=1)

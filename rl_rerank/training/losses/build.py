@@ -1,4 +1,4 @@
-"""A ranking loss by its name."""
+"""Building a ranking loss by name."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,10 +8,10 @@ from rl_rerank.training.losses.base import RankingLoss
 
 
 def build_loss(place: str, name: str, params: Mapping[str, Any]) -> RankingLoss:
-    """The loss `name` with its parameters.
+    """Build the loss `name` with its parameters.
 
     Args:
-        place: the stage that names it, for errors.
+        place: the stage that names it, for error messages.
 
     Raises:
         LookupError, ImportError, ValueError: for a loss or a parameter that does not exist, or a wrong value.

@@ -1,4 +1,4 @@
-"""Losses of whole lists, and of documents alone.
+"""Listwise and pointwise ranking losses.
 
 Notation: p = softmax of the scores over the list; g are the grades.
 """
@@ -49,8 +49,8 @@ class ListNet(RankingLoss):
 class ListMLE(RankingLoss):
     """-log of the Plackett-Luce probability of the order by grades.
 
-    Each of several documents of one grade is measured against all that are not better, so that the loss depends on no
-    order among them. Xia et al. 2008, https://doi.org/10.1145/1390156.1390306; ties: Breslow 1974,
+    Each document is compared with all that are not better, so the loss does not depend on an order among equal
+    grades. Xia et al. 2008, https://doi.org/10.1145/1390156.1390306; ties: Breslow 1974,
     https://doi.org/10.2307/2529620.
     """
 
@@ -64,7 +64,7 @@ class ListMLE(RankingLoss):
 class PlackettLuce(RankingLoss):
     """`ListMLE` for the first k places only.
 
-    A document counts with the probability that it is among them, where the order of equal grades is random.
+    A document's weight is its probability of being among them under a random order of equal grades.
     """
 
     of_pairs: ClassVar[bool] = False
@@ -77,7 +77,7 @@ class PlackettLuce(RankingLoss):
 
 @dataclass(frozen=True)
 class BCE(RankingLoss):
-    """Mean over documents of the binary cross-entropy of sigmoid(s); relevant from the grade `relevant` on."""
+    """Mean over documents of the binary cross-entropy of sigmoid(s); grades of at least `relevant` are positive."""
 
     of_pairs: ClassVar[bool] = False
 

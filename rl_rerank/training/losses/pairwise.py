@@ -1,6 +1,6 @@
-"""Losses of pairs: a document with a higher grade should have the higher score.
+"""Pairwise losses: the document with the higher grade should have the higher score.
 
-Notation: d_ij = s_i - s_j of documents of which i has the higher grade; softplus(x) = log(1 + exp(x)).
+Notation: d_ij = s_i - s_j, where document i has the higher grade; softplus(x) = log(1 + exp(x)).
 """
 
 # Shape legend: L lists, N documents (padded).
@@ -37,7 +37,7 @@ class RankNet(RankingLoss):
 
 @dataclass(frozen=True)
 class LambdaRank(RankingLoss):
-    """Sum over pairs of |change of nDCG@k if i and j change places| softplus(-d_ij), with linear gains.
+    """Sum over pairs of |change of nDCG@k if i and j swap places| softplus(-d_ij), with linear gains.
 
     Burges 2010, MSR-TR-2010-82; as a loss: Wang et al. 2018, https://doi.org/10.1145/3269206.3271784.
     """
@@ -76,7 +76,7 @@ class RankListStyle(RankingLoss):
     """Mean over skips k = 1 to `skips` of t log(1 + sum of exp(-d_ij / t)), with the temperature t.
 
     The inner sum is over the pairs whose grades are k levels apart and differ by more than `margin`. A reconstruction
-    after the abstract of RankList, https://arxiv.org/abs/2508.09826: its formula was not at hand.
+    from the abstract of RankList, https://arxiv.org/abs/2508.09826, without its formula.
     """
 
     skips: int = 3
@@ -124,7 +124,7 @@ class AnchoredHinge(RankingLoss):
 
 
 def mean_ranks(values: Tensor, mask: Tensor) -> Tensor:
-    """[L, N], ranks from 1 by descending value; equal values share the mean of their ranks."""
+    """Rank from 1 by descending value; equal values share their mean rank: [L, N]."""
     others = mask.unsqueeze(1)
     above = ((values.unsqueeze(1) > values.unsqueeze(2)) & others).sum(2)
     same = ((values.unsqueeze(1) == values.unsqueeze(2)) & others).sum(2)
@@ -132,14 +132,14 @@ def mean_ranks(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def _discounts(values: Tensor, mask: Tensor, k: int | None) -> Tensor:
-    """[L, N], 1 / log2(rank + 1) by descending value; 0 behind place k and where there is no document."""
+    """Compute 1 / log2(rank + 1) by descending value; 0 after place k and for padding: [L, N]."""
     ranks = mean_ranks(values, mask)
     counts = mask if k is None else mask & (ranks <= k)
     return (1 / (ranks + 1).log2()).masked_fill(~counts, 0.0)
 
 
 def _levels(grades: Tensor, mask: Tensor) -> Tensor:
-    """[L, N], how many different grades of the list are below each document's."""
+    """Count the distinct grades of the list below each document's: [L, N]."""
     lower = (grades.unsqueeze(1) < grades.unsqueeze(2)) & mask.unsqueeze(1)
     # The first document of each grade stands for the grade.
     same = (grades.unsqueeze(1) == grades.unsqueeze(2)) & mask.unsqueeze(1)
