@@ -16,7 +16,7 @@ CONTRADICTIONS = 10.0
 
 @dataclass(frozen=True)
 class Calls:
-    """Every query takes as many prompts as the stage's paradigm takes of a simulated model on lists of that length.
+    """Every query has as many prompts as the stage's paradigm asks a simulated model on lists of that length.
 
     The range is that over random orders, half of them asked of a perfect comparator and half of one that contradicts
     itself.
@@ -37,7 +37,7 @@ class Calls:
         usual = f"{min(calls)} to {max(calls)}, {statistics.fmean(calls):.1f} on average"
         return [
             Finding(
-                f"{self.stage}: as many calls a query as {paradigm.name} takes of a simulated model",
+                f"{self.stage}: as many calls a query as {paradigm.name} makes to a simulated model",
                 inside == len(counts),
                 f"{statistics.fmean(counts.values()):.1f} on average, {inside} of {len(counts)} queries in the range; "
                 f"for {longest} documents that is {usual}",

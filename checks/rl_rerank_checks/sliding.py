@@ -25,7 +25,10 @@ class Sliding:
         window, stride = paradigm.window, paradigm.stride or paradigm.window // 2
         right = sum(_slides(asked[q], windows(len(examples[q].docids), window, stride)) for q in asked)
         calls = max(map(len, asked.values()))
-        what = f"{self.stage}: windows of {window} by {stride} from the back, each with what the one before passed on"
+        what = (
+            f"{self.stage}: windows of {window} by {stride} from the back, "
+            "each with the documents that the one before passed on"
+        )
         rewards: list[Any] = [term.reward for term in reward_terms(run.config)]
         cutoffs = [reward.recall_k or window // 2 for reward in rewards if hasattr(reward, "recall_k")]
         return [

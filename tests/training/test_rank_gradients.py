@@ -103,6 +103,7 @@ def error(n, name, num_orders, repeats):
     return torch.stack(errors).pow(2).sum((1, 2)).mean().sqrt().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [3, 5])
 @pytest.mark.parametrize("name", ["group", "pl_rank", "moves"])
 def test_the_error_falls_as_one_over_the_root_of_the_samples(n, name):
@@ -111,6 +112,7 @@ def test_the_error_falls_as_one_over_the_root_of_the_samples(n, name):
     assert 3.3 < few / many < 4.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n", [3, 4, 5])
 @pytest.mark.parametrize("num_orders", [4, 32])
 def test_estimates_by_their_variance_at_equal_samples(n, num_orders):

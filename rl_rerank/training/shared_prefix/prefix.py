@@ -5,7 +5,7 @@ last prompt token followed by one completion without its last token:
 
     [p_0 .. p_{P-2}] [p_{P-1} c_0 .. c_{C-2}] [p_{P-1} c_0 .. c_{C-2}] ...
 
-Position ids restart after the prompt, and `shared_attention` lets every suffix see the prompt and itself only, so the
+Position ids restart after the prompt, and `attention` lets every suffix see the prompt and itself only, so the
 log-probabilities equal those of G separate rows. Layers that carry a state along the row, or attend in a way of their
 own, would not; `refusal` names the models that have them, and they take the plain path.
 """
@@ -23,7 +23,7 @@ from rl_rerank.training.shared_prefix.attention import Shared
 from rl_rerank.training.shared_prefix.token_log_probs import token_log_probs
 
 SEEN_RIGHT = {"full_attention", "sliding_attention"}
-"""Types of layers that `shared_attention` knows."""
+"""Types of layers that `attention` knows."""
 
 
 def refusal(model: Any) -> str | None:
