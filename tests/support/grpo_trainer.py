@@ -15,6 +15,18 @@ from rl_rerank.training.loop.training_prompts import questions
 from rl_rerank.types import Candidate, RankingExample
 from rl_rerank_rewards.ndcg import NDCG
 
+ARGUMENTS = {
+    "shuffle_dataset": False,
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "report_to": [],
+    "save_strategy": "no",
+    "logging_steps": 1,
+    "remove_unused_columns": False,
+}
+"""Arguments of GRPOConfig for a short run on the CPU that keeps the order of its prompts and saves nothing."""
+
 
 def examples():
     return [
@@ -59,15 +71,8 @@ def trainer(
         "beta": 0.0,
         "loss_type": "dr_grpo",
         "scale_rewards": "group",
-        "shuffle_dataset": False,
-        "use_cpu": True,
-        "bf16": False,
-        "gradient_checkpointing": False,
-        "report_to": [],
-        "save_strategy": "no",
-        "logging_steps": 1,
-        "remove_unused_columns": False,
         "seed": 3,
+        **ARGUMENTS,
     } | arguments
     args = GRPOConfig(**settings)  # before the model, as in the grpo stage: under ZeRO-3 it is then read in shards
     return RankingGRPOTrainer(

@@ -29,6 +29,7 @@ from rl_rerank.training.loop.task import Task  # noqa: E402
 from rl_rerank.training.loop.training_prompts import questions  # noqa: E402
 from rl_rerank.types import Candidate, RankingExample  # noqa: E402
 from support import small_tokenizers  # noqa: E402
+from support.grpo_trainer import ARGUMENTS  # noqa: E402
 
 DOCUMENTS, GENERATIONS, STEPS, WORLDS = 6, 2, 2, (1, 2, 3)
 PARADIGM = PointwiseGraded(documents=DOCUMENTS)
@@ -100,14 +101,7 @@ def train(model_dir: str, output: Path, prompts: int, micro: int, world: int, te
         num_generations=GENERATIONS,
         max_completion_length=4,
         max_steps=STEPS,
-        shuffle_dataset=False,
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        report_to=[],
-        save_strategy="no",
-        logging_steps=1,
-        remove_unused_columns=False,
+        **ARGUMENTS,
         disable_tqdm=True,
     )
     run = RankingGRPOTrainer(

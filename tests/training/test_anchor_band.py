@@ -3,6 +3,7 @@
 import pytest
 import torch
 from datasets import Dataset
+from support.grpo_trainer import ARGUMENTS
 from transformers import AutoModelForCausalLM
 from trl import GRPOConfig
 
@@ -43,14 +44,7 @@ def test_scores_are_paid_by_their_distance_from_the_grades_anchor(tiny_model_dir
             num_generations=4,
             max_completion_length=4,
             max_steps=1,
-            shuffle_dataset=False,
-            use_cpu=True,
-            bf16=False,
-            gradient_checkpointing=False,
-            report_to=[],
-            save_strategy="no",
-            logging_steps=1,
-            remove_unused_columns=False,
+            **ARGUMENTS,
             disable_tqdm=True,
         ),
         train_dataset=Dataset.from_dict({"prompt": [str(i) for i in range(5)]}),
