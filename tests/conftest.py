@@ -32,6 +32,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Let the interpreter free them at its end: libraries written in C++ report what is left as leaks."""
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="session")
 def chatml_tokenizer():
     return small.chatml()
