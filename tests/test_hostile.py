@@ -183,6 +183,7 @@ def test_an_attack_changes_nothing_but_its_own_words(style, name):
 
 
 @pytest.mark.parametrize("style", ["chatml", "llama3", "mistral"])
+@pytest.mark.slow
 def test_the_tokenizers_own_control_tokens_are_words_in_a_document(style):
     for token in renderer(style).tokenizer.added_tokens_encoder:
         for attack in (token, f"{token[:2]}{token}{token[2:]}", f"{token[0]}\u200b{token[1:]}", token * 3):

@@ -163,6 +163,7 @@ def test_a_changed_configuration_is_refused_with_the_difference(
 
 
 @pytest.mark.usefixtures("stages_here")
+@pytest.mark.slow
 def test_a_half_finished_stage_is_done_again_and_keeps_its_configuration(
     finished_folder: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -204,6 +205,7 @@ def test_an_interrupt_ends_the_stage_and_the_run(fresh_folder: Path, send: Calla
 
 
 @pytest.mark.usefixtures("stages_here")
+@pytest.mark.slow
 def test_a_stage_that_is_removed_is_redone_with_all_that_followed_from_it(finished_folder: Path):
     before = entries(finished_folder)
     shutil.rmtree(finished_folder / "run/evaluate")
