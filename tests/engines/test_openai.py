@@ -53,6 +53,7 @@ def query(body) -> str:
     return body["messages"][1]["content"].split("\n")[0].removeprefix("Query: ")
 
 
+@pytest.mark.slow
 def test_prompts_go_out_as_messages_and_answers_come_back_in_order(server):
     server.reply = lambda body, _: message(f"to {query(body)}", finish_reason="length")
     asked = engine(server)
@@ -175,6 +176,7 @@ def test_the_pause_that_a_server_asks_for_is_kept_by_all_requests(server, value)
     assert server.times[-1] - begin >= 0.9
 
 
+@pytest.mark.slow
 def test_never_more_requests_at_a_time_than_allowed_and_as_many_where_there_are(server):
     server.seconds = 0.05
     engine(server, concurrency=4).generate(PROMPTS, Sampling(4))
@@ -240,6 +242,7 @@ def test_nothing_is_sent_that_could_go_beyond_the_cap_and_what_was_paid_is_kept(
     assert len(server.bodies) == 10
 
 
+@pytest.mark.slow
 def test_a_cap_is_reached_whatever_the_prices_and_lengths(server):
     server.seconds = 0.01
     # Sums of these prices leave something behind when they are taken apart again.
@@ -260,6 +263,7 @@ def test_what_a_server_does_not_count_is_taken_at_its_upper_bound(server, usage)
     assert (asked.usage["prompt_tokens"], asked.usage["completion_tokens"]) == (size + 64, 4)
 
 
+@pytest.mark.slow
 def test_after_a_failure_what_is_under_way_is_waited_for_and_kept(server, tmp_path):
     def reply(body, number):
         if query(body) == "question 0":

@@ -14,6 +14,8 @@ from rl_rerank.stages.evaluate import run as evaluate_stage
 from rl_rerank.stages.evaluate.spec import EvaluateStage
 from rl_rerank.stages.rerank.spec import RerankStage
 
+pytestmark = pytest.mark.slow  # all of them rank and evaluate a collection
+
 # The relevant document stands third in the first stage's order, fourth in the untrained model's, first in the trained
 # one's, which lacks one query of eight.
 FIRST, UNTRAINED = 1 / math.log2(4), 1 / math.log2(5)

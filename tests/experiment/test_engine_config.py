@@ -79,6 +79,7 @@ def test_a_teacher_can_be_served_where_the_rest_of_the_experiment_is_not():
     assert run_state.record(Experiment.of(config), "export")["engine"]["kind"] == "hf"
 
 
+@pytest.mark.slow
 def test_how_a_server_is_reached_and_paid_does_not_make_a_stage_out_of_date():
     teacher = [*TEACHER, *SERVED]
     before = run_state.record(synthesis(*teacher), "synth")
@@ -119,6 +120,7 @@ def test_a_recipe_that_asks_nobody_or_somebody_unknown_is_refused():
         Experiment.of(config)
 
 
+@pytest.mark.slow
 def test_engines_of_single_steps_are_part_of_what_a_stage_was_made_with():
     named = [
         "recipe=grouprank",

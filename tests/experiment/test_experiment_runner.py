@@ -247,6 +247,7 @@ def test_a_run_folder_has_one_conductor_at_a_time(fresh_folder: Path, capsys: py
     assert "another process (4711) is working in run;" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_single_stage_runs_in_this_process(fresh_folder: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["rerank", *OVERRIDES]) == 2
     assert "the experiment has 2 rerank stages; give stage=NAME, one of: first_stage, shown" in capsys.readouterr().err

@@ -102,6 +102,7 @@ def test_lengths_by_hand():
     assert found[2].count("#") == 20
 
 
+@pytest.mark.slow
 def test_a_dry_run_measures_the_prompts_and_writes_nothing(
     data: list[str], tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
@@ -136,6 +137,7 @@ def test_without_the_model_s_tokenizer_lengths_are_estimates_and_say_so(
     assert " prompts, in tokens: " not in shown
 
 
+@pytest.mark.slow
 def test_a_dry_run_reads_the_data_of_the_run_where_they_are(
     data: list[str], tiny_model_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

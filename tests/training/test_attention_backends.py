@@ -66,6 +66,7 @@ def test_sequences_of_gathered_keys_give_what_the_parts_give(window):
         assert torch.allclose(one, other, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [None, 3, 6])
 def test_one_mask_of_blocks_gives_what_the_parts_give(window):
     query, key, value = (x.detach() for x in rows())  # on a CPU it has no backward
