@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Protocol
 
 from rl_rerank.types import Completion, Sampling
@@ -15,15 +15,6 @@ class Decoder(Protocol):
     backend_tokenizer: Any
 
     def decode(self, token_ids: list[int], *, skip_special_tokens: bool, clean_up_tokenization_spaces: bool) -> str: ...
-
-
-def stop_ids(end_id: int, *declared: int | Iterable[int] | None) -> frozenset[int]:
-    """Collect the end tokens of an answer: the renderer's and those declared in the model's files, if any."""
-    found = {end_id}
-    for ids in declared:
-        if ids is not None:
-            found |= {ids} if isinstance(ids, int) else set(ids)
-    return frozenset(found)
 
 
 def draws(asked: Sequence[Any], sampling: Sampling) -> list[tuple[int, int]]:

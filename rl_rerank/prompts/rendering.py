@@ -6,7 +6,7 @@ and the answer format never do.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -29,6 +29,12 @@ class Renderer:
         max_prompt_tokens: budget of a whole prompt.
         max_passage_tokens: cap of one document's title and text together; None: only the budget counts.
         template_kwargs: passed to the chat template, such as enable_thinking.
+        declared_ends: ends of sequence that the model's files declare.
+
+    Attributes:
+        end_id: the token that is trained to end an answer.
+        stop_ids: the tokens at which generation stops, in training and in every engine: `end_id` and every end of
+            sequence. A base model with a chat template declares another one than its template writes.
     """
 
     def __init__(
@@ -38,6 +44,7 @@ class Renderer:
         max_prompt_tokens: int,
         max_passage_tokens: int | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
+        declared_ends: Iterable[int] = (),
     ) -> None:
         self.tokenizer = tokenizer
         self.max_prompt_tokens = max_prompt_tokens
@@ -45,6 +52,8 @@ class Renderer:
         self.template_kwargs = dict(template_kwargs or {})
         self.sanitize = Sanitizer(tokenizer, cached_characters=CHARACTERS_PER_TOKEN * max_prompt_tokens)
         self.end_id = self._end_id()
+        ends = (self.end_id, tokenizer.eos_token_id, *declared_ends)
+        self.stop_ids = frozenset(end for end in ends if end is not None)
 
     def __call__(self, prompt: Prompt) -> Rendered:
         """The prompt's tokens, up to where the answer begins.

@@ -66,7 +66,7 @@ def test_sampling_defaults_that_ship_with_a_model_are_dropped(tmp_path, tiny_mod
     assert generation is not None
     assert not generation.do_sample
     assert (generation.temperature, generation.top_p, generation.repetition_penalty) == (None, None, None)
-    assert (generation.eos_token_id, generation.pad_token_id) == ([2, 0], 0)
+    assert (generation.eos_token_id, generation.pad_token_id) == ([0, 2], 0)
 
 
 def test_a_model_is_loaded_in_the_asked_type_for_inference(tiny_model_dir):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, FalconMambaConfig, MistralConfig
 
-from rl_rerank.engines.decode import completion, stop_ids
+from rl_rerank.engines.decode import completion
 from rl_rerank.engines.local.hf import HFEngine, _batches, _Draw
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.types import Message, Prompt, Sampling, Segment
@@ -208,7 +208,7 @@ def test_batches_keep_rows_times_width_within_the_budget_and_lose_no_row():
 
 
 def test_the_end_token_is_kept_in_the_ids_and_not_in_the_text(chatml_tokenizer):
-    stop = stop_ids(chatml_tokenizer.eos_token_id, None, [0])
+    stop = {chatml_tokenizer.eos_token_id, 0}
     yes = chatml_tokenizer.encode("yes")
     ended = completion([*yes, chatml_tokenizer.eos_token_id, *yes], stop, chatml_tokenizer, [-1.0] * 9)
     assert (ended.text, ended.finish_reason) == ("yes", "stop")

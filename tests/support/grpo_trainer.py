@@ -1,11 +1,10 @@
 """A GRPO trainer over a tiny random model, and rewards for it."""
 
-import torch
 from datasets import Dataset
 from peft import LoraConfig
-from transformers import AutoModelForCausalLM
 from trl import GRPOConfig
 
+from rl_rerank.engines.local import checkpoint
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.reward.base import Term
@@ -77,7 +76,7 @@ def trainer(
     args = GRPOConfig(**settings)  # before the model, as in the grpo stage: under ZeRO-3 it is then read in shards
     return RankingGRPOTrainer(
         task=Task(asked, paradigm, terms or [Term("ndcg", NDCG()), Term("length", Length())], permute_rewards=permute),
-        model=AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32),
+        model=checkpoint.load_model(tiny_model_dir, "float32"),
         args=args,
         shared_prefix=shared_prefix,
         leave_one_out=leave_one_out,

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -27,11 +27,9 @@ from rl_rerank.config import Config, ModelConfig, trained
 from rl_rerank.engines.local import embedded
 from rl_rerank.engines.local.tokenizer import load_tokenizer as load_tokenizer
 from rl_rerank.engines.local.tokenizer import renderer as renderer
+from rl_rerank.engines.local.tokenizer import stop_ids
 from rl_rerank.io.digest import of_file
 from rl_rerank.io.files import replacing_folder, write_text
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +138,11 @@ def _merged(config: Config, adapter: Path, start: str) -> Path:
 
 
 def load_model(path: str | Path, dtype: str, trust_remote_code: bool = False) -> PreTrainedModel:
-    """Load a folder's model in eval mode on the CPU, without its sampling defaults so that greedy is greedy."""
+    """Load a folder's model in eval mode on the CPU.
+
+    Its generation config has none of the sampling defaults that it ships with, so that greedy is greedy, and stops at
+    `stop_ids`. It is saved with the model, so that any program that loads the folder stops there.
+    """
     model = AutoModelForCausalLM.from_pretrained(
         str(path),
         dtype=getattr(torch, dtype),
@@ -152,7 +154,9 @@ def load_model(path: str | Path, dtype: str, trust_remote_code: bool = False) ->
     # Many checkpoints ship temperature, top_p or a repetition penalty, which generate() would apply on top of ours.
     shipped = model.generation_config
     model.generation_config = GenerationConfig(
-        bos_token_id=shipped.bos_token_id, eos_token_id=shipped.eos_token_id, pad_token_id=shipped.pad_token_id
+        bos_token_id=shipped.bos_token_id,
+        eos_token_id=stop_ids(path, trust_remote_code),
+        pad_token_id=shipped.pad_token_id,
     )
     return model.eval()
 

@@ -20,7 +20,7 @@ from transformers import (
 )
 
 from rl_rerank.engines.base import NO_USAGE, Capability, OnCompletion
-from rl_rerank.engines.decode import completion, draws, stop_ids
+from rl_rerank.engines.decode import completion, draws
 from rl_rerank.engines.local.checkpoint import load_model
 from rl_rerank.engines.local.prefill import left_padded, prefilled
 from rl_rerank.engines.local.token_mask import TokenMask
@@ -59,9 +59,7 @@ class HFEngine:
         self.renderer = renderer
         self.batch_tokens = batch_tokens
         self.context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        generation = self.model.generation_config
-        declared = generation.eos_token_id if generation is not None else None
-        self.stop_ids = stop_ids(renderer.end_id, declared, renderer.tokenizer.eos_token_id)
+        self.stop_ids = renderer.stop_ids
         pad = renderer.tokenizer.pad_token_id
         self.pad_id: int = renderer.end_id if pad is None else pad
         self.mask = TokenMask(renderer.tokenizer, renderer.end_id)

@@ -10,7 +10,7 @@ from transformers import AutoConfig
 
 from rl_rerank.engines import constraint_json
 from rl_rerank.engines.base import NO_USAGE, Capability, OnCompletion
-from rl_rerank.engines.decode import completion, draws, stop_ids
+from rl_rerank.engines.decode import completion, draws
 from rl_rerank.engines.local import vllm_environment
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.types import Completion, Prompt, Sampling
@@ -75,9 +75,7 @@ class VLLMEngine:
             raise ValueError(f"engine.args.{clash[0]} cannot be set: the engine decides it from the model's settings")
         self.llm = LLM(**fixed, **(defaults | given))
         self.context: int = self.llm.llm_engine.model_config.max_model_len
-        self.stop_ids = stop_ids(
-            renderer.end_id, getattr(config, "eos_token_id", None), renderer.tokenizer.eos_token_id
-        )
+        self.stop_ids = renderer.stop_ids
 
     def render(self, prompt: Prompt) -> tuple[int, ...]:
         """Render the prompt as token ids."""

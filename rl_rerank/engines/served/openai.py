@@ -14,7 +14,7 @@ from typing import Any
 from rl_rerank.config import ModelConfig
 from rl_rerank.engines import constraint_json
 from rl_rerank.engines.base import Capability, OnCompletion
-from rl_rerank.engines.decode import completion, draws, stop_ids
+from rl_rerank.engines.decode import completion, draws
 from rl_rerank.engines.served.chat import Chat
 from rl_rerank.engines.served.client import Client, Malformed, Request
 from rl_rerank.engines.served.kinds import OpenAI
@@ -49,9 +49,7 @@ class OpenAIEngine:
         self.client = Client(args)
         self.renderer = renderer
         self.chat = Chat(max_prompt_tokens=model.max_prompt_tokens, max_passage_tokens=model.max_passage_tokens)
-        self.stop_ids = frozenset[int]()
-        if renderer is not None:
-            self.stop_ids = stop_ids(renderer.end_id, renderer.tokenizer.eos_token_id)
+        self.stop_ids = frozenset[int]() if renderer is None else renderer.stop_ids
 
     @cached_property
     def capabilities(self) -> frozenset[Capability]:
