@@ -1,7 +1,7 @@
 """Build the page from the evidence."""
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from rl_rerank.pages.figures import Plot
 from rl_rerank.report.evidence import Evidence
 from rl_rerank.report.page import MAX_SAMPLE_CHARS, AnswerRow, IssueRow, Page
 from rl_rerank.report.queries import QueryCard, answer_cards, choose_queries, query_card
-from rl_rerank.report.training import Training, choose_samples, overlaid_plots, training_plots
+from rl_rerank.report.training import Training, choose_samples, open_orders, overlaid_plots, training_plots
 
 
 def build_page(evidence: Evidence, *, title: str, subtitle: str, config: str) -> Page:
@@ -34,7 +34,7 @@ def build_page(evidence: Evidence, *, title: str, subtitle: str, config: str) ->
         protocol=tuple(protocol_sentences(metrics)),
         regressions=evidence.regressions,
         by_measure=evidence.by_measure,
-        warnings=evidence.store.warnings,
+        warnings=(*evidence.store.warnings, *_open_orders(evidence)),
         forest=_forest(metrics),
         frontiers=_frontiers(metrics),
         trainings=_trainings(evidence),
@@ -134,6 +134,12 @@ def _trainings(evidence: Evidence) -> tuple[Training, ...]:
             )
         )
     return tuple(found)
+
+
+def _open_orders(evidence: Evidence) -> Iterator[str]:
+    for stage, folders in evidence.trainings.items():
+        for run, folder in folders.items():
+            yield from open_orders(training_name(stage, run), read_jsonl(folder / "metrics.jsonl"))
 
 
 def training_name(stage: str, run: str) -> str:

@@ -1,7 +1,7 @@
 """What the report shows of one training stage: its curves and some of its completions."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,10 @@ _CURVES = (
     ("skipped_groups", "share of groups that teach nothing"),
 )
 _DEV = ("dev/", "eval/", "eval_")
+_DEV_SHARES = ("dev/malformed", "dev/fallbacks", "dev/ties")
+_DEV_VALUE, _DEV_EXPECTED = "dev/nDCG@10", "dev/expected_nDCG@10"
+OPEN = 0.01
+"""Difference of the two above which the order of what a model leaves open matters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,8 @@ def training_plots(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Plot, 
     terms = [key for key in keys if key.startswith("reward/")]
     groups = {
         "terms": ("reward terms", terms if len(terms) > 1 else []),
-        "dev": ("dev set", [k for k in keys if k.startswith(_DEV)][:4]),
+        "dev": ("dev set", [k for k in keys if k.startswith(_DEV) and k not in _DEV_SHARES]),
+        "dev-shares": ("dev set: shares of answers, and of pairs that tie", [k for k in _DEV_SHARES if k in keys]),
         "time": ("seconds of a step", [k for k in keys if k.startswith("time/") and any(row.get(k) for row in rows)]),
         "throughput": ("tokens a second", [k for k in keys if k.startswith("tokens_per_second/")]),
     }
@@ -73,6 +78,24 @@ def training_plots(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Plot, 
         if lines:
             plots.append(curves(f"{name}-{suffix}", title, _short_keys(lines), window))
     return tuple(plots)
+
+
+def open_orders(name: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Warn if the last dev value rests on the order of what the model left open, ties and unusable answers.
+
+    Args:
+        name: the training stage.
+        rows: its `metrics.jsonl`.
+    """
+    evaluated = [row for row in rows if _DEV_VALUE in row and _DEV_EXPECTED in row]
+    if not evaluated:
+        return
+    step, value, expected = (evaluated[-1][key] for key in ("step", _DEV_VALUE, _DEV_EXPECTED))
+    if abs(value - expected) > OPEN:
+        yield (
+            f"{name}: nDCG@10 on dev queries is {value:.4f} at step {step} in the order that was drawn for ties and "
+            f"unusable answers, and {expected:.4f} in expectation over such orders; do not read more into the first"
+        )
 
 
 def overlaid_plots(name: str, logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[Plot, ...]:

@@ -9,7 +9,7 @@ from support.report_page import read
 
 from rl_rerank.pages.figures import changes, moving_average
 from rl_rerank.report.queries import MAX_QUERIES, choose_queries, query_card
-from rl_rerank.report.training import choose_samples, training_plots
+from rl_rerank.report.training import choose_samples, open_orders, training_plots
 from rl_rerank.stages.evaluate import run as evaluate_stage
 from rl_rerank.stages.report import run as report_stage
 from rl_rerank.types import Candidate, RankingExample
@@ -142,6 +142,14 @@ def test_a_training_shows_the_curves_that_were_logged():
     rows = [{"step": 1, "loss": 0.5, "reward": None}, {"step": 2, "loss": float("nan"), "dev/nDCG@10": 0.4}]
     assert [plot.name for plot in training_plots("sft", rows)] == ["sft-loss", "sft-dev"]
     assert training_plots("sft", []) == ()
+
+
+def test_a_dev_value_that_rests_on_the_order_of_ties_is_warned_of():
+    rows = [{"step": 5, "dev/nDCG@10": 0.4, "dev/expected_nDCG@10": 0.4}, {"step": 6, "loss": 0.1}]
+    assert list(open_orders("grpo", rows)) == []
+    [warning] = open_orders("grpo", [*rows, {"step": 10, "dev/nDCG@10": 0.45, "dev/expected_nDCG@10": 0.43}])
+    assert warning.startswith("grpo: nDCG@10 on dev queries is 0.4500 at step 10")
+    assert "0.4300 in expectation" in warning
 
 
 def test_a_moving_average_by_hand():

@@ -16,6 +16,7 @@ from rl_rerank.stages.grpo.policies import ChoicePolicy, ScoresPolicy
 from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.stages.sft import run as sft_stage
 from rl_rerank.stages.sft.spec import SFTStage
+from rl_rerank.training.loop.dev import DevValues
 
 pytestmark = pytest.mark.slow
 
@@ -136,7 +137,7 @@ def test_any_reward_trains_scores_which_are_measured_on_dev_queries(folder, tiny
 
 def test_the_best_step_of_a_policy_is_kept(folder, tiny_model_dir, monkeypatch):
     given = iter([0.1, 0.5, 0.6, 0.4])  # before training, then of every step: step 2 is the best
-    monkeypatch.setattr(grpo_stage, "measure", lambda trainer, asked: (next(given), 0.0))
+    monkeypatch.setattr(grpo_stage, "measure", lambda trainer, asked: DevValues(0.0, next(given), 0.0, 0.0, 0.0))
     config = composed("on_scores", tiny_model_dir, "reward=[ndcg]", "stages.scores.keep=best")
     stage = config.stages["scores"]
     assert isinstance(stage, GRPOStage)

@@ -23,6 +23,7 @@ from rl_rerank.reward.build import reward_terms
 from rl_rerank.stages.grpo.policies import ChoicePolicy, ScoresPolicy, TokensPolicy
 from rl_rerank.stages.grpo.rollouts import VLLMRollout, VLLMRollouts, VLLMServerRollout
 from rl_rerank.stages.grpo.spec import GRPOStage
+from rl_rerank.stages.rerank.spec import reported_protocol
 from rl_rerank.training.exact.build import choice_objective, num_tasks, scores_objective
 from rl_rerank.training.exact.trainer import Objective, PolicyTrainer
 from rl_rerank.training.grpo import algorithms
@@ -30,7 +31,7 @@ from rl_rerank.training.grpo.dynamic_sampling import Refill
 from rl_rerank.training.loop import lengths, tracking
 from rl_rerank.training.loop.arguments import grpo_arguments, peft_config, policy_arguments
 from rl_rerank.training.loop.curriculum import FirstStage
-from rl_rerank.training.loop.dev import DevEvaluation, DevSet, measure
+from rl_rerank.training.loop.dev import Bounds, DevEvaluation, DevSet, measure, references
 from rl_rerank.training.loop.models import keep_checkpoint, save_trained
 from rl_rerank.training.loop.pass_rate import AdaptiveQuestions, PassRates, RatesRecord
 from rl_rerank.training.loop.task import Task
@@ -93,7 +94,9 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
     if best is None or best == trainer.state.global_step:
         save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
     elif trainer.accelerator.is_main_process:
-        keep_checkpoint(config, f"{name}@{best}", output / "model")
+        if best == 0:
+            logger.warning("%s: no step was better on the dev queries than the start, so the start is kept", name)
+        keep_checkpoint(config, f"{name}@{best}" if best else stage.model, output / "model")
 
 
 def _token_trainer(
@@ -212,12 +215,14 @@ def _dev_evaluation(
             f"stages.{name}.eval_steps={stage.eval_steps} ranks judged dev queries, and the data have none"
         )
     renderer = checkpoint.renderer(config.model, start)
-    dev = DevSet(examples, judged, paradigm, renderer, config.engine.batch_tokens)
+    dev = DevSet(examples, judged, paradigm, renderer, config.engine.batch_tokens, reported_protocol(config, name))
     assert stage.eval_steps is not None
     return DevEvaluation(
         Path(config.run_dir) / name,
         lambda: measure(trainer, dev),
         trainer.log_once,
         every=stage.eval_steps,
+        bounds=Bounds(malformed=stage.max_malformed, ties=stage.max_ties),
+        constants=references(dev),
         patience=stage.patience,
     )

@@ -57,11 +57,17 @@ class GRPOStage(TrainingStage):
     scale_rewards: Literal["group", "batch", "none"] | None = None
     """Divide advantages by the standard deviation of the group, of the batch, or not at all; null: the algorithm's."""
     eval_steps: int | None = None
-    """Rank dev queries greedily before training, every this many steps and at the last; null: never."""
+    """Rank dev queries before training, every this many steps and at the last, as the rerank stage of this model ranks
+    the test queries; null: never."""
     eval_queries: int = 32
     """Number of dev queries ranked, the first ones."""
     keep: Literal["last", "best"] = "last"
-    """Keep the last step's model, or the best on the dev queries. The best one has a checkpoint in any case."""
+    """Keep the last step's model, or the best on the dev queries, which is the starting model if no step beats it. The
+    best one has a checkpoint in any case."""
+    max_malformed: float = 0.5
+    """A step with a larger share of malformed answers on the dev queries cannot be the best."""
+    max_ties: float = 0.95
+    """Nor can a step with a larger share of document pairs with equal scores."""
     patience: int | None = None
     """Stop after this many evaluations without a new best; null: never."""
     permute_rewards: bool = False
@@ -75,6 +81,9 @@ class GRPOStage(TrainingStage):
                 f"got {self.num_generations}"
             )
         at_least("grpo stage", self, prompts_per_step=1, eval_steps=1, eval_queries=1, patience=1, beta=0)
+        for name in ("max_malformed", "max_ties"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"grpo stage: {name} must be from 0 to 1; got {getattr(self, name)}")
         if self.temperature <= 0:
             raise ValueError(
                 f"grpo stage: temperature must be above 0, because greedy completions of one prompt are all the same; "

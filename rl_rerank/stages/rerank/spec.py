@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from rl_rerank.config import EngineConfig, FusionConfig, LongDocumentsConfig, Reference, StageConfig, at_least, trained
+from rl_rerank.config import (
+    Config,
+    EngineConfig,
+    FusionConfig,
+    LongDocumentsConfig,
+    Reference,
+    StageConfig,
+    at_least,
+    trained,
+)
 from rl_rerank.ranking.methods import check as check_ranking
 
 if TYPE_CHECKING:
@@ -125,3 +134,18 @@ class RerankStage(StageConfig):
         times = f", {self.shuffles} times" if self.shuffles > 1 else ""
         depth = plugins.config.data.depth
         return [f"rerank: {self.split} queries with {self.model}, {depth} candidates each{times}"]
+
+
+def reported_protocol(config: Config, model: str) -> RerankStage:
+    """Find how a training stage's model will be ranked on the test queries, so that dev queries are ranked alike.
+
+    This is the first rerank stage that asks the model in the experiment's paradigm, without fusion; a rerank stage's
+    defaults if there is none. Candidates are always shuffled: otherwise a model that copies the order shown would have
+    the first stage's value.
+    """
+    for stage in config.stages.values():
+        if not isinstance(stage, RerankStage) or not stage.asks_model or stage.engine is not None:
+            continue
+        if trained(stage.model)[0] == model and stage.paradigm in ("", config.paradigm):
+            return replace(stage, fusion=None, shuffle=True)
+    return RerankStage(kind="rerank")

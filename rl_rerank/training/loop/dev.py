@@ -1,10 +1,19 @@
-"""Evaluation on held-out queries during training, with the best step and early stopping."""
+"""Evaluation on held-out queries during training, with the best step and early stopping.
+
+Dev queries are ranked by the protocol of the rerank stage that will report the model: candidates in the same seeded
+random order. Steps are compared by the expected nDCG over random orders of what the model leaves open, equal scores and
+queries without a usable answer. A model that answers nothing, the same for every document, or in the order shown has
+the value of a random order, whatever the first stage knew.
+"""
+
+from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -15,30 +24,53 @@ from rl_rerank.io.files import write_json
 from rl_rerank.metrics import ndcg
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.prompts.rendering import Renderer
-from rl_rerank.ranking.driver import rerank
-from rl_rerank.types import RankingExample
+from rl_rerank.ranking.methods import rank
+from rl_rerank.types import Ranking, RankingExample
+
+if TYPE_CHECKING:
+    from rl_rerank.stages.rerank.spec import RerankStage
 
 logger = logging.getLogger(__name__)
 
 MEASURE, CUT = "nDCG@10", 10
+EXPECTED = f"expected_{MEASURE}"
 BEST = "best.json"
-"""In the stage's folder: the best step so far and its value."""
+"""In the stage's folder: the best step so far and its values. Step 0 is the starting model."""
+
+Qrels = Mapping[str, Mapping[str, int]]
+"""qid -> docid -> grade; the ideal order includes all of them."""
 
 
 @dataclass(frozen=True)
 class DevSet:
-    """Held-out queries, ranked greedily by the trained paradigm from first-stage order."""
+    """Held-out queries, and how they are ranked."""
 
     examples: Sequence[RankingExample]
-    qrels: Mapping[str, Mapping[str, int]]
-    """qid -> docid -> grade; the ideal order includes all of them."""
+    qrels: Qrels
     paradigm: Paradigm
     renderer: Renderer
     batch_tokens: int
+    protocol: RerankStage
 
 
-def measure(trainer: Any, dev: DevSet) -> tuple[float, float]:
-    """Measure mean nDCG@10 and the share of malformed answers; every process ranks its share of the queries."""
+@dataclass(frozen=True)
+class DevValues:
+    """Means over the dev queries."""
+
+    ndcg: float
+    """nDCG@10 of the final order, as an evaluate stage computes it."""
+    expected: float
+    """nDCG@10 in expectation over random orders of ties and of queries without a usable answer; selects the best."""
+    malformed: float
+    """Share of answers that are not well formed."""
+    fallbacks: float
+    """Share of answers that are of no use."""
+    ties: float
+    """Share of a query's document pairs that have equal scores."""
+
+
+def measure(trainer: Any, dev: DevSet) -> DevValues:
+    """Rank the dev queries with the policy as it is; every process ranks its share of them."""
     accelerator = trainer.accelerator
     mine = dev.examples[accelerator.process_index :: accelerator.num_processes]
     checkpointing = trainer.args.gradient_checkpointing_kwargs
@@ -51,71 +83,143 @@ def measure(trainer: Any, dev: DevSet) -> tuple[float, float]:
         whole = model.get_base_model() if hasattr(model, "get_base_model") else model
         with disable_gradient_checkpointing(model, checkpointing), accelerator.autocast():
             engine = HFEngine(whole, dev.renderer, batch_tokens=dev.batch_tokens)
-            rankings, _ = rerank(mine, dev.paradigm, engine)
+            rankings, _ = rank(mine, dev.paradigm, engine, dev.protocol)
         model.train(was_training)
-    rows = gather_object([(ndcg(r.docids, dev.qrels[r.qid], k=CUT), r.num_malformed, r.num_prompts) for r in rankings])
-    values, malformed, prompts = zip(*rows, strict=True)
-    return sum(values) / len(values), sum(malformed) / max(sum(prompts), 1)
+    return _means(gather_object([_row(ranking, dev.qrels[ranking.qid]) for ranking in rankings]))
+
+
+def references(dev: DevSet) -> dict[str, float]:
+    """Compute the mean nDCG@10 of the first stage's order and, in expectation, of random orders."""
+    grades = [dev.qrels[example.qid] for example in dev.examples]
+    orders = [example.docids for example in dev.examples]
+    first = [ndcg(order, given, k=CUT) for order, given in zip(orders, grades, strict=True)]
+    anyhow = [ndcg(dict.fromkeys(order, 0.0), given, k=CUT) for order, given in zip(orders, grades, strict=True)]
+    return {"first_stage": sum(first) / len(first), "random": sum(anyhow) / len(anyhow)}
+
+
+def expected_ndcg(ranking: Ranking, grades: Mapping[str, int]) -> float:
+    """Compute nDCG@10 in expectation over random orders of what the model left open.
+
+    These are documents with equal scores, and all documents if no answer was of use. Windows without a usable answer
+    beside others that have one keep the order shown, which is one random order.
+    """
+    if ranking.num_prompts and ranking.num_fallbacks >= ranking.num_prompts:
+        return ndcg(dict.fromkeys(ranking.docids, 0.0), grades, k=CUT)
+    return ndcg(ranking.docids if ranking.raw_scores is None else ranking.raw_scores, grades, k=CUT)
+
+
+def _row(ranking: Ranking, grades: Mapping[str, int]) -> tuple[float, float, int, int, int, float]:
+    value, expected = ndcg(ranking.docids, grades, k=CUT), expected_ndcg(ranking, grades)
+    return value, expected, ranking.num_malformed, ranking.num_fallbacks, ranking.num_prompts, _tied(ranking)
+
+
+def _tied(ranking: Ranking) -> float:
+    """Compute the share of document pairs with equal scores; 0 if the model gave an order only."""
+    scores = list((ranking.raw_scores or {}).values())
+    pairs = len(scores) * (len(scores) - 1)
+    return sum(count * (count - 1) for count in Counter(scores).values()) / pairs if pairs else 0.0
+
+
+def _means(rows: Sequence[tuple[float, float, int, int, int, float]]) -> DevValues:
+    values, expected, malformed, fallbacks, prompts, ties = (sum(column) for column in zip(*rows, strict=True))
+    asked = max(prompts, 1)
+    return DevValues(values / len(rows), expected / len(rows), malformed / asked, fallbacks / asked, ties / len(rows))
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Shares above which a step cannot be the best."""
+
+    malformed: float
+    ties: float
+
+    def exceeded(self, found: DevValues) -> str:
+        """Name the bound that a step exceeds, with both numbers; empty if none."""
+        for name, value, bound in (
+            ("malformed", found.malformed, self.malformed),
+            ("ties", found.ties, self.ties),
+        ):
+            if value > bound:
+                return f"dev/{name} is {value:.3f}, above max_{name}={bound}"
+        return ""
 
 
 class DevEvaluation(TrainerCallback):
     """Evaluates before training, every `every` steps and at the last; saves the best step and stops early.
 
-    Values are logged in the step's row as `dev/nDCG@10` and `dev/malformed`. A step that is the best so far gets a
-    checkpoint, which rotation keeps while it is the best.
+    Values are logged in the step's row under `dev/`. The starting model is the first candidate. A step that is the best
+    so far gets a checkpoint, which rotation keeps while it is the best.
 
     Args:
-        evaluate: returns nDCG@10 and the share of malformed answers; every process must call it.
+        evaluate: measures the policy; every process must call it.
         log: receives a metric's name and value for the step's row.
+        constants: logged beside every evaluation, such as the first stage's value.
         patience: evaluations without a new best before stopping; None never stops.
     """
 
     def __init__(
         self,
         folder: Path,
-        evaluate: Callable[[], tuple[float, float]],
+        evaluate: Callable[[], DevValues],
         log: Callable[[str, float], None],
         *,
         every: int,
+        bounds: Bounds,
+        constants: Mapping[str, float],
         patience: int | None = None,
     ) -> None:
         self.folder = folder
         self.evaluate = evaluate
         self.log = log
         self.every = every
+        self.bounds = bounds
+        self.constants = constants
         self.patience = patience
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.global_step == 0:
-            value, malformed = self.evaluate()
-            logger.info("before training: %s %.4f on dev queries, %.1f%% malformed", MEASURE, value, 100 * malformed)
-            self.log("dev/before", value)
+            found = self.evaluate()
+            logger.info("before training: %s on dev queries", _sentence(found))
+            self.log("dev/before", found.ndcg)
+            self.log("dev/expected_before", found.expected)
+            self._choose(state, found)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step = state.global_step
         if step % self.every and step != state.max_steps:
             return
-        value, malformed = self.evaluate()
-        self.log(f"dev/{MEASURE}", value)
-        self.log("dev/malformed", malformed)
-        if state.best_metric is None or value > state.best_metric:
-            # transformers keeps the checkpoint of this step when it deletes older ones.
-            state.best_metric, state.best_global_step = value, step
-            control.should_save = True
-            if state.is_world_process_zero:
-                write_json(self.folder / BEST, {"step": step, MEASURE: value, "malformed": malformed})
+        found = self.evaluate()
+        shares = {"malformed": found.malformed, "fallbacks": found.fallbacks, "ties": found.ties}
+        for name, value in {MEASURE: found.ndcg, EXPECTED: found.expected, **shares, **self.constants}.items():
+            self.log(f"dev/{name}", value)
+        if state.best_metric is None or found.expected > state.best_metric:
+            if reason := self.bounds.exceeded(found):
+                logger.warning("step %d would be the best on dev queries, but %s", step, reason)
+            else:
+                self._choose(state, found)
+                # transformers keeps the checkpoint of this step when it deletes older ones.
+                control.should_save = True
         logger.info(
-            "step %d: %s %.4f on dev queries, %.1f%% malformed; best %.4f at step %d",
+            "step %d: %s on dev queries; best %s %.4f at step %d",
             step,
-            MEASURE,
-            value,
-            100 * malformed,
+            _sentence(found),
+            EXPECTED,
             state.best_metric,
             state.best_global_step,
         )
         behind = (step - (state.best_global_step or 0)) // self.every
         if self.patience is not None and behind >= self.patience:
-            logger.info("stopping: no better %s on dev queries in %d evaluations", MEASURE, behind)
+            logger.info("stopping: no better %s on dev queries in %d evaluations", EXPECTED, behind)
             control.should_save = control.should_training_stop = True
+
+    def _choose(self, state: TrainerState, found: DevValues) -> None:
+        state.best_metric, state.best_global_step = found.expected, state.global_step
+        if state.is_world_process_zero:
+            values = {MEASURE: found.ndcg, EXPECTED: found.expected, "malformed": found.malformed, "ties": found.ties}
+            write_json(self.folder / BEST, {"step": state.global_step, **values})
+
+
+def _sentence(found: DevValues) -> str:
+    return f"{MEASURE} {found.ndcg:.4f}, {found.expected:.4f} in expectation, {100 * found.malformed:.1f}% malformed"
