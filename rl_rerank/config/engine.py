@@ -50,6 +50,11 @@ class EngineKind:
         return ("torch", "transformers")
 
     @property
+    def capabilities(self) -> frozenset[str]:
+        """List the names of `engines.base.Capability` that it may have; what a server has is known once it runs."""
+        return frozenset({"score", "logprobs", "constraint"})
+
+    @property
     def cuts_prompts(self) -> bool:
         """Whether prompts are cut to `model.max_prompt_tokens` by our renderer."""
         return not self.has_own_model
@@ -59,13 +64,12 @@ class EngineKind:
         """Name of its own model for a card; empty if it uses the experiment's model."""
         return ""
 
-    def check(self, place: str, paradigm: Paradigm, advice: str, *, measures_format: bool = False) -> None:
+    def check(self, place: str, paradigm: Paradigm, advice: str) -> None:
         """Refuse a paradigm that it cannot answer, before any work.
 
         Args:
             place: beginning of the error, such as `stages.test`.
             advice: end of the error.
-            measures_format: whether the stage also generates answers to measure their format.
         """
 
     def answering(self, engine: EngineConfig) -> dict[str, Any]:

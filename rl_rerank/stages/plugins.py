@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from rl_rerank.config import Config, EngineConfig, EngineKind, PluginConfig
 from rl_rerank.data.prepare import build_source
-from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.paradigms.base import Paradigm, check_engine, members
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.reward.base import Term
 from rl_rerank.reward.build import reward_terms
@@ -58,6 +58,21 @@ class Plugins:
     def engine(self, engine: EngineConfig) -> EngineKind:
         """An engine's settings."""
         return self._once(("engine", json.dumps(asdict(engine))), engine.settings)
+
+    def check_ranking(self, place: str, engine: EngineConfig, paradigm: Paradigm, advice: str) -> None:
+        """Refuse an engine that cannot answer what a paradigm's strategy asks.
+
+        Args:
+            place: beginning of the error, such as `stages.test`.
+            advice: end of the error.
+        """
+        kind = self.engine(engine)
+        for member in members(paradigm).values():
+            kind.check(place, member, advice)
+            try:
+                check_engine(member, f"engine.kind={engine.kind}", kind.capabilities)
+            except ValueError as e:
+                raise ValueError(f"{place}: {e}{advice}") from e
 
     def _once(self, key: Hashable, build: Callable[[], T]) -> T:
         if key not in self._built:

@@ -16,6 +16,7 @@ from rl_rerank.stages.plugins import Plugins
 SERVED = ["engine=openai", "engine.args.model=m"]
 TEACHER = ["recipe=answers", "stages.synth.teacher=model"]
 PAIRS = ["engine=cross_encoder", "engine.args.model=a/folder"]
+THIRD = ["stages.synth.engines={pairs:{kind:cross_encoder},served:{kind:openai,args:{model:m}}}"]
 
 
 def synthesis(*overrides: str) -> Experiment:
@@ -60,8 +61,48 @@ def test_an_unknown_kind_is_refused():
         ("export", PAIRS, "exports a model of ours"),
         ("sft_eval", SERVED, "model=format cannot be asked through engine.kind=openai, which has a model of its own"),
         ("untrained", SERVED, "scores 'yes' and 'no' at the answer position. A server is asked for these only if"),
-        ("untrained", [*PAIRS, "paradigm=listwise"], "so paradigm must be pointwise and format_prompts empty"),
+        (
+            "untrained",
+            [*PAIRS, "paradigm=listwise", "~stages.untrained.format_prompts"],
+            "so the paradigm must be pointwise; got 'listwise'",
+        ),
+        ("untrained", PAIRS, "stages.untrained.format_prompts needs generated answers, which"),
+        (
+            "untrained",
+            [*SERVED, "paradigm=groupwise", "paradigms.groupwise.params.constrained=true"],
+            "stages.untrained: the paradigm 'groupwise' has constrained=true, and the engine engine.kind=openai",
+        ),
+        (
+            "untrained",
+            [*SERVED, "paradigm=pointwise_graded", "paradigms.pointwise_graded.params.rule=weighted"],
+            "weights answers by the log-probabilities of their tokens, which the engine engine.kind=openai does",
+        ),
         ("synth", [*PAIRS, *TEACHER], "needs generated answers, which engine.kind=cross_encoder does not give"),
+        (
+            "synth",
+            [
+                *SERVED,
+                *TEACHER,
+                "+stages.synth.steps.rank={params:{paradigm:pairwise}}",
+                "paradigms.pairwise.params.mode=scoring",
+            ],
+            "stages.synth.steps.rank: the paradigm 'pairwise' scores 'A' and 'B' at the answer position",
+        ),
+        (
+            "synth",
+            [*THIRD, "recipe=answers", "stages.synth.steps.answers.params.engine=pairs"],
+            "stages.synth.steps.answers needs generated answers, which engine.kind=cross_encoder does not give",
+        ),
+        (
+            "synth",
+            [
+                *THIRD,
+                "recipe=answers",
+                "stages.synth.steps.answers.params.engine=served",
+                "paradigms.listwise.params.constrained=true",
+            ],
+            "stages.synth.steps.answers: the paradigm 'listwise' has constrained=true, and the engine",
+        ),
     ],
 )
 def test_what_an_engine_cannot_do_is_refused_before_any_work(stage, overrides, says):

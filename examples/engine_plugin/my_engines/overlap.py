@@ -28,7 +28,7 @@ class Overlap(EngineKind):
     def requires(self) -> Sequence[str]:
         return ()
 
-    def check(self, place: str, paradigm: Paradigm, advice: str, *, measures_format: bool = False) -> None:
+    def check(self, place: str, paradigm: Paradigm, advice: str) -> None:
         if paradigm.name != "pointwise":
             raise ValueError(
                 f"{place}: engine.kind=overlap scores pointwise prompts alone; got {paradigm.name}{advice}"

@@ -95,11 +95,15 @@ class CrossEncoder(EngineKind):
     def requires(self) -> Sequence[str]:
         return ("torch", "transformers", "sentence_transformers")
 
-    def check(self, place: str, paradigm: Paradigm, advice: str, *, measures_format: bool = False) -> None:
-        if paradigm.name != "pointwise" or measures_format:
+    @property
+    def capabilities(self) -> frozenset[str]:
+        return frozenset({"pair"})
+
+    def check(self, place: str, paradigm: Paradigm, advice: str) -> None:
+        if paradigm.name != "pointwise":
             raise ValueError(
-                f"{place}: a cross-encoder scores a query with one document, so paradigm must be pointwise and "
-                f"format_prompts empty{advice}"
+                f"{place}: a cross-encoder scores a query with one document, so the paradigm must be pointwise; got "
+                f"{paradigm.name!r}{advice}"
             )
 
     def identity(self) -> dict[str, Any]:

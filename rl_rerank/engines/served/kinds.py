@@ -86,6 +86,11 @@ class OpenAI(EngineKind):
         return ("httpx2", "tenacity", *(["transformers"] if self.tokenizer else []))
 
     @property
+    def capabilities(self) -> frozenset[str]:
+        """Without a tokenizer a server receives messages and returns text."""
+        return frozenset() if self.tokenizer is None else super().capabilities
+
+    @property
     def cuts_prompts(self) -> bool:
         return self.tokenizer is not None
 
@@ -93,7 +98,7 @@ class OpenAI(EngineKind):
     def model_label(self) -> str:
         return f"`{self.model}`{f', revision {self.revision}' if self.revision else ''}, served"
 
-    def check(self, place: str, paradigm: Paradigm, advice: str, *, measures_format: bool = False) -> None:
+    def check(self, place: str, paradigm: Paradigm, advice: str) -> None:
         """Refuse scored continuations without a tokenizer."""
         if paradigm.continuations and self.tokenizer is None:
             raise ValueError(

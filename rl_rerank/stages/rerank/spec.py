@@ -125,7 +125,12 @@ class RerankStage(StageConfig):
                 f"its own: give model=model{advice}"
             )
         paradigm = plugins.paradigm(self.paradigm)
-        kind.check(place, paradigm, advice, measures_format=bool(self.format_prompts))
+        if self.format_prompts and not kind.generates:
+            raise ValueError(
+                f"{place}.format_prompts needs generated answers, which engine.kind={engine.kind} does not give; leave "
+                f"it empty{advice}"
+            )
+        plugins.check_ranking(place, engine, paradigm, advice)
         check_ranking(paradigm, self, f"{place}.")
 
     def describe(self, name: str, plugins: Plugins) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from rl_rerank.config import EngineConfig, PluginConfig, StageConfig, at_least
 from rl_rerank.io.digest import of_target
+from rl_rerank.paradigms.base import as_written, traits
 from rl_rerank.synthesis.step import LABELS, MODEL, StepTraits
 from rl_rerank.synthesis.step import traits as step_traits
 
@@ -111,11 +112,24 @@ class SynthStage(StageConfig):
                 f"stages.{name}.teacher=model answers in the steps of a recipe, and none of them asks it; give one "
                 "that does, such as recipe=answers"
             )
-        if (engine := self.asks(plugins)) is not None and not plugins.engine(engine).generates:
-            raise ValueError(
-                f"stages.{name} needs generated answers, which engine.kind={engine.kind} does not give; a stage can "
-                "have an engine of its own, such as stages.NAME.engine.kind=hf"
-            )
+        for step, built in plugins.steps(self.steps).items():
+            self._check_engine(f"stages.{name}.steps.{step}", step_traits(built), plugins)
+
+    def _check_engine(self, place: str, step: StepTraits, plugins: Plugins) -> None:
+        """Refuse a step's engine that cannot answer what the step asks of it."""
+        asked = None if step.engine is None else step.engine or self.teacher
+        if asked is None or asked == LABELS:
+            return
+        engine = (self.engine or plugins.config.engine) if asked == MODEL else self.engines[asked]
+        advice = "; a stage can have an engine of its own, such as stages.NAME.engine.kind=hf"
+        named = step.answers or step.paradigm
+        # Other steps generate text, also where their paradigm scores at inference.
+        if step.ranks and named:
+            plugins.check_ranking(place, engine, as_written(plugins.paradigm(named)), advice)
+        elif not plugins.engine(engine).generates:
+            raise ValueError(f"{place} needs generated answers, which engine.kind={engine.kind} does not give{advice}")
+        elif named and traits(plugins.paradigm(named)).constrained:
+            plugins.check_ranking(place, engine, as_written(plugins.paradigm(named)), advice)
 
     def describe(self, name: str, plugins: Plugins) -> list[str]:
         rows = ", ".join(f"{count} {paradigm}" for paradigm, count in self.mixture.items())
