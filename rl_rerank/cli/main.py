@@ -23,14 +23,12 @@ from rl_rerank import __version__, registry, requirements
 from rl_rerank.cli import doctor, parse, rewards
 from rl_rerank.config import Config, ConvertFiles, EvaluateFiles, ReportRuns, StageConfig
 from rl_rerank.data.convert import convert
-from rl_rerank.experiment import run_state, runner, worker_node
+from rl_rerank.experiment import preflight, run_state, runner, worker_node
 from rl_rerank.experiment.compose import compose, files, options
 from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io import subprocesses
 from rl_rerank.io.files import conf_dir, write_text
 from rl_rerank.paradigms.build import build_paradigm
-from rl_rerank.stages.training import TrainingStage
-from rl_rerank.training.loop import lengths
 
 HELP = Path(__file__).parent / "help"
 """usage.txt, and COMMAND.txt for commands that say more than their stage does."""
@@ -170,8 +168,7 @@ def _dry_run(config: Config, names: list[str]) -> int:
     print("\n# The plan; nothing was started")
     for line in experiment.describe(names):
         print(f"# {line}")
-    training = {n: s for n in names if isinstance(s := config.stages[n], TrainingStage)}
-    for line in lengths.describe(config, training):
+    for line in preflight.lines(experiment, names):
         print(f"# {line}", flush=True)
     return 0
 

@@ -40,6 +40,8 @@ def run(config: Config, overrides: Sequence[str]) -> int:
     experiment.check_installed([n for n in experiment.stages if run_state.done(experiment, n) is None])
     with _locked(Path(config.run_dir)) as lock:
         prepared(experiment)
+        if status := _preflight(experiment, overrides, lock):
+            return status
         for name in experiment.stages:
             if (entry := run_state.done(experiment, name)) is not None:
                 logger.info("%s: done (%.0f s), skipped", name, entry["seconds"])
@@ -102,6 +104,19 @@ def _accelerate(launcher: LauncherConfig) -> list[str]:
     }
     given = [(f"--{key}", str(value)) for key, value in arguments.items() if value is not None]
     return [*(text for pair in given for text in pair), *launcher.args]
+
+
+def _preflight(experiment: Experiment, overrides: Sequence[str], lock: IO[str]) -> int:
+    """Make the dry run that a user can make, so that hours of work do not end in what was known before.
+
+    It has a process of its own, because it imports torch, which would keep memory on a GPU until the run's end.
+    """
+    waiting = [stage for name, stage in experiment.stages.items() if run_state.done(experiment, name) is None]
+    if not any(stage.settings.is_launched or stage.engine is not None for stage in waiting):
+        return 0
+    logger.info("checking prompts and trainer arguments")
+    arguments = [sys.executable, "-m", "rl_rerank", "run", *overrides, "dry_run=true"]
+    return subprocesses.run(arguments, keep_open=[lock.fileno()], quiet=True)
 
 
 def _stage(experiment: Experiment, name: str, overrides: Sequence[str], lock: IO[str]) -> int:

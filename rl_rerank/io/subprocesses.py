@@ -18,11 +18,12 @@ PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
 
 
-def run(arguments: Sequence[str], *, keep_open: Sequence[int] = ()) -> int:
+def run(arguments: Sequence[str], *, keep_open: Sequence[int] = (), quiet: bool = False) -> int:
     """Run a command to its end; an interrupt is passed on, and the command may close its files first.
 
     Args:
         keep_open: file descriptors that the command inherits.
+        quiet: drop its standard output.
 
     Returns:
         Its exit status; negative for the signal that ended it.
@@ -39,6 +40,7 @@ def run(arguments: Sequence[str], *, keep_open: Sequence[int] = ()) -> int:
             arguments,
             env={**os.environ, "PYTHONSAFEPATH": "1"},
             pass_fds=keep_open,
+            stdout=subprocess.DEVNULL if quiet else None,
             preexec_fn=end_with_parent,
         )
         while not noted and process.poll() is None:

@@ -19,12 +19,26 @@ def query(example: RankingExample) -> list[Segment]:
 
 
 def passage(candidate: Candidate, label: str) -> list[Segment]:
-    """One document under a label."""
+    """One document under a label.
+
+    Raises:
+        ValueError: for an image without text.
+    """
+    require_text(candidate)
     segments = [ours(f"\n{label} ")]
     if candidate.title:
         segments += [Segment(candidate.title, candidate.docid, "title"), ours(". ")]
     segments.append(Segment(candidate.text, candidate.docid, "text"))
     return segments
+
+
+def require_text(candidate: Candidate) -> None:
+    """Refuse an image without text, which would be shown as nothing."""
+    if candidate.images and not (candidate.title + candidate.text).strip():
+        raise ValueError(
+            f"document {candidate.docid!r} is an image without text, and prompts hold text only; give the documents a "
+            "title or a text"
+        )
 
 
 def question(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rl_rerank.config import LoraConfig, Reference, StageConfig, trained
+from rl_rerank.config import Config, LoraConfig, Reference, StageConfig, trained
 from rl_rerank.paradigms.base import traits
 from rl_rerank.training.loop import batches, lengths
 
@@ -58,6 +59,17 @@ class TrainingStage(StageConfig):
 
     def prompt_tokens(self, plugins: Plugins, micro_batch: int) -> batches.Tokens:
         """Upper bound of the prompts and completions in a micro-batch."""
+        raise NotImplementedError
+
+    def arguments(self, config: Config, output: Path) -> Any:
+        """Build the arguments of its trainer. Imports trl.
+
+        Args:
+            output: the stage's folder.
+
+        Raises:
+            ValueError, TypeError: for an argument that trl or transformers refuses.
+        """
         raise NotImplementedError
 
     def mixture(self, config: Any) -> Mapping[str, int]:

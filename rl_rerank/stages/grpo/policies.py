@@ -7,13 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from rl_rerank.config import at_least
+from rl_rerank.config import Config, at_least
 from rl_rerank.paradigms.base import Paradigm, traits
+from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.reward.base import Term
 from rl_rerank.stages.training import list_tokens, require_list_scores
 from rl_rerank.training.loop.batches import Step, Tokens
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import TrainingArguments
+    from trl.trainer.grpo_config import GRPOConfig
+
     from rl_rerank.stages.grpo.spec import GRPOStage
     from rl_rerank.stages.plugins import Plugins
 
@@ -71,6 +77,12 @@ class PolicyConfig:
     def step(self, stage: GRPOStage) -> Step:
         """The rows of one optimizer step."""
         return Step(stage.prompts_per_step, self.unit, f"prompts_per_step={stage.prompts_per_step}")
+
+    def arguments(self, config: Config, stage: GRPOStage, output: Path) -> TrainingArguments:
+        """Build the arguments of its trainer. Imports trl."""
+        from rl_rerank.training.loop.arguments import policy_arguments
+
+        return policy_arguments(config, stage, output)
 
     def tokens(self, stage: GRPOStage, plugins: Plugins, micro_batch: int) -> Tokens:
         """What a micro-batch computes at most."""
@@ -147,6 +159,12 @@ class TokensPolicy(PolicyConfig):
         rows = stage.prompts_per_step * stage.num_generations
         settings = f"prompts_per_step={stage.prompts_per_step} x num_generations={stage.num_generations} = {rows}"
         return Step(rows, "completions", settings, stage.num_generations, self.micro_batch_tokens)
+
+    def arguments(self, config: Config, stage: GRPOStage, output: Path) -> GRPOConfig:
+        from rl_rerank.training.loop.arguments import grpo_arguments
+
+        completion = build_paradigm(config, config.paradigm).max_completion_tokens
+        return grpo_arguments(config, stage, self, output, max_completion_tokens=completion)
 
     def tokens(self, stage: GRPOStage, plugins: Plugins, micro_batch: int) -> Tokens:
         prompts = micro_batch // stage.num_generations if self.shared_prefix else micro_batch

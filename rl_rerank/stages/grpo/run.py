@@ -29,7 +29,7 @@ from rl_rerank.training.exact.trainer import Objective, PolicyTrainer
 from rl_rerank.training.grpo import algorithms
 from rl_rerank.training.grpo.dynamic_sampling import Refill
 from rl_rerank.training.loop import lengths, tracking
-from rl_rerank.training.loop.arguments import grpo_arguments, peft_config, policy_arguments
+from rl_rerank.training.loop.arguments import peft_config
 from rl_rerank.training.loop.curriculum import FirstStage
 from rl_rerank.training.loop.dev import Bounds, DevEvaluation, DevSet, measure, references
 from rl_rerank.training.loop.models import keep_checkpoint, save_trained
@@ -111,7 +111,7 @@ def _token_trainer(
 ) -> RankingGRPOTrainer:
     from rl_rerank.training.grpo.trainer import RankingGRPOTrainer  # other policies need not wait for trl's trainer
 
-    arguments = grpo_arguments(config, stage, policy, output, max_completion_tokens=task.paradigm.max_completion_tokens)
+    arguments = policy.arguments(config, stage, output)
     model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
     model.set_attn_implementation(policy.attention)
     asked, rollout = task.questions, stage.rollout
@@ -141,7 +141,7 @@ def _token_trainer(
 def _policy_trainer(
     config: Config, stage: GRPOStage, output: Path, start: Path, tokenizer: Any, objective: Objective
 ) -> PolicyTrainer:
-    arguments = policy_arguments(config, stage, output)  # before models are read, which ZeRO-3 shards as it says
+    arguments = stage.arguments(config, output)  # before models are read, which ZeRO-3 shards as it says
     model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
     reference = None
     if (adapter := peft_config(stage.lora)) is not None:

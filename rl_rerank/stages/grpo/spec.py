@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from rl_rerank.config import CurriculumConfig, Reference, StageConfig, at_least
+from rl_rerank.config import Config, CurriculumConfig, Reference, StageConfig, at_least
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.reward.base import Term
 from rl_rerank.stages.grpo.policies import PolicyConfig, TokensPolicy
@@ -15,6 +15,10 @@ from rl_rerank.stages.training import TrainingStage
 from rl_rerank.training.loop.batches import Step, Tokens
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from transformers import TrainingArguments
+
     from rl_rerank.stages.plugins import Plugins
 
 _OF_POLICY = (
@@ -98,6 +102,9 @@ class GRPOStage(TrainingStage):
 
     def prompt_tokens(self, plugins: Plugins, micro_batch: int) -> Tokens:
         return self.policy.tokens(self, plugins, micro_batch)
+
+    def arguments(self, config: Config, output: Path) -> TrainingArguments:
+        return self.policy.arguments(config, self, output)
 
     def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
         if self.data is not None:

@@ -21,7 +21,7 @@ from rl_rerank.training.exact.lists import ListCollator, lists, reading
 from rl_rerank.training.exact.supervised import RankingTrainer
 from rl_rerank.training.loop import lengths, tracking
 from rl_rerank.training.loop.answers import AnswerTrainer, WeightedCollator
-from rl_rerank.training.loop.arguments import peft_config, sft_arguments
+from rl_rerank.training.loop.arguments import peft_config
 from rl_rerank.training.loop.models import save_trained
 from rl_rerank.training.loop.rows import tokenised
 from rl_rerank.training.loop.training_log import Records, resumable_checkpoint
@@ -38,7 +38,7 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
     lengths.check_context(config.model, name, stage.completion_tokens(Plugins(config)), start)
     tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
     build = _ranking_trainer if stage.is_ranking else _completion_trainer
-    trainer = build(config, stage, start, tokenizer, sft_arguments(config, stage, output))
+    trainer = build(config, stage, start, tokenizer, stage.arguments(config, output))
     trainer.add_callback(Records(output, trainer.accelerator))
     trainer.add_callback(tracking.ConfigRecord(config))
     trainer.train(resume_from_checkpoint=resumable_checkpoint(output / "checkpoints", trainer.accelerator))

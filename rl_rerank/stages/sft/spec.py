@@ -11,6 +11,10 @@ from rl_rerank.stages.training import TrainingStage, list_tokens, require_list_s
 from rl_rerank.training.loop.batches import Step, Tokens
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trl.trainer.sft_config import SFTConfig
+
     from rl_rerank.stages.plugins import Plugins
 
 ANSWER_LOSSES: Mapping[str, Mapping[str, float]] = {"completion": {}, "fullrank": {"separator": 1.0}}
@@ -56,6 +60,11 @@ class SFTStage(TrainingStage):
         if self.is_ranking:
             return list_tokens(plugins, micro_batch, self.list_size, with_answers=self.answer_weight > 0)
         return Tokens(micro_batch, micro_batch, self.completion_tokens(plugins))
+
+    def arguments(self, config: Config, output: Path) -> SFTConfig:
+        from rl_rerank.training.loop.arguments import sft_arguments
+
+        return sft_arguments(config, self, output)
 
     def mixture(self, config: Config) -> Mapping[str, int]:
         teacher = config.stages.get(self.data)

@@ -96,7 +96,8 @@ def peft_config(lora: LoraConfig | None) -> PeftLoraConfig | None:
 
 
 def _step(config: Config, stage: TrainingStage, output: Path) -> Batches:
-    return layout(output.name, stage.step(), stage.micro_batch, int(os.environ.get("WORLD_SIZE", "1")))
+    processes = int(os.environ.get("WORLD_SIZE", config.launcher.num_processes))
+    return layout(output.name, stage.step(), stage.micro_batch, processes)
 
 
 def _build(cls: Any, config: Config, stage: TrainingStage, output: Path, **special: Any) -> Any:

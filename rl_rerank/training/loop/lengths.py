@@ -1,6 +1,6 @@
 """Checks of prompt and completion lengths against the model's context, and prompt lengths of a training stage.
 
-No model is loaded. Without the model's tokenizer, lengths are estimated with SmolLM2's and marked as estimates.
+No model is loaded.
 """
 
 from __future__ import annotations
@@ -10,16 +10,14 @@ import importlib.util
 import json
 import random
 import statistics
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rl_rerank.config import Config, ModelConfig
 from rl_rerank.data import Store
-from rl_rerank.data.prepare import prepare, reopened
 from rl_rerank.engines.local import embedded
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.prompts.rendering import Renderer
@@ -75,29 +73,6 @@ def local_context(model: ModelConfig) -> int | None:
     return _context(Path(found).parent) if isinstance(found, str) else None
 
 
-def describe(config: Config, stages: Mapping[str, TrainingStage]) -> list[str]:
-    """Describe the prompt lengths of training stages, without writing to the run folder."""
-    if not stages:
-        return []
-    estimate = False
-    try:
-        try:
-            tokenizer = _local_tokenizer(config.model)
-        except OSError:
-            tokenizer, estimate = _local_tokenizer(ModelConfig()), True
-    except ImportError as e:
-        return [f"prompt lengths are not known: {e}"]
-    run_data = Path(config.run_dir) / "data"
-    with tempfile.TemporaryDirectory() as elsewhere:
-        store = reopened(config.data, run_data) or prepare(config.data, Path(elsewhere) / "data")
-        found = [replace(_stage(config, n, s, store, tokenizer), estimate=estimate) for n, s in stages.items()]
-    shown = [line for measured in found for line in measured.lines()]
-    if estimate:
-        why = f"model.path={config.model.path!r} has no tokenizer on this machine"
-        shown.insert(0, f"{why}; prompt lengths are estimates by SmolLM2's")
-    return shown
-
-
 @dataclass(frozen=True)
 class Lengths:
     """The prompts of one training stage, in tokens."""
@@ -115,7 +90,7 @@ class Lengths:
     def lines(self) -> list[str]:
         """Format a summary and a histogram."""
         if not self.tokens:
-            return [f"{self.name}: no training example gives a prompt"]
+            return [f"{self.name}: no training query gives a prompt yet"]
         ordered = sorted(self.tokens)
         share = self.shrunk / len(ordered)
         # The 95th percentile by nearest rank: the smallest length that 95% of the prompts do not exceed.
@@ -141,7 +116,12 @@ def _histogram(ordered: Sequence[int]) -> Iterator[str]:
         yield f"  {start:>{digits}} - {start + width - 1:>{digits}}  {bar:<{BAR}} {count}"
 
 
-def _stage(config: Config, name: str, stage: TrainingStage, store: Store, tokenizer: Any) -> Lengths:
+def measure(config: Config, name: str, stage: TrainingStage, store: Store, tokenizer: Any) -> Lengths:
+    """Render up to SAMPLE prompts of a training stage.
+
+    Raises:
+        ValueError: if a prompt does not fit the budget even without documents.
+    """
     cap = min(config.model.max_passage_tokens or config.model.max_prompt_tokens, config.model.max_prompt_tokens)
     fitted, free = (
         Renderer(
@@ -187,7 +167,7 @@ def _context(folder: Path) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _local_tokenizer(model: ModelConfig) -> Any:
+def local_tokenizer(model: ModelConfig) -> Any:
     """Load the model's tokenizer without a download.
 
     Raises:

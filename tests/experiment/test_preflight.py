@@ -1,0 +1,136 @@
+"""What a dry run and the start of a run refuse, before any stage."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rl_rerank.cli.main import main
+
+pytestmark = pytest.mark.slow
+
+EXPERIMENT = """\
+# @package _global_
+stages:
+  first_stage: {kind: rerank, model: first_stage}
+  grpo: {kind: grpo, model: model, max_steps: 1, micro_batch: 2, num_generations: 2, prompts_per_step: 1}
+  test: {kind: rerank, model: grpo}
+"""
+
+
+def row(number: int, split: str, **changes: Any) -> dict[str, Any]:
+    docids = [f"q{number}-{letter}" for letter in "abc"]
+    candidates = [{"docid": d, "text": f"text of {d}"} for d in docids]
+    made = {"qid": f"q{number}", "query": f"query {number}", "candidates": candidates, "qrels": {docids[0]: 1}}
+    return {**made, "split": split, **changes}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/tiny.yaml").write_text(EXPERIMENT)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def arguments(folder: Path, model: Path, *overrides: str, rows: tuple[dict[str, Any], ...] = ()) -> list[str]:
+    """Twelve queries of all splits, and `rows`."""
+    made = [*(row(i, ("train", "dev", "test")[i % 3]) for i in range(12)), *rows]
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
+    data = ["data=jsonl", f"data.path={folder / 'data.jsonl'}", "run_dir=run"]
+    settings = [f"model.path={model}", "model.max_prompt_tokens=300", "reward=[ndcg]", "report_to=[]"]
+    return ["run", "experiment=tiny", *data, *settings, *overrides]
+
+
+def test_a_valid_experiment_passes(folder, tiny_model_dir, capsys):
+    assert main([*arguments(folder, tiny_model_dir), "stages.grpo.eval_steps=1", "dry_run=true"]) == 0
+    assert "# grpo: 8 pointwise prompts, in tokens: median" in capsys.readouterr().out
+    assert not (folder / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("+stages.grpo.trl.max_prompt_length=100", "there is no setting 'trl.max_prompt_length'"),
+        ("+stages.grpo.trl.per_device_train_batch_size=4", "trl.per_device_train_batch_size is derived from the grpo"),
+        ("+stages.grpo.trl.optim=sgdd", "stages.grpo: sgdd is not a valid OptimizerNames"),
+        ("report_to=[foo]", "stages.grpo: foo is not supported, only"),
+    ],
+)
+def test_trainer_arguments_are_built(folder, tiny_model_dir, capsys, override, says):
+    assert main([*arguments(folder, tiny_model_dir, override), "dry_run=true"]) == 2
+    error = capsys.readouterr().err
+    assert "stages.grpo" in error and says in error
+
+
+LONG = "what " * 400
+
+
+@pytest.mark.parametrize(
+    ("query", "overrides", "says"),
+    [
+        (row(90, "test", query=LONG), [], "stages.test, split 'test': qid 'q90': the pointwise prompt takes"),
+        (row(90, "train", query=LONG), [], "qid 'q90': the pointwise prompt takes"),
+        (
+            row(90, "dev", query=LONG),
+            ["stages.grpo.eval_steps=1"],
+            "stages.grpo, split 'dev': qid 'q90': the pointwise prompt takes",
+        ),
+        (
+            row(90, "test", candidates=[{"docid": f"d{i}", "text": "x"} for i in range(90)], qrels={"d1": 1}),
+            ["paradigm=listwise", "+paradigms.listwise.params.window=null", "data.depth=90"],
+            "qid 'q90': the listwise prompt takes",
+        ),
+    ],
+)
+def test_prompts_of_every_split_are_rendered(folder, tiny_model_dir, capsys, query, overrides, says):
+    assert main([*arguments(folder, tiny_model_dir, *overrides, rows=(query,)), "dry_run=true"]) == 2
+    assert says in capsys.readouterr().err
+
+
+def images(folder: Path) -> list[str]:
+    """A collection whose documents are images without text."""
+    folder.mkdir()
+    made = {
+        "corpus.jsonl": [{"docid": f"d{i}", "image": f"d{i}.jpg"} for i in range(3)],
+        "queries.jsonl": [{"qid": f"q{i}", "text": f"a dog and {i} cats"} for i in range(30)],
+    }
+    for name, rows in made.items():
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "qrels.tsv").write_text("".join(f"q{i}\t0\td1\t1\n" for i in range(30)))
+    ranked = (f"q{q} Q0 d{i} {i + 1} {3 - i} bm25\n" for q in range(30) for i in range(3))
+    (folder / "run.bm25.trec").write_text("".join(ranked))
+    return ["data=collection", f"data.path={folder}"]
+
+
+@pytest.mark.parametrize(("stage", "split"), [("grpo", "train"), ("test", "test")])
+def test_images_without_text_are_refused(folder, tiny_model_dir, capsys, stage, split):
+    given = [*arguments(folder, tiny_model_dir), *images(folder / "photos"), f"stage={stage}", "dry_run=true"]
+    kind = {"test": "rerank"}.get(stage, stage)
+    assert main([kind, *given[1:]]) == 2
+    error = capsys.readouterr().err
+    assert f"stages.{stage}, split '{split}': query 'q" in error
+    assert "document 'd0' is an image without text" in error
+
+
+def test_training_queries_without_a_prompt_are_refused(folder, tiny_model_dir, capsys):
+    given = arguments(folder, tiny_model_dir)
+    made = [row(i, ("train", "dev", "test")[i % 3]) for i in range(12)]
+    same = [{**r, "qrels": dict.fromkeys((c["docid"] for c in r["candidates"]), 1)} for r in made]
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in same))
+    assert main([*given, "paradigm=listwise", "dry_run=true"]) == 2
+    assert "none of the 4 training examples gives a listwise prompt that can teach" in capsys.readouterr().err
+
+
+@pytest.mark.process
+def test_a_run_refuses_the_same_before_its_first_stage(folder, tiny_model_dir):
+    given = arguments(folder, tiny_model_dir, "+stages.grpo.trl.max_prompt_length=100")
+    done = subprocess.run([sys.executable, "-m", "rl_rerank", *given], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "there is no setting 'trl.max_prompt_length'" in done.stderr
+    assert not (folder / "run/first_stage").exists()
