@@ -1,6 +1,7 @@
 """A stage that trains an adapter: one model in the engine, in the checkpoint, as NAME@STEP and as saved."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import load_file
 from rl_rerank.engines.local import checkpoint
 from rl_rerank.experiment.compose import compose
 from rl_rerank.stages.grpo import run as grpo_stage
+from rl_rerank.stages.sft import run as sft_stage
 
 REWARD = """\
 class Letters:
@@ -46,8 +48,10 @@ def composed(tmp_path, tiny_model_dir, *overrides):
 
 @pytest.mark.slow
 @pytest.mark.engine
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_engine_checkpoint_step_and_saved_model_are_one(tiny_model_dir, tmp_path, monkeypatch, dtype):
+@pytest.mark.parametrize(
+    ("dtype", "targets", "adapted"), [("float32", "all-linear", 14), ("bfloat16", "[q_proj,v_proj]", 4)]
+)
+def test_engine_checkpoint_step_and_saved_model_are_one(tiny_model_dir, tmp_path, monkeypatch, dtype, targets, adapted):
     from rl_rerank.training.grpo.vllm_rollout import RolloutEngine, vllm_generation
 
     synced, logits = {}, []
@@ -63,7 +67,7 @@ def test_engine_checkpoint_step_and_saved_model_are_one(tiny_model_dir, tmp_path
 
     save = grpo_stage.save_trained
     monkeypatch.setattr(grpo_stage, "save_trained", save_trained)
-    config = composed(tmp_path, tiny_model_dir, f"model.dtype={dtype}")
+    config = composed(tmp_path, tiny_model_dir, f"model.dtype={dtype}", f"stages.grpo.lora.target_modules={targets}")
     grpo_stage.run(config, "grpo", config.stages["grpo"])
 
     base = checkpoint.load_model(tiny_model_dir, dtype)
@@ -73,17 +77,30 @@ def test_engine_checkpoint_step_and_saved_model_are_one(tiny_model_dir, tmp_path
     saved = load_file(tmp_path / "run/grpo/model/model.safetensors")
     step = load_file(checkpoint.locate(config, "grpo@4") / "model.safetensors")
     start = load_file(tiny_model_dir / "model.safetensors")
-    moved = 0.0
+    moved = 0
     for name, weight in synced.items():
-        moved = max(moved, (weight - start[name]).abs().max().item())
+        moved += bool((weight - start[name].to(weight.dtype)).abs().max() > 1e-3)
         sent = weight.to(getattr(torch, dtype))  # as the engine computes in the model's dtype
         assert torch.equal(sent, saved[name]), name
         assert torch.equal(sent, step[name]), name
     assert synced.keys() == saved.keys() == step.keys()
-    assert moved > 1e-3
+    assert moved == adapted
     with torch.no_grad():
         logits.append(checkpoint.load_model(tmp_path / "run/grpo/model", dtype)(ids).logits)
     trained, kept, merged = logits
     # The trained model and the checkpoint add the adapter to the activations, the saved one to the weights.
     assert torch.allclose(trained, kept, atol=1e-6)
     assert torch.allclose(trained, merged, atol=1e-5 if dtype == "float32" else 0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sft", "grpo"])
+def test_a_stage_refuses_modules_that_its_model_lacks_before_it_reads_weights(tiny_model_dir, tmp_path, kind):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_model_dir, folder)
+    (folder / "model.safetensors").write_bytes(b"")
+    config = composed(tmp_path, folder, f"stages.{kind}.lora.target_modules=[q_proj,w1]")
+    with pytest.raises(
+        ValueError, match=rf"^stages\.{kind}\.lora\.target_modules=\[q_proj,w1\]: .* no module w1; it has"
+    ):
+        {"sft": sft_stage, "grpo": grpo_stage}[kind].run(config, kind, config.stages[kind])
