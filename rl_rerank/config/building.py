@@ -50,8 +50,10 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in args:
             return None
-        [hint] = [a for a in args if a is not type(None)]
-        return _convert(hint, value, place)
+        hints = [a for a in args if a is not type(None)]
+        # Of a union such as str | list[str], a list is the list, and anything else the other.
+        fitting = [a for a in hints if (typing.get_origin(a) is list) == isinstance(value, list)]
+        return _convert((fitting or hints)[0], value, place)
     if isinstance(value, str) and getattr(hint, "has_shorthand", False):
         value = {"kind": value}
     if choose := getattr(hint, "chosen", None):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rl_rerank.config import Config, LoraConfig, Reference, StageConfig, trained
+from rl_rerank.config import Config, LoraConfig, ModelConfig, Reference, StageConfig, trained
+from rl_rerank.engines.local import embedded
 from rl_rerank.paradigms.base import traits
 from rl_rerank.training.loop import batches, lengths
 
@@ -90,6 +92,23 @@ class TrainingStage(StageConfig):
         config = plugins.config
         batches.layout(name, self.step(), self.micro_batch, config.launcher.num_processes)
         lengths.check_context(config.model, name, self.completion_tokens(plugins))
+        self._check_lora(name, config.model)
+
+    def _check_lora(self, name: str, model: ModelConfig) -> None:
+        is_here = model.path == embedded.NAME or lengths.local_folder(model) is not None
+        if self.lora is None or self.lora.target_modules == "all-linear" or not is_here:
+            return
+        try:
+            # Imported when it is needed: it takes seconds, and the plan is also shown where torch is not installed.
+            targets = importlib.import_module("rl_rerank.training.loop.lora_targets")
+        except ImportError:
+            return
+        targets.check(model, name, self.lora, trains_head=self.trains_head)
+
+    @property
+    def trains_head(self) -> bool:
+        """Whether the loss reads the output of the model's head; trl's trainers multiply by its weight themselves."""
+        return True
 
     def completion_tokens(self, plugins: Plugins) -> int:
         """The longest completion that it may see."""

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from rl_rerank.config import Config, EngineConfig, ModelConfig
 from rl_rerank.engines import build
@@ -56,6 +57,22 @@ def test_a_training_stage_is_found_by_name(tmp_path, tiny_model_dir):
     assert checkpoint.locate(config, "rl") == tmp_path / "rl" / "model"
     with pytest.raises(LookupError, match="no training stage is named 'test'; give 'model' or one of: rl"):
         checkpoint.locate(config, "test")
+
+
+def test_a_checkpoint_whose_adapter_cannot_be_merged_is_refused(tmp_path, tiny_model_dir):
+    config = Config(
+        run_dir=str(tmp_path),
+        model=ModelConfig(path=str(tiny_model_dir)),
+        stages={"rl": GRPOStage(kind="grpo", micro_batch=8)},
+    )
+    folder = tmp_path / "rl/checkpoints/checkpoint-1"
+    # The head of the tiny model is tied to its embedding, which the adapter would change as well.
+    lora = LoraConfig(r=4, target_modules=["lm_head"], init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(checkpoint.load_model(tiny_model_dir, "float32"), lora).save_pretrained(folder)
+    (folder / checkpoint.COMPLETE).touch()
+    with pytest.raises(ValueError, match=r"checkpoint-1: merging the adapter of the modules lm_head changes the model"):
+        checkpoint.locate(config, "rl@1")
+    assert not (folder / "merged").exists()
 
 
 def test_sampling_defaults_that_ship_with_a_model_are_dropped(tmp_path, tiny_model_dir):

@@ -13,6 +13,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from accelerate import Accelerator
+from peft import LoraConfig, get_peft_model
 from support.launching import two_processes
 from transformers import AutoModelForCausalLM
 
@@ -72,3 +75,49 @@ def test_vllm_holds_the_weights_after_a_large_change_and_a_stale_head_stops_the_
             assert len(values["gaps"]) == 2 and max(values["gaps"]) < 1e-4
         assert "step 2: vLLM's log-probabilities of the tokens that it sampled are" in stale["refused"]
         assert "more than max_logprob_gap=0.1: it does not hold the policy's weights" in stale["refused"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_300_syncs_of_a_moving_adapter_change_no_bit_of_its_base(tiny_model_dir, dtype):
+    from rl_rerank.training.grpo.vllm_rollout import RolloutEngine, vllm_generation
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=dtype)
+    names = [name for name, _ in base.named_parameters()]
+    torch.manual_seed(0)
+    policy = get_peft_model(base, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+    engine = RolloutEngine.__new__(RolloutEngine)  # without an LLM
+    engine.model, accelerator = policy, Accelerator(cpu=True)
+    engine._dist = vllm_generation.DistributedBackend(accelerator)
+    frozen = {name: w.detach().clone() for name, w in policy.named_parameters() if not w.requires_grad}
+    trained = [weight for weight in policy.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3)
+    synced = {}
+    for _ in range(300):
+        for weight in trained:
+            weight.grad = torch.randn_like(weight)
+        optimizer.step()
+        synced = dict(engine._iter_named_params())
+    assert len(frozen) == len(names) == len(synced)
+    assert all(torch.equal(policy.get_parameter(name), weight) for name, weight in frozen.items())
+    # The last sync carried the adapter, in the dtypes and under the names that the engine's own model has.
+    assert list(synced) == names
+    for name, weight in synced.items():
+        assert weight.dtype is dtype
+        module = policy.get_base_model().get_submodule(name.rpartition(".")[0])
+        if hasattr(module, "lora_A"):
+            # scale = alpha / r = 8 / 4
+            update = 2.0 * module.lora_B["default"].weight @ module.lora_A["default"].weight
+            assert torch.equal(weight, (module.base_layer.weight.float() + update).to(dtype))
+            assert update.abs().max() > 1e-2
+
+
+def test_an_adapter_is_refused_where_fsdp_shards_its_base(tiny_model_dir):
+    from rl_rerank.training.grpo.vllm_rollout import RolloutEngine, vllm_generation
+
+    base = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    engine = RolloutEngine.__new__(RolloutEngine)
+    engine.model = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj"]))
+    engine._dist = vllm_generation.DistributedBackend(Accelerator(cpu=True))
+    engine._dist.fsdp_version = 2
+    with pytest.raises(ValueError, match="an adapter cannot be sent to vLLM where FSDP shards its base; set launcher"):
+        next(engine._iter_named_params())

@@ -8,7 +8,6 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
@@ -24,7 +23,7 @@ from transformers import (
 )
 
 from rl_rerank.config import Config, ModelConfig, trained
-from rl_rerank.engines.local import embedded
+from rl_rerank.engines.local import adapters, embedded
 from rl_rerank.engines.local.tokenizer import load_tokenizer as load_tokenizer
 from rl_rerank.engines.local.tokenizer import renderer as renderer
 from rl_rerank.engines.local.tokenizer import stop_ids
@@ -122,17 +121,12 @@ def locate(config: Config, ref: str) -> Path:
     return check_model_dir(found)
 
 
-def merged(model: Any) -> PreTrainedModel:
-    """Merge the model's adapters, if any, into its weights."""
-    return model.merge_and_unload() if isinstance(model, PeftModel) else model
-
-
 def _merged(config: Config, adapter: Path, start: str) -> Path:
     folder = adapter / "merged"
     if not folder.is_dir():
         base = load_model(locate(config, start), config.model.dtype, config.model.trust_remote_code)
         with replacing_folder(folder) as partial:
-            merged(PeftModel.from_pretrained(base, str(adapter))).save_pretrained(partial)
+            adapters.merge(PeftModel.from_pretrained(base, str(adapter)), str(adapter)).save_pretrained(partial)
             load_tokenizer(adapter, config.model.trust_remote_code).save_pretrained(partial)
     return check_model_dir(folder)
 

@@ -7,6 +7,8 @@ NAME = "smollm2"
 """`model.path` of the embedded model."""
 CONTEXT = 8192
 """`llama.context_length` of the file, hard-coded because reading it takes seconds."""
+ARCHITECTURE = {"model_type": "llama", "num_hidden_layers": 30, "tie_word_embeddings": True}
+"""The settings of the file's model that decide which modules it has, hard-coded for the same reason."""
 
 
 def file() -> Path:

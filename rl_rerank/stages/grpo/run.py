@@ -28,7 +28,7 @@ from rl_rerank.training.exact.build import choice_objective, num_tasks, scores_o
 from rl_rerank.training.exact.trainer import Objective, PolicyTrainer
 from rl_rerank.training.grpo import algorithms
 from rl_rerank.training.grpo.dynamic_sampling import Refill
-from rl_rerank.training.loop import lengths, tracking
+from rl_rerank.training.loop import lengths, lora_targets, tracking
 from rl_rerank.training.loop.arguments import peft_config
 from rl_rerank.training.loop.curriculum import FirstStage
 from rl_rerank.training.loop.dev import Bounds, DevEvaluation, DevSet, measure, references
@@ -61,6 +61,7 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
     per_query = stage.whole_queries(name, terms, paradigm)
     start = checkpoint.locate(config, stage.model)
     lengths.check_context(config.model, name, paradigm.max_completion_tokens, start)
+    lora_targets.check(config.model, name, stage.lora, trains_head=stage.trains_head, folder=start)
     store = data.prepare(config.data, Path(config.run_dir) / "data")
     renderer = checkpoint.renderer(config.model, start)
     tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)

@@ -97,6 +97,10 @@ class GRPOStage(TrainingStage):
             raise ValueError("grpo stage: keep=best and patience need eval_steps, which says how often is measured")
         self.policy.check_stage(self)
 
+    @property
+    def trains_head(self) -> bool:
+        return not isinstance(self.policy, TokensPolicy)
+
     def step(self) -> Step:
         return self.policy.step(self)
 

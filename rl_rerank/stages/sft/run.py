@@ -19,7 +19,7 @@ from rl_rerank.stages.plugins import Plugins
 from rl_rerank.stages.sft.spec import SFTStage
 from rl_rerank.training.exact.lists import ListCollator, lists, reading
 from rl_rerank.training.exact.supervised import RankingTrainer
-from rl_rerank.training.loop import lengths, tracking
+from rl_rerank.training.loop import lengths, lora_targets, tracking
 from rl_rerank.training.loop.answers import AnswerTrainer, WeightedCollator
 from rl_rerank.training.loop.arguments import peft_config
 from rl_rerank.training.loop.models import save_trained
@@ -36,6 +36,7 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
     tracking.prepare(config, output)
     start = checkpoint.locate(config, stage.model)
     lengths.check_context(config.model, name, stage.completion_tokens(Plugins(config)), start)
+    lora_targets.check(config.model, name, stage.lora, trains_head=stage.trains_head, folder=start)
     tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
     build = _ranking_trainer if stage.is_ranking else _completion_trainer
     trainer = build(config, stage, start, tokenizer, stage.arguments(config, output))

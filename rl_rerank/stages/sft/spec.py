@@ -52,6 +52,10 @@ class SFTStage(TrainingStage):
         super().__post_init__()
         at_least("sft stage", self, batch_size=1, list_size=2, answer_weight=0)
 
+    @property
+    def trains_head(self) -> bool:
+        return self.is_ranking
+
     def step(self) -> Step:
         unit = "lists" if self.is_ranking else "rows"
         return Step(self.batch_size, unit, f"batch_size={self.batch_size}")

@@ -1,18 +1,20 @@
 """Rollouts by vLLM: trl's, with free engine arguments, one request a prompt, and weights that reach a CPU.
 
 A colocated engine lives in every training process. Before it samples for a new step, it gets the policy's current
-weights: gathered where ZeRO has sharded them, with adapters merged.
+weights, one layer at a time: gathered where ZeRO has sharded them, with the adapter added out of place.
 """
 
 # trl builds this class itself, and its own attributes are not declared.
 # pyright: reportAttributeAccessIssue=false, reportPrivateImportUsage=false
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
+from peft import PeftModel
 from torch import Tensor
 
+from rl_rerank.engines.local import adapters
 from rl_rerank.training.grpo.trl_imports import grpo_trainer, import_vllm, vllm_generation
 
 # trl was imported with vLLM hidden, so its module has no LLM that could be run or replaced. This reloads the module,
@@ -63,10 +65,30 @@ class RolloutEngine(vllm_generation.VLLMGeneration):
         # trl returns the prompts that it sent; its trainer expects one for each completion.
         return prompts, *found
 
+    def _iter_named_params(self) -> Generator[tuple[str, Tensor], None, None]:
+        """Yield every weight under its name in vLLM, as trl does, but leave the base of an adapter as it is.
+
+        trl merges the adapter in place and removes it again, which changes the frozen weights at every sync, and with
+        them the reference of the KL; and under ZeRO-3 it gathers the whole model on every GPU to do so.
+
+        Raises:
+            ValueError: for an adapter under FSDP.
+        """
+        if not isinstance(self.model, PeftModel):
+            yield from super()._iter_named_params()
+            return
+        if self._dist.is_fsdp:
+            raise ValueError(
+                "an adapter cannot be sent to vLLM where FSDP shards its base; set launcher.strategy to ddp, zero1, "
+                "zero2 or zero3, or rollout=hf"
+            )
+        for name, weight in adapters.merged_weights(self.model, self._dist.gather_params):
+            yield self._fix_param_name_to_vllm(name), weight
+
     def _copies(self) -> Iterator[tuple[str, Tensor]]:
         """Yield a copy of every weight under its name."""
         # vLLM collects a layer's weights until it has them all. By then the iterator has moved on, where ZeRO frees a
-        # gathered weight and, at the end, adapters are taken out of the merged ones in place.
+        # gathered weight.
         for name, weight in self._iter_named_params():
             yield name, weight.clone()
 

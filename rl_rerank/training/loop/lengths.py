@@ -60,9 +60,15 @@ def local_context(model: ModelConfig) -> int | None:
     """Read the context of a model on this machine; None if it is not here or gives no context."""
     if model.path == embedded.NAME:
         return embedded.CONTEXT
+    folder = local_folder(model)
+    return None if folder is None else _context(folder)
+
+
+def local_folder(model: ModelConfig) -> Path | None:
+    """Find the folder of a model's configuration on this machine, without a download; None if it is not here."""
     folder = Path(model.path).expanduser()
     if folder.is_dir():
-        return _context(folder)
+        return folder
     if importlib.util.find_spec("huggingface_hub") is None:
         return None
     hub = importlib.import_module("huggingface_hub")
@@ -70,7 +76,7 @@ def local_context(model: ModelConfig) -> int | None:
         found = hub.try_to_load_from_cache(model.path, "config.json", revision=model.revision)
     except hub.errors.HFValidationError:
         return None
-    return _context(Path(found).parent) if isinstance(found, str) else None
+    return Path(found).parent if isinstance(found, str) else None
 
 
 @dataclass(frozen=True)

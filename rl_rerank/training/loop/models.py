@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase, Trainer
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from rl_rerank.config import Config, ModelConfig
-from rl_rerank.engines.local import checkpoint
+from rl_rerank.engines.local import adapters, checkpoint
 from rl_rerank.io.files import replacing_folder
 from rl_rerank.training.loop.arguments import peft_config
 
@@ -41,11 +41,14 @@ def save_trained(
     # whole one, though transformers shards what it reads while it knows of ZeRO-3.
     unset_hf_deepspeed_config()
     whole: Any = checkpoint.load_model(start, model.dtype, model.trust_remote_code)
-    if (adapter := peft_config(stage.lora)) is not None:
+    adapter = peft_config(stage.lora)
+    if adapter is not None:
         whole = get_peft_model(whole, adapter)
     whole.load_state_dict(weights)
+    if adapter is not None:
+        whole = adapters.merge(whole, str(folder))
     with replacing_folder(folder) as partial:
-        checkpoint.merged(whole).save_pretrained(partial)
+        whole.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
 
 
