@@ -15,7 +15,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rl_rerank.paradigms.answers import written
+from rl_rerank.paradigms.answers import not_finite, written
 from rl_rerank.paradigms.base import Strategy
 from rl_rerank.paradigms.labels import ALPHABET, LETTERS, order
 from rl_rerank.paradigms.windows import check_windows, slide, training_window
@@ -68,9 +68,10 @@ class FirstToken:
     def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
         """Scores are log-probabilities where letters were scored, places in the order where it was written."""
         if completion.continuations is not None:
-            letters = LETTERS.answers(len(prompt.docids))
-            scores = [completion.continuations[letter] for letter in letters]
-            return Judgment(Status.ok, dict(zip(prompt.docids, scores, strict=True)))
+            logprobs = {letter: completion.continuations[letter] for letter in LETTERS.answers(len(prompt.docids))}
+            if unusable := not_finite(logprobs):
+                return Judgment(Status.answer, issues=unusable)
+            return Judgment(Status.ok, dict(zip(prompt.docids, logprobs.values(), strict=True)))
         return order(prompt, completion, LETTERS, reasoning=False, strict=strict)
 
     def strategy(self, example: RankingExample) -> Strategy:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from rl_rerank.config import Config, DataConfig, FusionConfig, ModelConfig, PluginConfig
 from rl_rerank.evaluation import answers
@@ -153,3 +156,22 @@ def test_a_stage_asks_with_a_paradigm_of_its_own_as_often_as_it_says(config, tmp
     rows = read_jsonl(tmp_path / "run/piped/rollouts.jsonl")
     assert len(rows) == 24 + 6
     assert [row["raw_scores"] is not None for row in read_jsonl(tmp_path / "run/piped/rankings.jsonl")] == [True] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("paradigm", "params"),
+    [("pointwise", {}), ("pointwise_graded", {"rule": "expected"}), ("first_token", {"window": 3}), ("listwise", {}),
+     ("setwise", {"mode": "scoring"}), ("pairwise", {"mode": "scoring"}), ("groupwise", {})],
+)  # fmt: skip
+def test_a_model_that_gives_nan_for_everything_ranks_nothing(config, tmp_path, tiny_model_dir, paradigm, params):
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "nan")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(torch.nan)
+    model.save_pretrained(folder)
+    config.model = ModelConfig(path=str(folder), max_prompt_tokens=512)
+    config.paradigm, config.paradigms = paradigm, {paradigm: PluginConfig(params=params)}
+    with pytest.raises(ValueError, match=r"answers are not finite, so nothing was ranked; model\.dtype=float16"):
+        rerank_stage.run(config, "test", RerankStage(kind="rerank"))
+    assert not (tmp_path / "run/test/run.trec").exists()

@@ -21,7 +21,7 @@ from rl_rerank.io.files import read_jsonl, write_json, write_jsonl
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.ranking import fusion
-from rl_rerank.ranking.driver import answer
+from rl_rerank.ranking.driver import answer, check_finite
 from rl_rerank.ranking.methods import rank
 from rl_rerank.stages.rerank.spec import RerankStage
 from rl_rerank.types import Prompt, Ranking, RankingExample, Rollout
@@ -50,6 +50,7 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
         try:
             started = time.monotonic()
             rankings, rollouts = rank(examples, paradigm, engine, stage, progress=label)
+            check_finite(rollouts)
             taken = cost(rankings, rollouts, engine, time.monotonic() - started)
             formats = _formats(config, stage, examples, engine)
             usage = dict(engine.usage)
