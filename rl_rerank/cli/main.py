@@ -23,7 +23,7 @@ from rl_rerank import __version__, registry, requirements
 from rl_rerank.cli import doctor, parse, rewards
 from rl_rerank.config import Config, ConvertFiles, EvaluateFiles, ReportRuns, StageConfig
 from rl_rerank.data.convert import convert
-from rl_rerank.experiment import run_state, runner, worker_node
+from rl_rerank.experiment import run_state, runner, templates, worker_node
 from rl_rerank.experiment.compose import compose, files, options
 from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io import subprocesses
@@ -170,6 +170,7 @@ def _dry_run(config: Config, names: list[str]) -> int:
     print("\n# The plan; nothing was started")
     for line in experiment.describe(names):
         print(f"# {line}")
+    templates.check(experiment, names)
     training = {n: s for n in names if isinstance(s := config.stages[n], TrainingStage)}
     for line in lengths.describe(config, training):
         print(f"# {line}", flush=True)

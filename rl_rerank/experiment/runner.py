@@ -14,7 +14,7 @@ from typing import IO
 
 from rl_rerank.config import STRATEGIES, Config, HubConfig, LauncherConfig
 from rl_rerank.data import prepare
-from rl_rerank.experiment import run_state
+from rl_rerank.experiment import run_state, templates
 from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io import subprocesses
 from rl_rerank.io.files import conf_dir, write_json
@@ -37,7 +37,9 @@ def run(config: Config, overrides: Sequence[str]) -> int:
     """
     experiment = Experiment.of(config)
     run_state.refuse_changes(experiment, experiment.stages)
-    experiment.check_installed([n for n in experiment.stages if run_state.done(experiment, n) is None])
+    pending = [name for name in experiment.stages if run_state.done(experiment, name) is None]
+    experiment.check_installed(pending)
+    templates.check(experiment, pending)
     with _locked(Path(config.run_dir)) as lock:
         prepared(experiment)
         for name in experiment.stages:

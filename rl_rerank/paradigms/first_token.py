@@ -54,7 +54,8 @@ class FirstToken:
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
         asked = contract("Answer with all letters, most relevant first, like B > A.", reasoning=False)
         user = [*query(example), *numbered(example, docids, LETTERS.name), asked]
-        return question(example, docids, self.name, "Rank the passages by relevance to the query.", user)
+        system = "Rank the passages by relevance to the query."
+        return question(example, docids, self.name, system, user, reasoning=False)
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
         docids = training_window(example, self.window, rng)

@@ -61,7 +61,7 @@ class Pointwise:
             *passage(example.candidate(docid), "Passage:"),
             ours(f"\nAnswer {self.positive} or {self.negative}."),
         ]
-        return question(example, docids, self.name, "Is the passage relevant to the query?", user)
+        return question(example, docids, self.name, "Is the passage relevant to the query?", user, reasoning=False)
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
         positive = [d for d in example.docids if self._is_relevant(example, d)]

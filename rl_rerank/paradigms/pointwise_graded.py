@@ -125,7 +125,7 @@ class PointwiseGraded:
         form = contract("Answer with the score only, like 7.", reasoning=self.reasoning)
         user = [*query(example), *passage(example.candidate(docid), "Passage:"), form]
         system = f"Score the passage's relevance to the query from 0 to {self.max_score}."
-        asked = question(example, docids, self.name, system, user)
+        asked = question(example, docids, self.name, system, user, reasoning=self.reasoning)
         return replace(asked, constraint=Score(self.max_score)) if self.constrained else asked
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:

@@ -82,9 +82,9 @@ def describe(config: Config, stages: Mapping[str, TrainingStage]) -> list[str]:
     estimate = False
     try:
         try:
-            tokenizer = _local_tokenizer(config.model)
+            tokenizer = local_tokenizer(config.model)
         except OSError:
-            tokenizer, estimate = _local_tokenizer(ModelConfig()), True
+            tokenizer, estimate = local_tokenizer(ModelConfig()), True
     except ImportError as e:
         return [f"prompt lengths are not known: {e}"]
     run_data = Path(config.run_dir) / "data"
@@ -187,7 +187,7 @@ def _context(folder: Path) -> int | None:
     return found if isinstance(found, int) else None
 
 
-def _local_tokenizer(model: ModelConfig) -> Any:
+def local_tokenizer(model: ModelConfig) -> Any:
     """Load the model's tokenizer without a download.
 
     Raises:
