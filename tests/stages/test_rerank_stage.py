@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 
 import pytest
@@ -87,7 +88,11 @@ def test_a_model_ranks_and_its_answers_are_kept(config, tmp_path, tiny_model_dir
     messages = [answers.prompt(row, answers.texts(folder)) for row in rows]
     assert all(role == "user" for shown in messages for role, _ in shown[-1:])
     assert all(f"query {row['qid'][1:]}" in shown[-1][1] for row, shown in zip(rows, messages, strict=True))
-    cost = json.loads((folder / "summary.json").read_text())["cost"]
+    summary = json.loads((folder / "summary.json").read_text())
+    share = sum(math.exp(value) for row in rows for value in row["continuations"].values()) / 9
+    assert summary["answer_share"] == pytest.approx(share) and share < 0.1
+    assert f"test: only {share:.1%} of the probability lies on the answers 'yes', 'no'" in caplog.text
+    cost = summary["cost"]
     # Scored, not generated: a prompt has a template around a short text
     assert (cost["calls"], cost["rounds"], cost["completion_tokens"]) == (9, 1, 0)
     assert 9 * 10 < cost["prompt_tokens"] < 9 * 512
@@ -175,3 +180,14 @@ def test_a_model_that_gives_nan_for_everything_ranks_nothing(config, tmp_path, t
     with pytest.raises(ValueError, match=r"answers are not finite, so nothing was ranked; model\.dtype=float16"):
         rerank_stage.run(config, "test", RerankStage(kind="rerank"))
     assert not (tmp_path / "run/test/run.trec").exists()
+
+
+def test_what_is_wrong_with_answers_is_counted_by_kind(config, tmp_path, tiny_model_dir):
+    config.model = ModelConfig(path=str(tiny_model_dir), max_prompt_tokens=512)
+    config.paradigm = "listwise"
+    rerank_stage.run(config, "test", RerankStage(kind="rerank"))
+    rows = read_jsonl(tmp_path / "run/test/rollouts.jsonl")
+    summary = json.loads((tmp_path / "run/test/summary.json").read_text())
+    # A random model writes noise up to its limit: every answer is cut, and none is a permutation.
+    assert summary["issues"]["truncated"] == summary["issues"]["not_a_permutation"] == len(rows) == 3
+    assert "answer_share" not in summary
