@@ -165,6 +165,9 @@ class Prompt:
     """Texts to score at the answer position instead of generating; empty: the paradigm's own."""
     constraint: Constraint | None = None
     """Constraint on generated answers at inference; training samples freely."""
+    reasoning: bool | None = None
+    """Whether reasoning comes before the answer, for chat templates that let models think; None: as the template does
+    by itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_rerank import requirements
+from rl_rerank.config import ModelConfig
 
 TESTED = {
     "bm25s": "0.3.16",
@@ -203,7 +204,28 @@ def tokenizer_traps(folder: Path) -> Iterator[Finding]:
     if "chat_template" in values or (folder / "chat_template.jinja").is_file():
         yield Finding("ok", f"{folder}: has a chat template")
     else:
-        yield Finding("broken", f"{folder}: no chat template; take the instruction-tuned model, or add one")
+        yield Finding("note", f"{folder}: no chat template; messages are joined, and 'Answer:' asks for the answer")
+    yield from thinking(folder)
+
+
+def thinking(folder: Path) -> Iterator[Finding]:
+    """Whether the tokenizer is the model's, and answers would stand where they are read under its chat template."""
+    if not (folder / "tokenizer.json").is_file() or importlib.util.find_spec("transformers") is None:
+        return
+    tokenizers = requirements.load("rl_rerank.engines.local.tokenizer", "doctor")
+    try:
+        renderer = tokenizers.renderer(ModelConfig(), folder)
+    except ValueError as e:
+        yield Finding("broken", str(e))
+        return
+    for paradigm, reasoning, kind in (("pointwise", False, "without"), ("listwise", True, "with")):
+        try:
+            given = renderer.arguments(paradigm, reasoning)
+        except ValueError as e:
+            yield Finding("note", str(e))
+            continue
+        how = f" with template_kwargs {json.dumps(dict(given))}, which prompts are given" if given else ""
+        yield Finding("ok", f"{folder}: answers {kind} reasoning stand where they are read{how}")
 
 
 def _listed_gpus() -> int:

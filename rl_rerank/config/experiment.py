@@ -63,7 +63,8 @@ class ModelConfig:
     max_passage_tokens: int | None = None
     """Token budget of one document; null: limited by the prompt only."""
     template_kwargs: dict[str, Any] = field(default_factory=dict)
-    """Arguments of the chat template, such as enable_thinking."""
+    """Arguments of the chat template, such as date_string. enable_thinking is set as each paradigm needs it, unless it
+    is given here."""
 
 
 @dataclass(kw_only=True)

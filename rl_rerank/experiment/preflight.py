@@ -18,6 +18,7 @@ from rl_rerank import requirements
 from rl_rerank.config import Config, ModelConfig
 from rl_rerank.data import Store
 from rl_rerank.data.prepare import prepare, reopened
+from rl_rerank.experiment import templates
 from rl_rerank.experiment.experiment import Experiment, ResolvedStage
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.prompts.messages import require_text
@@ -43,6 +44,7 @@ def lines(experiment: Experiment, names: Sequence[str]) -> Iterator[str]:
     Raises:
         ValueError: naming the stage, or the query and the document.
     """
+    templates.check(experiment, names)
     stages = [experiment.stages[name] for name in names]
     yield from _arguments(experiment.config, stages)
     asking = [stage for stage in stages if isinstance(stage.settings, TrainingStage) or _asks_ours(experiment, stage)]

@@ -1,18 +1,24 @@
 """The grammar that all generating paradigms share: where in a completion the answer stands.
 
-Without reasoning the whole completion is the answer. With reasoning it is the text of the `<answer>` block after the
-last `</think>`: exactly one in strict mode, the last one in lenient mode. The opening `<think>` is not asked for: where
-the chat template writes it at the end of the prompt, the completion begins inside the reasoning.
+Without reasoning the whole completion is the answer; in lenient mode, where a model has thought all the same, it is the
+text after the last `</think>`. With reasoning it is the text of the `<answer>` block after the last `</think>`: exactly
+one in strict mode, the last one in lenient mode. The opening `<think>` is not asked for: where the chat template writes
+it at the end of the prompt, the completion begins inside the reasoning. A thought that is opened and not closed has no
+answer, whatever it quotes.
 """
 
+import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from rl_rerank.prompts.thoughts import TAG
 from rl_rerank.types import Completion, Issue, Judgment, RankingExample, Status
 
 THINK_END, OPEN, CLOSE = "</think>", "<answer>", "</answer>"
+NOT_FINITE = "not_finite"
+"""Issue of an answer whose log-probabilities are NaN or infinite."""
 NUMBER = r"(?:0|[1-9][0-9]{0,8})"
 """An identifier's number as we write it: no leading zeros, no digits of other scripts."""
 
@@ -36,7 +42,7 @@ def clean_answer(completion: Completion, reasoning: bool) -> str | None:
     It looks at the end only, and not for faults: the answer may hold tags, which no reader of answers accepts. None
     where it cannot tell.
     """
-    if completion.finish_reason == "length":
+    if completion.finish_reason == "length" or _not_finite_tokens(completion):
         return None
     if not reasoning:
         return completion.text.strip()
@@ -49,18 +55,21 @@ def clean_answer(completion: Completion, reasoning: bool) -> str | None:
 
 def find_answer(completion: Completion, *, reasoning: bool, strict: bool) -> Answer:
     """The answer's text. In strict mode any issue means that the completion is malformed."""
+    if unusable := _not_finite_tokens(completion):
+        return Answer(None, unusable)
     issues: list[Issue] = []
     if completion.finish_reason == "length":
         issues.append(issue("truncated", completion.text[-80:]))
-    text = completion.text
+    text: str | None = completion.text
     if not reasoning:
+        if not strict:
+            text, thoughts = _behind_thoughts(text)
+            issues += thoughts
         return Answer(None if strict and issues else text, tuple(issues))
-    if THINK_END in text:
-        text = text.rsplit(THINK_END, 1)[1]
-    else:
-        issues.append(issue("no_think_end", text))
-        if completion.finish_reason == "length":
-            return Answer(None, tuple(issues))  # Cut inside the reasoning: a block in it is a draft or a quotation.
+    text, thoughts = _behind_reasoning(text, strict=strict)
+    issues += thoughts
+    if text is None or (THINK_END not in completion.text and completion.finish_reason == "length"):
+        return Answer(None, tuple(issues))  # Inside the reasoning: a block in it is a draft or a quotation.
     blocks, outside = _blocks(text)
     if not blocks:
         issues.append(issue("no_answer_block", text))
@@ -70,6 +79,46 @@ def find_answer(completion: Completion, *, reasoning: bool, strict: bool) -> Ans
     if outside:
         issues.append(issue("text_outside_answer", outside))
     return Answer(None if strict and issues else blocks[-1], tuple(issues))
+
+
+def not_finite(logprobs: Mapping[str, float]) -> tuple[Issue, ...]:
+    """An issue if the log-probability of one of these answers is NaN or infinite; else none.
+
+    Engines score given answers before any mask, so that minus infinity is never the mark of an excluded one.
+    """
+    odd = [f"{text!r}: {value}" for text, value in logprobs.items() if not math.isfinite(value)]
+    return (issue(NOT_FINITE, ", ".join(odd)),) if odd else ()
+
+
+def _not_finite_tokens(completion: Completion) -> tuple[Issue, ...]:
+    """The issue of a generated text if the log-probability of one of its tokens is NaN or infinite; else none."""
+    if completion.logprobs is None or math.isfinite(math.fsum(completion.logprobs)):
+        return ()
+    return (issue(NOT_FINITE, completion.text),)
+
+
+def _behind_thoughts(text: str) -> tuple[str | None, list[Issue]]:
+    """The text after the last thought, None if that is not closed; with the issue of having thought."""
+    tags = [*TAG.finditer(text)]
+    if not tags:
+        return text, []
+    last = tags[-1]
+    if not last["closing"]:
+        return None, [issue("open_thought", text[last.start() :])]
+    return text[last.end() :], [issue("thought_before_answer", text[: last.end()])]
+
+
+def _behind_reasoning(text: str, *, strict: bool) -> tuple[str | None, list[Issue]]:
+    """The text after the reasoning, all of it if there is none; None if that is not closed."""
+    if strict:
+        if THINK_END in text:
+            return text.rsplit(THINK_END, 1)[1], []
+        return text, [issue("no_think_end", text)]
+    behind, thoughts = _behind_thoughts(text)
+    if behind is not None and text.removesuffix(behind).endswith(THINK_END):
+        return behind, []
+    missing = [] if behind is None and THINK_END in text else [issue("no_think_end", text)]
+    return behind, missing + [found for found in thoughts if found.kind == "open_thought"]
 
 
 def _blocks(text: str) -> tuple[list[str], str]:

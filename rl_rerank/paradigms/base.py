@@ -1,12 +1,17 @@
 """What a paradigm is: prompts for training, a parser, and a strategy for inference."""
 
+from __future__ import annotations
+
 import random
 from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from rl_rerank import registry
 from rl_rerank.types import Completion, Judgment, Prompt, Ranking, RankingExample
+
+if TYPE_CHECKING:
+    from rl_rerank.prompts.rendering import Renderer
 
 Strategy: TypeAlias = Generator[list[Prompt], list[Judgment], Ranking]
 """Yields rounds of prompts that may be answered together, is sent one judgment a prompt, returns the ranking."""
@@ -97,6 +102,21 @@ def members(paradigm: Paradigm) -> Mapping[str, Paradigm]:
 def as_written(paradigm: Paradigm) -> Paradigm:
     """The paradigm for answers of which only the text is known; itself where it reads nothing else."""
     return traits(paradigm).as_written or paradigm
+
+
+def check_template(paradigm: Paradigm, renderer: Renderer) -> None:
+    """Refuse a chat template under which answers would not stand where they are read, or not begin where targets do.
+
+    Raises:
+        ValueError: naming the template, the paradigm and the settings that help.
+    """
+    own = traits(paradigm)
+    renderer.arguments(paradigm.name, own.reasoning)
+    if own.reasoning and own.think_open and not renderer.opens_thought(paradigm.name):
+        raise ValueError(
+            f"paradigms.{paradigm.name}.params.think_open=true: answers begin inside a thought, which the chat "
+            "template does not open at the end of prompts; leave think_open out"
+        )
 
 
 def check_engine(paradigm: Paradigm, engine: str, capabilities: Collection[str]) -> None:

@@ -15,7 +15,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rl_rerank.paradigms.answers import written
+from rl_rerank.paradigms.answers import not_finite, written
 from rl_rerank.paradigms.base import Strategy
 from rl_rerank.paradigms.labels import ALPHABET, LETTERS, order
 from rl_rerank.paradigms.windows import check_windows, slide, training_window
@@ -54,7 +54,8 @@ class FirstToken:
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
         asked = contract("Answer with all letters, most relevant first, like B > A.", reasoning=False)
         user = [*query(example), *numbered(example, docids, LETTERS.name), asked]
-        return question(example, docids, self.name, "Rank the passages by relevance to the query.", user)
+        system = "Rank the passages by relevance to the query."
+        return question(example, docids, self.name, system, user, reasoning=False)
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
         docids = training_window(example, self.window, rng)
@@ -68,9 +69,10 @@ class FirstToken:
     def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
         """Scores are log-probabilities where letters were scored, places in the order where it was written."""
         if completion.continuations is not None:
-            letters = LETTERS.answers(len(prompt.docids))
-            scores = [completion.continuations[letter] for letter in letters]
-            return Judgment(Status.ok, dict(zip(prompt.docids, scores, strict=True)))
+            logprobs = {letter: completion.continuations[letter] for letter in LETTERS.answers(len(prompt.docids))}
+            if unusable := not_finite(logprobs):
+                return Judgment(Status.answer, issues=unusable)
+            return Judgment(Status.ok, dict(zip(prompt.docids, logprobs.values(), strict=True)))
         return order(prompt, completion, LETTERS, reasoning=False, strict=strict)
 
     def strategy(self, example: RankingExample) -> Strategy:

@@ -83,7 +83,7 @@ class Groupwise:
         form = contract('Answer in JSON, like {"[1]": 3, "[2]": 7}.', reasoning=self.reasoning)
         user = [*query(example), *numbered(example, docids), form]
         system = f"Score each passage's relevance to the query from 0 to {self.max_score}."
-        asked = question(example, docids, self.name, system, user)
+        asked = question(example, docids, self.name, system, user, reasoning=self.reasoning)
         return replace(asked, constraint=Scores(len(docids), self.max_score)) if self.constrained else asked
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 from rl_rerank.metrics import softmax
-from rl_rerank.paradigms.answers import NUMBER, clean_answer, find_answer, issue, no_answer, wrong_ids
+from rl_rerank.paradigms.answers import NUMBER, clean_answer, find_answer, issue, no_answer, not_finite, wrong_ids
 from rl_rerank.paradigms.order_scores import OrderScores
 from rl_rerank.types import Completion, Issue, Judgment, Prompt, Status
 
@@ -90,8 +90,10 @@ def choice(prompt: Prompt, completion: Completion, labels: Labels, *, reasoning:
         documents' labels, which sum to 1 over the prompt's documents.
     """
     if completion.continuations is not None:
-        logprobs = [completion.continuations[label] for label in labels.answers(len(prompt.docids))]
-        return Judgment(Status.ok, dict(zip(prompt.docids, softmax(logprobs), strict=True)))
+        logprobs = {label: completion.continuations[label] for label in labels.answers(len(prompt.docids))}
+        if unusable := not_finite(logprobs):
+            return Judgment(Status.answer, issues=unusable)
+        return Judgment(Status.ok, dict(zip(prompt.docids, softmax([*logprobs.values()]), strict=True)))
     answer = find_answer(completion, reasoning=reasoning, strict=strict)
     if answer.text is None:
         return no_answer(answer)

@@ -84,10 +84,10 @@ class Listwise:
         form = contract("Answer with all identifiers, most relevant first, like [2] > [1].", reasoning=self.reasoning)
         system = "Rank the passages by relevance to the query."
         if self.turns:
-            asked = in_turns(example, docids, self.name, system, form)
+            asked = in_turns(example, docids, self.name, system, form, reasoning=self.reasoning)
         else:
             user = [*query(example), *numbered(example, docids), form]
-            asked = question(example, docids, self.name, system, user)
+            asked = question(example, docids, self.name, system, user, reasoning=self.reasoning)
         return replace(asked, constraint=Permutation(len(docids))) if self.constrained else asked
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:

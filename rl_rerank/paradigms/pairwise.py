@@ -83,7 +83,7 @@ class Pairwise:
         asked = contract("Answer A or B.", reasoning=self.reasoning)
         user = [*query(example), *numbered(example, docids, LETTERS.name), asked]
         system = "Which of the two passages is more relevant to the query?"
-        return question(example, docids, self.name, system, user)
+        return question(example, docids, self.name, system, user, reasoning=self.reasoning)
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
         gains = {docid: example.gain(docid) for docid in example.docids}

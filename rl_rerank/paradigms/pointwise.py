@@ -13,7 +13,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rl_rerank.paradigms.answers import find_answer, issue
+from rl_rerank.paradigms.answers import find_answer, issue, not_finite
 from rl_rerank.paradigms.base import Paradigm, Strategy
 from rl_rerank.paradigms.ordering import rank_by_scores
 from rl_rerank.prompts.messages import ours, passage, query, question
@@ -61,7 +61,7 @@ class Pointwise:
             *passage(example.candidate(docid), "Passage:"),
             ours(f"\nAnswer {self.positive} or {self.negative}."),
         ]
-        return question(example, docids, self.name, "Is the passage relevant to the query?", user)
+        return question(example, docids, self.name, "Is the passage relevant to the query?", user, reasoning=False)
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
         positive = [d for d in example.docids if self._is_relevant(example, d)]
@@ -77,8 +77,10 @@ class Pointwise:
     def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
         [docid] = prompt.docids
         if completion.continuations is not None:
-            score = completion.continuations[self.positive] - completion.continuations[self.negative]
-            return Judgment(Status.ok, {docid: score})
+            logprobs = completion.continuations
+            if unusable := not_finite({text: logprobs[text] for text in self.continuations}):
+                return Judgment(Status.answer, issues=unusable)
+            return Judgment(Status.ok, {docid: logprobs[self.positive] - logprobs[self.negative]})
         answer = find_answer(completion, reasoning=False, strict=strict)
         if answer.text is None:
             return Judgment(Status.answer, issues=answer.issues)

@@ -37,6 +37,7 @@ from rl_rerank.paradigms.answers import (
     find_answer,
     issue,
     no_answer,
+    not_finite,
     scaled,
     thought,
     written,
@@ -124,7 +125,7 @@ class PointwiseGraded:
         form = contract("Answer with the score only, like 7.", reasoning=self.reasoning)
         user = [*query(example), *passage(example.candidate(docid), "Passage:"), form]
         system = f"Score the passage's relevance to the query from 0 to {self.max_score}."
-        asked = question(example, docids, self.name, system, user)
+        asked = question(example, docids, self.name, system, user, reasoning=self.reasoning)
         return replace(asked, constraint=Score(self.max_score)) if self.constrained else asked
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
@@ -138,6 +139,8 @@ class PointwiseGraded:
     def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
         [docid] = prompt.docids
         if completion.continuations is not None:
+            if unusable := not_finite(completion.continuations):
+                return Judgment(Status.answer, issues=unusable)
             return Judgment(Status.ok, {docid: _expected(completion.continuations)})
         answer = find_answer(completion, reasoning=self.reasoning, strict=strict)
         if answer.text is None:
@@ -184,9 +187,11 @@ def _probability(completion: Completion, answer: str, span: tuple[int, int], *, 
         return None
     if completion.token_ends is None:
         # Without reasoning an answer that is a number and nothing else needs no places: all tokens are the score's.
-        alone = not reasoning and answer.strip() == answer[slice(*span)]
+        alone = not reasoning and completion.text.strip() == answer[slice(*span)]
         return math.exp(math.fsum(completion.logprobs)) if alone else None
-    begin = completion.text.rindex(f"<answer>{answer}</answer>") + len("<answer>") if reasoning else 0
+    begin = len(completion.text) - len(answer)
+    if reasoning:
+        begin = completion.text.rindex(f"<answer>{answer}</answer>") + len("<answer>")
     first = bisect_right(completion.token_ends, begin + span[0])
     behind = bisect_right(completion.token_ends, begin + span[1])
     return math.exp(math.fsum(completion.logprobs[first : behind + 1]))

@@ -81,7 +81,8 @@ class Setwise:
             reasoning=self.reasoning,
         )
         user = [*query(example), *numbered(example, docids, self._labels.name), asked]
-        return question(example, docids, self.name, "Choose the passage that is most relevant to the query.", user)
+        system = "Choose the passage that is most relevant to the query."
+        return question(example, docids, self.name, system, user, reasoning=self.reasoning)
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
         """One set of one document and others of lower grades, so that there is one right answer."""

@@ -42,7 +42,13 @@ def require_text(candidate: Candidate) -> None:
 
 
 def question(
-    example: RankingExample, docids: Sequence[str], paradigm: str, system: str, user: Sequence[Segment]
+    example: RankingExample,
+    docids: Sequence[str],
+    paradigm: str,
+    system: str,
+    user: Sequence[Segment],
+    *,
+    reasoning: bool | None = None,
 ) -> Prompt:
     """A prompt of a system and a user message."""
     return Prompt(
@@ -50,6 +56,7 @@ def question(
         tuple(docids),
         (Message("system", (ours(system),)), Message("user", tuple(user))),
         paradigm,
+        reasoning=reasoning,
     )
 
 
@@ -62,7 +69,15 @@ def numbered(example: RankingExample, docids: Sequence[str], name: Callable[[int
     ]
 
 
-def in_turns(example: RankingExample, docids: Sequence[str], paradigm: str, system: str, form: Segment) -> Prompt:
+def in_turns(
+    example: RankingExample,
+    docids: Sequence[str],
+    paradigm: str,
+    system: str,
+    form: Segment,
+    *,
+    reasoning: bool | None = None,
+) -> Prompt:
     """A conversation in which every document is a turn, and the last one asks.
 
     After RankGPT, Sun et al. 2023, https://arxiv.org/abs/2304.09542.
@@ -74,7 +89,8 @@ def in_turns(example: RankingExample, docids: Sequence[str], paradigm: str, syst
         turns.append(Message("user", (ours(first.text.lstrip("\n")), *shown)))
         turns.append(Message("assistant", (ours(f"Received passage [{identifier}]."),)))
     last = Message("user", (*query(example), form))
-    return Prompt(example.qid, tuple(docids), (Message("system", (ours(system),)), *turns, last), paradigm)
+    messages = (Message("system", (ours(system),)), *turns, last)
+    return Prompt(example.qid, tuple(docids), messages, paradigm, reasoning=reasoning)
 
 
 def contract(text: str, *, reasoning: bool) -> Segment:

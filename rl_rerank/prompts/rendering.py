@@ -13,6 +13,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
+from rl_rerank.prompts import thoughts
 from rl_rerank.prompts.sanitize import Sanitizer
 from rl_rerank.types import END, Prompt, Rendered, Segment
 
@@ -28,7 +29,8 @@ class Renderer:
             the begin-of-sequence token where the tokenizer puts one, and "Answer:" asks for the answer.
         max_prompt_tokens: budget of a whole prompt.
         max_passage_tokens: cap of one document's title and text together; None: only the budget counts.
-        template_kwargs: passed to the chat template, such as enable_thinking.
+        template_kwargs: passed to the chat template, such as date_string. Its switch for thinking, where it has one
+            that is not given here, is set as each prompt's reasoning needs it.
         declared_ends: ends of sequence that the model's files declare.
 
     Attributes:
@@ -54,12 +56,14 @@ class Renderer:
         self.end_id = self._end_id()
         ends = (self.end_id, tokenizer.eos_token_id, *declared_ends)
         self.stop_ids = frozenset(end for end in ends if end is not None)
+        self._arguments: dict[bool, Mapping[str, Any]] = {}
 
     def __call__(self, prompt: Prompt) -> Rendered:
         """The prompt's tokens, up to where the answer begins.
 
         Raises:
-            ValueError: if it does not fit the budget even with empty documents.
+            ValueError: if it does not fit the budget even with empty documents; or if the chat template puts its answer
+                inside a thought, or leaves no room for its reasoning.
         """
         prompt = sanitized(prompt, self.sanitize)
         cap = min(self.max_passage_tokens or self.max_prompt_tokens, self.max_prompt_tokens)
@@ -76,6 +80,35 @@ class Renderer:
                 "the query"
             )
         return self._fit(prompt, ends, cap, empty)
+
+    def arguments(self, paradigm: str, reasoning: bool | None) -> Mapping[str, Any]:
+        """The chat template's arguments for the prompts of a paradigm with or without reasoning; None: as given.
+
+        Raises:
+            ValueError: if its answers would not stand where they are read, naming the template, the paradigm and the
+                settings that help.
+        """
+        if reasoning is None or self._has_no_template:
+            return self.template_kwargs
+        if reasoning not in self._arguments:
+            arguments = thoughts.switched(self._try, self.template_kwargs, reasoning)
+            if reason := thoughts.refusal(self._try, arguments, paradigm, reasoning):
+                raise ValueError(f"the chat template of {self.tokenizer.name_or_path or 'the tokenizer'!r} {reason}")
+            self._arguments[reasoning] = arguments
+        return self._arguments[reasoning]
+
+    def opens_thought(self, paradigm: str) -> bool:
+        """Whether the prompts of a paradigm with reasoning end inside it."""
+        return not self._has_no_template and thoughts.is_opened(self._try(self.arguments(paradigm, True)))
+
+    def _try(self, arguments: Mapping[str, Any]) -> str:
+        """How the template shows a prompt whose question is `thoughts.QUESTION`."""
+        messages = [{"role": "system", "content": "sysmark"}, {"role": "user", "content": thoughts.QUESTION}]
+        return self._template(messages, arguments)
+
+    @property
+    def _has_no_template(self) -> bool:
+        return getattr(self.tokenizer, "chat_template", None) is None
 
     def _fit(self, prompt: Prompt, ends: Mapping[str, list[int]], cap: int, empty: Rendered) -> Rendered:
         """The prompt with the largest common cap of its documents that fits; `cap` does not, and 0 gives `empty`.
@@ -117,7 +150,7 @@ class Renderer:
         left: dict[str, int] = dict.fromkeys(prompt.docids, cap)
         shrunk: dict[str, None] = {}
         messages: list[dict[str, str]] = []
-        pieces: list[list[Segment]] = []
+        pieces: list[tuple[str, list[Segment]]] = []
         for message in prompt.messages:
             kept = []
             for segment in message.segments:
@@ -129,21 +162,19 @@ class Renderer:
                     segment = replace(segment, text=text)
                 kept.append(segment)
             messages.append({"role": message.role, "content": "".join(s.text for s in kept)})
-            pieces.append(kept)
-        text = self._template(messages)
+            pieces.append((message.role, kept))
+        text = self._template(messages, self.arguments(prompt.paradigm, prompt.reasoning))
         encoded = self._encode(text)
         spans = _spans(text, pieces, encoded["offset_mapping"])
         return Rendered(text, tuple(encoded["input_ids"]), spans, tuple(shrunk))
 
-    def _template(self, messages: list[dict[str, str]], *, ask: bool = True) -> str:
-        if getattr(self.tokenizer, "chat_template", None) is None:
-            return self._begin + "\n\n".join(m["content"] for m in messages) + ("\n\nAnswer:\n" if ask else "")
+    def _template(self, messages: list[dict[str, str]], arguments: Mapping[str, Any]) -> str:
+        if self._has_no_template:
+            return self._begin + "\n\n".join(m["content"] for m in messages) + "\n\nAnswer:\n"
         if messages[0]["role"] == "system" and not self._takes_system:
             first = messages[0]["content"] + "\n\n" + messages[1]["content"]
             messages = [{"role": messages[1]["role"], "content": first}, *messages[2:]]
-        return self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=ask, **self.template_kwargs
-        )
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **arguments)
 
     @cached_property
     def _begin(self) -> str:
@@ -163,7 +194,7 @@ class Renderer:
 
     def _end_id(self) -> int:
         """The token that ends an assistant's turn: the first control token behind an answer, or the end of sequence."""
-        if getattr(self.tokenizer, "chat_template", None) is not None:
+        if not self._has_no_template:
             messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "answermark"}]
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, **self.template_kwargs)
             _, shown, behind = text.rpartition("answermark")
@@ -203,21 +234,23 @@ def _cut(text: str, ends: list[int], tokens: int) -> tuple[str, int]:
 
 
 def _spans(
-    text: str, messages: Sequence[Sequence[Segment]], offsets: Sequence[tuple[int, int]]
+    text: str, messages: Sequence[tuple[str, Sequence[Segment]]], offsets: Sequence[tuple[int, int]]
 ) -> dict[str, tuple[int, int]]:
     """docid -> [start, end) of the tokens of its texts.
 
-    Every segment is sought behind the one before it: a short text can also stand in the template or in the query.
+    Every segment is sought behind the one before it: a short text can also stand in the template or in the query. The
+    system message is sought anywhere: some templates move it into the last question.
     """
     starts, ends = [start for start, _ in offsets], [end for _, end in offsets]
     found: dict[str, tuple[int, int]] = {}
     cursor = 0
-    for segment in (segment for message in messages for segment in message):
+    for role, segment in ((role, segment) for role, segments in messages for segment in segments):
         piece = segment.text if segment.docid is not None else segment.text.strip()  # templates trim messages
-        begin = text.find(piece, cursor)
+        begin = text.find(piece, 0 if role == "system" else cursor)
         if begin < 0:
             raise ValueError(f"the chat template changed the text {piece[:80]!r}, so that its tokens cannot be found")
-        cursor = begin + len(piece)
+        if role != "system":
+            cursor = begin + len(piece)
         if segment.docid is not None and piece:
             first, last = bisect_right(ends, begin), bisect_left(starts, cursor)
             found[segment.docid] = (found[segment.docid][0] if segment.docid in found else first, last)

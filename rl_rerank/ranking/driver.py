@@ -11,6 +11,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from rl_rerank.engines.base import Engine
+from rl_rerank.paradigms.answers import NOT_FINITE
 from rl_rerank.paradigms.base import Paradigm, Strategy, check_engine, members
 from rl_rerank.ranking.aggregate import consensus
 from rl_rerank.types import Completion, Judgment, Prompt, Ranking, RankingExample, Rollout, Sampling
@@ -18,6 +19,7 @@ from rl_rerank.types import Completion, Judgment, Prompt, Ranking, RankingExampl
 logger = logging.getLogger(__name__)
 
 
+ADVICE = "model.dtype=float16 overflows in many models: use bfloat16 or float32"
 RETRY_TEMPERATURE = 0.7
 """Sampling temperature of seeded retries; a greedy retry would repeat the same answer."""
 
@@ -111,7 +113,26 @@ def rerank(
                 query.num_retries += sum(len(attempts) - 1 for attempts in mine)
                 query.rounds += max(map(len, mine), default=0)
                 query.resume([attempts[-1].judgment for attempts in mine])
+    if lost := sum(map(_is_lost, rollouts)):
+        logger.warning("log-probabilities of %d of %d answers are not finite; %s", lost, len(rollouts), ADVICE)
     return [query.ranking for query in queries if query.ranking is not None], rollouts
+
+
+def check_finite(rollouts: Sequence[Rollout]) -> None:
+    """Refuse a ranking none of whose answers has finite log-probabilities: its order would be the shown one.
+
+    Raises:
+        ValueError: naming the likely cause.
+    """
+    if rollouts and all(map(_is_lost, rollouts)):
+        raise ValueError(
+            f"log-probabilities of all {len(rollouts)} answers are not finite, so nothing was ranked; {ADVICE}, and "
+            "check that the model's weights hold no NaN"
+        )
+
+
+def _is_lost(rollout: Rollout) -> bool:
+    return any(issue.kind == NOT_FINITE for issue in rollout.judgment.issues)
 
 
 def answer(prompts: Sequence[Prompt], paradigm: Paradigm, engine: Engine, *, strict: bool = True) -> list[Rollout]:

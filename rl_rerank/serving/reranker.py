@@ -10,7 +10,7 @@ from rl_rerank.config import EngineConfig, ModelConfig, build
 from rl_rerank.engines.base import Engine
 from rl_rerank.engines.build import build_engine
 from rl_rerank.paradigms.base import Paradigm
-from rl_rerank.ranking.driver import rerank
+from rl_rerank.ranking.driver import check_finite, rerank
 from rl_rerank.requirements import load
 from rl_rerank.serving import contract
 from rl_rerank.types import Candidate, RankingExample
@@ -85,7 +85,11 @@ class Reranker:
 
         Returns:
             (index into `documents`, score) best first. Scores are comparable within one call only, unless the paradigm
-            says otherwise.
+            says otherwise. A document whose answer cannot be used takes its score from its neighbours in the given
+            order.
+
+        Raises:
+            ValueError: for an empty query or document, or if no answer has finite log-probabilities.
         """
         _check_top_n(top_n)
         return self._rank([_example("0", query, documents, instruction)], top_n)[0]
@@ -126,13 +130,15 @@ class Reranker:
         self.engine.close()
 
     def _rank(self, examples: Sequence[RankingExample], top_n: int | None) -> list[list[tuple[int, float]]]:
-        rankings, _ = rerank(examples, self.paradigm, self.engine)
+        rankings, rollouts = rerank(examples, self.paradigm, self.engine)
+        check_finite(rollouts)
         return [[(int(docid), ranking.scores[docid]) for docid in ranking.docids[:top_n]] for ranking in rankings]
 
 
 def golden_scores(paradigm: Paradigm, engine: Engine, query: str, documents: Sequence[str]) -> list[float]:
     """Score each document of a golden entry, in the entry's order."""
-    [ranking], _ = rerank([contract.golden_example(query, tuple(documents))], paradigm, engine)
+    [ranking], rollouts = rerank([contract.golden_example(query, tuple(documents))], paradigm, engine)
+    check_finite(rollouts)
     return [ranking.scores[str(i)] for i in range(len(documents))]
 
 

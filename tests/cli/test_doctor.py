@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import chat_templates
 
 from rl_rerank.cli import doctor
 
@@ -34,7 +35,7 @@ def tokenizer(folder: Path, **values: object) -> Path:
         ),
         ({"pad_token": None, "eos_token": "<end>", "chat_template": "x"}, ["note", "ok"], "no pad token"),
         ({"chat_template": "x"}, ["broken", "ok"], "no end token"),
-        ({"pad_token": "<pad>", "eos_token": "<end>"}, ["ok", "broken"], "no chat template"),
+        ({"pad_token": "<pad>", "eos_token": "<end>"}, ["ok", "note"], "no chat template"),
     ],
 )
 def test_traps_of_a_tokenizer_are_found(tmp_path: Path, values: dict[str, object], levels: list[str], fragment: str):
@@ -47,6 +48,31 @@ def test_a_chat_template_may_be_a_file_of_its_own(tmp_path: Path):
     (tmp_path / "chat_template.jinja").write_text("x")
     findings = list(doctor.tokenizer_traps(tokenizer(tmp_path, pad_token="<pad>", eos_token="<end>")))
     assert [f.level for f in findings] == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("family", "levels", "fragments"),
+    [
+        (
+            "qwen3",
+            ["ok", "ok"],
+            ['without reasoning stand where they are read with template_kwargs {"enable_thinking"', ""],
+        ),
+        ("r1", ["note", "ok"], ["ends prompts with '<|endoftext|><think>", "with reasoning stand where they are read"]),
+        ("llama3", ["ok", "ok"], ["without reasoning", "with reasoning"]),
+    ],
+)
+def test_a_template_that_thinks_is_told(tmp_path: Path, family: str, levels: list[str], fragments: list[str]):
+    chat_templates.tokenizer(family).save_pretrained(tmp_path)
+    findings = list(doctor.tokenizer_traps(tmp_path))[-2:]
+    assert [f.level for f in findings] == levels
+    assert all(fragment in f.text for f, fragment in zip(findings, fragments, strict=True))
+
+
+def test_a_tokenizer_that_is_larger_than_the_model_is_told(tmp_path: Path):
+    chat_templates.tokenizer("qwen3").save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"vocab_size": 300}')
+    assert "tokens and the model embeds 300" in list(doctor.tokenizer_traps(tmp_path))[-1].text
 
 
 def test_a_folder_without_a_tokenizer_is_no_model_folder(tmp_path: Path):

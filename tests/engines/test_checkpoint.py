@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 import shutil
 
 import pytest
@@ -127,3 +128,29 @@ def test_the_embedded_model_becomes_a_plain_folder_that_answers_in_english(monke
     asked = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     answer = model.generate(**asked, max_new_tokens=20)[0, asked["input_ids"].shape[1] :]
     assert tokenizer.decode(answer) == "The capital of France is Paris.<|im_end|>"
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused_at_load(tiny_model_dir, tmp_path):
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    tokenizer = checkpoint.load_tokenizer(folder)
+    size = len(tokenizer)
+    tokenizer.add_tokens(["<think>", "<image_soft_token>"])
+    tokenizer.save_pretrained(folder)
+    message = f"the tokenizer has {size + 1} tokens and the model embeds {size}, so that '<think>' have no row"
+    for load in (
+        checkpoint.load_tokenizer,
+        lambda path: checkpoint.renderer(ModelConfig(), path),
+        lambda path: checkpoint.copy(path, tmp_path / "copy", "float32"),
+        lambda path: build.build_engine(EngineConfig(), ModelConfig(), path),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            load(folder)
+
+
+def test_a_placeholder_of_images_needs_no_row(tiny_model_dir, tmp_path):
+    """Gemma 3's text models have none."""
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "model")
+    tokenizer = checkpoint.load_tokenizer(folder)
+    tokenizer.add_tokens(["<image_soft_token>"])
+    tokenizer.save_pretrained(folder)
+    assert len(checkpoint.load_tokenizer(folder)) == len(tokenizer)

@@ -7,12 +7,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, FalconMambaConfig, MistralConfig
+from transformers import (
+    AutoModelForCausalLM,
+    FalconMambaConfig,
+    Gemma2Config,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Qwen3Config,
+)
 
 from rl_rerank.engines.decode import completion
 from rl_rerank.engines.local.hf import HFEngine, _batches, _Draw
 from rl_rerank.prompts.rendering import Renderer
-from rl_rerank.types import Message, Prompt, Sampling, Segment
+from rl_rerank.types import END, Message, Prompt, Sampling, Segment
 
 SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
 QUESTIONS = ["Is the passage relevant?", "Answer yes or no.", "Rank the passages by relevance to the query. " * 4, "no"]
@@ -135,6 +143,29 @@ def test_models_of_other_kinds_sample_the_same_where_prompts_are_shared(renderer
         assert [c.token_ids for c in row] == [c.token_ids for c in other]
         for a, b in zip(row, other, strict=True):
             assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Qwen3Config(**SIZES, num_attention_heads=4, num_key_value_heads=2, head_dim=8),
+        Gemma2Config(**SIZES, num_attention_heads=4, num_key_value_heads=2, head_dim=8, sliding_window=6),
+        MistralConfig(**SIZES, num_attention_heads=4, num_key_value_heads=2, sliding_window=6),
+        LlamaConfig(**SIZES, num_attention_heads=4, num_key_value_heads=2),
+        GPT2Config(n_embd=32, n_layer=2, n_head=4, n_positions=512),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_scores_do_not_depend_on_padding_in_any_kind_of_model(renderer, config):
+    torch.manual_seed(0)
+    config.vocab_size = len(renderer.tokenizer)
+    model = AutoModelForCausalLM.from_config(config)
+    assert len({len(renderer(prompt).token_ids) for prompt in PROMPTS}) > 1
+    for continuations in (("yes", "no"), tuple(f"{score}{END}" for score in range(11))):
+        together = HFEngine(model, renderer).score(PROMPTS, continuations)
+        alone = HFEngine(model, renderer, batch_tokens=1).score(PROMPTS, continuations)
+        for a, b in zip(together, alone, strict=True):
+            assert a.continuations == pytest.approx(b.continuations, abs=1e-4)
 
 
 def test_greedy_answers_carry_their_log_probabilities(engine):

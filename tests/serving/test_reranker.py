@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 
 import pytest
@@ -185,3 +186,20 @@ def test_a_listwise_model_keeps_its_parameters(tiny_model_dir, tmp_path):
     loaded = Reranker.load(folder, dtype="float32", batch_tokens=512)
     assert loaded.paradigm == Listwise(window=3, stride=1)
     assert sorted(i for i, _ in loaded.rank("caves", DOCUMENTS)) == [0, 1, 2, 3]
+
+
+def test_a_document_without_a_finite_score_lies_between_its_neighbours(caplog):
+    """NaN for document 1; the others have 0, 2 and 3."""
+    reranker = scripted(lambda p: math.nan if p.docids == ("1",) else float(p.docids[0]))
+    # 1 lies between 0 and 2 in the given order, so its score is (0 + 2) / 2.
+    assert reranker.rank("q", list("abcd")) == [(3, 3.0), (2, 2.0), (1, 1.0), (0, 0.0)]
+    assert "log-probabilities of 1 of 4 answers are not finite" in caplog.text
+
+
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+def test_documents_without_any_finite_score_are_not_ranked(bad):
+    reranker = scripted(lambda _: bad)
+    with pytest.raises(ValueError, match=r"all 4 answers are not finite.*model\.dtype=float16.*bfloat16 or float32"):
+        reranker.rank("q", list("abcd"))
+    with pytest.raises(ValueError, match="not finite"):
+        golden_scores(Pointwise(), reranker.engine, "q", ["a"])

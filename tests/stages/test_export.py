@@ -8,9 +8,11 @@ import shutil
 
 import pytest
 from safetensors import safe_open
+from support import chat_templates
 
 from rl_rerank.config import Config, DataConfig, HubConfig, ModelConfig
-from rl_rerank.serving import Reranker
+from rl_rerank.engines.local.tokenizer import load_tokenizer
+from rl_rerank.serving import Reranker, contract
 from rl_rerank.stages.evaluate.spec import EvaluateStage
 from rl_rerank.stages.export import run as export_stage
 from rl_rerank.stages.export.spec import ExportStage
@@ -98,3 +100,28 @@ def test_a_stage_that_has_not_run_cannot_be_exported(config, tmp_path):
     shutil.rmtree(tmp_path / "run/rl")
     with pytest.raises(FileNotFoundError, match="stage 'rl' has left no model"):
         export_stage.run(config, "export", ExportStage(kind="export", model="rl"))
+
+
+def test_how_the_template_was_kept_from_thinking_is_exported(config, tmp_path):
+    """A template that lets its model think closes an empty thought, in training, in ranking and in production."""
+    config.model.path = str(shutil.copytree(config.model.path, tmp_path / "thinking"))
+    for folder in (tmp_path / "thinking", tmp_path / "run/rl/model"):
+        tokenizer = load_tokenizer(folder)
+        tokenizer.chat_template = chat_templates.TEMPLATES["qwen3"]
+        tokenizer.save_pretrained(folder)
+    export_stage.run(config, "export", ExportStage(kind="export", model="rl"))
+    reranker = Reranker.load(tmp_path / "run/export/model")
+    assert reranker.contract.template_kwargs == {"enable_thinking": False}
+    prompt = reranker.paradigm.prompt(contract.golden_example("q", ["ice"]), ["0"])
+    shown = load_tokenizer(tmp_path / "run/export/model").decode(reranker.engine.render(prompt))
+    assert shown.endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
+
+
+def test_a_template_that_always_thinks_is_not_exported(config, tmp_path):
+    folder = tmp_path / "run/rl/model"
+    tokenizer = load_tokenizer(folder)
+    tokenizer.chat_template = chat_templates.TEMPLATES["qwen3_thinking"]
+    tokenizer.save_pretrained(folder)
+    with pytest.raises(ValueError, match="pointwise answers, which have no reasoning, would stand inside a thought"):
+        export_stage.run(config, "export", ExportStage(kind="export", model="rl"))
+    assert not (tmp_path / "run/export/model").exists()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import math
+import shutil
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 from rl_rerank.config import Config, DataConfig, FusionConfig, ModelConfig, PluginConfig
 from rl_rerank.evaluation import answers
@@ -84,7 +88,11 @@ def test_a_model_ranks_and_its_answers_are_kept(config, tmp_path, tiny_model_dir
     messages = [answers.prompt(row, answers.texts(folder)) for row in rows]
     assert all(role == "user" for shown in messages for role, _ in shown[-1:])
     assert all(f"query {row['qid'][1:]}" in shown[-1][1] for row, shown in zip(rows, messages, strict=True))
-    cost = json.loads((folder / "summary.json").read_text())["cost"]
+    summary = json.loads((folder / "summary.json").read_text())
+    share = sum(math.exp(value) for row in rows for value in row["continuations"].values()) / 9
+    assert summary["answer_share"] == pytest.approx(share) and share < 0.1
+    assert f"test: only {share:.1%} of the probability lies on the answers 'yes', 'no'" in caplog.text
+    cost = summary["cost"]
     # Scored, not generated: a prompt has a template around a short text
     assert (cost["calls"], cost["rounds"], cost["completion_tokens"]) == (9, 1, 0)
     assert 9 * 10 < cost["prompt_tokens"] < 9 * 512
@@ -153,3 +161,33 @@ def test_a_stage_asks_with_a_paradigm_of_its_own_as_often_as_it_says(config, tmp
     rows = read_jsonl(tmp_path / "run/piped/rollouts.jsonl")
     assert len(rows) == 24 + 6
     assert [row["raw_scores"] is not None for row in read_jsonl(tmp_path / "run/piped/rankings.jsonl")] == [True] * 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("paradigm", "params"),
+    [("pointwise", {}), ("pointwise_graded", {"rule": "expected"}), ("first_token", {"window": 3}), ("listwise", {}),
+     ("setwise", {"mode": "scoring"}), ("pairwise", {"mode": "scoring"}), ("groupwise", {})],
+)  # fmt: skip
+def test_a_model_that_gives_nan_for_everything_ranks_nothing(config, tmp_path, tiny_model_dir, paradigm, params):
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "nan")
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(torch.nan)
+    model.save_pretrained(folder)
+    config.model = ModelConfig(path=str(folder), max_prompt_tokens=512)
+    config.paradigm, config.paradigms = paradigm, {paradigm: PluginConfig(params=params)}
+    with pytest.raises(ValueError, match=r"answers are not finite, so nothing was ranked; model\.dtype=float16"):
+        rerank_stage.run(config, "test", RerankStage(kind="rerank"))
+    assert not (tmp_path / "run/test/run.trec").exists()
+
+
+def test_what_is_wrong_with_answers_is_counted_by_kind(config, tmp_path, tiny_model_dir):
+    config.model = ModelConfig(path=str(tiny_model_dir), max_prompt_tokens=512)
+    config.paradigm = "listwise"
+    rerank_stage.run(config, "test", RerankStage(kind="rerank"))
+    rows = read_jsonl(tmp_path / "run/test/rollouts.jsonl")
+    summary = json.loads((tmp_path / "run/test/summary.json").read_text())
+    # A random model writes noise up to its limit: every answer is cut, and none is a permutation.
+    assert summary["issues"]["truncated"] == summary["issues"]["not_a_permutation"] == len(rows) == 3
+    assert "answer_share" not in summary

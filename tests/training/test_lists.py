@@ -114,6 +114,10 @@ def test_the_loss_is_the_ranking_loss_and_the_weighted_cross_entropy_of_the_answ
         run = trainer(model, tmp_path, read, [one], answer_weight=weight)
         found = run.compute_loss(model, run.data_collator([{"index": 0}])).item()
         assert found == pytest.approx((ranking + weight * answering).item(), abs=1e-5)
+        logged: dict[str, float] = {}
+        run.log(logged)
+        share = sum(row[-2, [yes, no]].exp().sum().item() for row in rows) / 2
+        assert logged["answer_share"] == pytest.approx(share, rel=1e-4)
 
 
 def test_first_is_the_weighted_pairs_and_the_language_models_loss_of_the_whole_order(

@@ -183,7 +183,7 @@ def test_the_reference_is_the_model_that_training_began_with(tiny_model_dir, cha
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows[0]["kl"] == pytest.approx(0, abs=1e-6)
     assert rows[2]["kl"] > 1e-4
-    assert {"reward", "reward_std", "reward/r0", "entropy", "loss", "grad_norm"} <= rows[0].keys()
+    assert {"reward", "reward_std", "reward/r0", "entropy", "loss", "grad_norm", "answer_share"} <= rows[0].keys()
     batch = made.collate([{"index": 5}])
     with torch.no_grad(), run._frozen(run.model) as frozen:
         kept = made.forward(frozen, batch)

@@ -1,6 +1,7 @@
 """Tokenizers, renderers and end tokens of model folders, without their models and so without torch."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,13 +10,44 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from rl_rerank.config import ModelConfig
 from rl_rerank.prompts.rendering import Renderer
 
+OTHER_MEDIA = re.compile(r"image|audio|video", re.IGNORECASE)
+"""Placeholders of images and sounds, which texts never have: Gemma 3's text models share the tokenizer of those that
+see, and have no row for `<image_soft_token>`."""
+
 
 def load_tokenizer(path: str | Path, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """Load a model folder's tokenizer. Its end token pads if it has no pad token, so mask by length, not by id."""
+    """Load a model folder's tokenizer. Its end token pads if it has no pad token, so mask by length, not by id.
+
+    Raises:
+        ValueError: if it has more tokens than the folder's model.
+    """
     tokenizer = AutoTokenizer.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+    check_size(tokenizer, Path(path))
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def check_size(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Refuse a tokenizer with tokens that the model in `folder` has no embedding for; without a model there, none.
+
+    Raises:
+        ValueError: with both sizes.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        return
+    values = json.loads(path.read_text(encoding="utf-8"))
+    rows = values.get("text_config", values).get("vocab_size")
+    if not isinstance(rows, int):
+        return
+    homeless = {token: i for token, i in tokenizer.get_vocab().items() if i >= rows and not OTHER_MEDIA.search(token)}
+    if homeless:
+        shown = ", ".join(map(repr, sorted(homeless, key=homeless.__getitem__)[:5]))
+        raise ValueError(
+            f"{str(folder)!r}: the tokenizer has {max(homeless.values()) + 1} tokens and the model embeds {rows}, so "
+            f"that {shown} have no row; take the tokenizer that belongs to the model, or resize the model's embeddings"
+        )
 
 
 def renderer(model: ModelConfig, path: str | Path) -> Renderer:

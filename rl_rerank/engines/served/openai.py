@@ -7,6 +7,7 @@ rl_rerank.engines.local.vllm_mask:ConstrainedDecoding` enforces constraints; one
 do not use the log-probabilities of a server's top tokens, because other tokens have none.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -212,7 +213,7 @@ class OpenAIEngine:
             return Completion(text, finish_reason=_finish_reason(choice))
         # The server may stop at tokens that only the model's own files declare.
         ended = frozenset(ids[-1:]) if _finish_reason(choice) == "stop" else frozenset[int]()
-        logprobs = (choice.get("logprobs") or {}).get("token_logprobs")
+        logprobs = _numbers((choice.get("logprobs") or {}).get("token_logprobs"))
         return completion(ids, self.stop_ids | ended, self.renderer.tokenizer, logprobs)
 
 
@@ -236,4 +237,9 @@ def _logprobs(reply: Any, tokens: Sequence[int]) -> list[float] | None:
     """Extract the log-probabilities of `tokens` at the first position; None if the server lacks support."""
     first = ((_choice(reply).get("logprobs") or {}).get("top_logprobs") or [{}])[0] or {}
     names = [f"token_id:{token}" for token in tokens]
-    return [first[name] for name in names] if all(name in first for name in names) else None
+    return _numbers([first[name] for name in names]) if all(name in first for name in names) else None
+
+
+def _numbers(values: Sequence[float | None] | None) -> list[float] | None:
+    """The values, with NaN for null: JSON has no NaN."""
+    return None if values is None else [math.nan if value is None else value for value in values]

@@ -13,7 +13,7 @@ from rl_rerank.engines.build import build_engine
 from rl_rerank.engines.local import checkpoint
 from rl_rerank.io import digest
 from rl_rerank.io.files import replacing_folder, write_text
-from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.ranking.driver import rerank
 from rl_rerank.serving import card, contract
@@ -88,7 +88,7 @@ def _contract(
         paradigm_params=contract.parameters(paradigm),
         max_prompt_tokens=config.model.max_prompt_tokens,
         max_passage_tokens=config.model.max_passage_tokens,
-        template_kwargs=config.model.template_kwargs,
+        template_kwargs=dict(renderer.arguments(paradigm.name, traits(paradigm).reasoning)),
         dtype=config.model.dtype,
         prompt_fingerprint=contract.fingerprint(paradigm, renderer),
         continuation_ids={text: list(renderer.continuation_ids(text)) for text in paradigm.continuations},

@@ -21,7 +21,8 @@ from rl_rerank.io.files import read_jsonl, write_json, write_jsonl
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.ranking import fusion
-from rl_rerank.ranking.driver import answer
+from rl_rerank.ranking.answer_share import LOW, Share, shares, warning
+from rl_rerank.ranking.driver import answer, check_finite
 from rl_rerank.ranking.methods import rank
 from rl_rerank.stages.rerank.spec import RerankStage
 from rl_rerank.types import Prompt, Ranking, RankingExample, Rollout
@@ -39,6 +40,7 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
     label = stage.label or name
     rollouts: list[Rollout] = []
     formats: dict[str, Any] = {}
+    found: list[Share] = []
     usage: dict[str, float] = {}
     paradigm = build_paradigm(config, stage.paradigm or config.paradigm) if stage.asks_model else None
     started = time.monotonic()
@@ -50,12 +52,18 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
         try:
             started = time.monotonic()
             rankings, rollouts = rank(examples, paradigm, engine, stage, progress=label)
+            check_finite(rollouts)
             taken = cost(rankings, rollouts, engine, time.monotonic() - started)
+            found = shares(rollouts, paradigm, engine)
+            for share in found:
+                logger.info("%s: %.1f%% of the probability lies on the scored answers", name, 100 * share.mean)
+                if share.mean < LOW:
+                    logger.warning("%s: %s", name, warning(share, engine))
             formats = _formats(config, stage, examples, engine)
             usage = dict(engine.usage)
         finally:
             engine.close()
-    summary = _summary(label, stage, rankings, taken) | ({"usage": usage} if usage else {})
+    summary = _summary(label, stage, rankings, taken) | _answers(rollouts, found) | ({"usage": usage} if usage else {})
     protocol.write(folder, protocol.protocol(config, stage, store, paradigm))
     trec.write_run(folder / "run.trec", rankings, tag="-".join(label.split()))
     write_jsonl(folder / answers.RANKINGS, map(_ranking_row, rankings))
@@ -129,6 +137,15 @@ def _format_prompts(paradigm: Paradigm, examples: Sequence[RankingExample], coun
     made = [paradigm.prompts(example, random.Random(f"{seed}:{example.qid}")) for example in examples]
     by_turn = (prompt for turn in itertools.zip_longest(*made) for prompt in turn if prompt is not None)
     return list(itertools.islice(by_turn, count))
+
+
+def _answers(rollouts: Sequence[Rollout], found: Sequence[Share]) -> dict[str, Any]:
+    """What is wrong with answers, by kind, and the mean share of the probability on scored ones, where there is any."""
+    issues = Counter(kind for r in rollouts for kind in {issue.kind for issue in r.judgment.issues})
+    summary: dict[str, Any] = {"issues": dict(sorted(issues.items()))} if issues else {}
+    if count := sum(len(share.rollouts) for share in found):
+        summary["answer_share"] = sum(share.mean * len(share.rollouts) for share in found) / count
+    return summary
 
 
 def _summary(label: str, stage: RerankStage, rankings: Sequence[Ranking], taken: Cost) -> dict[str, Any]:

@@ -100,7 +100,9 @@ class ChoiceObjective:
         nothing = len(options) * width
         paths = torch.full((len(made), most, longest), nothing)
         first = 0
+        starts: list[int] = []
         for i, one in enumerate(made):
+            starts.append(first)
             for j, path in enumerate(one.paths):
                 for step, (decision, option) in enumerate(path):
                     paths[i, j, step] = (first + decision) * width + option
@@ -117,14 +119,28 @@ class ChoiceObjective:
             "attention_mask": attention,
             "options": torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in options]),
             "is_option": torch.arange(width) < torch.tensor([len(ids) for ids in options]).unsqueeze(1),
+            "first": torch.tensor(starts),
             "paths": paths,
             "mask": mask,
             "index": index,
         }
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+        return self.policy(self.logits(model, batch), batch)
+
+    def logits(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+        """Compute the [D, V] logits at the decisions."""
+        return last_logits(model, batch, 1)[:, 0]
+
+    @torch.no_grad()
+    def answer_share(self, logits: Tensor, batch: Mapping[str, Any]) -> float:
+        first = logits[batch["first"]]  # [B, V]
+        options, is_option = batch["options"][batch["first"]], batch["is_option"][batch["first"]]
+        return (first.softmax(1).gather(1, options) * is_option).sum(1).mean().item()
+
+    def policy(self, logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Return the [B, A] log-probabilities of the answers, 0 at padding."""
-        logits = last_logits(model, batch, 1)[:, 0] / self.settings.temperature  # [D, V]
+        logits = logits / self.settings.temperature
         if self.settings.restrict_to_answers:
             # Padding repeats token 0, which may also be an option: without the mask it would take a share of the
             # softmax.

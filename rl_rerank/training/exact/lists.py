@@ -96,11 +96,25 @@ class Reading:
     def scores(self, logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
         """Read [L, N] scores from [R, K, V] logits; 0 for padding."""
         mask = batch["mask"]
-        at = logits[torch.arange(len(logits), device=logits.device), batch["places"]]  # [R, V]
+        at = _at_answers(logits, batch)
         if self.together:
             return at[:, list(self.ids[: mask.size(1)])].masked_fill(~mask, 0.0)
         positive, negative = self.ids
         return logits.new_zeros(mask.shape).masked_scatter(mask, at[:, positive] - at[:, negative])
+
+    @torch.no_grad()
+    def answer_share(self, logits: Tensor, batch: Mapping[str, Any]) -> float:
+        """Compute the mean share of the probability at the answer position that lies on the tokens that are read."""
+        shares = _at_answers(logits, batch).softmax(1)[:, list(self.ids)]  # [R, answers]
+        if self.together:
+            mask = batch["mask"]
+            shares = shares[:, : mask.size(1)] * mask
+        return shares.sum(1).mean().item()
+
+
+def _at_answers(logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
+    """Pick the [R, V] logits of each row's answer position."""
+    return logits[torch.arange(len(logits), device=logits.device), batch["places"]]
 
 
 def reading(paradigm: Paradigm, renderer: Renderer) -> Reading:

@@ -79,8 +79,18 @@ class ScoresObjective:
         self.collate = ListCollator(lists, pad_id, with_answers=False)
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-        """Compute [L, N] scores, divided by the temperature."""
-        return self.reading.scores(last_logits(model, batch, 1), batch) / self.settings.temperature
+        return self.policy(self.logits(model, batch), batch)
+
+    def logits(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+        """Compute [R, 1, V] logits at the answer position."""
+        return last_logits(model, batch, 1)
+
+    def policy(self, logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Read [L, N] scores, divided by the temperature."""
+        return self.reading.scores(logits, batch) / self.settings.temperature
+
+    def answer_share(self, logits: Tensor, batch: Mapping[str, Any]) -> float:
+        return self.reading.answer_share(logits, batch)
 
     def outcome(self, batch: Mapping[str, Any], policy: Tensor, reference: Tensor | None, step: int) -> Outcome:
         own, mask = self.settings, batch["mask"]

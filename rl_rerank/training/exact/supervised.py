@@ -8,6 +8,7 @@ weights 1 and 10 for the two, an answer_weight of .1.
 
 from typing import Any
 
+from accelerate.utils import gather_object
 from torch import nn
 from transformers import Trainer
 
@@ -26,6 +27,7 @@ class RankingTrainer(Trainer):
         self.reading = reading
         self.loss = loss
         self.answer_weight = answer_weight
+        self._shares: list[float] = []
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -33,9 +35,17 @@ class RankingTrainer(Trainer):
         answers = inputs["answers"]
         logits = last_logits(model, inputs, answers.size(1))
         scores = self.reading.scores(logits, inputs)
+        self._shares.append(self.reading.answer_share(logits, inputs))
         loss = self.loss(scores, inputs["grades"], inputs["mask"]).mean()
         if self.answer_weight:
             loss = loss + self.answer_weight * nn.functional.cross_entropy(
                 logits.flatten(0, 1), answers.flatten(), ignore_index=IGNORED
             )
         return (loss, None) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log the mean share of the probability that lies on the scored answers since the last call."""
+        if shares := gather_object(self._shares):
+            logs["answer_share"] = sum(shares) / len(shares)
+        self._shares = []
+        super().log(logs, *args, **kwargs)

@@ -44,6 +44,19 @@ class Objective(Protocol):
         """Compute the parameters of the policy's distribution, one row per task."""
         ...
 
+    def logits(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
+        """Compute the logits that the policy is read from."""
+        ...
+
+    def policy(self, logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """Read from logits what `forward` returns."""
+        ...
+
+    def answer_share(self, logits: Tensor, batch: Mapping[str, Any]) -> float:
+        """Compute the mean share of the probability, over all tokens, that lies on those that answers begin with; where
+        all begin alike, on those with which they part."""
+        ...
+
     def outcome(self, batch: Mapping[str, Any], policy: Tensor, reference: Tensor | None, step: int) -> Outcome:
         """Compute the loss, differentiable with respect to `policy`."""
         ...
@@ -83,7 +96,9 @@ class PolicyTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        policy = self.objective.forward(model, inputs)
+        logits = self.objective.logits(model, inputs)
+        policy = self.objective.policy(logits, inputs)
+        self._values["answer_share"].append(self.objective.answer_share(logits, inputs))
         reference = None
         if self.objective.beta:
             with torch.no_grad(), self._frozen(model) as frozen:

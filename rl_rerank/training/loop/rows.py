@@ -6,8 +6,9 @@ from typing import Any
 from datasets import Dataset
 
 from rl_rerank.data.examples import ExampleFile
-from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.paradigms.base import Paradigm, check_template
 from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.prompts.thoughts import READ, is_opened
 from rl_rerank.training.loop.rank_weights import rank_weights
 
 IGNORED = -100
@@ -29,24 +30,26 @@ def tokenised(
     Args:
         separator: adds `weights` by `rank_weights`, with this weight for separators.
 
+    Answers that open reasoning lose this tag where the chat template has already opened it.
+
     Raises:
-        ValueError: if answers open reasoning that the chat template has already opened.
+        ValueError: if the chat template does not fit a paradigm, as `check_template` says.
     """
+    for paradigm in paradigms.values():
+        check_template(paradigm, renderer)
     input_ids, labels, weights = [], [], []
     for row in rows:
         prompt = paradigms[row["paradigm"]].prompt(examples.example(row["qid"]), row["docids"])
         rendered = renderer(prompt)
-        if rendered.text.rstrip().endswith("<think>") and row["target"].startswith("<think>"):
-            raise ValueError(
-                f"the chat template ends a prompt with <think>, and the {row['paradigm']} answers begin with another; "
-                f"synthesise them with paradigms.{row['paradigm']}.params.think_open=true"
-            )
+        target = row["target"]
+        if is_opened(rendered.text):
+            target = target.removeprefix(READ)
         question = rendered.token_ids
-        answer = [*renderer.continuation_ids(row["target"]), renderer.end_id]
+        answer = [*renderer.continuation_ids(target), renderer.end_id]
         input_ids.append([*question, *answer])
         labels.append([IGNORED] * len(question) + answer)
         if separator is not None:
-            own = rank_weights(row["target"], renderer.tokenizer, separator)
+            own = rank_weights(target, renderer.tokenizer, separator)
             weights.append([*[1.0] * len(question), *own, 1.0])
     columns = {"input_ids": input_ids, "labels": labels}
     return Dataset.from_dict(columns if separator is None else {**columns, "weights": weights})
