@@ -17,11 +17,10 @@ import torch
 from accelerate.utils import gather, gather_object
 from torch import Tensor
 from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.utils import split_tensor_dict
 
 from rl_rerank.reward.base import RewardError
 from rl_rerank.reward.workers import Workers
-from rl_rerank.training.grpo import advantages, dynamic_sampling, logprob_drift, micro_batches
+from rl_rerank.training.grpo import advantages, cycle, dynamic_sampling, logprob_drift, micro_batches
 from rl_rerank.training.grpo.dynamic_sampling import Group, Refill
 from rl_rerank.training.grpo.judging import Judge, Judged, NamedTerm
 from rl_rerank.training.grpo.sampling import sample_with
@@ -54,6 +53,7 @@ class RankingGRPOTrainer(GRPOTrainer):
 
     Attributes:
         completions: rows for the completions table of the last generation batch of all processes.
+        unlogged: those of all batches since the last logged step.
     """
 
     def __init__(
@@ -101,6 +101,7 @@ class RankingGRPOTrainer(GRPOTrainer):
         self.refill = refill
         self.observe = observe
         self.completions: list[dict[str, Any]] = []
+        self.unlogged: list[dict[str, Any]] = []
         self.phases = Phases()
         self.num_tokens: list[float] = [0.0, 0.0]
         self._judged: list[Judged] = []
@@ -115,6 +116,7 @@ class RankingGRPOTrainer(GRPOTrainer):
             generation = self.vllm_generation
             generation.sync_weights = self.phases("sync")(generation.sync_weights)
         self.callback_handler.callbacks.insert(0, PhaseTimes(self))
+        self.add_callback(cycle.CycleRecord(self))
 
     def _check_means(self) -> None:
         if self._entropy_bonus_enabled or self.aux_loss_enabled:
@@ -145,6 +147,11 @@ class RankingGRPOTrainer(GRPOTrainer):
     def log_once(self, name: str, value: float) -> None:
         """Add a value to the next logged row of metrics."""
         self._metrics["train"][name].append(value)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log as trl does; then every completion has been logged, once however many steps learn from it."""
+        super().log(logs, *args, **kwargs)
+        self.unlogged = []
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [list(self.task.questions[int(key)].token_ids) for key in prompts], None, {}
@@ -256,16 +263,11 @@ class RankingGRPOTrainer(GRPOTrainer):
         return *found, None
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        # As trl's, less the shuffling of rows, which would tear groups apart. A generation batch is one optimizer
-        # step's, so the order of its rows changes nothing.
         if isinstance(generation_batch, dict):  # a part of one that was prepared
             return generation_batch
         if not self.model.training:
             return self._generate_and_score_completions(generation_batch)
-        steps = self.args.steps_per_generation
-        if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
-            self._buffered_inputs = split_tensor_dict(self._generate_and_score_completions(generation_batch), steps)
-        return self._buffered_inputs[self._step % steps]
+        return cycle.inputs(self, generation_batch)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         with self.phases("rollout"):
@@ -292,6 +294,7 @@ class RankingGRPOTrainer(GRPOTrainer):
         for row, advantage in zip(rows, output["advantages"].tolist(), strict=True):
             row["advantage"] = advantage
         self.completions = gather_object(rows)
+        self.unlogged += self.completions
         return output
 
     def _advantages(self, found: Tensor) -> Tensor:

@@ -58,6 +58,11 @@ def measure(trainer: Any, dev: DevSet) -> tuple[float, float]:
     return sum(values) / len(values), sum(malformed) / max(sum(prompts), 1)
 
 
+def is_patience_over(state: TrainerState, every: int, patience: int | None) -> bool:
+    """Whether the last `patience` evaluations, one every `every` steps, gave no new best."""
+    return patience is not None and (state.global_step - (state.best_global_step or 0)) // every >= patience
+
+
 class DevEvaluation(TrainerCallback):
     """Evaluates before training, every `every` steps and at the last; saves the best step and stops early.
 
@@ -115,7 +120,6 @@ class DevEvaluation(TrainerCallback):
             state.best_metric,
             state.best_global_step,
         )
-        behind = (step - (state.best_global_step or 0)) // self.every
-        if self.patience is not None and behind >= self.patience:
-            logger.info("stopping: no better %s on dev queries in %d evaluations", MEASURE, behind)
+        if is_patience_over(state, self.every, self.patience):
+            logger.info("stopping: no better %s on dev queries in %d evaluations", MEASURE, self.patience)
             control.should_save = control.should_training_stop = True

@@ -108,6 +108,15 @@ class LogProbs:
                 with_entropy=with_entropy,
             )
 
+    def state(self) -> dict[str, Any]:
+        """The way that is taken, for a checkpoint: a resumed run compares on no other batch."""
+        return {"is_verified": self._is_verified, "refusal": self.refusal}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the way that a checkpoint's run took."""
+        if state["is_verified"]:
+            self._is_verified, self.refusal = True, state["refusal"]
+
     def _verify(self, model: Any, input_ids: Tensor, attention_mask: Tensor, length: int) -> None:
         """Compare both ways on the first group of every process; where they differ, take the plain one from now on."""
         self._is_verified = True
