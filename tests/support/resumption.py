@@ -1,13 +1,18 @@
-"""Short training stages that are interrupted and continued, and what of them has to be equal."""
+"""Short training stages that are killed and continued, and what of them has to be equal."""
 
 import json
+import multiprocessing
 import os
+import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
+from rl_rerank.experiment import runner
 from rl_rerank.experiment.compose import compose
 from rl_rerank.io.files import read_jsonl
 from rl_rerank.stages.grpo import run as grpo_stage
@@ -27,14 +32,19 @@ stages:
   choice: {kind: grpo, policy: choice, prompts_per_step: 4, micro_batch: 2}
 """
 REWARD = """\
+import pathlib
+
+
 class Letters:
     def __call__(self, example, rollout):
+        if pathlib.Path("fails").exists() and rollout.prompt.qid in pathlib.Path("fails").read_text().split():
+            raise OSError("no judge")
         return sum(c.isalpha() for c in rollout.completion.text) / (1 + len(rollout.completion.text))
 """
 STAGES = ("answers", "lists", "tokens", "scores", "choice")
 REWARDS = {"tokens": "mine.py:Letters", "scores": "ndcg", "choice": "exact_match"}
-"""Those that need one; random text earns the first differently."""
-COMMON = {"max_steps": 6, "save_steps": 1, "learning_rate": 1e-2, "trl": "{save_total_limit: 10}"}
+"""Those that need one. Random text earns the first differently; it fails for the queries named in a file."""
+COMMON = {"max_steps": 6, "save_steps": 1, "learning_rate": 1e-2, "warmup_ratio": 0.0, "trl": "{save_total_limit: 10}"}
 
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     # 10 rows and steps of 4: passes end within steps 3 and 5.
@@ -63,7 +73,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "tokens",
         {"curriculum": "{kind: normscore, steps: 4}", "policy.dynamic_sampling": 1, "policy.zero_variance_std": 0.2},
     ),
-    "tokens-dev": ("tokens", {"policy.num_iterations": 2, "eval_steps": 1, "keep": "best", "patience": 2}),
+    "tokens-dev": ("tokens", {"policy.num_iterations": 2, "eval_steps": 1, "keep": "best", "patience": 4}),
+    # Without a learning rate no evaluation is better than the first.
+    "tokens-stopped": ("tokens", {"learning_rate": "1e-30", "eval_steps": 1, "patience": 4}),
     "tokens-logged-seldom": (
         "tokens",
         {"policy.num_iterations": 2, "save_steps": 3, "trl": "{logging_steps: 4, save_total_limit: 1}"},
@@ -116,6 +128,102 @@ def train(run_dir: Path, model_dir: Path, case: str, *more: str) -> None:
     (grpo_stage if isinstance(stage, GRPOStage) else sft_stage).run(config, name, stage)
 
 
+class Forked:
+    """`train` in a process of its own, forked from one that has imported everything."""
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [
+            "rl_rerank.stages.grpo.run",
+            "rl_rerank.stages.sft.run",
+            "rl_rerank.training.grpo.trainer",
+            "rl_rerank.training.loop.answers",
+            "deepspeed",
+        ]
+    )
+
+    def __init__(self, run_dir: Path, model_dir: Path, case: str) -> None:
+        self.process = self.context.Process(target=train, args=(run_dir, model_dir, case))
+        self.process.start()
+
+    def poll(self) -> int | None:
+        """The exit status; None while it runs."""
+        return self.process.exitcode
+
+    def kill(self) -> None:
+        """Kill it with SIGKILL."""
+        self.process.kill()
+
+    def wait(self) -> int:
+        """Wait for its end; returns the exit status."""
+        self.process.join()
+        return self.process.exitcode
+
+
+class Launched:
+    """A case's stage on two processes, started as the runner starts it."""
+
+    def __init__(self, run_dir: Path, model_dir: Path, case: str, strategy: str) -> None:
+        launcher = ["launcher=accelerate", f"launcher.strategy={strategy}", "launcher.num_processes=2"]
+        overrides = [*arguments(run_dir, model_dir, case), *launcher]
+        os.chdir(run_dir.parent)
+        command = runner.command(compose("run", overrides), CASES[case][0], overrides)
+        self.log = run_dir.with_suffix(".log")
+        with self.log.open("a") as out:
+            self.process = subprocess.Popen(
+                command,
+                cwd=run_dir.parent,
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )
+
+    def poll(self) -> int | None:
+        """The exit status; None while it runs."""
+        return self.process.poll()
+
+    def kill(self) -> None:
+        """Kill the launcher and both processes with SIGKILL."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        """Wait for its end; returns the exit status."""
+        return self.process.wait()
+
+
+def seconds_per_step(process: Forked | Launched, stage_dir: Path) -> float:
+    """Wait for the end of a stage; returns the time between its steps.
+
+    Raises:
+        AssertionError: if it fails.
+    """
+    seen: dict[int, float] = {}
+    while process.poll() is None:
+        seen.setdefault(_logged(stage_dir), time.monotonic())
+        time.sleep(0.002)
+    assert process.wait() == 0
+    times = [moment for step, moment in seen.items() if step]
+    return (times[-1] - times[0]) / max(len(times) - 1, 1)
+
+
+def kill_between_steps(process: Forked | Launched, stage_dir: Path, step: int, delay: float) -> None:
+    """Kill a stage some seconds after a step was logged."""
+    while _logged(stage_dir) < step:
+        assert process.poll() is None, f"ended with {process.poll()} before step {step}"
+        time.sleep(0.002)
+    time.sleep(delay)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+
+
+def _logged(stage_dir: Path) -> int:
+    """The last step in a stage's metrics, of which the last line may be half written."""
+    path = stage_dir / "metrics.jsonl"
+    lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    return json.loads(lines[-1])["step"] if lines else 0
+
+
 def steps(stage_dir: Path) -> list[int]:
     """The steps of a stage's checkpoints."""
     return sorted(int(path.name.rpartition("-")[2]) for path in stage_dir.glob("checkpoints/checkpoint-*"))
@@ -129,7 +237,7 @@ def differences(one: Path, two: Path) -> list[str]:
     if steps(one) != steps(two):
         return [*found, f"checkpoints {steps(one)} and {steps(two)}"]
     last = f"checkpoints/checkpoint-{steps(one)[-1]}"
-    for folder, pattern in (("model", "*.safetensors"), (last, "**/*.safetensors"), (last, "**/*.pt"), (last, "*.pth")):
+    for folder, pattern in (("model", "*.safetensors"), (last, "*.safetensors"), (last, "**/*.pt"), (last, "*.pth")):
         files = [sorted(path.relative_to(side) for path in (side / folder).glob(pattern)) for side in (one, two)]
         if files[0] != files[1]:
             found.append(f"files {files}")
@@ -168,4 +276,5 @@ def _equal(one: Any, two: Any) -> bool:
         return len(one) == len(two) and all(map(_equal, one, two))
     if hasattr(one, "tolist"):
         return one.tolist() == two.tolist()
-    return one == two
+    # DeepSpeed saves an object of its own.
+    return one == two or (type(one).__module__.startswith("deepspeed") and vars(one) == vars(two))

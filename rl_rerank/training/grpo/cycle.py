@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -19,26 +20,9 @@ STATE, BATCH = "cycle.json", "cycle_{process}.safetensors"
 """In a checkpoint: what processes share; a process's micro-batches, of which tensors are named NUMBER.NAME."""
 
 
-def inputs(trainer: Any, generation_batch: Any) -> dict[str, Tensor | None]:
-    """Take the next micro-batch; sample a batch of completions when a cycle begins.
-
-    As trl does, less the shuffling of rows, which would tear groups apart. Where a batch is one optimizer step's, the
-    order of its rows changes nothing.
-    """
-    steps = trainer.args.steps_per_generation
-    if not _is_within(trainer):
-        batch = trainer._generate_and_score_completions(generation_batch)
-        trainer._buffered_inputs = split_tensor_dict(batch, steps)
-    return trainer._buffered_inputs[trainer._step % steps]
-
-
-def _is_within(trainer: Any) -> bool:
-    """Whether the next micro-batch belongs to a batch that has been sampled."""
-    return trainer._step % (trainer.args.steps_per_generation * trainer.num_iterations) != 0
-
-
-class CycleRecord(TrainerCallback):
-    """Saves the state of the cycle with every checkpoint before it is marked as complete, and restores it.
+class Cycle(TrainerCallback):
+    """Takes micro-batches from the current batch; saves its state with every checkpoint before it is marked as
+    complete, and restores it.
 
     Args:
         trainer: a RankingGRPOTrainer.
@@ -46,18 +30,57 @@ class CycleRecord(TrainerCallback):
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
+        self._saved = 0
+        self._before: dict[str, Any] = {}
+
+    def inputs(self, generation_batch: Any) -> dict[str, Tensor | None]:
+        """Take the next micro-batch; sample a batch of completions when a cycle begins.
+
+        As trl does, less the shuffling of rows, which would tear groups apart. Where a batch is one optimizer step's,
+        the order of its rows changes nothing.
+        """
+        trainer, steps = self.trainer, self.trainer.args.steps_per_generation
+        if not self._is_within:
+            self._before = {"tokens": trainer.state.num_input_tokens_seen, "cpu": torch.get_rng_state()}
+            if torch.cuda.is_available():
+                self._before["cuda"] = torch.cuda.get_rng_state()
+            batch = trainer._generate_and_score_completions(generation_batch)
+            trainer._buffered_inputs = split_tensor_dict(batch, steps)
+        return trainer._buffered_inputs[trainer._step % steps]
+
+    def save_before_batch(self) -> None:
+        """Save a checkpoint of the last step while a batch is scored, unless there is one.
+
+        Its state is the one in which the batch was sampled, so that a resumed run samples the same.
+        """
+        trainer = self.trainer
+        if trainer.state.global_step == self._saved:
+            return
+        trainer.state.num_input_tokens_seen = self._before["tokens"]
+        torch.set_rng_state(self._before["cpu"])
+        if "cuda" in self._before:
+            torch.cuda.set_rng_state(self._before["cuda"])
+        trainer._save_checkpoint(trainer.model, trial=None)
+        trainer.control = trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
+
+    @property
+    def _is_within(self) -> bool:
+        """Whether the next micro-batch belongs to a batch that has been sampled."""
+        return self.trainer._step % (self.trainer.args.steps_per_generation * self.trainer.num_iterations) != 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         # trl counts micro-batches from 0 after every start, which would shift all later cycles.
         self.trainer._step = state.global_step * args.gradient_accumulation_steps
+        self._saved = state.global_step
         if state.global_step:
             self._restore(_checkpoint(args, state))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         trainer, folder = self.trainer, _checkpoint(args, state)
-        batch = trainer._buffered_inputs if _is_within(trainer) else []
+        self._saved = state.global_step
+        batch = trainer._buffered_inputs if self._is_within else []
         if state.is_world_process_zero:
             shared = {
                 "processes": trainer.accelerator.num_processes,
@@ -86,7 +109,7 @@ class CycleRecord(TrainerCallback):
         shared = json.loads((folder / STATE).read_text(encoding="utf-8"))
         trainer.num_tokens = shared["num_tokens"]
         trainer.log_probs.restore(shared["log_probs"])
-        if not _is_within(trainer):
+        if not self._is_within:
             return
         if shared["processes"] != accelerator.num_processes:
             raise ValueError(

@@ -11,7 +11,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
 
 from rl_rerank.engines.local.hf import HFEngine
-from rl_rerank.io.files import write_json
+from rl_rerank.io.files import write_bytes, write_json
 from rl_rerank.metrics import ndcg
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.prompts.rendering import Renderer
@@ -66,6 +66,8 @@ def is_patience_over(state: TrainerState, every: int, patience: int | None) -> b
 class DevEvaluation(TrainerCallback):
     """Evaluates before training, every `every` steps and at the last; saves the best step and stops early.
 
+    Checkpoints hold the best so far, and a resumed run goes back to it.
+
     Values are logged in the step's row as `dev/nDCG@10` and `dev/malformed`. A step that is the best so far gets a
     checkpoint, which rotation keeps while it is the best.
 
@@ -97,6 +99,12 @@ class DevEvaluation(TrainerCallback):
             value, malformed = self.evaluate()
             logger.info("before training: %s %.4f on dev queries, %.1f%% malformed", MEASURE, value, 100 * malformed)
             self.log("dev/before", value)
+        elif state.is_world_process_zero:
+            self._copy_best(_checkpoint(args, state), self.folder)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self._copy_best(self.folder, _checkpoint(args, state))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step = state.global_step
@@ -123,3 +131,14 @@ class DevEvaluation(TrainerCallback):
         if is_patience_over(state, self.every, self.patience):
             logger.info("stopping: no better %s on dev queries in %d evaluations", MEASURE, self.patience)
             control.should_save = control.should_training_stop = True
+
+    def _copy_best(self, source: Path, target: Path) -> None:
+        if (source / BEST).exists():
+            write_bytes(target / BEST, (source / BEST).read_bytes())
+        else:
+            (target / BEST).unlink(missing_ok=True)
+
+
+def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    assert args.output_dir is not None
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from rl_rerank.training.shared_prefix import prefix
+from rl_rerank.training.shared_prefix import attention, prefix
 
 logger = logging.getLogger(__name__)
 
@@ -142,3 +142,22 @@ class LogProbs:
                 f"than {allowed}"
             )
             logger.warning("prompts are computed once a completion, not once a group: %s", self.refusal)
+
+
+def build(trainer: Any, plain: Callable[..., tuple[Tensor, Tensor | None, Tensor | None]], shared: bool) -> LogProbs:
+    """Build it for a trl.GRPOTrainer, and prepare the models of one whose prompts are to be shared.
+
+    Args:
+        plain: trl's `_get_per_token_logps_and_entropies`.
+        shared: whether to share prompts where the model can.
+    """
+    accelerator = trainer.accelerator
+    given = (trainer.model, trainer.ref_model)
+    models = [accelerator.unwrap_model(model) for model in given if model is not None]
+    refusal = prefix.refusal(models[0]) if shared else "the configuration says so"
+    for other in models[1:]:
+        other.set_attn_implementation(models[0].config.get_text_config()._attn_implementation)
+    for model in models if refusal is None else ():
+        attention.install(model)
+    settings = {"num_generations": trainer.num_generations, "temperature": trainer.temperature, "refusal": refusal}
+    return LogProbs(plain, accelerator, **settings)
