@@ -161,11 +161,10 @@ class Forked:
 
 
 class Launched:
-    """A case's stage on two processes, started as the runner starts it."""
+    """A case's stage, started as the runner starts it."""
 
-    def __init__(self, run_dir: Path, model_dir: Path, case: str, strategy: str) -> None:
-        launcher = ["launcher=accelerate", f"launcher.strategy={strategy}", "launcher.num_processes=2"]
-        overrides = [*arguments(run_dir, model_dir, case), *launcher]
+    def __init__(self, run_dir: Path, model_dir: Path, case: str, *more: str) -> None:
+        overrides = [*arguments(run_dir, model_dir, case), *more]
         os.chdir(run_dir.parent)
         command = runner.command(compose("run", overrides), CASES[case][0], overrides)
         self.log = run_dir.with_suffix(".log")
@@ -184,7 +183,7 @@ class Launched:
         return self.process.poll()
 
     def kill(self) -> None:
-        """Kill the launcher and both processes with SIGKILL."""
+        """Kill the launcher, if any, and all processes with SIGKILL."""
         os.killpg(self.process.pid, signal.SIGKILL)
 
     def wait(self) -> int:

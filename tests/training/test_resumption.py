@@ -1,5 +1,6 @@
 """Training stages that are cut off or killed with SIGKILL and continued end as the uninterrupted ones, bit for bit."""
 
+import importlib.util
 import random
 import shutil
 
@@ -23,8 +24,10 @@ from rl_rerank.reward.base import RewardError
 
 KILLED = ("answers", "lists", "tokens-reused", "scores")
 """One of each trainer: AnswerTrainer, RankingTrainer, RankingGRPOTrainer, PolicyTrainer."""
-SHARDED = [(s, case) for s in ("zero2", "zero3") for case in ("tokens-reused", "tokens-reused-lora", "scores")]
-SHARDED += [("zero3", "answers")]
+SHARDED = {
+    "zero2": ("tokens-reused", "scores", "answers-lora"),
+    "zero3": ("tokens-reused", "tokens-reused-lora", "answers"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +58,21 @@ def cut(run_dir, stage, step):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [case for case in CASES if case not in KILLED and "seldom" not in case])
-def test_a_stage_continued_behind_a_checkpoint_ends_as_the_uninterrupted_one(begin, tiny_model_dir, case):
+@pytest.mark.parametrize(
+    ("case", "step"),
+    [
+        *((case, 3) for case in CASES if case not in KILLED and "seldom" not in case),
+        ("tokens-reused-lora", 2),
+        ("answers", 4),  # in the second pass over the rows
+    ],
+)
+def test_a_stage_continued_behind_a_checkpoint_ends_as_the_uninterrupted_one(begin, tiny_model_dir, case, step):
     stage = CASES[case][0]
     whole = begin("whole")
     train(whole, tiny_model_dir, case)
     again = begin("again")
     shutil.copytree(whole / stage, again / stage)
-    every = steps(whole / stage)
-    cut(again, stage, every[(len(every) - 1) // 2])
+    cut(again, stage, step)
     torch.manual_seed(99)  # nothing depends on what a process did before
     train(again, tiny_model_dir, case)
     assert differences(whole / stage, again / stage) == []
@@ -115,12 +124,24 @@ def test_any_stage_killed_at_random_ends_as_the_uninterrupted_one(begin, tiny_mo
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize(("strategy", "case"), SHARDED)
+@pytest.mark.parametrize(("strategy", "case"), [(strategy, case) for strategy in SHARDED for case in SHARDED[strategy]])
 def test_a_sharded_stage_killed_twice_ends_as_the_uninterrupted_one(begin, tiny_model_dir, strategy, case):
+    launcher = ["launcher=accelerate", f"launcher.strategy={strategy}", "launcher.num_processes=2"]
+
     def start(run_dir):
-        return Launched(run_dir, tiny_model_dir, case, strategy)
+        return Launched(run_dir, tiny_model_dir, case, *launcher)
 
     killed_and_continued(begin, CASES[case][0], start, kills=2)
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+def test_a_stage_that_samples_with_vllm_is_killed_and_ends_as_the_uninterrupted_one(begin, tiny_model_dir):
+    # On a CPU, where completions do not depend on the batch.
+    rollout = "stages.tokens.rollout={kind: vllm, args: {num_gpu_blocks_override: 64, enforce_eager: true}}"
+    killed_and_continued(
+        begin, "tokens", lambda run_dir: Launched(run_dir, tiny_model_dir, "tokens-reused", rollout), kills=1
+    )
 
 
 def killed_and_continued(begin, stage, start, *, kills):
