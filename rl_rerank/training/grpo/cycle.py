@@ -15,6 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl.trainer.utils import split_tensor_dict
 
 from rl_rerank.io.files import write_json
+from rl_rerank.training.loop.training_log import checkpoint_of
 
 STATE, BATCH = "cycle.json", "cycle_{process}.safetensors"
 """In a checkpoint: what processes share; a process's micro-batches, of which tensors are named NUMBER.NAME."""
@@ -75,10 +76,10 @@ class Cycle(TrainerCallback):
         self.trainer._step = state.global_step * args.gradient_accumulation_steps
         self._saved = state.global_step
         if state.global_step:
-            self._restore(_checkpoint(args, state))
+            self._restore(checkpoint_of(args, state))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        trainer, folder = self.trainer, _checkpoint(args, state)
+        trainer, folder = self.trainer, checkpoint_of(args, state)
         self._saved = state.global_step
         batch = trainer._buffered_inputs if self._is_within else []
         if state.is_world_process_zero:
@@ -123,8 +124,3 @@ class Cycle(TrainerCallback):
             number, _, name = key.partition(".")
             parts[int(number)][name] = value.to(accelerator.device)
         trainer._buffered_inputs = parts
-
-
-def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
-    assert args.output_dir is not None
-    return Path(args.output_dir) / f"checkpoint-{state.global_step}"

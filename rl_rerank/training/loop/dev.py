@@ -16,6 +16,7 @@ from rl_rerank.metrics import ndcg
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.ranking.driver import rerank
+from rl_rerank.training.loop.training_log import checkpoint_of
 from rl_rerank.types import RankingExample
 
 logger = logging.getLogger(__name__)
@@ -100,11 +101,11 @@ class DevEvaluation(TrainerCallback):
             logger.info("before training: %s %.4f on dev queries, %.1f%% malformed", MEASURE, value, 100 * malformed)
             self.log("dev/before", value)
         elif state.is_world_process_zero:
-            self._copy_best(_checkpoint(args, state), self.folder)
+            self._copy_best(checkpoint_of(args, state), self.folder)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            self._copy_best(self.folder, _checkpoint(args, state))
+            self._copy_best(self.folder, checkpoint_of(args, state))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step = state.global_step
@@ -137,8 +138,3 @@ class DevEvaluation(TrainerCallback):
             write_bytes(target / BEST, (source / BEST).read_bytes())
         else:
             (target / BEST).unlink(missing_ok=True)
-
-
-def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
-    assert args.output_dir is not None
-    return Path(args.output_dir) / f"checkpoint-{state.global_step}"

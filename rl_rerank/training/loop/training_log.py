@@ -28,6 +28,12 @@ def layout(accelerator: Accelerator) -> str:
     return f"zero{plugin.zero_stage} over {accelerator.num_processes} processes"
 
 
+def checkpoint_of(args: TrainingArguments, state: TrainerState) -> Path:
+    """The folder of the current step's checkpoint."""
+    assert args.output_dir is not None
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
+
+
 def resumable_checkpoint(checkpoints: Path, accelerator: Accelerator) -> str | None:
     """Find the newest complete checkpoint, and delete incomplete ones.
 
@@ -99,8 +105,7 @@ class Records(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.accelerator.wait_for_everyone()  # every process writes its part
         if state.is_world_process_zero:
-            assert args.output_dir is not None
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            folder = checkpoint_of(args, state)
             write_text(folder / COMPLETE, layout(self.accelerator))
             if self.limit:
                 _rotate(folder.parent, self.limit, {state.global_step, state.best_global_step or state.global_step})
