@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -188,3 +189,25 @@ def test_without_judged_dev_queries_the_stage_says_so(tiny_model_dir, tmp_path, 
     path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, unjudged]))
     with pytest.raises(ValueError, match="ranks judged dev queries, and the data have none"):
         stage(tmp_path, tiny_model_dir, monkeypatch, [], f"data.path={path}")
+
+
+def test_a_resumed_stage_goes_back_to_the_best_step_of_its_checkpoint(tiny_model_dir, tmp_path, monkeypatch):
+    folder = stage(tmp_path, tiny_model_dir, monkeypatch, [0.1, 0.5, 0.6, 0.4, 0.7])
+    assert json.loads((folder / dev.BEST).read_text())["step"] == 4
+    shutil.rmtree(folder / "checkpoints/checkpoint-4")
+    shutil.rmtree(folder / "model")
+    # An engine that samples otherwise after a kill: no step is better than step 2 this time.
+    stage(tmp_path, tiny_model_dir, monkeypatch, [0.4, 0.3], "stages.grpo.keep=best")
+    best = {"step": 2, "nDCG@10": 0.61, "expected_nDCG@10": 0.6, "malformed": 0.25, "ties": 0.5}
+    assert json.loads((folder / dev.BEST).read_text()) == best
+    assert torch.equal(weights(folder / "model"), weights(folder / "checkpoints/checkpoint-2"))
+
+
+def test_a_stage_that_was_stopped_and_killed_before_its_model_was_saved_trains_no_further(
+    tiny_model_dir, tmp_path, monkeypatch
+):
+    folder = stage(tmp_path, tiny_model_dir, monkeypatch, [0.1, 0.5, 0.4], "stages.grpo.patience=1")
+    shutil.rmtree(folder / "model")
+    stage(tmp_path, tiny_model_dir, monkeypatch, [], "stages.grpo.patience=1")
+    assert [row["step"] for row in read_jsonl(folder / "metrics.jsonl")] == [1, 2]
+    assert torch.equal(weights(folder / "model"), weights(folder / "checkpoints/checkpoint-2"))

@@ -171,7 +171,7 @@ def trainer(made, model_dir, output, *, lora=False, steps=3, **arguments):
     )
     dataset = Dataset.from_dict({"index": list(range(len(made.lists)))})
     run = PolicyTrainer(objective=made, model=model, reference=reference, args=args, train_dataset=dataset)
-    run.add_callback(Records(output, run.accelerator, completions=lambda: run.completions))
+    run.add_callback(Records(output, run.accelerator, completions=lambda: run.unlogged))
     return run
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from datasets import Dataset
 from peft import get_peft_model
+from transformers import TrainerState, set_seed
 
 from rl_rerank import data
 from rl_rerank.config import Config
@@ -31,7 +32,7 @@ from rl_rerank.training.grpo.dynamic_sampling import Refill
 from rl_rerank.training.loop import lengths, lora_targets, tracking
 from rl_rerank.training.loop.arguments import peft_config
 from rl_rerank.training.loop.curriculum import FirstStage
-from rl_rerank.training.loop.dev import Bounds, DevEvaluation, DevSet, measure, references
+from rl_rerank.training.loop.dev import Bounds, DevEvaluation, DevSet, is_patience_over, measure, references
 from rl_rerank.training.loop.models import keep_checkpoint, save_trained
 from rl_rerank.training.loop.pass_rate import AdaptiveQuestions, PassRates, RatesRecord
 from rl_rerank.training.loop.task import Task
@@ -54,6 +55,7 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
             "without"
         )
     tracking.prepare(config, output)
+    set_seed(stage.seed)  # adapters are made before a trainer would seed
     if stage.rollout.uses_vllm:
         vllm_environment.apply()
     paradigm = build_paradigm(config, config.paradigm)
@@ -88,16 +90,32 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
         if resumed is not None:
             rates.restore(Path(resumed))
         trainer.add_callback(RatesRecord(rates))
-    trainer.add_callback(Records(output, trainer.accelerator, completions=lambda: trainer.completions))
+    trainer.add_callback(Records(output, trainer.accelerator, completions=lambda: trainer.unlogged))
     trainer.add_callback(tracking.ConfigRecord(config))
-    trainer.train(resume_from_checkpoint=resumed)
-    best = trainer.state.best_global_step if stage.keep == "best" else None
-    if best is None or best == trainer.state.global_step:
+    ended = _ended(stage, resumed)
+    if ended is None:
+        trainer.train(resume_from_checkpoint=resumed)
+    state = ended or trainer.state
+    best = state.best_global_step if stage.keep == "best" else None
+    kept = state.global_step if best is None else best
+    if ended is None and kept == state.global_step:
         save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
     elif trainer.accelerator.is_main_process:
-        if best == 0:
+        if kept == 0:
             logger.warning("%s: no step was better on the dev queries than the start, so the start is kept", name)
-        keep_checkpoint(config, f"{name}@{best}" if best else stage.model, output / "model")
+        keep_checkpoint(config, f"{name}@{kept}" if kept else stage.model, output / "model")
+
+
+def _ended(stage: GRPOStage, checkpoint: str | None) -> TrainerState | None:
+    """The state at a checkpoint with which training ended, so that only the model is left to save.
+
+    transformers would train another step from there.
+    """
+    if checkpoint is None:
+        return None
+    state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
+    stopped = stage.eval_steps is not None and is_patience_over(state, stage.eval_steps, stage.patience)
+    return state if stopped or state.global_step >= stage.max_steps else None
 
 
 def _token_trainer(

@@ -1,12 +1,13 @@
 """Supervised fine-tuning: the cold start that teaches answer formats, or orders."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from peft import get_peft_model
-from transformers import Trainer
+from transformers import Trainer, set_seed
 from trl.trainer.sft_config import SFTConfig
 
 from rl_rerank import data
@@ -19,7 +20,7 @@ from rl_rerank.stages.plugins import Plugins
 from rl_rerank.stages.sft.spec import SFTStage
 from rl_rerank.training.exact.lists import ListCollator, lists, reading
 from rl_rerank.training.exact.supervised import RankingTrainer
-from rl_rerank.training.loop import lengths, lora_targets, tracking
+from rl_rerank.training.loop import lengths, lora_targets, order, tracking
 from rl_rerank.training.loop.answers import AnswerTrainer, WeightedCollator
 from rl_rerank.training.loop.arguments import peft_config
 from rl_rerank.training.loop.models import save_trained
@@ -34,6 +35,7 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
     """Train on synthesised rows, or on lists by a ranking loss, and leave run_dir/<name>/model."""
     output = Path(config.run_dir) / name
     tracking.prepare(config, output)
+    set_seed(stage.seed)  # adapters are made before a trainer would seed
     start = checkpoint.locate(config, stage.model)
     lengths.check_context(config.model, name, stage.completion_tokens(Plugins(config)), start)
     lora_targets.check(config.model, name, stage.lora, trains_head=stage.trains_head, folder=start)
@@ -52,11 +54,12 @@ def _completion_trainer(config: Config, stage: SFTStage, start: Path, tokenizer:
     examples = ExampleFile(Path(config.run_dir) / stage.data / "examples.jsonl")
     separator = float(stage.loss_params.get("separator", 1.0)) if stage.loss == "fullrank" else None
     dataset = tokenised(rows, examples, paradigms, checkpoint.renderer(config.model, start), separator=separator)
-    logger.info("sft on %d rows, %d tokens", len(dataset), sum(map(len, dataset["input_ids"])))
+    tokens = [len(ids) for ids in dataset["input_ids"]]
+    logger.info("sft on %d rows, %d tokens", len(tokens), sum(tokens))
     return AnswerTrainer(
         model=checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code),
         args=arguments,
-        train_dataset=dataset,
+        train_dataset=dataset.select(_order(stage, tokens)),
         data_collator=None if separator is None else WeightedCollator(pad_token_id=tokenizer.pad_token_id),
         processing_class=tokenizer,
         peft_config=peft_config(stage.lora),
@@ -81,12 +84,16 @@ def _ranking_trainer(config: Config, stage: SFTStage, start: Path, tokenizer: An
     return RankingTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_dict(
-            {"index": list(range(len(asked))), "length": [len(one.docids) for one in asked]}
-        ),
+        train_dataset=Dataset.from_dict({"index": _order(stage, [len(one.docids) for one in asked])}),
         data_collator=ListCollator(asked, tokenizer.pad_token_id, with_answers=stage.answer_weight > 0),
         reading=reading(paradigm, renderer),
         loss=build_loss("sft stage", stage.loss, stage.loss_params),
         answer_weight=stage.answer_weight,
         processing_class=tokenizer,
     )
+
+
+def _order(stage: SFTStage, lengths: Sequence[int]) -> list[int]:
+    """The rows of all steps. Those of one length are mostly of one paradigm: less padding, and because the loss is a
+    mean over a step's tokens, long answers would otherwise drown the one-word ones."""
+    return order.by_length(lengths, steps=stage.max_steps, rows=stage.batch_size, seed=stage.seed)

@@ -66,7 +66,7 @@ class PolicyTrainer(Trainer):
     """Trains an objective's policy.
 
     Attributes:
-        completions: rows for the completions table of the last step of all processes.
+        unlogged: rows for the completions table of the step that is being logged, of all processes.
     """
 
     def __init__(self, *, objective: Objective, model: Any, reference: Any = None, **kwargs: Any) -> None:
@@ -76,7 +76,7 @@ class PolicyTrainer(Trainer):
         """
         super().__init__(model=model, data_collator=objective.collate, **kwargs)
         self.objective = objective
-        self.completions: list[dict[str, Any]] = []
+        self.unlogged: list[dict[str, Any]] = []
         self._values: dict[str, list[float]] = defaultdict(list)
         self._once: dict[str, float] = {}
         self._rows: list[dict[str, Any]] = []
@@ -113,7 +113,7 @@ class PolicyTrainer(Trainer):
         """Log the means of the objective's metrics over micro-batches and processes since the last call."""
         means = {name: sum(values) / len(values) for name, values in self._values.items()}
         everyone = gather_object([means])
-        self.completions = gather_object(self._rows)
+        self.unlogged = gather_object(self._rows)
         # A composed reward may have had a part on some processes only.
         for name in dict.fromkeys(name for one in everyone for name in one):
             found = [one[name] for one in everyone if name in one]

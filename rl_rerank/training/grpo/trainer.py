@@ -17,11 +17,11 @@ import torch
 from accelerate.utils import gather, gather_object
 from torch import Tensor
 from trl.trainer.grpo_config import GRPOConfig
-from trl.trainer.utils import split_tensor_dict
 
 from rl_rerank.reward.base import RewardError
 from rl_rerank.reward.workers import Workers
 from rl_rerank.training.grpo import advantages, dynamic_sampling, logprob_drift, micro_batches
+from rl_rerank.training.grpo.cycle import Cycle
 from rl_rerank.training.grpo.dynamic_sampling import Group, Refill
 from rl_rerank.training.grpo.judging import Judge, Judged, NamedTerm
 from rl_rerank.training.grpo.sampling import sample_with
@@ -30,8 +30,7 @@ from rl_rerank.training.grpo.timing import Phases, PhaseTimes, is_reference, num
 from rl_rerank.training.grpo.trl_imports import GRPOTrainer
 from rl_rerank.training.loop import scoring
 from rl_rerank.training.loop.task import Task
-from rl_rerank.training.shared_prefix import attention, prefix
-from rl_rerank.training.shared_prefix.log_probs import LogProbs
+from rl_rerank.training.shared_prefix import log_probs
 
 OVERRIDES = (
     "_tokenize_prompts",
@@ -54,6 +53,7 @@ class RankingGRPOTrainer(GRPOTrainer):
 
     Attributes:
         completions: rows for the completions table of the last generation batch of all processes.
+        unlogged: those of all batches since the last logged step.
     """
 
     def __init__(
@@ -101,37 +101,28 @@ class RankingGRPOTrainer(GRPOTrainer):
         self.refill = refill
         self.observe = observe
         self.completions: list[dict[str, Any]] = []
+        self.unlogged: list[dict[str, Any]] = []
         self.phases = Phases()
         self.num_tokens: list[float] = [0.0, 0.0]
         self._judged: list[Judged] = []
         self._groups: list[Group] | None = None
         self._share = 1.0
         self._skipping: Skipping | None = None
-        self.log_probs = self._share_prefixes(shared_prefix)
+        self.log_probs = log_probs.build(self, super()._get_per_token_logps_and_entropies, shared_prefix)
         self.micro_batch_tokens = micro_batch_tokens
-        if micro_batch_tokens is not None:
-            self._check_means()
+        self._check_means()
         if self.use_vllm:
             generation = self.vllm_generation
             generation.sync_weights = self.phases("sync")(generation.sync_weights)
-        self.callback_handler.callbacks.insert(0, PhaseTimes(self))
+        self.cycle = Cycle(self)
+        self.callback_handler.callbacks[:0] = [PhaseTimes(self), self.cycle]
 
     def _check_means(self) -> None:
-        if self._entropy_bonus_enabled or self.aux_loss_enabled:
+        if self.micro_batch_tokens is not None and (self._entropy_bonus_enabled or self.aux_loss_enabled):
             raise ValueError(
                 "micro_batch_tokens makes micro-batches of different sizes, and an entropy bonus or an auxiliary loss "
                 "is a mean over one; set micro_batch instead, or leave out trl.entropy_coef"
             )
-
-    def _share_prefixes(self, wanted: bool) -> LogProbs:
-        models = [self.accelerator.unwrap_model(model) for model in (self.model, self.ref_model) if model is not None]
-        refusal = prefix.refusal(models[0]) if wanted else "the configuration says so"
-        for other in models[1:]:
-            other.set_attn_implementation(models[0].config.get_text_config()._attn_implementation)
-        for model in models if refusal is None else ():
-            attention.install(model)
-        settings = {"num_generations": self.num_generations, "temperature": self.temperature, "refusal": refusal}
-        return LogProbs(super()._get_per_token_logps_and_entropies, self.accelerator, **settings)
 
     @property
     def task(self) -> Task:
@@ -145,6 +136,11 @@ class RankingGRPOTrainer(GRPOTrainer):
     def log_once(self, name: str, value: float) -> None:
         """Add a value to the next logged row of metrics."""
         self._metrics["train"][name].append(value)
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log as trl does; then every completion has been logged, once however many steps learn from it."""
+        super().log(logs, *args, **kwargs)
+        self.unlogged = []
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [list(self.task.questions[int(key)].token_ids) for key in prompts], None, {}
@@ -256,16 +252,11 @@ class RankingGRPOTrainer(GRPOTrainer):
         return *found, None
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        # As trl's, less the shuffling of rows, which would tear groups apart. A generation batch is one optimizer
-        # step's, so the order of its rows changes nothing.
         if isinstance(generation_batch, dict):  # a part of one that was prepared
             return generation_batch
         if not self.model.training:
             return self._generate_and_score_completions(generation_batch)
-        steps = self.args.steps_per_generation
-        if self._step % (steps * self.num_iterations) == 0 or self._buffered_inputs is None:
-            self._buffered_inputs = split_tensor_dict(self._generate_and_score_completions(generation_batch), steps)
-        return self._buffered_inputs[self._step % steps]
+        return self.cycle.inputs(generation_batch)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         with self.phases("rollout"):
@@ -292,6 +283,7 @@ class RankingGRPOTrainer(GRPOTrainer):
         for row, advantage in zip(rows, output["advantages"].tolist(), strict=True):
             row["advantage"] = advantage
         self.completions = gather_object(rows)
+        self.unlogged += self.completions
         return output
 
     def _advantages(self, found: Tensor) -> Tensor:
@@ -319,8 +311,7 @@ class RankingGRPOTrainer(GRPOTrainer):
             )
         except RewardError:
             if self.model.training and self.state.global_step > 0:
-                self._save_checkpoint(self.model, trial=None)
-                self.control = self.callback_handler.on_save(self.args, self.state, self.control)
+                self.cycle.save_before_batch()
             raise
 
     def _calculate_rewards(

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def sft_arguments(config: Config, stage: SFTStage, output: Path) -> SFTConfig:
-    """Build the SFTConfig of a stage with tokenised rows."""
+    """Build the SFTConfig of a supervised stage: its rows in order, each once."""
     step = _step(config, stage, output)
     return _build(
         SFTConfig,
@@ -36,9 +36,7 @@ def sft_arguments(config: Config, stage: SFTStage, output: Path) -> SFTConfig:
         gradient_accumulation_steps=step.micro_batches,
         max_length=None,
         completion_only_loss=False,
-        # Rows of one length are mostly of one paradigm: less padding, and because the loss is a mean over a
-        # step's tokens, long answers would otherwise drown the one-word ones.
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="sequential",
     )
 
 

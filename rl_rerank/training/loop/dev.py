@@ -20,11 +20,12 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
 
 from rl_rerank.engines.local.hf import HFEngine
-from rl_rerank.io.files import write_json
+from rl_rerank.io.files import write_bytes, write_json
 from rl_rerank.metrics import ndcg
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.ranking.methods import rank
+from rl_rerank.training.loop.training_log import checkpoint_of
 from rl_rerank.types import Ranking, RankingExample
 
 if TYPE_CHECKING:
@@ -144,11 +145,17 @@ class Bounds:
         return ""
 
 
+def is_patience_over(state: TrainerState, every: int, patience: int | None) -> bool:
+    """Whether the last `patience` evaluations, one every `every` steps, gave no new best."""
+    return patience is not None and (state.global_step - (state.best_global_step or 0)) // every >= patience
+
+
 class DevEvaluation(TrainerCallback):
     """Evaluates before training, every `every` steps and at the last; saves the best step and stops early.
 
     Values are logged in the step's row under `dev/`. The starting model is the first candidate. A step that is the best
-    so far gets a checkpoint, which rotation keeps while it is the best.
+    so far gets a checkpoint, which rotation keeps while it is the best. Checkpoints hold the best so far, and a resumed
+    run goes back to it.
 
     Args:
         evaluate: measures the policy; every process must call it.
@@ -185,6 +192,12 @@ class DevEvaluation(TrainerCallback):
             self.log("dev/before", found.ndcg)
             self.log("dev/expected_before", found.expected)
             self._choose(state, found)
+        elif state.is_world_process_zero:
+            self._copy_best(checkpoint_of(args, state), self.folder)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self._copy_best(self.folder, checkpoint_of(args, state))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step = state.global_step
@@ -209,9 +222,8 @@ class DevEvaluation(TrainerCallback):
             state.best_metric,
             state.best_global_step,
         )
-        behind = (step - (state.best_global_step or 0)) // self.every
-        if self.patience is not None and behind >= self.patience:
-            logger.info("stopping: no better %s on dev queries in %d evaluations", EXPECTED, behind)
+        if is_patience_over(state, self.every, self.patience):
+            logger.info("stopping: no better %s on dev queries in %d evaluations", EXPECTED, self.patience)
             control.should_save = control.should_training_stop = True
 
     def _choose(self, state: TrainerState, found: DevValues) -> None:
@@ -219,6 +231,12 @@ class DevEvaluation(TrainerCallback):
         if state.is_world_process_zero:
             values = {MEASURE: found.ndcg, EXPECTED: found.expected, "malformed": found.malformed, "ties": found.ties}
             write_json(self.folder / BEST, {"step": state.global_step, **values})
+
+    def _copy_best(self, source: Path, target: Path) -> None:
+        if (source / BEST).exists():
+            write_bytes(target / BEST, (source / BEST).read_bytes())
+        else:
+            (target / BEST).unlink(missing_ok=True)
 
 
 def _sentence(found: DevValues) -> str:

@@ -20,6 +20,7 @@ from rl_rerank.io.files import write_json
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.training.loop.curriculum import drawn, generator
+from rl_rerank.training.loop.training_log import checkpoint_of
 from rl_rerank.training.loop.training_prompts import Question, none_teaches
 from rl_rerank.types import RankingExample
 
@@ -143,5 +144,4 @@ class RatesRecord(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            assert args.output_dir is not None
-            write_json(Path(args.output_dir) / f"checkpoint-{state.global_step}" / STATE, self.rates.counts)
+            write_json(checkpoint_of(args, state) / STATE, self.rates.counts)

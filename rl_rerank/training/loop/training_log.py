@@ -12,7 +12,7 @@ from accelerate.utils import DistributedType
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rl_rerank.engines.local.checkpoint import COMPLETE
-from rl_rerank.io.files import read_jsonl, write_jsonl, write_text
+from rl_rerank.io.files import read_jsonl, write_bytes, write_jsonl, write_text
 from rl_rerank.training.loop.table import MEASURE
 
 
@@ -28,6 +28,12 @@ def layout(accelerator: Accelerator) -> str:
     return f"zero{plugin.zero_stage} over {accelerator.num_processes} processes"
 
 
+def checkpoint_of(args: TrainingArguments, state: TrainerState) -> Path:
+    """The folder of the current step's checkpoint."""
+    assert args.output_dir is not None
+    return Path(args.output_dir) / f"checkpoint-{state.global_step}"
+
+
 def resumable_checkpoint(checkpoints: Path, accelerator: Accelerator) -> str | None:
     """Find the newest complete checkpoint, and delete incomplete ones.
 
@@ -37,7 +43,7 @@ def resumable_checkpoint(checkpoints: Path, accelerator: Accelerator) -> str | N
     whole: list[tuple[int, Path]] = []
     for folder in checkpoints.glob("checkpoint-*"):
         if (folder / COMPLETE).exists():
-            whole.append((int(folder.name.rsplit("-", 1)[1]), folder))
+            whole.append((_step(folder), folder))
         elif accelerator.is_main_process:
             shutil.rmtree(folder)
     if not whole:
@@ -52,12 +58,17 @@ def resumable_checkpoint(checkpoints: Path, accelerator: Accelerator) -> str | N
 
 
 class Records(TrainerCallback):
-    """Appends each step to metrics.jsonl and its completions to completions.jsonl; marks complete checkpoints."""
+    """Appends each step to metrics.jsonl and its completions to completions.jsonl; marks and rotates checkpoints.
+
+    Args:
+        completions: returns the rows of the completions that no earlier step has logged.
+    """
 
     def __init__(
         self, folder: Path, accelerator: Accelerator, completions: Callable[[], list[dict[str, Any]]] | None = None
     ) -> None:
         self.accelerator = accelerator
+        self.limit: int | None = None
         self.metrics = folder / "metrics.jsonl"
         self.completions_file = folder / "completions.jsonl"
         self.completions = completions
@@ -65,9 +76,15 @@ class Records(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        # transformers deletes old checkpoints before the new one is marked, so a kill in between could leave none.
+        self.limit, args.save_total_limit = args.save_total_limit or self.limit, None
         if state.is_world_process_zero:
             for path in (self.metrics, self.completions_file):
                 _keep_until(path, state.global_step)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if control.should_save:  # what is not logged yet would be missing from the row that a resumed run logs next
+            control.should_log = True
 
     def on_log(
         self,
@@ -88,9 +105,10 @@ class Records(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.accelerator.wait_for_everyone()  # every process writes its part
         if state.is_world_process_zero:
-            assert args.output_dir is not None
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            folder = checkpoint_of(args, state)
             write_text(folder / COMPLETE, layout(self.accelerator))
+            if self.limit:
+                _rotate(folder.parent, self.limit, {state.global_step, state.best_global_step or state.global_step})
 
 
 def _name(key: str) -> str:
@@ -106,13 +124,30 @@ def _append(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _keep_until(path: Path, step: int) -> None:
-    """Drop rows after `step`, and a last line truncated by a kill."""
+    """Drop rows after `step`, and a last line truncated by a kill, which may end within a character."""
     if not path.exists():
         return
-    text = path.read_text(encoding="utf-8")
-    if text and not text.endswith("\n"):
-        path.write_text(text[: text.rfind("\n") + 1], encoding="utf-8")
+    content = path.read_bytes()
+    if not content.endswith(b"\n"):
+        write_bytes(path, content[: content.rfind(b"\n") + 1])
     write_jsonl(path, [row for row in read_jsonl(path) if row["step"] <= step])
+
+
+def _rotate(checkpoints: Path, limit: int, keep: set[int]) -> None:
+    """Delete the oldest checkpoints above the limit, less those of the steps to keep.
+
+    A mark goes before its checkpoint, so that a kill leaves no part of one that looks complete.
+    """
+    steps = sorted(_step(folder) for folder in checkpoints.glob("checkpoint-*"))
+    old = [step for step in steps if step not in keep]
+    for step in old[: max(len(steps) - max(limit, len(keep)), 0)]:
+        folder = checkpoints / f"checkpoint-{step}"
+        (folder / COMPLETE).unlink(missing_ok=True)
+        shutil.rmtree(folder)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def _log_table(rows: list[dict[str, Any]], step: int) -> None:

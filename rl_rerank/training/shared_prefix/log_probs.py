@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from rl_rerank.training.shared_prefix import prefix
+from rl_rerank.training.shared_prefix import attention, prefix
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +108,15 @@ class LogProbs:
                 with_entropy=with_entropy,
             )
 
+    def state(self) -> dict[str, Any]:
+        """The way that is taken, for a checkpoint: a resumed run compares on no other batch."""
+        return {"is_verified": self._is_verified, "refusal": self.refusal}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take the way that a checkpoint's run took."""
+        if state["is_verified"]:
+            self._is_verified, self.refusal = True, state["refusal"]
+
     def _verify(self, model: Any, input_ids: Tensor, attention_mask: Tensor, length: int) -> None:
         """Compare both ways on the first group of every process; where they differ, take the plain one from now on."""
         self._is_verified = True
@@ -133,3 +142,22 @@ class LogProbs:
                 f"than {allowed}"
             )
             logger.warning("prompts are computed once a completion, not once a group: %s", self.refusal)
+
+
+def build(trainer: Any, plain: Callable[..., tuple[Tensor, Tensor | None, Tensor | None]], shared: bool) -> LogProbs:
+    """Build it for a trl.GRPOTrainer, and prepare the models of one whose prompts are to be shared.
+
+    Args:
+        plain: trl's `_get_per_token_logps_and_entropies`.
+        shared: whether to share prompts where the model can.
+    """
+    accelerator = trainer.accelerator
+    given = (trainer.model, trainer.ref_model)
+    models = [accelerator.unwrap_model(model) for model in given if model is not None]
+    refusal = prefix.refusal(models[0]) if shared else "the configuration says so"
+    for other in models[1:]:
+        other.set_attn_implementation(models[0].config.get_text_config()._attn_implementation)
+    for model in models if refusal is None else ():
+        attention.install(model)
+    settings = {"num_generations": trainer.num_generations, "temperature": trainer.temperature, "refusal": refusal}
+    return LogProbs(plain, accelerator, **settings)
