@@ -20,7 +20,7 @@ from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.reward.build import reward_terms
-from rl_rerank.stages.grpo.policies import ChoicePolicy, ScoresPolicy, TokensPolicy
+from rl_rerank.stages.grpo.policies import ChoicePolicy, PolicyConfig, ScoresPolicy, TokensPolicy
 from rl_rerank.stages.grpo.rollouts import VLLMRollout, VLLMRollouts, VLLMServerRollout
 from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.training.exact.build import choice_objective, num_tasks, scores_objective
@@ -36,6 +36,7 @@ from rl_rerank.training.loop.pass_rate import AdaptiveQuestions, PassRates, Rate
 from rl_rerank.training.loop.task import Task
 from rl_rerank.training.loop.training_log import Records, resumable_checkpoint
 from rl_rerank.training.loop.training_prompts import Question, questions
+from rl_rerank.training.loop.watch import Watch
 from rl_rerank.types import RankingExample
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
             assert isinstance(policy, ChoicePolicy)
             objective = choice_objective(stage, policy, examples, paradigm, renderer, terms)
         trainer = _policy_trainer(config, stage, output, start, tokenizer, objective)
+    trainer.add_callback(Records(output, trainer.accelerator, completions=lambda: trainer.completions))
+    trainer.add_callback(Watch(stage.health, measured=stage.eval_steps, documents=_documents(config, policy)))
     if stage.eval_steps is not None:
         trainer.add_callback(_dev_evaluation(config, name, stage, trainer, store, paradigm, start))
     resumed = resumable_checkpoint(output / "checkpoints", trainer.accelerator)
@@ -86,7 +89,6 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
         if resumed is not None:
             rates.restore(Path(resumed))
         trainer.add_callback(RatesRecord(rates))
-    trainer.add_callback(Records(output, trainer.accelerator, completions=lambda: trainer.completions))
     trainer.add_callback(tracking.ConfigRecord(config))
     trainer.train(resume_from_checkpoint=resumed)
     best = trainer.state.best_global_step if stage.keep == "best" else None
@@ -94,6 +96,11 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
         save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
     elif trainer.accelerator.is_main_process:
         keep_checkpoint(config, f"{name}@{best}", output / "model")
+
+
+def _documents(config: Config, policy: PolicyConfig) -> int:
+    """The most documents of a list, over which the KL of an order adds up; 1 where the policy draws none."""
+    return (policy.list_size or config.data.depth) if isinstance(policy, ScoresPolicy) else 1
 
 
 def _token_trainer(

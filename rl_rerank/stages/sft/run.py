@@ -25,6 +25,7 @@ from rl_rerank.training.loop.arguments import peft_config, sft_arguments
 from rl_rerank.training.loop.models import save_trained
 from rl_rerank.training.loop.rows import tokenised
 from rl_rerank.training.loop.training_log import Records, resumable_checkpoint
+from rl_rerank.training.loop.watch import Watch
 from rl_rerank.training.losses.build import build_loss
 
 logger = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
     trainer = build(config, stage, start, tokenizer, sft_arguments(config, stage, output))
     trainer.add_callback(Records(output, trainer.accelerator))
     trainer.add_callback(tracking.ConfigRecord(config))
+    trainer.add_callback(Watch(stage.health))
     trainer.train(resume_from_checkpoint=resumable_checkpoint(output / "checkpoints", trainer.accelerator))
     save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
 
