@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from rl_rerank.cli.main import main
+from rl_rerank.config import Config
 from rl_rerank.experiment.compose import compose
 from rl_rerank.io.files import read_jsonl
 from rl_rerank.training.loop.watch import UnhealthyError, require_weights
@@ -204,6 +205,7 @@ def test_a_short_run_without_a_signal_ends_with_a_sentence(folder, tiny_model_di
     found = [line for line in warnings(name) if "every group had one reward for all its answers in the last 3" in line]
     assert len(found) == 1 and found[0] in caplog.messages
     config = compose("run", overrides(tiny_model_dir))
+    assert isinstance(config, Config)
     assert f"warning: {found[0]}" in config.stages[name].results(Path("run", name))
 
 
