@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rl_rerank.config import Config, LoraConfig, ModelConfig, Reference, StageConfig, trained
 from rl_rerank.engines.local import embedded
 from rl_rerank.paradigms.base import traits
-from rl_rerank.training.loop import batches, lengths
+from rl_rerank.training.loop import batches, health, lengths
+from rl_rerank.training.loop.health import HealthConfig
 
 if TYPE_CHECKING:
     from rl_rerank.stages.plugins import Plugins
@@ -40,6 +41,8 @@ class TrainingStage(StageConfig):
     gradient_checkpointing: bool = False
     save_steps: int = 20
     seed: int = 1
+    health: HealthConfig | None = field(default_factory=HealthConfig)
+    """Rules that stop or warn of a broken run; null: only numbers that are not finite stop it."""
     trl: dict[str, Any] = field(default_factory=dict)
     """Any other field of trl's SFTConfig or GRPOConfig, or of transformers' TrainingArguments where no text is
     sampled."""
@@ -50,6 +53,13 @@ class TrainingStage(StageConfig):
                 raise ValueError(f"{self.kind} stage: {name} must be at least 1; got {getattr(self, name)}")
         if self.learning_rate <= 0:
             raise ValueError(f"{self.kind} stage: learning_rate must be above 0; got {self.learning_rate}")
+
+    def recorded(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Without the rules, which may be loosened to continue a run that they stopped."""
+        return {key: value for key, value in values.items() if key != "health"}
+
+    def results(self, folder: Path) -> list[str]:
+        return [f"warning: {row['sentence']}" for row in health.warnings(folder)]
 
     @property
     def start(self) -> str:

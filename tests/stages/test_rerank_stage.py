@@ -98,6 +98,21 @@ def test_a_model_ranks_and_its_answers_are_kept(config, tmp_path, tiny_model_dir
     assert 9 * 10 < cost["prompt_tokens"] < 9 * 512
 
 
+def test_a_stage_without_one_usable_answer_says_so(config, tmp_path, tiny_model_dir, caplog):
+    config.model = ModelConfig(path=str(tiny_model_dir), max_prompt_tokens=512)
+    config.paradigm = "listwise"
+    stage = RerankStage(kind="rerank")
+    rerank_stage.run(config, "test", stage)
+    summary = json.loads((tmp_path / "run/test/summary.json").read_text())
+    assert summary["num_fallbacks"] == summary["num_prompts"] > 0  # a random model answers with noise
+    sentence = f"stages.test: none of the {summary['num_prompts']} answers can be used, so every ranking is the order"
+    assert summary["warning"].startswith(sentence) and summary["warning"] in caplog.messages
+    assert stage.results(tmp_path / "run/test") == [f"warning: {summary['warning']}"]
+    # Scores are read from logits, so every answer is one.
+    rerank_stage.run(config, "scored", scored := RerankStage(kind="rerank", paradigm="pointwise"))
+    assert scored.results(tmp_path / "run/scored") == []
+
+
 def test_candidates_are_shown_in_an_order_of_the_seed(config, tmp_path, tiny_model_dir):
     config.model = ModelConfig(path=str(tiny_model_dir), max_prompt_tokens=512)
     config.paradigm = "listwise"

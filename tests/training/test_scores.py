@@ -17,7 +17,7 @@ from rl_rerank.metrics import ndcg
 from rl_rerank.paradigms.first_token import FirstToken
 from rl_rerank.training.exact.plackett_luce import log_prob
 from rl_rerank.training.exact.trainer import PolicyTrainer
-from rl_rerank.training.loop.training_log import Records
+from rl_rerank.training.loop.training_log import Checkpoints, Records
 from rl_rerank.training.losses.build import build_loss
 from rl_rerank_rewards.multiview import MultiView
 from rl_rerank_rewards.ndcg import NDCG
@@ -171,7 +171,8 @@ def trainer(made, model_dir, output, *, lora=False, steps=3, **arguments):
     )
     dataset = Dataset.from_dict({"index": list(range(len(made.lists)))})
     run = PolicyTrainer(objective=made, model=model, reference=reference, args=args, train_dataset=dataset)
-    run.add_callback(Records(output, run.accelerator, completions=lambda: run.unlogged))
+    run.add_callback(Records(output, completions=lambda: run.unlogged))
+    run.add_callback(Checkpoints(run.accelerator))
     return run
 
 

@@ -6,7 +6,7 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
 from rl_rerank.engines.local.checkpoint import COMPLETE
-from rl_rerank.training.loop.training_log import Records, resumable_checkpoint
+from rl_rerank.training.loop.training_log import Checkpoints, Records, resumable_checkpoint
 
 
 def test_the_newest_whole_checkpoint_is_resumed_and_cut_ones_are_deleted(tmp_path):
@@ -34,7 +34,7 @@ def test_metrics_after_the_resumed_step_and_a_half_written_line_are_dropped(tmp_
     metrics.write_text('{"step": 1, "loss": 3.0}\n{"step": 2, "loss": 2.0}\n{"step": 3, "loss": 1.0}\n{"step": 4, "lo')
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
     state = TrainerState(global_step=2, is_world_process_zero=True)
-    records = Records(tmp_path, Accelerator(cpu=True), completions=lambda: [{"step": 3, "rewards": {}}])
+    records = Records(tmp_path, completions=lambda: [{"step": 3, "rewards": {}}])
     records.on_train_begin(arguments, state, TrainerControl())
     state.global_step = 3
     records.on_log(arguments, state, TrainerControl(), logs={"rewards/ndcg/mean": 0.5, "loss": 1.5})
@@ -48,22 +48,22 @@ def test_metrics_after_the_resumed_step_and_a_half_written_line_are_dropped(tmp_
     assert rows == [{"step": 1}, {"step": 3, "rewards": {}}]
 
 
-def saved(tmp_path, step, arguments, records, *, best=None):
+def saved(tmp_path, step, arguments, checkpoints, *, best=None):
     """What a trainer does to save a checkpoint, less its contents."""
     folder = tmp_path / f"checkpoint-{step}"
     folder.mkdir()
     (folder / "model.safetensors").touch()
     rotate_checkpoints(str(tmp_path), save_total_limit=arguments.save_total_limit)
     state = TrainerState(global_step=step, best_global_step=best, is_world_process_zero=True)
-    records.on_save(arguments, state, TrainerControl())
+    checkpoints.on_save(arguments, state, TrainerControl())
     return sorted(int(path.parent.name.split("-")[1]) for path in tmp_path.glob(f"*/{COMPLETE}"))
 
 
 def test_a_checkpoint_is_deleted_only_when_a_newer_one_is_complete(tmp_path):
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[], save_total_limit=1)
-    records = Records(tmp_path, Accelerator(cpu=True))
-    records.on_train_begin(arguments, TrainerState(is_world_process_zero=True), TrainerControl())
-    assert saved(tmp_path, 2, arguments, records) == [2]
+    checkpoints = Checkpoints(Accelerator(cpu=True))
+    checkpoints.on_train_begin(arguments, TrainerState(is_world_process_zero=True), TrainerControl())
+    assert saved(tmp_path, 2, arguments, checkpoints) == [2]
 
     class Killed(Exception):
         pass
@@ -71,17 +71,17 @@ def test_a_checkpoint_is_deleted_only_when_a_newer_one_is_complete(tmp_path):
     def kill():
         raise Killed
 
-    records.accelerator.wait_for_everyone = kill  # between writing a checkpoint and marking it
+    checkpoints.accelerator.wait_for_everyone = kill  # between writing a checkpoint and marking it
     with pytest.raises(Killed):
-        saved(tmp_path, 4, arguments, records)
+        saved(tmp_path, 4, arguments, checkpoints)
     assert resumable_checkpoint(tmp_path, Accelerator(cpu=True)) == str(tmp_path / "checkpoint-2")
 
 
 def test_the_best_and_the_newest_checkpoint_are_kept(tmp_path):
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[], save_total_limit=2)
-    records = Records(tmp_path, Accelerator(cpu=True))
-    records.on_train_begin(arguments, TrainerState(is_world_process_zero=True), TrainerControl())
-    assert saved(tmp_path, 2, arguments, records, best=2) == [2]
-    assert saved(tmp_path, 4, arguments, records, best=2) == [2, 4]
-    assert saved(tmp_path, 20, arguments, records, best=2) == [2, 20]
-    assert saved(tmp_path, 22, arguments, records, best=22) == [20, 22]
+    checkpoints = Checkpoints(Accelerator(cpu=True))
+    checkpoints.on_train_begin(arguments, TrainerState(is_world_process_zero=True), TrainerControl())
+    assert saved(tmp_path, 2, arguments, checkpoints, best=2) == [2]
+    assert saved(tmp_path, 4, arguments, checkpoints, best=2) == [2, 4]
+    assert saved(tmp_path, 20, arguments, checkpoints, best=2) == [2, 20]
+    assert saved(tmp_path, 22, arguments, checkpoints, best=22) == [20, 22]

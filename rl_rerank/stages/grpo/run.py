@@ -21,7 +21,7 @@ from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.reward.build import reward_terms
-from rl_rerank.stages.grpo.policies import ChoicePolicy, ScoresPolicy, TokensPolicy
+from rl_rerank.stages.grpo.policies import ChoicePolicy, PolicyConfig, ScoresPolicy, TokensPolicy
 from rl_rerank.stages.grpo.rollouts import VLLMRollout, VLLMRollouts, VLLMServerRollout
 from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.stages.rerank.spec import reported_protocol
@@ -36,8 +36,9 @@ from rl_rerank.training.loop.dev import Bounds, DevEvaluation, DevSet, is_patien
 from rl_rerank.training.loop.models import keep_checkpoint, save_trained
 from rl_rerank.training.loop.pass_rate import AdaptiveQuestions, PassRates, RatesRecord
 from rl_rerank.training.loop.task import Task
-from rl_rerank.training.loop.training_log import Records, resumable_checkpoint
+from rl_rerank.training.loop.training_log import Checkpoints, Records, resumable_checkpoint
 from rl_rerank.training.loop.training_prompts import Question, questions
+from rl_rerank.training.loop.watch import Watch
 from rl_rerank.types import RankingExample
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
             assert isinstance(policy, ChoicePolicy)
             objective = choice_objective(stage, policy, examples, paradigm, renderer, terms)
         trainer = _policy_trainer(config, stage, output, start, tokenizer, objective)
+    trainer.add_callback(Records(output, completions=lambda: trainer.unlogged))
+    trainer.add_callback(Watch(stage.health, measured=stage.eval_steps, documents=_documents(config, policy)))
     if stage.eval_steps is not None:
         trainer.add_callback(_dev_evaluation(config, name, stage, trainer, store, paradigm, start))
     resumed = resumable_checkpoint(output / "checkpoints", trainer.accelerator)
@@ -90,8 +93,8 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
         if resumed is not None:
             rates.restore(Path(resumed))
         trainer.add_callback(RatesRecord(rates))
-    trainer.add_callback(Records(output, trainer.accelerator, completions=lambda: trainer.unlogged))
     trainer.add_callback(tracking.ConfigRecord(config))
+    trainer.add_callback(Checkpoints(trainer.accelerator))
     ended = _ended(stage, resumed)
     if ended is None:
         trainer.train(resume_from_checkpoint=resumed)
@@ -116,6 +119,11 @@ def _ended(stage: GRPOStage, checkpoint: str | None) -> TrainerState | None:
     state = TrainerState.load_from_json(str(Path(checkpoint) / "trainer_state.json"))
     stopped = stage.eval_steps is not None and is_patience_over(state, stage.eval_steps, stage.patience)
     return state if stopped or state.global_step >= stage.max_steps else None
+
+
+def _documents(config: Config, policy: PolicyConfig) -> int:
+    """The most documents of a list, over which the KL of an order adds up; 1 where the policy draws none."""
+    return (policy.list_size or config.data.depth) if isinstance(policy, ScoresPolicy) else 1
 
 
 def _token_trainer(

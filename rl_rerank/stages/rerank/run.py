@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from rl_rerank.ranking import fusion
 from rl_rerank.ranking.answer_share import LOW, Share, shares, warning
 from rl_rerank.ranking.driver import answer, check_finite
 from rl_rerank.ranking.methods import rank
-from rl_rerank.stages.rerank.spec import RerankStage
+from rl_rerank.stages.rerank.spec import WARNING, RerankStage
 from rl_rerank.types import Prompt, Ranking, RankingExample, Rollout
 
 logger = logging.getLogger(__name__)
@@ -64,6 +64,9 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
         finally:
             engine.close()
     summary = _summary(label, stage, rankings, taken) | _answers(rollouts, found) | ({"usage": usage} if usage else {})
+    if unusable := _warning(name, summary):
+        summary[WARNING] = unusable
+        logger.warning("%s", unusable)
     protocol.write(folder, protocol.protocol(config, stage, store, paradigm))
     trec.write_run(folder / "run.trec", rankings, tag="-".join(label.split()))
     write_jsonl(folder / answers.RANKINGS, map(_ranking_row, rankings))
@@ -79,6 +82,17 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
         taken.seconds,
         summary["num_malformed"],
         summary["num_fallbacks"],
+    )
+
+
+def _warning(name: str, summary: Mapping[str, Any]) -> str | None:
+    """Say that the model ranked nothing, if so."""
+    asked = summary["num_prompts"]
+    if not asked or summary["num_fallbacks"] < asked:
+        return None
+    return (
+        f"stages.{name}: none of the {asked} answers can be used, so every ranking is the order that was shown; "
+        f"read them in {answers.ROLLOUTS}, and check the model, the paradigm and its max_completion_tokens"
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from rl_rerank.config import (
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 BASELINES = ("first_stage", "untrained")
 """Roles of the runs that stand beside every number, whether an evaluate stage names them or not."""
+WARNING = "warning"
+"""In summary.json: a sentence, where no answer can be used."""
 
 
 @dataclass(kw_only=True)
@@ -132,6 +136,11 @@ class RerankStage(StageConfig):
             )
         plugins.check_ranking(place, engine, paradigm, advice)
         check_ranking(paradigm, self, f"{place}.")
+
+    def results(self, folder: Path) -> list[str]:
+        path = folder / "summary.json"
+        summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return [f"warning: {summary[WARNING]}"] if WARNING in summary else []
 
     def describe(self, name: str, plugins: Plugins) -> list[str]:
         if self.fuse:

@@ -25,7 +25,8 @@ from rl_rerank.training.loop.answers import AnswerTrainer, WeightedCollator
 from rl_rerank.training.loop.arguments import peft_config
 from rl_rerank.training.loop.models import save_trained
 from rl_rerank.training.loop.rows import tokenised
-from rl_rerank.training.loop.training_log import Records, resumable_checkpoint
+from rl_rerank.training.loop.training_log import Checkpoints, Records, resumable_checkpoint
+from rl_rerank.training.loop.watch import Watch
 from rl_rerank.training.losses.build import build_loss
 
 logger = logging.getLogger(__name__)
@@ -42,8 +43,10 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
     tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
     build = _ranking_trainer if stage.is_ranking else _completion_trainer
     trainer = build(config, stage, start, tokenizer, stage.arguments(config, output))
-    trainer.add_callback(Records(output, trainer.accelerator))
+    trainer.add_callback(Records(output))
     trainer.add_callback(tracking.ConfigRecord(config))
+    trainer.add_callback(Watch(stage.health))
+    trainer.add_callback(Checkpoints(trainer.accelerator))
     trainer.train(resume_from_checkpoint=resumable_checkpoint(output / "checkpoints", trainer.accelerator))
     save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
 

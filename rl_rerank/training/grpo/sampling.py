@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 from trl.models.utils import disable_gradient_checkpointing, unwrap_model_for_generation
 
 from rl_rerank.engines.decode import until_stop
 from rl_rerank.engines.local.prefill import left_padded, prefilled
+from rl_rerank.training.loop.watch import FiniteLogits, require_logits
 
 
 @torch.no_grad()
@@ -20,11 +21,13 @@ def sample_groups(
     generation_config: GenerationConfig,
     pad_id: int,
     end_ids: Sequence[int],
+    processor: LogitsProcessor | None = None,
 ) -> list[list[int]]:
     """Sample `num_generations` completions of each prompt; a prompt's completions are adjacent.
 
     Args:
         prompts: token ids, one entry per group.
+        processor: sees the logits of every token before it is sampled.
 
     Returns:
         Token ids of len(prompts) * num_generations completions, each up to and including its end token.
@@ -37,14 +40,19 @@ def sample_groups(
         attention_mask=mask[rows],
         past_key_values=cache,
         generation_config=generation_config,
+        logits_processor=None if processor is None else LogitsProcessorList([processor]),
     )
     answers = output[:, ids.shape[1] :].tolist()  # pyright: ignore[reportIndexIssue]
     return [list(until_stop(answer, end_ids)) for answer in answers]
 
 
 def sample_with(trainer: Any, prompts: Sequence[Sequence[int]], num_generations: int) -> list[list[int]]:
-    """Call `sample_groups` with the policy of a trl.GRPOTrainer; weights sharded by ZeRO-3 are gathered."""
-    args = trainer.args
+    """Call `sample_groups` with the policy of a trl.GRPOTrainer; weights sharded by ZeRO-3 are gathered.
+
+    Raises:
+        UnhealthyError: if the policy's logits are not finite.
+    """
+    args, seen = trainer.args, FiniteLogits()
     with unwrap_model_for_generation(
         trainer.model_wrapped,
         trainer.accelerator,
@@ -63,6 +71,8 @@ def sample_with(trainer: Any, prompts: Sequence[Sequence[int]], num_generations:
                 generation_config=trainer.generation_config,
                 pad_id=trainer._tokenizer.pad_token_id,
                 end_ids=trainer.eos_token_ids,
+                processor=seen,
             )
         model.train(was_training)
+    require_logits(trainer, seen)
     return completions

@@ -13,6 +13,7 @@ from rl_rerank.config import Config, ModelConfig
 from rl_rerank.engines.local import adapters, checkpoint
 from rl_rerank.io.files import replacing_folder
 from rl_rerank.training.loop.arguments import peft_config
+from rl_rerank.training.loop.watch import require_weights
 
 if TYPE_CHECKING:
     from rl_rerank.stages.training import TrainingStage
@@ -47,6 +48,7 @@ def save_trained(
     whole.load_state_dict(weights)
     if adapter is not None:
         whole = adapters.merge(whole, str(folder))
+    require_weights(whole, f"{folder}, of type {model.dtype},")
     with replacing_folder(folder) as partial:
         whole.save_pretrained(partial)
         tokenizer.save_pretrained(partial)

@@ -58,17 +58,13 @@ def resumable_checkpoint(checkpoints: Path, accelerator: Accelerator) -> str | N
 
 
 class Records(TrainerCallback):
-    """Appends each step to metrics.jsonl and its completions to completions.jsonl; marks and rotates checkpoints.
+    """Appends each step to metrics.jsonl and its completions to completions.jsonl.
 
     Args:
         completions: returns the rows of the completions that no earlier step has logged.
     """
 
-    def __init__(
-        self, folder: Path, accelerator: Accelerator, completions: Callable[[], list[dict[str, Any]]] | None = None
-    ) -> None:
-        self.accelerator = accelerator
-        self.limit: int | None = None
+    def __init__(self, folder: Path, completions: Callable[[], list[dict[str, Any]]] | None = None) -> None:
         self.metrics = folder / "metrics.jsonl"
         self.completions_file = folder / "completions.jsonl"
         self.completions = completions
@@ -76,15 +72,9 @@ class Records(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        # transformers deletes old checkpoints before the new one is marked, so a kill in between could leave none.
-        self.limit, args.save_total_limit = args.save_total_limit or self.limit, None
         if state.is_world_process_zero:
             for path in (self.metrics, self.completions_file):
                 _keep_until(path, state.global_step)
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if control.should_save:  # what is not logged yet would be missing from the row that a resumed run logs next
-            control.should_log = True
 
     def on_log(
         self,
@@ -101,6 +91,27 @@ class Records(TrainerCallback):
         if self.completions is not None and (rows := self.completions()):
             _append(self.completions_file, rows)
             _log_table(rows, state.global_step)
+
+
+class Checkpoints(TrainerCallback):
+    """Marks checkpoints as complete, and deletes old ones behind the mark.
+
+    It must be the last callback: others add their parts to a checkpoint, or ask for one at a step's end.
+    """
+
+    def __init__(self, accelerator: Accelerator) -> None:
+        self.accelerator = accelerator
+        self.limit: int | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        # transformers deletes old checkpoints before the new one is marked, so a kill in between could leave none.
+        self.limit, args.save_total_limit = args.save_total_limit or self.limit, None
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if control.should_save:  # what is not logged yet would be missing from the row that a resumed run logs next
+            control.should_log = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.accelerator.wait_for_everyone()  # every process writes its part
