@@ -119,8 +119,9 @@ def thought(example: RankingExample, docids: Sequence[str], name: Callable[[int]
     """A short line of reasoning: the words that the query shares with its two best passages; at most 30 words.
 
     These have the highest grades above 0, the best first and equal ones in the order shown, so that the reasoning names
-    what the answer behind it puts on top. Of a single passage the words alone are said, whether it is relevant or not: it is the answer that decides, and says
-    with its probability how surely. `name` is how the prompt names the document with an identifier.
+    what the answer behind it puts on top. Of a single passage the words alone are said, whether it is relevant or not:
+    it is the answer that decides, and says with its probability how surely. `name` is how the prompt names the document
+    with an identifier.
     """
     query = _words(example.query)
     if len(docids) == 1:
