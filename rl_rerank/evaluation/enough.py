@@ -5,7 +5,6 @@ MIN_QUERIES = 30
 the spread of the recorded runs); on 6 a two-sided randomisation test cannot go below p = .031 at all."""
 
 
-def too_few(queries: int) -> str:
+def too_few(count: int, one: str = "query", many: str = "queries") -> str:
     """Return what a page says instead of the values of so few queries; empty if there are enough."""
-    count = "1 query" if queries == 1 else f"{queries} queries"
-    return "" if queries >= MIN_QUERIES else f"{count}: too few to compare"
+    return "" if count >= MIN_QUERIES else f"{count} {one if count == 1 else many}: too few to compare"
