@@ -1,12 +1,16 @@
 """The report of a small finished experiment whose every text is hostile."""
 
 import dataclasses
+import importlib.util
+import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from support.report_page import read
 
+from rl_rerank.evaluation.enough import MIN_QUERIES
 from rl_rerank.pages.figures import changes, moving_average
 from rl_rerank.report.queries import MAX_QUERIES, choose_queries, query_card
 from rl_rerank.report.training import choose_samples, few_dev_queries, open_orders, overlaid_plots, training_plots
@@ -193,3 +197,19 @@ def test_the_same_values_make_the_same_file():
     one, other = (changes("x", "x", pairs, "nDCG@10", "before $\\frac{", "after") for _ in range(2))
     assert (one.light, one.dark) == (other.light, other.dark)
     assert one.light != one.dark
+
+
+def test_the_page_of_systems_shows_no_value_of_few_queries(metrics, large):
+    path = Path(__file__).parents[2] / "benchmarks" / "systems.py"
+    spec = importlib.util.spec_from_file_location("systems", path)
+    assert spec is not None and spec.loader is not None
+    systems = importlib.util.module_from_spec(spec)
+    sys.modules["systems"] = systems  # where its dataclasses look for their module
+    spec.loader.exec_module(systems)
+    of_rows = dataclasses.replace(systems.SYSTEMS[0], stages=("untrained", "trained"))
+    assert systems.results(of_rows, metrics) == ["Held-out queries of the data at hand: 8 queries: too few to compare."]
+    enough = json.loads((Path(large.run_dir) / "evaluate" / "metrics.json").read_text())
+    assert systems.results(of_rows, enough)[0].startswith("nDCG@10 on 32 held-out queries")
+    text = (path.parents[1] / "docs" / "systems.md").read_text()
+    counts = [int(count) for count in re.findall(r"nDCG@10 on (\d+)", text)]
+    assert counts and min(counts) >= MIN_QUERIES
