@@ -46,7 +46,7 @@ RECIPES: Mapping[str, Sequence[str]] = {
 """What makes them show 10 candidates."""
 ASKED: Mapping[str, Sequence[str]] = {
     "reasonrank": ("listwise",),
-    "grouprank": ("pointwise_graded", "whole_list"),
+    "grouprank": ("pointwise_graded", "whole_list", "groupwise"),
     "erank": ("pointwise_graded",),
     "rank_r1": (),
     "fullrank": ("settled",),

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rl_rerank.evaluation.enough import too_few
 from rl_rerank.evaluation.statistics import paired_test
 from rl_rerank.io.files import read_jsonl, write_text
 
@@ -146,12 +147,14 @@ def minutes(folder: Path) -> float:
 
 
 def results(system: System, metrics: Mapping[str, Any]) -> list[str]:
-    """The evaluation's rows, then its comparisons."""
+    """The evaluation's rows, then its comparisons; without values if there are too few queries."""
+    count = len(next(iter(metrics["per_query"].values())))
+    if few := too_few(count):
+        return [f"Held-out queries of the data at hand: {few}."]
     measure = metrics["measures"][0]
     rows = {row["run"]: row for row in metrics["rows"]}
     shown = [rows[name] for name in ("first_stage", *system.stages) if name in rows]
     values = ", ".join(f"{row['label']} {row['mean'][measure]:.3f}" for row in shown)
-    count = len(next(iter(metrics["per_query"].values())))
     lines = [f"{measure} on {count} held-out queries of the data at hand: {values}."]
     for row in metrics["comparisons"]:
         low, high = row["interval"]

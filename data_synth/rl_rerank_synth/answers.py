@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from rl_rerank.synthesis.prompts import prompts
+from rl_rerank.synthesis.rows import called_for
 from rl_rerank.synthesis.step import StepContext
 from rl_rerank.types import Prompt, RankingExample, Rollout, Sampling
 from rl_rerank_synth.teaching import output, teacher
@@ -37,14 +38,16 @@ class Answers:
         """The examples with their answers; one that gives no prompt is counted as `without_prompt` and dropped."""
         paradigm, asked = context.paradigm(self.paradigm), dict[tuple[str, tuple[str, ...]], Prompt]()
         batch = list(examples)
-        for example in batch:
+        # By the gold that targets in this paradigm are made from, which the labels as teacher answer with.
+        known = [called_for(example, paradigm) for example in batch]
+        for example in known:
             for walk in range(self.passes):
                 for prompt in prompts(example, paradigm, context.stage.seed, walk):
                     asked.setdefault((example.qid, prompt.docids), prompt)
         if not asked:
             context.counts["without_prompt"] += len(batch)
             return
-        engine, who = teacher(context, self.engine, batch, paradigm)
+        engine, who = teacher(context, self.engine, known, paradigm)
         sampling = Sampling(
             paradigm.max_completion_tokens, self.temperature, num_generations=self.samples, seed=context.number
         )

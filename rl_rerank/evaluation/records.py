@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rl_rerank.evaluation.cost import Cost
+from rl_rerank.evaluation.enough import too_few
 from rl_rerank.evaluation.measures import lower_is_better
 from rl_rerank.evaluation.protocol import Protocol
 
@@ -35,6 +36,11 @@ class Row:
     malformed: float | None = None
     """Share of prompts; None: no model was asked."""
     fallback: float | None = None
+
+    @property
+    def too_few(self) -> str:
+        """What a page shows instead of its values; empty if it has enough queries."""
+        return too_few(self.num_queries)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

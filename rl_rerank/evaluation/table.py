@@ -4,8 +4,12 @@ from rl_rerank.evaluation import protocol
 from rl_rerank.evaluation.records import SIGNIFICANT, Comparison, Metrics, RewardTrend, Row
 
 
-def table(metrics: Metrics) -> str:
-    """The Markdown table of an evaluation, followed by its tests, one a line."""
+def table(metrics: Metrics, *, is_page: bool = False) -> str:
+    """The Markdown table of an evaluation, followed by its tests, one a line.
+
+    Args:
+        is_page: show no values of too few queries.
+    """
     header = [
         "system",
         *(f"{m} [95% interval]" for m in metrics.measures),
@@ -16,10 +20,11 @@ def table(metrics: Metrics) -> str:
     ]
     lines = [_row(header), _row(["---", *("---:" for _ in header[1:])])]
     for row, num_missing in metrics.table_rows:
-        values = [_value(row, m) for m in metrics.measures]
+        few = row.too_few if is_page else ""
+        values = [few or _value(row, m) for m in metrics.measures]
         counts = [str(row.num_queries), str(num_missing)]
         lines.append(_row([row.label, *values, *counts, share(row.malformed), share(row.fallback)]))
-    sentences = [verdict(*test) for test in metrics.tests]
+    sentences = [untested(*test) if is_page and few_queries(test) else verdict(*test) for test in metrics.tests]
     sentences += [learned(stage, trend) for stage, trend in metrics.training.items()]
     if sentences:
         lines += ["", *(f"- {sentence}" for sentence in sentences)]
@@ -38,6 +43,17 @@ def verdict(test: Comparison, system: Row, baseline: Row) -> str:
     if not test.is_significant:
         return f"{system.label} against {baseline.label}: no significant difference ({evidence})."
     return f"{system.label} is {'better' if test.is_gain else 'worse'} than {baseline.label} ({evidence})."
+
+
+def few_queries(test: tuple[Comparison, Row, Row]) -> str:
+    """What a page shows instead of a test; empty if both rows have enough queries."""
+    _, system, baseline = test
+    return system.too_few or baseline.too_few
+
+
+def untested(test: Comparison, system: Row, baseline: Row) -> str:
+    """One pair with too few queries as a sentence."""
+    return f"{system.label} against {baseline.label}: {few_queries((test, system, baseline))}."
 
 
 def learned(stage: str, trend: RewardTrend) -> str:

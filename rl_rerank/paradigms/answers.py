@@ -165,18 +165,21 @@ def scaled(example: RankingExample, docid: str, max_score: int) -> int:
 
 
 def thought(example: RankingExample, docids: Sequence[str], name: Callable[[int], str] = str) -> str:
-    """A short line of reasoning: the words that the query shares with two of its relevant passages; at most 30 words.
+    """A short line of reasoning: the words that the query shares with its two best passages; at most 30 words.
 
-    Of a single passage the words alone are said, whether it is relevant or not: it is the answer that decides, and says
-    with its probability how surely. `name` is how the prompt names the document with an identifier.
+    These have the highest grades above 0, the best first and equal ones in the order shown, so that the reasoning names
+    what the answer behind it puts on top. Of a single passage the words alone are said, whether it is relevant or not:
+    it is the answer that decides, and says with its probability how surely. `name` is how the prompt names the document
+    with an identifier.
     """
     query = _words(example.query)
     if len(docids) == 1:
         shared = _shared(query, example, docids[0])
         return f"The passage {f'mentions {shared}' if shared else 'shares no word with the query'}."
     lines = [f"The query is about {' '.join(list(query)[:8])}."] if query else []
-    relevant = [i for i, d in enumerate(docids, start=1) if example.qrels.get(d, 0) > 0]
-    for identifier in relevant[:2]:
+    grades = {i: example.qrels.get(d, 0) for i, d in enumerate(docids, start=1)}
+    relevant = [i for i in grades if grades[i] > 0]
+    for identifier in sorted(relevant, key=lambda i: -grades[i])[:2]:
         shared = _shared(query, example, docids[identifier - 1])
         lines.append(f"Passage {name(identifier)} {f'mentions {shared}' if shared else 'answers it in other words'}.")
     return " ".join(lines)

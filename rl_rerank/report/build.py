@@ -7,6 +7,7 @@ from typing import Any
 
 from rl_rerank.evaluation import answers
 from rl_rerank.evaluation.cost import pareto
+from rl_rerank.evaluation.enough import too_few
 from rl_rerank.evaluation.measures import lower_is_better
 from rl_rerank.evaluation.records import FormatShare, Metrics, RunRow
 from rl_rerank.evaluation.table import learned, protocol_sentences
@@ -17,7 +18,14 @@ from rl_rerank.pages.figures import Plot
 from rl_rerank.report.evidence import Evidence
 from rl_rerank.report.page import MAX_SAMPLE_CHARS, AnswerRow, IssueRow, Page
 from rl_rerank.report.queries import QueryCard, answer_cards, choose_queries, query_card
-from rl_rerank.report.training import Training, choose_samples, open_orders, overlaid_plots, training_plots
+from rl_rerank.report.training import (
+    Training,
+    choose_samples,
+    few_dev_queries,
+    open_orders,
+    overlaid_plots,
+    training_plots,
+)
 
 
 def build_page(evidence: Evidence, *, title: str, subtitle: str, config: str) -> Page:
@@ -34,7 +42,7 @@ def build_page(evidence: Evidence, *, title: str, subtitle: str, config: str) ->
         protocol=tuple(protocol_sentences(metrics)),
         regressions=evidence.regressions,
         by_measure=evidence.by_measure,
-        warnings=(*evidence.store.warnings, *_open_orders(evidence)),
+        warnings=(*evidence.store.warnings, *evidence.untested, *_open_orders(evidence)),
         forest=_forest(metrics),
         frontiers=_frontiers(metrics),
         trainings=_trainings(evidence),
@@ -58,9 +66,12 @@ def build_page(evidence: Evidence, *, title: str, subtitle: str, config: str) ->
 
 def _best(metrics: Metrics, measure: str) -> tuple[RunRow, ...]:
     """The rows with the best mean, where there are several rows."""
-    values = [row.mean[measure] for row in metrics.rows]
+    rows = [row for row in metrics.rows if not row.too_few]
+    if len(rows) < 2:
+        return ()
+    values = [row.mean[measure] for row in rows]
     best = min(values) if lower_is_better(measure) else max(values)
-    return tuple(row for row in metrics.rows if row.mean[measure] == best) if len(values) > 1 else ()
+    return tuple(row for row in rows if row.mean[measure] == best)
 
 
 def _forest(metrics: Metrics) -> Plot | None:
@@ -68,7 +79,7 @@ def _forest(metrics: Metrics) -> Plot | None:
     rows = [
         (row.label, row.mean[measure], (low, high))
         for row in metrics.rows
-        if measure in row.interval
+        if measure in row.interval and not row.too_few
         for low, high in [row.interval[measure]]
     ]
     if len(rows) < 2:
@@ -82,6 +93,8 @@ def _change(metrics: Metrics, pair: tuple[str, str] | None) -> tuple[Plot | None
         return None, ""
     system, baseline = (metrics.labels[run] for run in pair)
     measure, values = metrics.measures[0], list(metrics.change(pair).values())
+    if few := too_few(len(values)):
+        return None, f"{system} against {baseline}: {few}."
     won, lost = sum(new > old for old, new in values), sum(new < old for old, new in values)
     title = f"{measure} of each query, {baseline} to {system}"
     words = f"{system} beats {baseline} on {won}, ties on {len(values) - won - lost} and loses on {lost}."
@@ -96,7 +109,7 @@ def _decisive(evidence: Evidence) -> str:
 def _frontiers(metrics: Metrics) -> tuple[Plot, ...]:
     """Quality against tokens, which any machine shows alike, and against seconds, which users feel."""
     measure = metrics.measures[0]
-    spent = [(row.label, cost, row.num_queries, row.mean[measure]) for row, cost in metrics.spent]
+    spent = [(r.label, cost, r.num_queries, r.mean[measure]) for r, cost in metrics.spent if not r.too_few]
     by_tokens = [(label, cost.tokens / n, quality) for label, cost, n, quality in spent if cost.tokens is not None]
     by_time = [(label, cost.seconds / n, quality) for label, cost, n, quality in spent]
     return tuple(
@@ -122,13 +135,16 @@ def _trainings(evidence: Evidence) -> tuple[Training, ...]:
     for stage, folders in evidence.trainings.items():
         logs = {run: read_jsonl(folder / "metrics.jsonl") for run, folder in folders.items()}
         first = next(iter(logs.values()))
-        names = [training_name(stage, run) for run in logs]
+        names = {run: training_name(stage, run) for run in logs}
         samples = [s for run, folder in folders.items() for s in choose_samples(_completions(folder), run)]
         found.append(
             Training(
                 name=stage,
                 steps=max(map(len, logs.values())),
-                summary=" ".join(learned(name, trends[name]) for name in names if name in trends),
+                summary=" ".join(
+                    [learned(name, trends[name]) for name in names.values() if name in trends]
+                    + [few for run, rows in logs.items() if (few := few_dev_queries(names[run], rows))]
+                ),
                 plots=training_plots(stage, first) if len(logs) == 1 else overlaid_plots(stage, logs),
                 samples=tuple(samples),
             )
@@ -184,6 +200,8 @@ def _queries(evidence: Evidence) -> tuple[QueryCard, ...]:
     metrics, shown, decisive = evidence.metrics, evidence.shown, _decisive(evidence)
     measure, per_query, pair = metrics.measures[0], metrics.per_query, evidence.pair
     changes = {qid: new - old for qid, (old, new) in metrics.change(pair).items()} if pair else {}
+    enough = {row.run for row in metrics.rows if not row.too_few}
+    shown_changes = {} if too_few(len(changes)) else changes
     runs = {name: trec.read_run(evidence.folders[name] / "run.trec") for name in shown}
     asked = {name: _by_query(evidence.folders[name]) for name in pair or (decisive,)}
     pieces = {name: answers.texts(evidence.folders[name]) for name in asked}
@@ -195,11 +213,11 @@ def _queries(evidence: Evidence) -> tuple[QueryCard, ...]:
             # Nothing was found for this query, so there is nothing to show of it; its 0 stands in every mean.
             continue
         orders = [trec.trec_order(rankings.get(qid, {})) for rankings in runs.values()]
-        values = [per_query[name].get(qid, {}).get(measure) for name in shown]
+        values = [per_query[name].get(qid, {}).get(measure) if name in enough else None for name in shown]
         given = [
             answer_cards(metrics.labels[name], rows[qid], pieces[name]) for name, rows in asked.items() if rows.get(qid)
         ]
-        cards.append(query_card(example, orders, values, changes.get(qid), list(shown).index(decisive), given))
+        cards.append(query_card(example, orders, values, shown_changes.get(qid), list(shown).index(decisive), given))
     return tuple(cards)
 
 

@@ -55,6 +55,8 @@ class Evidence:
     regressions: tuple[Regression, ...] = ()
     by_measure: Mapping[str, tuple[Comparison, ...]] = field(default_factory=dict)
     """Over several runs: a system against its counterpart -> the test on each measure."""
+    untested: tuple[str, ...] = ()
+    """Over several runs: one sentence for each system with too few queries to be compared."""
     facts: Mapping[str, str] = field(default_factory=dict)
     """Lines of the page's provenance."""
 

@@ -10,6 +10,7 @@ from rl_rerank.config import Config, ReportRuns, build
 from rl_rerank.data.store import Store
 from rl_rerank.evaluation import protocol
 from rl_rerank.evaluation.comparisons import adjusted
+from rl_rerank.evaluation.enough import too_few
 from rl_rerank.evaluation.measures import lower_is_better
 from rl_rerank.evaluation.records import FILE, Comparison, Metrics, OverSeeds, RunRow, paired
 from rl_rerank.evaluation.statistics import PairedTest, paired_test
@@ -64,6 +65,23 @@ class _Pair:
         is_first_stage = made_under is not None and not made_under.paradigm
         return is_first_stage and first.per_query[self.before.run] == then.per_query[self.after.run]
 
+    @property
+    def title(self) -> str:
+        """The system with both runs' names."""
+        return f"{self.before.label}, {self.then.name} against {self.first.name}"
+
+    @property
+    def too_few(self) -> str:
+        """What a page says instead of comparing the two; empty if they share enough queries.
+
+        Raises:
+            ValueError: if they share none.
+        """
+        first, then = self.first.metrics.per_query[self.before.run], self.then.metrics.per_query[self.after.run]
+        if not first.keys() & then.keys():
+            raise ValueError(f"run_dirs: {self.first.name} and {self.then.name} have no query in common")
+        return too_few(len(first.keys() & then.keys()))
+
     def values(self, measure: str) -> dict[str, tuple[float, float]]:
         """qid -> (before, after)."""
         before, after = self.first.metrics.per_query[self.before.run], self.then.metrics.per_query[self.after.run]
@@ -72,8 +90,6 @@ class _Pair:
     def test(self, measure: str, seed: int) -> PairedTest:
         """The later run's system against the first one's."""
         values = list(self.values(measure).values())
-        if not values:
-            raise ValueError(f"run_dirs: {self.first.name} and {self.then.name} have no query in common")
         return paired_test([after for _, after in values], [before for before, _ in values], seed)
 
 
@@ -93,7 +109,8 @@ def gather(wanted: ReportRuns) -> Evidence:
     _check_measures(runs)
     pairs = [pair for run in runs[1:] for pair in _pairs(runs[0], run)]
     forced = _protocol_differences(runs, pairs, wanted)
-    tested = _tested([pair for pair in pairs if not pair.is_once], runs[0].metrics.measures, wanted.seed)
+    several = [pair for pair in pairs if not pair.is_once]
+    tested = _tested([pair for pair in several if not pair.too_few], runs[0].metrics.measures, wanted.seed)
     stores = {run.name: Store(run.folder / "data") for run in runs}
     regressions = [_regression(pair, tests, stores[pair.first.name]) for pair, tests in tested]
     metrics = _merged(runs, pairs, forced, [tests[0] for _, tests in tested])
@@ -106,7 +123,8 @@ def gather(wanted: ReportRuns) -> Evidence:
         pair=None if worst is None else (worst[0].system, worst[0].baseline),
         shown=metrics.labels if worst is None else _columns(runs[0], worst[0]),
         regressions=tuple(r for r in regressions if r is not None),
-        by_measure={f"{p.before.label}, {p.then.name} against {p.first.name}": tests for p, tests in tested},
+        by_measure={pair.title: tests for pair, tests in tested},
+        untested=tuple(f"{pair.title}: {pair.too_few}." for pair in several if pair.too_few),
         facts={
             r.name: f"{r.folder}: experiment {r.config.experiment}, seed {r.config.seed}, model {r.config.model.path}"
             for r in runs
@@ -124,7 +142,8 @@ def markdown(evidence: Evidence) -> str:
         + "."
         for r in evidence.regressions
     ]
-    return "".join(f"{flag}\n\n" for flag in flags) + table(evidence.metrics)
+    flags += evidence.untested
+    return "".join(f"{flag}\n\n" for flag in flags) + table(evidence.metrics, is_page=True)
 
 
 def _read(folder: Path, name: str) -> FinishedRun:

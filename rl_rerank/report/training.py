@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rl_rerank.evaluation.enough import too_few
 from rl_rerank.pages.figures import Plot, Points, curves
 
 NUM_SAMPLED_STEPS = 3
@@ -23,6 +24,7 @@ _CURVES = (
 )
 _DEV = ("dev/", "eval/", "eval_")
 _DEV_SHARES = ("dev/malformed", "dev/fallbacks", "dev/ties")
+_DEV_COUNT = "dev/queries"
 _DEV_VALUE, _DEV_EXPECTED = "dev/nDCG@10", "dev/expected_nDCG@10"
 OPEN = 0.01
 """Difference of the two above which the order of what a model leaves open matters."""
@@ -68,7 +70,7 @@ def training_plots(name: str, rows: Sequence[Mapping[str, Any]]) -> tuple[Plot, 
     terms = [key for key in keys if key.startswith("reward/")]
     groups = {
         "terms": ("reward terms", terms if len(terms) > 1 else []),
-        "dev": ("dev set", [k for k in keys if k.startswith(_DEV) and k not in _DEV_SHARES]),
+        "dev": ("dev set", [k for k in keys if _is_dev_value(k) and not (k.startswith("dev/") and _few(rows))]),
         "dev-shares": ("dev set: shares of answers, and of pairs that tie", [k for k in _DEV_SHARES if k in keys]),
         "time": ("seconds of a step", [k for k in keys if k.startswith("time/") and any(row.get(k) for row in rows)]),
         "throughput": ("tokens a second", [k for k in keys if k.startswith("tokens_per_second/")]),
@@ -88,7 +90,7 @@ def open_orders(name: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         rows: its `metrics.jsonl`.
     """
     evaluated = [row for row in rows if _DEV_VALUE in row and _DEV_EXPECTED in row]
-    if not evaluated:
+    if not evaluated or _few(rows):
         return
     step, value, expected = (evaluated[-1][key] for key in ("step", _DEV_VALUE, _DEV_EXPECTED))
     if abs(value - expected) > OPEN:
@@ -96,6 +98,11 @@ def open_orders(name: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"{name}: nDCG@10 on dev queries is {value:.4f} at step {step} in the order that was drawn for ties and "
             f"unusable answers, and {expected:.4f} in expectation over such orders; do not read more into the first"
         )
+
+
+def few_dev_queries(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """What a page says instead of a training's values on too few dev queries; empty if it has none or enough."""
+    return f"{name}, dev set: {_few(rows)}." if any(_DEV_VALUE in row for row in rows) and _few(rows) else ""
 
 
 def overlaid_plots(name: str, logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[Plot, ...]:
@@ -107,11 +114,13 @@ def overlaid_plots(name: str, logs: Mapping[str, Sequence[Mapping[str, Any]]]) -
     keys = dict.fromkeys(key for rows in logs.values() for row in rows for key in row)
     terms = [key for key in keys if key.startswith("reward/")]
     titles = dict(_CURVES) | {key: f"reward term {_short(key)}" for key in (terms if len(terms) > 1 else [])}
-    titles |= {key: key for key in keys if key.startswith(_DEV)}
+    titles |= {key: key for key in keys if _is_dev_value(key) or key in _DEV_SHARES}
+    few = {run for run, rows in logs.items() if _few(rows)}
     window = max(3, min(map(len, logs.values())) // 10) if min(map(len, logs.values())) >= 6 else 1
     plots: list[Plot] = []
     for key, title in titles.items():
-        lines = {run: points for run, rows in logs.items() if (points := _points(rows, key))}
+        hidden = few if key.startswith("dev/") and key not in _DEV_SHARES else ()
+        lines = {run: points for run, rows in logs.items() if run not in hidden and (points := _points(rows, key))}
         if lines:
             plots.append(curves(f"{name}-{key.replace('/', '-')}", title, lines, window, is_named=True))
     return tuple(plots)
@@ -134,6 +143,15 @@ def choose_samples(rows: Sequence[Mapping[str, Any]], run: str = "") -> tuple[Sa
         for row in of_step[:1] + (of_step[-1:] if len(of_step) > 1 else []):
             chosen.append(_sample(row, run))
     return tuple(chosen)
+
+
+def _few(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What a page says of the dev queries if they are too few; logs that do not count them count as 0."""
+    return too_few(int(max((row.get(_DEV_COUNT, 0) for row in rows), default=0)))
+
+
+def _is_dev_value(key: str) -> bool:
+    return key.startswith(_DEV) and key not in (*_DEV_SHARES, _DEV_COUNT)
 
 
 def _sample(row: Mapping[str, Any], run: str) -> Sample:

@@ -67,7 +67,7 @@ def _results(config: Config, stage: ExportStage) -> str:
         lines = [f"| | {' | '.join(metrics.measures)} |", f"| --- |{' ---: |' * len(metrics.measures)}"]
         for row in metrics.rows:
             is_this = getattr(config.stages.get(row.run), "model", None) == stage.model
-            values = " | ".join(f"{row.mean[m]:.4f}" for m in metrics.measures)
+            values = " | ".join(row.too_few or f"{row.mean[m]:.4f}" for m in metrics.measures)
             lines.append(f"| {row.label}{' (this model)' if is_this else ''} | {values} |")
         return "\n".join(lines) + "\n"
     return "Not measured.\n"

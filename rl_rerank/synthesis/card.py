@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from rl_rerank import __version__
 from rl_rerank.config import Config, EngineConfig
+from rl_rerank.evaluation.enough import too_few
 from rl_rerank.evaluation.protocol import template
 from rl_rerank.io.files import write_text
 from rl_rerank.pages import figures
@@ -60,6 +61,8 @@ class Card:
     steps: tuple[StepRow, ...]
     paradigms: Mapping[str, Mapping[str, int]]
     agreement: Mapping[str, Any]
+    few: str
+    """What is said instead of the agreement of too few examples."""
     usage: Mapping[str, float]
     failures: Mapping[str, int]
     files: Mapping[str, str]
@@ -110,7 +113,8 @@ def plots(summary: Mapping[str, Any]) -> list[Plot]:
         drawn.append(("steps", "examples after every step", ["in", *steps], left, ""))
     tenths = [f"{i / TENTHS:.1f}" for i in range(TENTHS)]
     agreement = "agreement of the gold order with the judgments"
-    drawn.append(("agreement", agreement, tenths, found["agreement"]["histogram"], "nDCG@10, from"))
+    if not too_few(found["agreement"]["examples"]):
+        drawn.append(("agreement", agreement, tenths, found["agreement"]["histogram"], "nDCG@10, from"))
     grades, sizes = found["grades"], found["candidates"]
     drawn.append(("grades", "judgments of the candidates", list(grades), list(grades.values()), "grade"))
     drawn.append(("sizes", "candidates of an example", list(sizes), list(sizes.values()), "candidates"))
@@ -131,6 +135,7 @@ def _card(config: Config, name: str, stage: SynthStage, summary: Mapping[str, An
         steps=tuple(_steps(stage, summary["steps"])),
         paradigms=summary["paradigms"],
         agreement=summary["statistics"]["agreement"],
+        few=too_few(summary["statistics"]["agreement"]["examples"], "example", "examples"),
         usage=summary.get("usage", {}),
         failures=summary["failures"],
         files=summary["files"],

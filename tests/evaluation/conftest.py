@@ -17,28 +17,30 @@ from rl_rerank.types import Ranking
 
 HOSTILE = "<script>alert('q')</script> & $\\frac{"
 NUM_QUERIES = 8
+ENOUGH = 32
+"""Queries of the larger one, whose values a page shows."""
 
 
-def _collection(folder: Path) -> None:
+def _collection(folder: Path, count: int) -> None:
     corpus = [
         {
             "docid": f"d{q}-{d}",
             "title": f"Title {d} <img src=x onerror=alert(1)>",
             "text": f"Text {d} of query {q}. </td></table>",
         }
-        for q in range(NUM_QUERIES)
+        for q in range(count)
         for d in range(4)
     ]
     queries = [
         {"qid": f"q{q}", "text": f"query {q} {HOSTILE if q == 0 else ''}".strip(), "split": "test"}
-        for q in range(NUM_QUERIES)
+        for q in range(count)
     ]
     write_jsonl(folder / "corpus.jsonl", corpus)
     write_jsonl(folder / "queries.jsonl", queries)
     # The third candidate is the relevant one.
-    lines = [f"q{q} 0 d{q}-{d} {int(d == 2)}\n" for q in range(NUM_QUERIES) for d in range(4)]
+    lines = [f"q{q} 0 d{q}-{d} {int(d == 2)}\n" for q in range(count) for d in range(4)]
     write_text(folder / "qrels.tsv", "".join(lines))
-    write_run(folder / "run.bm25.trec", [_ranking(q, (0, 1, 2, 3)) for q in range(NUM_QUERIES)], "bm25")
+    write_run(folder / "run.bm25.trec", [_ranking(q, (0, 1, 2, 3)) for q in range(count)], "bm25")
 
 
 def _ranking(q: int, order: tuple[int, ...]) -> Ranking:
@@ -125,14 +127,14 @@ def _training(folder: Path, slope: float) -> None:
     write_jsonl(folder / "completions.jsonl", completions)
 
 
-def _experiment(folder: Path) -> Config:
-    _collection(folder / "collection")
+def _experiment(folder: Path, count: int = NUM_QUERIES) -> Config:
+    _collection(folder / "collection", count)
     run_dir = folder / "run"
-    every = range(NUM_QUERIES)
+    every = range(count)
     _rerank(run_dir / "first", [_ranking(q, (0, 1, 2, 3)) for q in every], 0, 0)
     _rerank(run_dir / "untrained", [_ranking(q, (3, 0, 1, 2)) for q in every], 40, 10)
-    # It has nothing to say on the last query.
-    _rerank(run_dir / "trained", [_ranking(q, (2, 0, 1, 3)) for q in every if q < NUM_QUERIES - 1], 40, 1)
+    # It has nothing to say on the last query of eight.
+    _rerank(run_dir / "trained", [_ranking(q, (2, 0, 1, 3)) for q in every if q % 8 < 7], 40, 1)
     write_json(run_dir / "first" / "format.json", {})
     _answers(run_dir / "untrained", 2)
     _answers(run_dir / "trained", 9)
@@ -161,6 +163,21 @@ def experiment(tmp_path: Path) -> Config:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Config:
     """The same experiment with its evaluate and report stages run; only to be read."""
     config = _experiment(tmp_path_factory.mktemp("finished"))
+    for name, module in (("evaluate", evaluate_stage), ("report", report_stage)):
+        module.run(config, name, config.stages[name])
+    return config
+
+
+@pytest.fixture
+def large_experiment(tmp_path: Path) -> Config:
+    """`experiment` with the queries of the larger one."""
+    return _experiment(tmp_path, ENOUGH)
+
+
+@pytest.fixture(scope="session")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    """`finished` with the queries of the larger one."""
+    config = _experiment(tmp_path_factory.mktemp("large"), ENOUGH)
     for name, module in (("evaluate", evaluate_stage), ("report", report_stage)):
         module.run(config, name, config.stages[name])
     return config

@@ -1,5 +1,8 @@
 """Agreement across shuffles and hits by position, by hand."""
 
+import random
+import statistics
+
 import pytest
 
 from rl_rerank.evaluation.functions.positions import agreement, hits_by_position
@@ -14,6 +17,22 @@ def test_agreement_by_hand():
     # One of three pairs swapped: (2 - 1) / 3. Of the three pairs of rankings two are abc/acb and one is abc/abc.
     assert agreement(["abc", "acb"]) == pytest.approx(1 / 3)
     assert agreement(["abc", "acb", "abc"]) == pytest.approx((1 / 3 + 1 / 3 + 1) / 3)
+
+
+def test_agreement_about_the_first_k_by_hand():
+    assert agreement(["abcd", "acbd"], 1) == pytest.approx(1.0)  # pairs with a: all three agree
+    assert agreement(["abcd", "acbd"], 2) == pytest.approx((5 - 1) / 6)
+    assert agreement(["abcd", "abdc"], 2) == pytest.approx(1.0)  # c and d are not settled
+    assert agreement(["abcd", "dcba"], 1) == pytest.approx(-1.0)
+    assert agreement(["abcd", "abdc"], 9) == agreement(["abcd", "abdc"])
+    with pytest.raises(ValueError, match="k must be at least 1; got 0"):
+        agreement(["ab", "ba"], 0)
+
+
+def test_random_rankings_agree_about_their_firsts_no_more_than_by_chance():
+    rng = random.Random(1)
+    taus = [agreement([rng.sample(range(20), 20), rng.sample(range(20), 20)], 5) for _ in range(2000)]
+    assert abs(statistics.fmean(taus)) < 3 * statistics.stdev(taus) / 2000**0.5
 
 
 @pytest.mark.parametrize(

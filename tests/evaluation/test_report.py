@@ -1,23 +1,27 @@
 """The report of a small finished experiment whose every text is hostile."""
 
 import dataclasses
+import importlib.util
+import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
 from support.report_page import read
 
+from rl_rerank.evaluation.enough import MIN_QUERIES
 from rl_rerank.pages.figures import changes, moving_average
 from rl_rerank.report.queries import MAX_QUERIES, choose_queries, query_card
-from rl_rerank.report.training import choose_samples, open_orders, training_plots
+from rl_rerank.report.training import choose_samples, few_dev_queries, open_orders, overlaid_plots, training_plots
 from rl_rerank.stages.evaluate import run as evaluate_stage
 from rl_rerank.stages.report import run as report_stage
 from rl_rerank.types import Candidate, RankingExample
 
 
 @pytest.fixture
-def html(finished):
-    return (Path(finished.run_dir) / "report" / "index.html").read_text()
+def html(large):
+    return (Path(large.run_dir) / "report" / "index.html").read_text()
 
 
 def test_what_comes_from_data_cannot_run(html):
@@ -38,9 +42,9 @@ def test_the_page_needs_nothing_from_outside(html):
 
 def test_the_first_screen_says_what_is_better_by_how_much_and_how_sure(html):
     before_table = html[: html.index("<table")]
-    assert "trained | GRPO against BM25: no significant difference" in before_table
+    assert "trained | GRPO is better than BM25" in before_table
     assert "+0.375" in before_table
-    assert "nDCG@10 on 8 queries, 95% interval" in before_table
+    assert "nDCG@10 on 32 queries, 95% interval" in before_table
     assert "is worse than BM25" in before_table
 
 
@@ -50,15 +54,16 @@ def test_every_part_is_on_the_page(html):
     for part in ("Systems", "Training", "Form of the answers", "Queries", "Provenance", "Resolved configuration"):
         assert part in text
     assert "oracle: best order of the candidates" in text
-    assert "1 missing" in text
+    assert "4 missing" in text
     assert "9 / 10" in text and "90.0%" in text
-    assert "trained | GRPO beats BM25 on 7, ties on 0 and loses on 1." in text
+    assert "trained | GRPO beats BM25 on 28, ties on 0 and loses on 4." in text
     assert "control: rewards permuted within groups" in text
     assert reader.tags.count("details") >= 8
 
 
 @pytest.mark.slow
-def test_systems_of_several_seeds_have_their_row_and_their_tests(experiment):
+def test_systems_of_several_seeds_have_their_row_and_their_tests(large_experiment):
+    experiment = large_experiment
     experiment.stages["evaluate"] = dataclasses.replace(
         experiment.stages["evaluate"], seeds={"GRPO": ["trained", "untrained"]}, comparisons=[["GRPO", "first"]]
     )
@@ -66,12 +71,12 @@ def test_systems_of_several_seeds_have_their_row_and_their_tests(experiment):
         module.run(experiment, name, experiment.stages[name])
     html = (Path(experiment.run_dir) / "report" / "index.html").read_text()
     before_table = html[: html.index("<table")]
-    assert "GRPO (mean of 2 seeds)" in before_table and "on 8 queries" in before_table
+    assert "GRPO (mean of 2 seeds)" in before_table and "on 32 queries" in before_table
     assert "GRPO (mean of 2 seeds)" in html[html.index("<table") : html.index("</table>")]
 
 
-def test_plots_lie_beside_the_page_as_png(finished, html):
-    directory = Path(finished.run_dir) / "report"
+def test_plots_lie_beside_the_page_as_png(large, html):
+    directory = Path(large.run_dir) / "report"
     names = {path.stem for path in directory.glob("*.png")}
     assert {"intervals", "changes", "well-formed", "grpo-loss", "grpo-reward", "grpo-terms"} <= names
     assert {"grpo-grad_norm", "grpo-well_formed", "grpo-completions-mean_length", "grpo-kl"} <= names
@@ -139,17 +144,48 @@ def test_samples_are_the_best_and_the_worst_of_three_steps():
 
 
 def test_a_training_shows_the_curves_that_were_logged():
-    rows = [{"step": 1, "loss": 0.5, "reward": None}, {"step": 2, "loss": float("nan"), "dev/nDCG@10": 0.4}]
+    dev = {"dev/nDCG@10": 0.4, "dev/queries": 32.0}
+    rows = [{"step": 1, "loss": 0.5, "reward": None}, {"step": 2, "loss": float("nan"), **dev}]
     assert [plot.name for plot in training_plots("sft", rows)] == ["sft-loss", "sft-dev"]
     assert training_plots("sft", []) == ()
 
 
 def test_a_dev_value_that_rests_on_the_order_of_ties_is_warned_of():
-    rows = [{"step": 5, "dev/nDCG@10": 0.4, "dev/expected_nDCG@10": 0.4}, {"step": 6, "loss": 0.1}]
+    rows = [{"step": 5, "dev/nDCG@10": 0.4, "dev/expected_nDCG@10": 0.4, "dev/queries": 30.0}, {"step": 6, "loss": 0.1}]
     assert list(open_orders("grpo", rows)) == []
     [warning] = open_orders("grpo", [*rows, {"step": 10, "dev/nDCG@10": 0.45, "dev/expected_nDCG@10": 0.43}])
     assert warning.startswith("grpo: nDCG@10 on dev queries is 0.4500 at step 10")
     assert "0.4300 in expectation" in warning
+
+
+@pytest.mark.parametrize("count", [{"dev/queries": 29.0}, {}])
+def test_dev_values_of_few_queries_are_not_drawn(count):
+    dev = {"dev/nDCG@10": 0.45, "dev/expected_nDCG@10": 0.43, "dev/first_stage": 0.4, "dev/malformed": 0.1, **count}
+    rows = [{"step": 1, "loss": 0.5, "dev/before": 0.4}, {"step": 2, "loss": 0.4, **dev}]
+    assert [plot.name for plot in training_plots("grpo", rows)] == ["grpo-loss", "grpo-dev-shares"]
+    titles = [plot.title for plot in overlaid_plots("grpo", {"a": rows, "b": rows})]
+    assert titles == ["loss", "dev/malformed"]
+    assert list(open_orders("grpo", rows)) == []
+    [said] = [few_dev_queries("grpo", rows)]
+    assert said == f"grpo, dev set: {29 if count else 0} queries: too few to compare."
+    assert few_dev_queries("sft", [{"step": 1, "loss": 0.5}]) == ""
+
+
+def test_a_page_shows_no_value_of_few_queries(finished):
+    run_dir = Path(finished.run_dir)
+    reader = read((run_dir / "report" / "index.html").read_text())
+    text = " ".join(" ".join(reader.texts).split())
+    assert "trained | GRPO against BM25 8 queries: too few to compare" in text
+    # Three rows and the oracle, two comparisons, and the change that the queries are sorted by.
+    assert text.count("8 queries: too few to compare") == 7
+    # What stands in metrics.json, as a page would print it: means, the difference, a query's values.
+    for value in ("0.8750", "0.5000", "0.4307", "1.0000", "+0.375", "0.500", "1.00", "0.43"):
+        assert value not in text
+    assert "is worse than" not in text and "beats BM25" not in text
+    names = {path.stem for path in (run_dir / "report").glob("*.png")}
+    assert names.isdisjoint({"intervals", "changes", "frontier-tokens", "frontier-seconds"})
+    assert "97.5%" not in text and "2.5%" in text and "9 / 10" in text  # shares of answers are no such values
+    assert "0.8750" in (run_dir / "evaluate" / "table.md").read_text()  # the terminal's
 
 
 def test_a_moving_average_by_hand():
@@ -161,3 +197,19 @@ def test_the_same_values_make_the_same_file():
     one, other = (changes("x", "x", pairs, "nDCG@10", "before $\\frac{", "after") for _ in range(2))
     assert (one.light, one.dark) == (other.light, other.dark)
     assert one.light != one.dark
+
+
+def test_the_page_of_systems_shows_no_value_of_few_queries(metrics, large):
+    path = Path(__file__).parents[2] / "benchmarks" / "systems.py"
+    spec = importlib.util.spec_from_file_location("systems", path)
+    assert spec is not None and spec.loader is not None
+    systems = importlib.util.module_from_spec(spec)
+    sys.modules["systems"] = systems  # where its dataclasses look for their module
+    spec.loader.exec_module(systems)
+    of_rows = dataclasses.replace(systems.SYSTEMS[0], stages=("untrained", "trained"))
+    assert systems.results(of_rows, metrics) == ["Held-out queries of the data at hand: 8 queries: too few to compare."]
+    enough = json.loads((Path(large.run_dir) / "evaluate" / "metrics.json").read_text())
+    assert systems.results(of_rows, enough)[0].startswith("nDCG@10 on 32 held-out queries")
+    text = (path.parents[1] / "docs" / "systems.md").read_text()
+    counts = [int(count) for count in re.findall(r"nDCG@10 on (\d+)", text)]
+    assert counts and min(counts) >= MIN_QUERIES

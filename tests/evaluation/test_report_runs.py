@@ -30,7 +30,7 @@ pytestmark = pytest.mark.slow
 
 # Of the small finished experiment
 HOSTILE = "<script>alert('q')</script> & $\\frac{"
-NUM_QUERIES = 8
+NUM_QUERIES = 32
 
 
 def copied(finished, folder: Path):
@@ -41,20 +41,22 @@ def copied(finished, folder: Path):
     return config
 
 
+def ranking(q, order) -> Ranking:
+    docids = tuple(f"d{q}-{d}" for d in order)
+    return Ranking(f"q{q}", docids, {docid: -float(rank) for rank, docid in enumerate(docids)})
+
+
 def degraded(config, orders):
-    """The run with another order of the trained system, which lacks the last query, measured again."""
-    rankings: list[Ranking] = []
-    for q in range(NUM_QUERIES - 1):
-        docids = tuple(f"d{q}-{d}" for d in orders[q])
-        rankings.append(Ranking(f"q{q}", docids, {docid: -float(rank) for rank, docid in enumerate(docids)}))
+    """The run with another order of the trained system, which lacks the last query of eight, measured again."""
+    rankings = [ranking(q, orders[q % 8]) for q in range(NUM_QUERIES) if q % 8 < 7]
     write_run(Path(config.run_dir) / "trained" / "run.trec", rankings, "trained")
     evaluate_stage.run(config, "evaluate", config.stages["evaluate"])
 
 
 @pytest.fixture
-def pair(finished, tmp_path):
+def pair(large, tmp_path):
     """Two runs with the same values."""
-    return [copied(finished, tmp_path / name) for name in ("seed1", "seed2")]
+    return [copied(large, tmp_path / name) for name in ("seed1", "seed2")]
 
 
 class Made(NamedTuple):
@@ -64,11 +66,11 @@ class Made(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def regressed(finished, tmp_path_factory):
+def regressed(large, tmp_path_factory):
     """The report of a run and of one whose trained system puts the relevant document last but in one query."""
     folder = tmp_path_factory.mktemp("runs")
-    first, second = (copied(finished, folder / name) for name in ("seed1", "seed2"))
-    degraded(second, [(3, 0, 1, 2)] * (NUM_QUERIES - 2) + [(3, 2, 0, 1)])
+    first, second = (copied(large, folder / name) for name in ("seed1", "seed2"))
+    degraded(second, [(3, 0, 1, 2)] * 6 + [(3, 2, 0, 1)])
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
         assert main.main(["report", f"run_dirs=[{first.run_dir},{second.run_dir}]", f"output={folder / 'page'}"]) == 0
@@ -82,25 +84,25 @@ def dirs(*configs):
 def test_a_planted_regression_is_flagged_with_the_queries_that_lost_most(regressed):
     [flag] = regressed.evidence.regressions
     assert (flag.system, flag.run, flag.baseline) == ("trained | GRPO", "seed2", "seed1")
-    # From rank 1 to rank 4 is a loss of 1 - 1 / log2(5), to rank 2 of 1 - 1 / log2(3): six queries and one of eight
+    # From rank 1 to rank 4 is a loss of 1 - 1 / log2(5), to rank 2 of 1 - 1 / log2(3); of 8: 6 and 1
     assert flag.measures["nDCG@10"].difference == pytest.approx(-(6 * 0.569323 + 0.369070) / 8, abs=1e-6)
-    # Seven of eight queries lost and one stayed: two of 2^7 sign patterns are as extreme.
-    assert flag.measures["nDCG@10"].p_value == pytest.approx(2 / 128)
+    # 28 of 32 queries lost and four stayed: two of 2^28 sign patterns are as extreme, and none was drawn.
+    assert flag.measures["nDCG@10"].p_value == pytest.approx(1 / 10_001)
     assert list(flag.measures) == ["nDCG@10", "RR@10", "AP"]
-    assert [q.qid for q in flag.lost] == ["q0", "q1", "q2", "q3", "q4"]
+    assert [q.qid for q in flag.lost] == ["q0", "q1", "q10", "q11", "q12"]
     assert flag.lost[0].query == f"query 0 {HOSTILE}"
     html = (regressed.page / "index.html").read_text()
     text = " ".join(" ".join(read(html).texts).split())
     assert "Regression: trained | GRPO is worse in seed2 than in seed1" in text
     assert text.index("Regression") < text.index("Systems")
-    assert "query 3 q3 1.000 0.431" in text
+    assert "query 11 q11 1.000 0.431" in text
 
 
 def test_the_markdown_says_it_too_and_names_the_protocol(regressed):
     text = (regressed.page / "table.md").read_text()
     flag = text.splitlines()[0]
     assert flag.startswith(
-        "**Regression: trained \\| GRPO is worse in seed2 than in seed1**: -0.4731 nDCG@10 (p = 0.0156)"
+        "**Regression: trained \\| GRPO is worse in seed2 than in seed1**: -0.4731 nDCG@10 (p < 0.0001)"
     )
     assert "query 1 (q1) 1.000 to 0.431" in flag
     assert "<script>" not in flag
@@ -149,7 +151,7 @@ def test_runs_that_agree_have_no_regression(pair):
 
 
 def test_a_gain_is_no_regression(pair):
-    degraded(pair[0], [(3, 0, 1, 2)] * (NUM_QUERIES - 1))
+    degraded(pair[0], [(3, 0, 1, 2)] * 7)
     assert gather(ReportRuns(run_dirs=dirs(*pair))).regressions == ()
     assert len(gather(ReportRuns(run_dirs=dirs(pair[1], pair[0]))).regressions) == 1
 
@@ -192,6 +194,19 @@ def test_different_protocols_are_refused_with_every_difference_unless_forced(pai
     assert "Forced comparison: seed1 and seed2 were made under different protocols: depth 4 and 20" in markdown(
         evidence
     )
+
+
+def test_runs_with_few_queries_in_common_are_not_compared(finished, tmp_path):
+    pair = [copied(finished, tmp_path / name) for name in ("seed1", "seed2")]
+    orders = [(3, 0, 1, 2)] * 7
+    write_run(Path(pair[1].run_dir) / "trained" / "run.trec", [ranking(q, orders[q]) for q in range(7)], "trained")
+    evaluate_stage.run(pair[1], "evaluate", pair[1].stages["evaluate"])
+    evidence = report_stage.report_runs(ReportRuns(run_dirs=dirs(*pair), output=str(tmp_path / "page")))
+    assert evidence.regressions == () and evidence.by_measure == {}
+    text = " ".join(" ".join(read((tmp_path / "page/index.html").read_text()).texts).split())
+    said = "trained | GRPO, seed2 against seed1: 8 queries: too few to compare."
+    for page in (text, (tmp_path / "page/table.md").read_text()):
+        assert said in page and "0.8750" not in page and "0.3769" not in page and "worse" not in page
 
 
 def test_an_evaluate_stage_refuses_different_protocols_unless_forced(experiment):
@@ -261,7 +276,7 @@ def test_the_command_prints_the_table_and_says_what_got_worse(regressed):
 
 
 def test_a_value_that_one_run_lacks_is_drawn_for_the_others():
-    rows = [{"step": 1, "reward": 0.5, "reward/ndcg": 0.5, "dev/nDCG@10": 0.4}]
+    rows = [{"step": 1, "reward": 0.5, "reward/ndcg": 0.5, "dev/nDCG@10": 0.4, "dev/queries": 32.0}]
     plots = overlaid_plots("grpo", {"a": rows, "b": [{"step": 1, "reward": 0.6}]})
     assert [(plot.name, plot.title) for plot in plots] == [
         ("grpo-reward", "reward"),

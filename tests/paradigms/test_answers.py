@@ -1,4 +1,5 @@
 import random
+import re
 import time
 from dataclasses import replace
 
@@ -131,6 +132,38 @@ def test_the_thought_names_shared_words_and_is_short():
         assert thought(example, (docid,)) == f"The passage {said}."
     long = RankingExample("q", " ".join(f"word{i}" for i in range(50)), candidates, {"a": 1, "b": 1})
     assert len(thought(long, ("a", "b")).split()) <= 30
+
+
+def test_the_thought_names_the_highest_grades_and_equal_ones_as_shown():
+    candidates = (Candidate("a", "sum of numbers"), Candidate("b", "cosine weighted sum"), Candidate("c", "nothing"))
+    example = RankingExample("q", "weighted cosine sum", candidates, {"a": 1, "b": 10, "c": 3})
+    said = "The query is about weighted cosine sum. "
+    assert (
+        thought(example, "acb")
+        == said + "Passage 3 mentions weighted, cosine, sum. Passage 2 answers it in other words."
+    )
+    alike = replace(example, qrels={"a": 2, "b": 2, "c": 2})
+    assert thought(alike, "cab") == said + "Passage 1 answers it in other words. Passage 2 mentions sum."
+
+
+@pytest.mark.parametrize(
+    "paradigm",
+    [Listwise(reasoning=True), Groupwise(reasoning=True), Setwise(reasoning=True), Pairwise(reasoning=True)],
+    ids=str,
+)
+def test_the_first_passage_that_a_target_names_is_the_best_of_its_answer(paradigm):
+    for seed in range(20):
+        rng = random.Random(seed)
+        docids = "ab" if paradigm.name == "pairwise" else "abcd"
+        grades = dict(zip(docids, rng.sample(range(1, 11), len(docids)), strict=True))
+        example = RankingExample("q", "ice", tuple(Candidate(d, "about ice") for d in docids), grades)
+        prompt = paradigm.prompt(example, docids)
+        target = paradigm.target(example, prompt)
+        best = max(docids, key=grades.__getitem__)
+        name = str(docids.index(best) + 1) if paradigm.name in ("listwise", "groupwise") else "ABCD"[docids.index(best)]
+        assert re.findall(r"Passage (\w+)", target)[0] == name
+        scores = paradigm.parse(prompt, Completion(target), strict=True).scores
+        assert max(scores, key=scores.__getitem__) == best
 
 
 def test_a_query_without_words_gives_no_broken_sentence():

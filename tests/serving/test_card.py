@@ -9,9 +9,13 @@ import yaml
 
 from rl_rerank.config import Config, DataConfig, HubConfig, ModelConfig
 from rl_rerank.engines.local import embedded
+from rl_rerank.evaluation.records import FILE, Metrics, RunRow
+from rl_rerank.io.files import write_json
 from rl_rerank.serving import card
+from rl_rerank.stages.evaluate.spec import EvaluateStage
 from rl_rerank.stages.export.spec import ExportStage
 from rl_rerank.stages.grpo.spec import GRPOStage
+from rl_rerank.stages.rerank.spec import RerankStage
 from rl_rerank.stages.sft.spec import SFTStage
 
 STAGES = {"sft": SFTStage(kind="sft"), "rl": GRPOStage(kind="grpo")}
@@ -74,3 +78,13 @@ def test_the_card_loads_from_where_it_is():
     assert 'Reranker.load("ann/tiny", revision="step-40")' in model_card(
         push="ann/tiny", hub=HubConfig(revision="step-40")
     )
+
+
+@pytest.mark.parametrize(("queries", "shown"), [(30, "0.6123"), (29, "29 queries: too few to compare")])
+def test_results_of_few_queries_are_not_shown(tmp_path: Path, queries: int, shown: str):
+    row = RunRow(run="rl_eval", label="GRPO", mean={"nDCG@10": 0.6123}, num_queries=queries)
+    write_json(tmp_path / "evaluate" / FILE, Metrics(measures=["nDCG@10"], rows=[row]).to_json())
+    stages = STAGES | {"rl_eval": RerankStage(kind="rerank", model="rl"), "evaluate": EvaluateStage(kind="evaluate")}
+    config = Config(run_dir=str(tmp_path), stages=stages)
+    text = card.model(config, ExportStage(kind="export", model="rl"), "export")
+    assert f"| GRPO (this model) | {shown} |" in text and ("0.6123" in text) == (queries == 30)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,11 @@ from rl_rerank.data.examples import ExampleFile
 from rl_rerank.experiment.compose import compose, options
 from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io.files import read_jsonl
+from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.paradigms.groupwise import Groupwise
+from rl_rerank.paradigms.setwise import Setwise
+from rl_rerank.stages.grpo.spec import GRPOStage
+from rl_rerank.stages.rerank.spec import RerankStage
 from rl_rerank.stages.synth import run as synth_stage
 from rl_rerank.stages.synth.spec import SynthStage
 from rl_rerank.types import Completion, Prompt
@@ -63,8 +69,17 @@ def test_a_recipe_makes_examples_and_rows_with_the_labels_as_teacher(recipe, col
         for row in rows:
             prompt = Prompt(row["qid"], tuple(row["docids"]), ())
             assert Groupwise(reasoning=True).parse(prompt, Completion(row["target"]), strict=True).is_ok
+        assert {row["teacher"] for row in rows} == {"labels"} and summary(config)["steps"]["answers"]["prompts"] == 16
+        for example in made:  # the answers follow the fused scores that GRPO's reward reads, not the judgments
+            [said] = example.teachers
+            scores = Groupwise(reasoning=True).parse(Prompt("", said.docids, ()), Completion(said.text), strict=True)
+            assert example.scores is not None
+            top = max(said.docids, key=example.scores.__getitem__)
+            assert scores.scores[top] == max(scores.scores.values()) > min(scores.scores.values())
     else:
         assert len(made) == 8
+    if recipe == "rank_r1":
+        assert all(re.fullmatch(r"\[\d+\]", row["target"]) for row in rows)
     if recipe in ("erank", "rank_r1"):
         assert all(sum(example.qrels.get(d, 0) for d in example.docids) == 1 for example in made)
     if recipe in ("reasonrank", "fullrank"):
@@ -92,3 +107,29 @@ def test_a_recipe_takes_the_place_of_an_experiments_synthesis():
     assert isinstance(stage, SynthStage) and next(iter(stage.steps)) == "bm25"
     assert set(stage.mixture) == {"pointwise", "listwise", "groupwise"}
     assert dataclasses.asdict(config)["paradigms"]["listwise"]["params"]["reasoning"] is True
+
+
+def test_a_models_own_answers_are_the_rows_of_groups(collection, tiny_model_dir):
+    tiny = (f"model.path={tiny_model_dir}", "model.max_prompt_tokens=1024", "paradigms.groupwise.params.think_tokens=8")
+    config = composed("grouprank", collection, "stages.synth.steps.answers.params.engine=model", "engine=hf", *tiny)
+    stage = config.stages["synth"]
+    assert isinstance(stage, SynthStage)
+    # Random weights write nothing that is an answer, and nothing else is put in its place.
+    with pytest.raises(ValueError, match=r"made no row from 0 examples: .*'answers': .*'malformed': 16"):
+        synth_stage.run(config, "synth", stage)
+
+
+@pytest.mark.parametrize(("scale", "reasons"), [([], False), (["scale=cpu"], True)])
+def test_rank_r1s_baseline_answers_with_the_label_alone_but_where_grpo_starts_from_it(scale, reasons):
+    data = ["data=pydocs"] if scale else ["data=pydocs", "launcher=local", "engine=hf"]
+    config = compose("run", ["experiment=rank_r1", *scale, *data])
+    assert isinstance(config, Config)
+    Experiment.of(config)
+    synth, asked, grpo = (config.stages[name] for name in ("synth", "sft_eval", "grpo"))
+    assert isinstance(synth, SynthStage) and isinstance(asked, RerankStage) and isinstance(grpo, GRPOStage)
+    [trained] = synth.mixture
+    baseline, system = (build_paradigm(config, name) for name in (trained, "setwise"))
+    assert asked.paradigm == trained
+    assert (grpo.model == "sft") is reasons
+    assert isinstance(baseline, Setwise) and isinstance(system, Setwise) and system.reasoning
+    assert baseline == replace(system, reasoning=reasons)

@@ -19,11 +19,13 @@ class PositionHits(NamedTuple):
     """Share of them that the ranking put among its first k."""
 
 
-def agreement(rankings: Sequence[Sequence[str]]) -> float:
+def agreement(rankings: Sequence[Sequence[str]], k: int | None = None) -> float:
     """Mean Kendall tau over all pairs of rankings of the same documents that were shown in different orders.
 
     Args:
         rankings: docids best first, of one query.
+        k: leave out pairs of documents of which neither ranking has one among its first k, such as those that a
+            paradigm does not settle; None: all pairs count.
 
     Returns:
         1.0 where the order shown makes no difference, about 0.0 where the rankings have nothing in common.
@@ -37,8 +39,11 @@ def agreement(rankings: Sequence[Sequence[str]]) -> float:
     for i, ranking in enumerate(rankings):
         if len(set(ranking)) != len(ranking) or sorted(ranking) != docids:
             raise ValueError(f"rankings must hold the same documents, each once; number {i + 1} differs from the first")
-    places = [[{d: p for p, d in enumerate(ranking)}[d] for d in docids] for ranking in rankings]
-    return statistics.fmean(_tau(a, b) for a, b in itertools.combinations(places, 2))
+    if k is not None and k < 1:
+        raise ValueError(f"k must be at least 1; got {k}")
+    at = [{docid: place for place, docid in enumerate(ranking)} for ranking in rankings]
+    places = [[of[docid] for docid in docids] for of in at]
+    return statistics.fmean(_tau(a, b, len(docids) if k is None else k) for a, b in itertools.combinations(places, 2))
 
 
 def hits_by_position(
@@ -71,5 +76,10 @@ def hits_by_position(
     return [PositionHits(p, len(found), sum(found) / len(found)) for p, found in sorted(hits.items())]
 
 
-def _tau(a: Sequence[int], b: Sequence[int]) -> float:
-    return float(kendalltau(a, b)[0])  # pyright: ignore[reportArgumentType] (scipy says too little of its result)
+def _tau(a: Sequence[int], b: Sequence[int], k: int) -> float:
+    """Kendall's tau over the pairs of documents of which `a` or `b` has one among its first k places."""
+    if k >= len(a):
+        return float(kendalltau(a, b)[0])  # pyright: ignore[reportArgumentType] (scipy says too little of its result)
+    is_top = [min(places) < k for places in zip(a, b, strict=True)]
+    pairs = [(i, j) for i, j in itertools.combinations(range(len(a)), 2) if is_top[i] or is_top[j]]
+    return statistics.fmean(1.0 if (a[i] < a[j]) == (b[i] < b[j]) else -1.0 for i, j in pairs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +30,7 @@ class Finding:
 
 
 class Check(Protocol):
-    """Look at a run whose earlier stages are done. Free of torch."""
+    """Look at a run whose earlier stages are done. Free of torch. The fields of `CheckTraits` are optional."""
 
     def __call__(self, run: Run, /) -> list[Finding]:
         """
@@ -37,6 +38,15 @@ class Check(Protocol):
             LookupError, FileNotFoundError: if a stage or a file that it needs is not there.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckTraits:
+    """Optional attributes of a check."""
+
+    refuse: Callable[[Run], None] | None = None
+    """Raises LookupError or ValueError for stages and parameters that it cannot look at; called before any work, when
+    the run has its configuration only."""
 
 
 @dataclass(frozen=True)
@@ -73,12 +83,28 @@ class Run:
         """
         found = self.config.stages.get(stage)
         if not isinstance(found, RerankStage):
-            raise LookupError(f"a check names the rerank stage {stage!r}, which the experiment does not have")
+            raise LookupError(f"a check names the rerank stage {stage!r}, which the experiment does not have before it")
+        return found
+
+    def ranked_by_model(self, stage: str) -> RerankStage:
+        """A rerank stage's settings, if its rankings are those of a model alone.
+
+        Raises:
+            LookupError: if there is no rerank stage of this name.
+            ValueError: if it asks no model, or fuses what the model says.
+        """
+        found = self.rerank(stage)
+        if not found.asks_model or found.fusion is not None:
+            raise ValueError(f"a check names the rerank stage {stage!r}, whose rankings are not those of a model alone")
         return found
 
     def paradigm(self, stage: str) -> Paradigm:
         """What a rerank stage asked with."""
-        return build_paradigm(self.config, self.rerank(stage).paradigm or self.config.paradigm)
+        return self.built(self.rerank(stage).paradigm or self.config.paradigm)
+
+    def built(self, paradigm: str) -> Paradigm:
+        """A paradigm by its name in the configuration."""
+        return build_paradigm(self.config, paradigm)
 
     def examples(self, stage: str) -> dict[str, RankingExample]:
         """qid -> what a rerank stage ranked, candidates in first-stage order."""

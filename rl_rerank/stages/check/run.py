@@ -17,7 +17,7 @@ def run(config: Config, name: str, stage: CheckStage) -> None:
     """Write run_dir/<name>/checks.json, and the same as a table in checks.md. A failed check fails no run."""
     folder = Path(config.run_dir) / name
     looked_at = Run(config)
-    found = [finding for check in stage.build(name) for finding in check(looked_at)]
+    found = [finding for check in stage.build(name, config) for finding in check(looked_at)]
     write_json(folder / "checks.json", [dataclasses.asdict(finding) for finding in found])
     write_text(folder / "checks.md", table(found))
     logger.info("%s: %d of %d checks passed", name, sum(finding.passed for finding in found), len(found))

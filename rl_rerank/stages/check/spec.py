@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rl_rerank import registry
-from rl_rerank.config import StageConfig
+from rl_rerank.config import Config, StageConfig
+from rl_rerank.stages.check.finished_run import Check, CheckTraits, Run
 
 if TYPE_CHECKING:
-    from rl_rerank.stages.check.finished_run import Check
     from rl_rerank.stages.plugins import Plugins
 
 
@@ -27,22 +27,26 @@ class CheckStage(StageConfig):
     def reads(self, before: Mapping[str, StageConfig]) -> set[str]:
         return set(before)
 
-    def build(self, name: str) -> list[Check]:
+    def build(self, name: str, config: Config) -> list[Check]:
         """The checks.
 
         Raises:
-            LookupError, ValueError: for a check or a parameter that does not exist.
+            LookupError, ValueError: for a check or a parameter that does not exist, or what a check refuses.
         """
-        built = []
+        built: list[Check] = []
+        earlier = Run(replace(config, stages=config.before(self)))
         for key, params in self.checks.items():
             try:
-                built.append(registry.build("check", key.partition("@")[0], params))
+                made = registry.build("check", key.partition("@")[0], params)
+                if refuse := registry.traits(CheckTraits, made).refuse:
+                    refuse(earlier)
             except (LookupError, ValueError) as e:
                 raise type(e)(f"stages.{name}.checks.{key}: {e}") from None
+            built.append(made)
         return built
 
     def check(self, name: str, plugins: Plugins) -> None:
-        self.build(name)
+        self.build(name, plugins.config)
 
     def results(self, folder: Path) -> list[str]:
         path = folder / "checks.md"

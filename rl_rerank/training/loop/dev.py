@@ -90,12 +90,16 @@ def measure(trainer: Any, dev: DevSet) -> DevValues:
 
 
 def references(dev: DevSet) -> dict[str, float]:
-    """Compute the mean nDCG@10 of the first stage's order and, in expectation, of random orders."""
+    """Compute the mean nDCG@10 of the first stage's order and, in expectation, of random orders; count the queries."""
     grades = [dev.qrels[example.qid] for example in dev.examples]
     orders = [example.docids for example in dev.examples]
     first = [ndcg(order, given, k=CUT) for order, given in zip(orders, grades, strict=True)]
     anyhow = [ndcg(dict.fromkeys(order, 0.0), given, k=CUT) for order, given in zip(orders, grades, strict=True)]
-    return {"first_stage": sum(first) / len(first), "random": sum(anyhow) / len(anyhow)}
+    return {
+        "first_stage": sum(first) / len(first),
+        "random": sum(anyhow) / len(anyhow),
+        "queries": float(len(dev.examples)),
+    }
 
 
 def expected_ndcg(ranking: Ranking, grades: Mapping[str, int]) -> float:
