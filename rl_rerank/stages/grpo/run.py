@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from datasets import Dataset
 from peft import get_peft_model
+from transformers import set_seed
 
 from rl_rerank import data
 from rl_rerank.config import Config
@@ -27,7 +28,7 @@ from rl_rerank.training.exact.build import choice_objective, num_tasks, scores_o
 from rl_rerank.training.exact.trainer import Objective, PolicyTrainer
 from rl_rerank.training.grpo import algorithms
 from rl_rerank.training.grpo.dynamic_sampling import Refill
-from rl_rerank.training.loop import lengths, tracking
+from rl_rerank.training.loop import lengths, precision, tracking
 from rl_rerank.training.loop.arguments import grpo_arguments, peft_config, policy_arguments
 from rl_rerank.training.loop.curriculum import FirstStage
 from rl_rerank.training.loop.dev import DevEvaluation, DevSet, measure
@@ -88,6 +89,7 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
         trainer.add_callback(RatesRecord(rates))
     trainer.add_callback(Records(output, trainer.accelerator, completions=lambda: trainer.completions))
     trainer.add_callback(tracking.ConfigRecord(config))
+    precision.require_masters(trainer)
     trainer.train(resume_from_checkpoint=resumed)
     best = trainer.state.best_global_step if stage.keep == "best" else None
     if best is None or best == trainer.state.global_step:
@@ -109,7 +111,7 @@ def _token_trainer(
     from rl_rerank.training.grpo.trainer import RankingGRPOTrainer  # other policies need not wait for trl's trainer
 
     arguments = grpo_arguments(config, stage, policy, output, max_completion_tokens=task.paradigm.max_completion_tokens)
-    model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
+    model = precision.load(start, config.model, stage, arguments)
     model.set_attn_implementation(policy.attention)
     asked, rollout = task.questions, stage.rollout
     vllm_arguments = rollout.args if isinstance(rollout, VLLMRollout) else {}
@@ -123,7 +125,7 @@ def _token_trainer(
         refill=refill if policy.dynamic_sampling else None,
         observe=asked.rates.observe if isinstance(asked, AdaptiveQuestions) else None,
         max_logprob_gap=rollout.max_logprob_gap if isinstance(rollout, VLLMRollouts) else math.inf,
-        rollout_args={"dtype": "bfloat16" if stage.bf16 else config.model.dtype, **vllm_arguments},
+        rollout_args={"dtype": "bfloat16" if precision.uses_bf16(stage) else config.model.dtype, **vllm_arguments},
         train_dataset=Dataset.from_dict(
             {"prompt": [str(index) for index in range(len(asked)) if refill.is_asked(index)]}
         ),
@@ -139,12 +141,13 @@ def _policy_trainer(
     config: Config, stage: GRPOStage, output: Path, start: Path, tokenizer: Any, objective: Objective
 ) -> PolicyTrainer:
     arguments = policy_arguments(config, stage, output)  # before models are read, which ZeRO-3 shards as it says
-    model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
+    model = precision.load(start, config.model, stage, arguments)
     reference = None
     if (adapter := peft_config(stage.lora)) is not None:
+        set_seed(stage.seed)
         model = get_peft_model(model, adapter)
     elif stage.beta:
-        reference = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
+        reference = precision.load(start, config.model, stage, arguments)
     return PolicyTrainer(
         objective=objective,
         model=model,

@@ -6,7 +6,7 @@ from typing import Any
 
 from datasets import Dataset
 from peft import get_peft_model
-from transformers import Trainer
+from transformers import Trainer, set_seed
 from trl.trainer.sft_config import SFTConfig
 
 from rl_rerank import data
@@ -19,7 +19,7 @@ from rl_rerank.stages.plugins import Plugins
 from rl_rerank.stages.sft.spec import SFTStage
 from rl_rerank.training.exact.lists import ListCollator, lists, reading
 from rl_rerank.training.exact.supervised import RankingTrainer
-from rl_rerank.training.loop import lengths, tracking
+from rl_rerank.training.loop import lengths, precision, tracking
 from rl_rerank.training.loop.answers import AnswerTrainer, WeightedCollator
 from rl_rerank.training.loop.arguments import peft_config, sft_arguments
 from rl_rerank.training.loop.models import save_trained
@@ -41,6 +41,7 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
     trainer = build(config, stage, start, tokenizer, sft_arguments(config, stage, output))
     trainer.add_callback(Records(output, trainer.accelerator))
     trainer.add_callback(tracking.ConfigRecord(config))
+    precision.require_masters(trainer)
     trainer.train(resume_from_checkpoint=resumable_checkpoint(output / "checkpoints", trainer.accelerator))
     save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
 
@@ -53,7 +54,7 @@ def _completion_trainer(config: Config, stage: SFTStage, start: Path, tokenizer:
     dataset = tokenised(rows, examples, paradigms, checkpoint.renderer(config.model, start), separator=separator)
     logger.info("sft on %d rows, %d tokens", len(dataset), sum(map(len, dataset["input_ids"])))
     return AnswerTrainer(
-        model=checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code),
+        model=precision.load(start, config.model, stage, arguments),
         args=arguments,
         train_dataset=dataset,
         data_collator=None if separator is None else WeightedCollator(pad_token_id=tokenizer.pad_token_id),
@@ -74,8 +75,9 @@ def _ranking_trainer(config: Config, stage: SFTStage, start: Path, tokenizer: An
         size=stage.list_size,
         seed=stage.seed,
     )
-    model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
+    model = precision.load(start, config.model, stage, arguments)
     if (adapter := peft_config(stage.lora)) is not None:
+        set_seed(stage.seed)
         model = get_peft_model(model, adapter)
     return RankingTrainer(
         model=model,

@@ -96,7 +96,7 @@ def attention(
     if stock in backends.VARLEN:
         # Under autocast the cosines of RoPE, in float32, promote query and key; the kernel takes one half precision.
         half = get_target_dtype(query, module) or query.dtype
-        layout = (query.to(half), key.to(half), value.to(half), *shared)
+        layout = (query.to(half), key.to(half), value.to(half), shared.prefixes, shared.suffixes)
         return backends.varlen(stock, *layout, scaling=scaling, window=sliding_window), None
     if stock == backends.FLEX:
         return backends.flex(*layout, scaling=scaling, window=sliding_window), None
