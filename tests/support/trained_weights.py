@@ -39,9 +39,9 @@ stages:
   synth: {kind: synth, teacher: labels, mixture: {pointwise: 24}}
   completion: {kind: sft, data: synth, batch_size: 4, micro_batch: 2}
   ranking: {kind: sft, loss: softmax, batch_size: 4, micro_batch: 2}
-  tokens: {kind: grpo, prompts_per_step: 4, num_generations: 4, micro_batch: 4}
+  tokens: {kind: grpo, prompts_per_step: 4, num_generations: 4, micro_batch: 4, beta: 0.01}
   scores: {kind: grpo, policy: scores, prompts_per_step: 4, micro_batch: 2}
-  choice: {kind: grpo, policy: choice, prompts_per_step: 4, micro_batch: 2}
+  choice: {kind: grpo, policy: choice, prompts_per_step: 4, micro_batch: 2, beta: 0.01}
 """
 REWARDS = {"tokens": "mine.py:Letters", "scores": "ndcg", "choice": "exact_match"}
 REWARD = """\
