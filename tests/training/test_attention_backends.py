@@ -33,6 +33,7 @@ def sequence_by_sequence(
 ):
     """What flash_attn_varlen_func is documented to compute: queries are the last of their sequence's keys."""
     assert causal
+    assert q.dtype == k.dtype == v.dtype
     found = []
     for i in range(len(cu_seqlens_q) - 1):
         mine = q[cu_seqlens_q[i] : cu_seqlens_q[i + 1]]
@@ -89,6 +90,27 @@ def test_a_model_loaded_with_flex_attention_is_shared_by_it(kind, monkeypatch):
         shared, _ = shared_log_probs(model, *given, num_generations=GENERATIONS, temperature=1.0)
     assert len(used) == 3  # a layer each
     assert (shared - plain).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mixed_precision_gives_the_variable_length_kernel_one_half_precision(kind, monkeypatch):
+    used = []
+
+    def kernel(q, k, v, **settings):
+        assert q.dtype in (torch.bfloat16, torch.float16), q.dtype  # as flash-attn does
+        used.append(q.dtype)
+        return sequence_by_sequence(q, k, v, **settings)
+
+    monkeypatch.setattr(backends, "lazy_import_flash_attention", lambda _: ((None, kernel), None))
+    model, given = tiny(kind).eval().requires_grad_(False), batch()
+    found = []
+    for implementation in ("sdpa", "flash_attention_2"):
+        model.config.get_text_config()._attn_implementation = implementation  # the package is not on every machine
+        attention.install(model)
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+            found.append(shared_log_probs(model, *given, num_generations=GENERATIONS, temperature=1.0)[0])
+    assert used == [torch.bfloat16] * 3  # a layer each
+    assert (found[0] - found[1]).abs().mean() <= 1e-2
 
 
 @pytest.mark.gpu

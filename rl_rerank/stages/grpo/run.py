@@ -29,7 +29,7 @@ from rl_rerank.training.exact.build import choice_objective, num_tasks, scores_o
 from rl_rerank.training.exact.trainer import Objective, PolicyTrainer
 from rl_rerank.training.grpo import algorithms
 from rl_rerank.training.grpo.dynamic_sampling import Refill
-from rl_rerank.training.loop import lengths, lora_targets, tracking
+from rl_rerank.training.loop import lengths, lora_targets, precision, tracking
 from rl_rerank.training.loop.arguments import peft_config
 from rl_rerank.training.loop.curriculum import FirstStage
 from rl_rerank.training.loop.dev import Bounds, DevEvaluation, DevSet, is_patience_over, measure, references
@@ -95,6 +95,7 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
         trainer.add_callback(RatesRecord(rates))
     trainer.add_callback(tracking.ConfigRecord(config))
     trainer.add_callback(Checkpoints(trainer.accelerator))
+    precision.require_masters(trainer)
     ended = _ended(stage, resumed)
     if ended is None:
         trainer.train(resume_from_checkpoint=resumed)
@@ -139,7 +140,7 @@ def _token_trainer(
     from rl_rerank.training.grpo.trainer import RankingGRPOTrainer  # other policies need not wait for trl's trainer
 
     arguments = policy.arguments(config, stage, output)
-    model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
+    model = precision.load(start, config.model, stage, arguments)
     model.set_attn_implementation(policy.attention)
     asked, rollout = task.questions, stage.rollout
     vllm_arguments = rollout.args if isinstance(rollout, VLLMRollout) else {}
@@ -153,7 +154,7 @@ def _token_trainer(
         refill=refill if policy.dynamic_sampling else None,
         observe=asked.rates.observe if isinstance(asked, AdaptiveQuestions) else None,
         max_logprob_gap=rollout.max_logprob_gap if isinstance(rollout, VLLMRollouts) else math.inf,
-        rollout_args={"dtype": "bfloat16" if stage.bf16 else config.model.dtype, **vllm_arguments},
+        rollout_args={"dtype": "bfloat16" if precision.uses_bf16(stage) else config.model.dtype, **vllm_arguments},
         train_dataset=Dataset.from_dict(
             {"prompt": [str(index) for index in range(len(asked)) if refill.is_asked(index)]}
         ),
@@ -169,12 +170,12 @@ def _policy_trainer(
     config: Config, stage: GRPOStage, output: Path, start: Path, tokenizer: Any, objective: Objective
 ) -> PolicyTrainer:
     arguments = stage.arguments(config, output)  # before models are read, which ZeRO-3 shards as it says
-    model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
+    model = precision.load(start, config.model, stage, arguments)
     reference = None
     if (adapter := peft_config(stage.lora)) is not None:
         model = get_peft_model(model, adapter)
     elif stage.beta:
-        reference = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
+        reference = precision.load(start, config.model, stage, arguments)
     return PolicyTrainer(
         objective=objective,
         model=model,

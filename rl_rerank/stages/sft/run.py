@@ -20,7 +20,7 @@ from rl_rerank.stages.plugins import Plugins
 from rl_rerank.stages.sft.spec import SFTStage
 from rl_rerank.training.exact.lists import ListCollator, lists, reading
 from rl_rerank.training.exact.supervised import RankingTrainer
-from rl_rerank.training.loop import lengths, lora_targets, order, tracking
+from rl_rerank.training.loop import lengths, lora_targets, order, precision, tracking
 from rl_rerank.training.loop.answers import AnswerTrainer, WeightedCollator
 from rl_rerank.training.loop.arguments import peft_config
 from rl_rerank.training.loop.models import save_trained
@@ -47,6 +47,7 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
     trainer.add_callback(tracking.ConfigRecord(config))
     trainer.add_callback(Watch(stage.health))
     trainer.add_callback(Checkpoints(trainer.accelerator))
+    precision.require_masters(trainer)
     trainer.train(resume_from_checkpoint=resumable_checkpoint(output / "checkpoints", trainer.accelerator))
     save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
 
@@ -60,7 +61,7 @@ def _completion_trainer(config: Config, stage: SFTStage, start: Path, tokenizer:
     tokens = [len(ids) for ids in dataset["input_ids"]]
     logger.info("sft on %d rows, %d tokens", len(tokens), sum(tokens))
     return AnswerTrainer(
-        model=checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code),
+        model=precision.load(start, config.model, stage, arguments),
         args=arguments,
         train_dataset=dataset.select(_order(stage, tokens)),
         data_collator=None if separator is None else WeightedCollator(pad_token_id=tokenizer.pad_token_id),
@@ -81,7 +82,7 @@ def _ranking_trainer(config: Config, stage: SFTStage, start: Path, tokenizer: An
         size=stage.list_size,
         seed=stage.seed,
     )
-    model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
+    model = precision.load(start, config.model, stage, arguments)
     if (adapter := peft_config(stage.lora)) is not None:
         model = get_peft_model(model, adapter)
     return RankingTrainer(

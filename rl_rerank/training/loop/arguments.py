@@ -15,6 +15,7 @@ from trl.trainer.sft_config import SFTConfig
 
 from rl_rerank.config import Config, LoraConfig, unknown_key
 from rl_rerank.training.grpo import algorithms
+from rl_rerank.training.loop import precision
 from rl_rerank.training.loop.batches import Batches, layout
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _build(cls: Any, config: Config, stage: TrainingStage, output: Path, **speci
         "learning_rate": stage.learning_rate,
         "max_steps": stage.max_steps,
         "warmup_steps": round(stage.warmup_ratio * stage.max_steps),
-        "bf16": stage.bf16,
+        "bf16": precision.uses_bf16(stage),
         "gradient_checkpointing": stage.gradient_checkpointing,
         "save_steps": stage.save_steps,
         "save_total_limit": 2,
@@ -124,4 +125,6 @@ def _build(cls: Any, config: Config, stage: TrainingStage, output: Path, **speci
             raise ValueError(unknown_key(f"trl.{key}", key, fields))
         if key in values and key not in ("run_name", "save_total_limit", "logging_steps"):
             raise ValueError(f"trl.{key} is derived from the {stage.kind} stage's own settings; set those instead")
-    return cls(**{**values, **stage.trl})
+    arguments = cls(**{**values, **stage.trl})
+    precision.keep_float32(arguments, config.model)
+    return arguments

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.flash_attention import get_target_dtype
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -93,6 +94,9 @@ def attention(
     # transformers hands through as it is instead of building one over the row.
     layout = (query, key, value, shared.prefixes, shared.suffixes)
     if stock in backends.VARLEN:
+        # Under autocast the cosines of RoPE, in float32, promote query and key; the kernel takes one half precision.
+        half = get_target_dtype(query, module) or query.dtype
+        layout = (query.to(half), key.to(half), value.to(half), shared.prefixes, shared.suffixes)
         return backends.varlen(stock, *layout, scaling=scaling, window=sliding_window), None
     if stock == backends.FLEX:
         return backends.flex(*layout, scaling=scaling, window=sliding_window), None

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from rl_rerank.training.loop import precision
 from rl_rerank.training.shared_prefix import attention, prefix
 
 logger = logging.getLogger(__name__)
@@ -132,8 +133,7 @@ class LogProbs:
         everywhere = self.accelerator.gather(mean.reshape(1))
         assert isinstance(everywhere, Tensor)
         gap = everywhere.max().item()
-        is_exact = self.accelerator.mixed_precision == "no" and next(model.parameters()).dtype == torch.float32
-        allowed = GAP_FLOAT32 if is_exact else GAP_REDUCED
+        allowed = GAP_FLOAT32 if precision.computes_in_float32(self.accelerator, model) else GAP_REDUCED
         if gap <= allowed:
             logger.info("a prompt computed once for its group gives the same log-probabilities (%.1e nats apart)", gap)
         else:
