@@ -43,3 +43,14 @@ def test_metrics_after_the_resumed_step_and_a_half_written_line_are_dropped(tmp_
         {"step": 3, "reward/ndcg": 0.5, "loss": 1.5},
     ]
     assert json.loads((tmp_path / "completions.jsonl").read_text()) == {"step": 3, "rewards": {}}
+
+
+def test_completions_that_several_steps_train_on_are_written_once(tmp_path):
+    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[])
+    state = TrainerState(global_step=0, is_world_process_zero=True)
+    batches = [[{"step": 1, "rewards": {}}], [{"step": 3, "rewards": {}}]]
+    records = Records(tmp_path, Accelerator(cpu=True), completions=lambda: batches[(state.global_step - 1) // 2])
+    for state.global_step in (1, 2, 3, 4):
+        records.on_log(arguments, state, TrainerControl(), logs={"loss": 1.5})
+    written = [json.loads(line)["step"] for line in (tmp_path / "completions.jsonl").read_text().splitlines()]
+    assert written == [1, 3]

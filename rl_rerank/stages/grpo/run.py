@@ -67,7 +67,7 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
     rates = None
     policy = stage.policy
     if isinstance(policy, TokensPolicy):
-        refill = Refill(stage.prompts_per_step, policy.dynamic_sampling, policy.zero_variance_std)
+        refill = Refill(policy.prompts_per_batch(stage), policy.dynamic_sampling, policy.zero_variance_std)
         asked = _questions(stage, policy, examples, paradigm, renderer, refill.block, per_query)
         rates = asked.rates if isinstance(asked, AdaptiveQuestions) else None
         task = Task(asked, paradigm, terms, permute_rewards=stage.permute_rewards)
@@ -172,7 +172,7 @@ def _questions(
     per_query: int | None,
 ) -> Sequence[Question]:
     """`block` questions for each batch of completions, in the order of the stage's curriculum."""
-    steps, curriculum = -(-stage.max_steps // policy.num_iterations), stage.curriculum
+    steps, curriculum = -(-stage.max_steps // policy.steps_per_batch), stage.curriculum
     if curriculum is not None and curriculum.kind == "pass_rate":
         return AdaptiveQuestions(
             examples,

@@ -61,6 +61,7 @@ class Records(TrainerCallback):
         self.metrics = folder / "metrics.jsonl"
         self.completions_file = folder / "completions.jsonl"
         self.completions = completions
+        self._written: list[dict[str, Any]] = []
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -81,7 +82,9 @@ class Records(TrainerCallback):
             return
         row = {"step": state.global_step, **{_name(k): v for k, v in logs.items() if isinstance(v, (int, float))}}
         _append(self.metrics, [row])
-        if self.completions is not None and (rows := self.completions()):
+        # Several steps may train on the completions of one batch.
+        if self.completions is not None and (rows := self.completions()) and rows is not self._written:
+            self._written = rows
             _append(self.completions_file, rows)
             _log_table(rows, state.global_step)
 
