@@ -7,6 +7,7 @@ from support.grpo_trainer import trainer
 from support.sharded_grpo import record
 
 from rl_rerank.training.grpo import updates
+from rl_rerank.training.loop.batches import prompt_order
 
 pytestmark = pytest.mark.slow
 
@@ -26,6 +27,16 @@ def test_a_batch_is_divided_in_order_and_each_step_counts_its_own_tokens():
         *(2 * 5, 2 * 5),
         *(2 * 8, 2 * 8),
     ]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_the_updates_of_a_batch_have_the_same_prompts_on_any_number_of_processes(processes):
+    order = prompt_order(24, 3, processes)
+    shares = [order[start : start + 24 // processes] for start in range(0, 24, 24 // processes)]
+    size = 8 // processes
+    for update in range(3):
+        found = [prompt for share in shares for prompt in share[update * size : (update + 1) * size]]
+        assert found == list(range(update * 8, (update + 1) * 8))
 
 
 BUDGET = {"micro_batch_tokens": 500, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}

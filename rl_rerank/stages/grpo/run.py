@@ -29,6 +29,7 @@ from rl_rerank.training.grpo import algorithms
 from rl_rerank.training.grpo.dynamic_sampling import Refill
 from rl_rerank.training.loop import lengths, tracking
 from rl_rerank.training.loop.arguments import grpo_arguments, peft_config, policy_arguments
+from rl_rerank.training.loop.batches import prompt_order
 from rl_rerank.training.loop.curriculum import FirstStage
 from rl_rerank.training.loop.dev import DevEvaluation, DevSet, measure
 from rl_rerank.training.loop.models import keep_checkpoint, save_trained
@@ -112,6 +113,7 @@ def _token_trainer(
     model = checkpoint.load_model(start, config.model.dtype, config.model.trust_remote_code)
     model.set_attn_implementation(policy.attention)
     asked, rollout = task.questions, stage.rollout
+    order = prompt_order(policy.prompts_per_batch(stage), policy.updates_per_batch, arguments.world_size)
     vllm_arguments = rollout.args if isinstance(rollout, VLLMRollout) else {}
     trainer = RankingGRPOTrainer(
         task=task,
@@ -125,7 +127,7 @@ def _token_trainer(
         max_logprob_gap=rollout.max_logprob_gap if isinstance(rollout, VLLMRollouts) else math.inf,
         rollout_args={"dtype": "bfloat16" if stage.bf16 else config.model.dtype, **vllm_arguments},
         train_dataset=Dataset.from_dict(
-            {"prompt": [str(index) for index in range(len(asked)) if refill.is_asked(index)]}
+            {"prompt": [str(first + place) for first in range(0, len(asked), refill.block) for place in order]}
         ),
         processing_class=tokenizer,
         peft_config=peft_config(stage.lora),
