@@ -104,7 +104,7 @@ def run(system: System, folder: Path, settings: Sequence[str]) -> int:
 
 
 def page(runs: Path, settings: Sequence[str]) -> str:
-    """What docs/systems.md holds."""
+    """The text of docs/systems.md."""
     folders = {system: runs / system.name for system in SYSTEMS}
     done = {system: folder for system, folder in folders.items() if (folder / "mechanism/checks.json").exists()}
     lines = [
@@ -118,7 +118,8 @@ def page(runs: Path, settings: Sequence[str]) -> str:
         "which need its models, data and hardware. The source of",
         "each value stands beside it in `conf/experiment/NAME.yaml`.",
         "",
-        f"Everything below is written by `python benchmarks/systems.py RUNS{''.join(f' {s}' for s in settings)}`.",
+        f"All but the section `How they train` is written by "
+        f"`python benchmarks/systems.py RUNS{''.join(f' {s}' for s in settings)}`.",
         "",
         "| system | claim | recipe | variants | checks passed | minutes | not verified here |",
         "| --- | --- | --- | --- | ---: | ---: | --- |",
@@ -128,11 +129,20 @@ def page(runs: Path, settings: Sequence[str]) -> str:
         recipe = f"`experiment={system.name}`"
         cells = [system.title, system.claim, recipe, system.variants, *measured, system.open]
         lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", *kept()]
     for system, folder in done.items():
         lines += ["", f"## {system.title}", "", f"`rl-rerank run experiment={system.name} scale=cpu`", ""]
         lines += [*results(system, json.loads((folder / "evaluate/metrics.json").read_text())), *learned(system), ""]
         lines.append((folder / "mechanism/checks.md").read_text().rstrip())
     return "\n".join([*lines, ""])
+
+
+def kept() -> list[str]:
+    """The lines of the page's section that is written by hand."""
+    lines = (DOCS / "systems.md").read_text(encoding="utf-8").splitlines()
+    first = lines.index("## How they train")
+    end = next((number for number in range(first + 1, len(lines)) if lines[number].startswith("## ")), len(lines))
+    return "\n".join(lines[first:end]).rstrip().split("\n")
 
 
 def passed(folder: Path) -> str:

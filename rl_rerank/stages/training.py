@@ -6,12 +6,12 @@ import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from rl_rerank.config import Config, LoraConfig, ModelConfig, Reference, StageConfig, trained
 from rl_rerank.engines.local import embedded
 from rl_rerank.paradigms.base import traits
-from rl_rerank.training.loop import batches, health, lengths
+from rl_rerank.training.loop import batches, health, lengths, owned
 from rl_rerank.training.loop.health import HealthConfig
 
 if TYPE_CHECKING:
@@ -33,7 +33,13 @@ class TrainingStage(StageConfig):
     """Optimizer steps."""
     micro_batch: int = 4
     """Rows per forward and backward of one process; fewer where its share of a step is smaller."""
+    schedule: Literal["linear", "cosine", "cosine_with_min_lr", "inverse_sqrt", "constant"] = "linear"
+    """Course of the learning rate after the warm-up: linear and cosine fall to 0 at the last step, cosine_with_min_lr
+    to the `min_lr` or `min_lr_rate` of trl.lr_scheduler_kwargs."""
     warmup_ratio: float = 0.1
+    """Share of the steps in which the learning rate rises from 0, rounded to whole steps."""
+    weight_decay: float = 0.0
+    """AdamW's, of all weights but biases and norms."""
     lora: LoraConfig | None = None
     """null trains all weights."""
     bf16: bool | None = None
@@ -53,6 +59,16 @@ class TrainingStage(StageConfig):
                 raise ValueError(f"{self.kind} stage: {name} must be at least 1; got {getattr(self, name)}")
         if self.learning_rate <= 0:
             raise ValueError(f"{self.kind} stage: learning_rate must be above 0; got {self.learning_rate}")
+        if not 0 <= self.warmup_ratio <= 1:
+            raise ValueError(f"{self.kind} stage: warmup_ratio must be from 0 to 1; got {self.warmup_ratio}")
+        if not self.weight_decay >= 0:
+            raise ValueError(f"{self.kind} stage: weight_decay must be at least 0; got {self.weight_decay}")
+        floor = {"min_lr", "min_lr_rate"} & set(self.trl.get("lr_scheduler_kwargs") or ())
+        if self.schedule == "cosine_with_min_lr" and len(floor) != 1:
+            raise ValueError(
+                f"{self.kind} stage: schedule=cosine_with_min_lr needs min_lr or min_lr_rate in "
+                f"trl.lr_scheduler_kwargs; got {self.trl.get('lr_scheduler_kwargs')}"
+            )
 
     def recorded(self, values: dict[str, Any]) -> dict[str, Any]:
         """Without the rules, which may be loosened to continue a run that they stopped."""
@@ -100,6 +116,7 @@ class TrainingStage(StageConfig):
 
     def check(self, name: str, plugins: Plugins) -> None:
         config = plugins.config
+        owned.refuse(f"stages.{name}", self.trl)
         batches.layout(name, self.step(), self.micro_batch, config.launcher.num_processes)
         lengths.check_context(config.model, name, self.completion_tokens(plugins))
         self._check_lora(name, config.model)

@@ -71,7 +71,7 @@ def test_every_file_of_a_group_composes(group: str):
         (["seed=2"], "run_dir", "runs/quickstart-seed2"),
         (["stages.sft.max_steps=7"], "stages.sft.max_steps", 7),
         (["stages.sft.learning_rate=2e-5"], "stages.sft.learning_rate", 2e-5),
-        (["stages.sft.trl.weight_decay=0.1"], "stages.sft.trl", {"weight_decay": 0.1}),
+        (["stages.sft.trl.max_grad_norm=0.1"], "stages.sft.trl", {"max_grad_norm": 0.1}),
         (["stages.grpo.trl={top_k: 5}"], "stages.grpo.trl", {"top_k": 5}),
         (["stages.sft.lora.r=4"], "stages.sft.lora.r", 4),
         (["++stages.sft.max_steps=7"], "stages.sft.max_steps", 7),

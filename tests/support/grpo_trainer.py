@@ -53,6 +53,7 @@ def trainer(
     micro_batch_tokens=None,
     refill=None,
     terms=None,
+    order=(0,),
     **arguments,
 ):
     paradigm = Listwise(window=3, stride=1)
@@ -83,14 +84,15 @@ def trainer(
         rollout_args=rollout_args,
         micro_batch_tokens=micro_batch_tokens,
         refill=refill,
-        train_dataset=Dataset.from_dict({"prompt": [str(i) for i in asked_first(len(asked), refill)]}),
+        train_dataset=Dataset.from_dict({"prompt": [str(i) for i in asked_first(len(asked), refill, order)]}),
         processing_class=tokenizer,
         peft_config=LoraConfig(r=4, target_modules="all-linear") if lora else None,
     )
 
 
-def asked_first(count, refill):
-    return [i for i in range(count) if refill is None or i % refill.block < refill.prompts_per_step]
+def asked_first(count, refill, order):
+    ordered = [first + place for first in range(0, count, len(order)) for place in order]
+    return [i for i in ordered if refill is None or i % refill.block < refill.prompts_per_step]
 
 
 class Length:

@@ -75,7 +75,8 @@ def gaps(model_dir, output, settings):
     except ValueError as e:
         return {"refused": str(e)}
     rows = [row for row in run.state.log_history if "reward" in row]
-    return {"moved": perturb.moved, "gaps": [row["sampling/sampling_logp_difference/max"] for row in rows]}
+    old = sum(row["time/old"] for row in run.state.log_history if "time/old" in row)
+    return {"moved": perturb.moved, "gaps": [row["rollout/logprob_gap"] for row in rows], "old": old}
 
 
 if __name__ == "__main__":

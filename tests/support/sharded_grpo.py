@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from rl_rerank.reward.base import Term
+from rl_rerank.training.loop.batches import prompt_order
 from rl_rerank.training.loop.training_prompts import Question
 from support import small_tokenizers
 from support.grpo_trainer import Uneven, trainer
@@ -35,18 +36,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "full-kl": {"beta": 0.04, "num_iterations": 2},
     "lora-kl": {"lora": True, "beta": 0.04, "num_iterations": 2},
     "full-kl-tokens": {"beta": 0.04, "num_iterations": 2, "micro_batch_tokens": 300},
+    "full-kl-updates": {"beta": 0.04, "updates": 2},
     "uneven": {},
     "uneven-tokens": {"micro_batch_tokens": 300, "loss_type": "dapo"},
 }
-"""With beta above 0 and two iterations the value of the loss depends on the model; else it is the same for any. In
-`uneven` all groups of the second process are worth the same, and skipped. With `tokens` micro-batches are filled up to
-as many of them."""
+"""With beta above 0 and two iterations the value of the loss depends on the model; else it is the same for any. With
+`updates` a batch of completions is of two steps. In `uneven` all groups of the second process are worth the same, and
+skipped. With `tokens` micro-batches are filled up to as many of them."""
 DEAD = ("q3", "q4", "q5")
 """Queries of the questions that the second process has in `uneven`."""
 
 
 def train(name: str, model_dir: Path, output: Path) -> None:
-    settings = VARIANTS[name]
+    settings = dict(VARIANTS[name])
+    updates = settings.pop("updates", 1)
     output.mkdir(parents=True, exist_ok=True)
     world = int(os.environ.get("WORLD_SIZE", "1"))
     micro_batch = MICRO_BATCH if "micro_batch_tokens" not in settings else PROMPTS * GENERATIONS // world
@@ -59,7 +62,8 @@ def train(name: str, model_dir: Path, output: Path) -> None:
         max_steps=NUM_STEPS,
         per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=steps,
-        steps_per_generation=steps,
+        steps_per_generation=steps * updates,
+        order=prompt_order(PROMPTS * updates, updates, world),
         **settings,
     )
     if name.startswith("uneven"):

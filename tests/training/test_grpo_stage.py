@@ -1,19 +1,23 @@
 """The GRPO stage with a token budget, refilling and a curriculum, as configured, killed and resumed."""
 
 import json
+import re
 import shutil
 
 import pytest
 
 from rl_rerank.config import CurriculumConfig, build
 from rl_rerank.experiment.compose import compose
+from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io.files import read_jsonl
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
 from rl_rerank.reward.base import Term
 from rl_rerank.stages.grpo import run as grpo_stage
 from rl_rerank.stages.grpo.policies import TokensPolicy
+from rl_rerank.stages.grpo.rollouts import VLLMRollout
 from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.stages.plugins import Plugins
+from rl_rerank.stages.sft.spec import SFTStage
 from rl_rerank.training.loop import batches
 from rl_rerank.training.loop.pass_rate import STATE
 
@@ -84,6 +88,50 @@ def test_a_resumed_stage_asks_what_it_would_have_asked(tiny_model_dir, tmp_path,
     ]
 
 
+@pytest.mark.parametrize("budget", ["null", "600"])
+def test_a_batch_is_trained_on_in_several_updates_each_prompt_once(tiny_model_dir, tmp_path, budget):
+    config = composed(
+        tmp_path,
+        tiny_model_dir,
+        f"stages.grpo.policy.micro_batch_tokens={budget}",
+        "stages.grpo.policy.updates_per_batch=2",
+        "stages.grpo.policy.dynamic_sampling=1",
+        "stages.grpo.beta=0.01",
+        "stages.grpo.schedule=constant",
+        "stages.grpo.warmup_ratio=0.5",
+    )
+    stage = config.stages["grpo"]
+    assert isinstance(stage, GRPOStage)
+    [plan, *_] = stage.describe("grpo", Plugins(config))
+    assert plan.endswith("4 prompts x 4 generations = 16 completions a step, sampled for 2 steps at once, 64 in all")
+    grpo_stage.run(config, "grpo", stage)
+    rows = read_jsonl(tmp_path / "run/grpo/completions.jsonl")
+    assert [row["step"] for row in rows] == [1] * 32 + [3] * 32
+    metrics = read_jsonl(tmp_path / "run/grpo/metrics.jsonl")
+    assert [row["time/rollout"] > 0 for row in metrics] == [True, False, True, False]
+    assert all(row["grad_norm"] > 0 for row in metrics)
+    # Two steps of warm-up; the rate that is logged is that of the next step.
+    assert [row["learning_rate"] for row in metrics] == pytest.approx([0, 5e-4, 1e-3, 1e-3])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["stages.grpo.trl.use_bias_correction_kl=true"], "would override stages.grpo.policy.kl_estimator"),
+        (["stages.grpo.trl.steps_per_generation=4"], "would override stages.grpo.policy.updates_per_batch"),
+        (["stages.grpo.trl.generation_batch_size=8"], "policy.updates_per_batch and prompts_per_step"),
+        (["stages.grpo.trl.vllm_importance_sampling_cap=2"], "would override stages.grpo.rollout.correction_clip"),
+        (["stages.sft.trl.lr_scheduler_type=cosine"], "stages.sft.trl.lr_scheduler_type='cosine' would override"),
+        (["stages.sft.trl.warmup_steps=3"], "would override stages.sft.warmup_ratio; set that instead"),
+        (["stages.format.trl.weight_decay=0.1"], "would override stages.format.weight_decay; set that instead"),
+        (["stages.grpo.policy=scores", "stages.grpo.trl.lr_scheduler_type=cosine"], "override stages.grpo.schedule"),
+    ],
+)
+def test_a_setting_has_no_second_door(tiny_model_dir, tmp_path, overrides, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Experiment.of(composed(tmp_path, tiny_model_dir, *overrides))
+
+
 def test_a_budget_takes_the_place_of_the_micro_batch(tiny_model_dir, tmp_path):
     config = composed(
         tmp_path, tiny_model_dir, "stages.grpo.policy.micro_batch_tokens=600", "stages.grpo.micro_batch=3"
@@ -121,6 +169,22 @@ def test_a_part_of_a_query_is_not_replaced():
         (
             lambda: GRPOStage(kind="grpo", policy=TokensPolicy(zero_variance_std=-0.1)),
             "zero_variance_std must be at least 0; got -0.1",
+        ),
+        (
+            lambda: GRPOStage(kind="grpo", policy=TokensPolicy(updates_per_batch=0)),
+            "updates_per_batch must be at least 1; got 0",
+        ),
+        (
+            lambda: GRPOStage(kind="grpo", policy=TokensPolicy(algorithm="gspo", kl_estimator="k3_weighted")),
+            "policy.kl_estimator=k3_weighted weights every token by its own ratio, and algorithm=gspo has one",
+        ),
+        (lambda: build(TokensPolicy, {"kl_estimator": "k1"}), "kl_estimator must be one of k3, k3_weighted; got 'k1'"),
+        (lambda: VLLMRollout(correction_clip=1.0), r"correction_clip must be above 1, .*; got 1\.0"),
+        (lambda: GRPOStage(kind="grpo", warmup_ratio=1.5), "grpo stage: warmup_ratio must be from 0 to 1; got 1.5"),
+        (lambda: SFTStage(kind="sft", weight_decay=-0.1), "sft stage: weight_decay must be at least 0; got -0.1"),
+        (
+            lambda: SFTStage(kind="sft", schedule="cosine_with_min_lr"),
+            r"needs min_lr or min_lr_rate in trl\.lr_scheduler_kwargs; got None",
         ),
         (
             lambda: build(CurriculumConfig, {"kind": "easy"}),

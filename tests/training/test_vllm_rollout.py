@@ -73,6 +73,7 @@ def test_vllm_holds_the_weights_after_a_large_change_and_a_stale_head_stops_the_
         for values in found.values():
             assert values["moved"] > 0.5  # nats, of the trainer's own log-probabilities
             assert len(values["gaps"]) == 2 and max(values["gaps"]) < 1e-4
+            assert values["old"] == 0  # no forward but the update's: it is on its policy
         assert "step 2: vLLM's log-probabilities of the tokens that it sampled are" in stale["refused"]
         assert "more than max_logprob_gap=0.1: it does not hold the policy's weights" in stale["refused"]
 

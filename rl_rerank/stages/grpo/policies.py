@@ -104,8 +104,16 @@ class TokensPolicy(PolicyConfig):
     """Lower clip of the probability ratio, below 1; null: the algorithm's."""
     epsilon_high: float | None = None
     """Upper clip, above 1; for cispo the largest ratio itself."""
+    kl_estimator: Literal["k3", "k3_weighted"] = "k3"
+    """Estimate of the KL that `beta` weights. k3: r' - log r' - 1 with r' the ratio of the starting model's probability
+    of a token to the policy's (verl's low_var_kl). k3_weighted: the same times the ratio of the policy to the one that
+    sampled, whose gradient is that of the KL (DeepSeek-V3.2, https://arxiv.org/abs/2512.02556; trl's default)."""
+    updates_per_batch: int = 1
+    """Optimizer steps that the prompts of one batch of completions are divided into: prompts_per_step times as many
+    prompts are sampled at once, and each is trained on once. Above 1 the later steps are off their policy, and the
+    ratio is clipped."""
     num_iterations: int = 1
-    """Optimizer passes over one batch of completions (mu)."""
+    """Passes over one batch of completions (mu), each of `updates_per_batch` optimizer steps."""
     micro_batch_tokens: int | None = None
     """Token budget (with padding) per forward and backward, used instead of micro_batch. Groups of similar length are
     packed together; a group above the budget runs alone."""
@@ -123,9 +131,23 @@ class TokensPolicy(PolicyConfig):
     def samples(self) -> bool:
         return True
 
+    @property
+    def steps_per_batch(self) -> int:
+        """Optimizer steps between two batches of completions."""
+        return self.num_iterations * self.updates_per_batch
+
+    def prompts_per_batch(self, stage: GRPOStage) -> int:
+        """Prompts whose completions are sampled at once, over all processes."""
+        return stage.prompts_per_step * self.updates_per_batch
+
     def check_stage(self, stage: GRPOStage) -> None:
-        lowest = {"num_iterations": 1, "micro_batch_tokens": 1, "dynamic_sampling": 0, "zero_variance_std": 0}
-        at_least("grpo stage: policy", self, **lowest)
+        lowest = {"updates_per_batch": 1, "num_iterations": 1, "micro_batch_tokens": 1}
+        at_least("grpo stage: policy", self, **lowest, dynamic_sampling=0, zero_variance_std=0)
+        if self.kl_estimator == "k3_weighted" and self.algorithm == "gspo":
+            raise ValueError(
+                "grpo stage: policy.kl_estimator=k3_weighted weights every token by its own ratio, and algorithm=gspo "
+                "has one for the sequence; use k3"
+            )
         if self.micro_batch_tokens is None and stage.micro_batch % stage.num_generations:
             raise ValueError(
                 f"grpo stage: micro_batch={stage.micro_batch} is not a multiple of "
@@ -173,10 +195,11 @@ class TokensPolicy(PolicyConfig):
 
     def describe(self, stage: GRPOStage) -> str:
         completions = stage.prompts_per_step * stage.num_generations
-        in_all = -(-stage.max_steps // self.num_iterations) * completions
+        in_all = -(-stage.max_steps // self.steps_per_batch) * completions * self.updates_per_batch
+        batch = f", sampled for {self.updates_per_batch} steps at once" if self.updates_per_batch > 1 else ""
         return (
             f"grpo from {stage.model}: {stage.max_steps} steps; {stage.prompts_per_step} prompts x "
-            f"{stage.num_generations} generations = {completions} completions a step, {in_all} in all"
+            f"{stage.num_generations} generations = {completions} completions a step{batch}, {in_all} in all"
         )
 
 

@@ -52,6 +52,8 @@ class VLLMRollouts(RolloutConfig):
     correction: Literal["token_truncate", "sequence_truncate", "token_mask", "sequence_mask"] = "token_truncate"
     """How a difference between vLLM and the trainer is corrected: token_truncate and sequence_truncate bound the
     importance ratio, token_mask and sequence_mask leave out what is beyond the bound."""
+    correction_clip: float = 3.0
+    """The bound of the importance ratio."""
     max_logprob_gap: float = 0.1
     """Stop where vLLM's log-probabilities of the sampled tokens differ from the trainer's by more than this, in nats
     and on average: the run is off its policy."""
@@ -59,6 +61,11 @@ class VLLMRollouts(RolloutConfig):
     def __post_init__(self) -> None:
         if self.max_logprob_gap <= 0:
             raise ValueError(f"grpo stage: rollout.max_logprob_gap must be above 0; got {self.max_logprob_gap}")
+        if not self.correction_clip > 1:
+            raise ValueError(
+                "grpo stage: rollout.correction_clip must be above 1, the ratio where vLLM and the trainer agree; got "
+                f"{self.correction_clip}"
+            )
 
     @property
     def uses_vllm(self) -> bool:
@@ -70,6 +77,7 @@ class VLLMRollouts(RolloutConfig):
             "vllm_mode": "colocate",
             "vllm_importance_sampling_correction": True,
             "vllm_importance_sampling_mode": self.correction,
+            "vllm_importance_sampling_clip_max": self.correction_clip,
         }
 
 

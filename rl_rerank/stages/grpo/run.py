@@ -31,6 +31,7 @@ from rl_rerank.training.grpo import algorithms
 from rl_rerank.training.grpo.dynamic_sampling import Refill
 from rl_rerank.training.loop import lengths, lora_targets, precision, tracking
 from rl_rerank.training.loop.arguments import peft_config
+from rl_rerank.training.loop.batches import prompt_order
 from rl_rerank.training.loop.curriculum import FirstStage
 from rl_rerank.training.loop.dev import Bounds, DevEvaluation, DevSet, is_patience_over, measure, references
 from rl_rerank.training.loop.models import keep_checkpoint, save_trained
@@ -72,7 +73,7 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
     rates = None
     policy = stage.policy
     if isinstance(policy, TokensPolicy):
-        refill = Refill(stage.prompts_per_step, policy.dynamic_sampling, policy.zero_variance_std)
+        refill = Refill(policy.prompts_per_batch(stage), policy.dynamic_sampling, policy.zero_variance_std)
         asked = _questions(stage, policy, examples, paradigm, renderer, refill.block, per_query)
         rates = asked.rates if isinstance(asked, AdaptiveQuestions) else None
         task = Task(asked, paradigm, terms, permute_rewards=stage.permute_rewards)
@@ -101,13 +102,17 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
         trainer.train(resume_from_checkpoint=resumed)
     state = ended or trainer.state
     best = state.best_global_step if stage.keep == "best" else None
-    kept = state.global_step if best is None else best
-    if ended is None and kept == state.global_step:
+    if ended is None and best in (None, state.global_step):
         save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
     elif trainer.accelerator.is_main_process:
-        if kept == 0:
-            logger.warning("%s: no step was better on the dev queries than the start, so the start is kept", name)
-        keep_checkpoint(config, f"{name}@{kept}" if kept else stage.model, output / "model")
+        _keep(config, name, stage, state.global_step if best is None else best)
+
+
+def _keep(config: Config, name: str, stage: GRPOStage, step: int) -> None:
+    """Leave the model of an earlier step; step 0 is the start."""
+    if step == 0:
+        logger.warning("%s: no step was better on the dev queries than the start, so the start is kept", name)
+    keep_checkpoint(config, f"{name}@{step}" if step else stage.model, Path(config.run_dir) / name / "model")
 
 
 def _ended(stage: GRPOStage, checkpoint: str | None) -> TrainerState | None:
@@ -143,6 +148,7 @@ def _token_trainer(
     model = precision.load(start, config.model, stage, arguments)
     model.set_attn_implementation(policy.attention)
     asked, rollout = task.questions, stage.rollout
+    order = prompt_order(policy.prompts_per_batch(stage), policy.updates_per_batch, arguments.world_size)
     vllm_arguments = rollout.args if isinstance(rollout, VLLMRollout) else {}
     trainer = RankingGRPOTrainer(
         task=task,
@@ -156,7 +162,7 @@ def _token_trainer(
         max_logprob_gap=rollout.max_logprob_gap if isinstance(rollout, VLLMRollouts) else math.inf,
         rollout_args={"dtype": "bfloat16" if precision.uses_bf16(stage) else config.model.dtype, **vllm_arguments},
         train_dataset=Dataset.from_dict(
-            {"prompt": [str(index) for index in range(len(asked)) if refill.is_asked(index)]}
+            {"prompt": [str(first + place) for first in range(0, len(asked), refill.block) for place in order]}
         ),
         processing_class=tokenizer,
         peft_config=peft_config(stage.lora),
@@ -203,7 +209,7 @@ def _questions(
     per_query: int | None,
 ) -> Sequence[Question]:
     """`block` questions for each batch of completions, in the order of the stage's curriculum."""
-    steps, curriculum = -(-stage.max_steps // policy.num_iterations), stage.curriculum
+    steps, curriculum = -(-stage.max_steps // policy.steps_per_batch), stage.curriculum
     if curriculum is not None and curriculum.kind == "pass_rate":
         return AdaptiveQuestions(
             examples,

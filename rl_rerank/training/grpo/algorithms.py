@@ -1,5 +1,7 @@
 """Variants of group-relative policy optimisation as arguments of trl.
 
+Variants of the KL, of the schedule and of the number of updates are settings of their own.
+
 Notation: G completions o_i of a prompt with rewards R_i; A_i their advantages; r the ratio of the policy's probability
 of a token to that of the policy that sampled; clip(r) = min(max(r, 1 - epsilon), 1 + epsilon_high); T_i tokens of o_i,
 T of all completions of a step, and L the maximum of one. All maximise, over the prompts of a step,

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
-from trl.trainer.utils import split_tensor_dict
 
 from rl_rerank.io.files import write_json
+from rl_rerank.training.grpo import updates
 from rl_rerank.training.loop.training_log import checkpoint_of
 
 STATE, BATCH = "cycle.json", "cycle_{process}.safetensors"
@@ -46,7 +46,7 @@ class Cycle(TrainerCallback):
             if torch.cuda.is_available():
                 self._before["cuda"] = torch.cuda.get_rng_state()
             batch = trainer._generate_and_score_completions(generation_batch)
-            trainer._buffered_inputs = split_tensor_dict(batch, steps)
+            trainer._buffered_inputs = updates.split(batch, trainer.accelerator, steps, self.updates)
         return trainer._buffered_inputs[trainer._step % steps]
 
     def save_before_batch(self) -> None:
@@ -63,6 +63,11 @@ class Cycle(TrainerCallback):
             torch.cuda.set_rng_state(self._before["cuda"])
         trainer._save_checkpoint(trainer.model, trial=None)
         trainer.control = trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
+
+    @property
+    def updates(self) -> int:
+        """Optimizer steps that a batch of completions is divided into."""
+        return self.trainer.args.steps_per_generation // self.trainer.args.gradient_accumulation_steps
 
     @property
     def _is_within(self) -> bool:

@@ -35,19 +35,19 @@ class Refill:
     """The criterion for dead groups, and the prompts that may replace them."""
 
     prompts_per_step: int
-    """Prompts per step over all processes."""
+    """Prompts of a batch of completions, over all processes."""
     rounds: int
-    """Maximum number of times that dead groups are replaced per step."""
+    """Maximum number of times that dead groups are replaced per batch."""
     min_std: float = 0.0
     """Reward standard deviation at or below which a group is dead."""
 
     @property
     def block(self) -> int:
-        """Questions reserved for a step: its own and the spare ones."""
+        """Questions reserved for a batch: its own and the spare ones."""
         return self.prompts_per_step * (1 + self.rounds)
 
     def is_asked(self, question: int) -> bool:
-        """Whether a question is one of a step's own, not a spare."""
+        """Whether a question is one of a batch's own, not a spare."""
         return question % self.block < self.prompts_per_step
 
     def is_dead(self, group: Group) -> bool:
@@ -55,12 +55,12 @@ class Refill:
         return statistics.pstdev(group.rewards) <= self.min_std
 
     def spares(self, question: int, attempt: int, process: int, share: int, count: int) -> list[int]:
-        """Choose spare questions of the same step that no other attempt or process uses.
+        """Choose spare questions of the same batch that no other attempt or process uses.
 
         Args:
-            question: any of the step's.
+            question: any of the batch's.
             attempt: from 0 to `rounds` - 1.
-            share: prompts of a process in a step.
+            share: prompts of a process in a batch.
             count: number of questions, at most `share`.
         """
         first = question // self.block * self.block + self.prompts_per_step * (1 + attempt) + process * share

@@ -49,17 +49,21 @@ def require(gap: float, limit: float, *, step: int) -> None:
         )
 
 
-def check(trainer: Any, output: Mapping[str, Tensor], limit: float) -> None:
+def of_batch(output: Mapping[str, Tensor]) -> Tensor:
+    """Compute `sums` of a generation batch of trl's trainer, whose old log-probabilities were computed."""
+    names = ("old_per_token_logps", "sampling_per_token_logps", "completion_mask", "importance_sampling_ratio")
+    return sums(*(output[name] for name in names))
+
+
+def check(trainer: Any, here: Tensor, limit: float) -> None:
     """Log the log-probability gap between vLLM and a trl.GRPOTrainer, and refuse to train above the limit.
 
     Args:
-        output: the trainer's generation batch.
+        here: `sums` of this process.
 
     Raises:
         ValueError: on every process, if the mean over all sampled tokens is above `limit`.
     """
-    names = ("old_per_token_logps", "sampling_per_token_logps", "completion_mask", "importance_sampling_ratio")
-    here = sums(*(output[name] for name in names))
     gap, masked = shares(trainer.accelerator.gather(here.unsqueeze(0)).sum(0))
     metrics = trainer._metrics["train" if trainer.model.training else "eval"]
     metrics["rollout/logprob_gap"].append(gap)

@@ -106,6 +106,19 @@ def rows(
     ]
 
 
+def check_means(trainer: Any) -> None:
+    """Refuse terms of a loss that are means over a micro-batch, where these differ in size.
+
+    Raises:
+        ValueError: if our trl.GRPOTrainer has such a term.
+    """
+    if trainer._entropy_bonus_enabled or trainer.aux_loss_enabled:
+        raise ValueError(
+            "micro_batch_tokens makes micro-batches of different sizes, and an entropy bonus or an auxiliary loss "
+            "is a mean over one; set micro_batch instead, or leave out trl.entropy_coef"
+        )
+
+
 @contextmanager
 def accumulating(accelerator: Accelerator, model: Any) -> Iterator[None]:
     """Keep gradients on their process where possible, for all backwards of an optimizer step but the last."""

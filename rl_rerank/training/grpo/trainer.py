@@ -24,13 +24,14 @@ from rl_rerank.training.grpo import advantages, dynamic_sampling, logprob_drift,
 from rl_rerank.training.grpo.cycle import Cycle
 from rl_rerank.training.grpo.dynamic_sampling import Group, Refill
 from rl_rerank.training.grpo.judging import Judge, Judged, NamedTerm
+from rl_rerank.training.grpo.on_policy import OnPolicyCorrection
 from rl_rerank.training.grpo.sampling import sample_with
 from rl_rerank.training.grpo.signal_mask import Skipping, has_signal
 from rl_rerank.training.grpo.timing import Phases, PhaseTimes, is_reference, num_tokens
 from rl_rerank.training.grpo.trl_imports import GRPOTrainer
 from rl_rerank.training.loop import scoring
 from rl_rerank.training.loop.task import Task
-from rl_rerank.training.shared_prefix import log_probs
+from rl_rerank.training.shared_prefix.log_probs import LogProbs
 
 OVERRIDES = (
     "_tokenize_prompts",
@@ -108,21 +109,21 @@ class RankingGRPOTrainer(GRPOTrainer):
         self._groups: list[Group] | None = None
         self._share = 1.0
         self._skipping: Skipping | None = None
-        self.log_probs = log_probs.build(self, super()._get_per_token_logps_and_entropies, shared_prefix)
+        self._inputs: dict[str, Any] = {}
         self.micro_batch_tokens = micro_batch_tokens
-        self._check_means()
+        if micro_batch_tokens is not None:
+            micro_batches.check_means(self)
+        self._install(shared_prefix)
+
+    def _install(self, shared_prefix: bool) -> None:
+        """Put our forward, the correction of vLLM's samples and the timing in their places."""
+        self.log_probs = LogProbs.of(self, super()._get_per_token_logps_and_entropies, shared_prefix)
+        self.on_policy = OnPolicyCorrection.of(self, self.max_logprob_gap)
         if self.use_vllm:
             generation = self.vllm_generation
             generation.sync_weights = self.phases("sync")(generation.sync_weights)
         self.cycle = Cycle(self)
         self.callback_handler.callbacks[:0] = [PhaseTimes(self), self.cycle]
-
-    def _check_means(self) -> None:
-        if self.micro_batch_tokens is not None and (self._entropy_bonus_enabled or self.aux_loss_enabled):
-            raise ValueError(
-                "micro_batch_tokens makes micro-batches of different sizes, and an entropy bonus or an auxiliary loss "
-                "is a mean over one; set micro_batch instead, or leave out trl.entropy_coef"
-            )
 
     @property
     def task(self) -> Task:
@@ -203,10 +204,11 @@ class RankingGRPOTrainer(GRPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         self._skipping = self._to_skip(inputs)
+        self._inputs = dict(inputs)
         try:
-            return super()._compute_loss(model, inputs) * self._share
+            return super()._compute_loss(model, self._inputs) * self._share
         finally:
-            self._skipping = None
+            self._skipping, self._inputs = None, {}
 
     @property
     def _can_skip(self) -> bool:
@@ -230,7 +232,9 @@ class RankingGRPOTrainer(GRPOTrainer):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         if compute_aux_loss or any(value is not None for value in multimodal.values()):
             asked = (input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss)
-            return super()._get_per_token_logps_and_entropies(model, *asked, **multimodal)
+            found = super()._get_per_token_logps_and_entropies(model, *asked, **multimodal)
+            self._correct(found[0])
+            return found
 
         parts: Sequence[Tensor] | None = None
         if batch_size is not None:  # given outside of the loss
@@ -249,7 +253,13 @@ class RankingGRPOTrainer(GRPOTrainer):
             with self.phases("ref" if is_reference(unwrapped, reference) else "old"):
                 return *forward(*asked), None
         found = forward(*asked) if self._skipping is None else self._skipping(forward, *asked)
+        self._correct(found[0])
         return *found, None
+
+    def _correct(self, log_probs: Tensor) -> None:
+        """Correct the samples of the micro-batch whose log-probabilities [B, C] the loss has just computed."""
+        if self._inputs and self.on_policy is not None:
+            self.on_policy.apply(self._inputs, log_probs, self._skipping)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         if isinstance(generation_batch, dict):  # a part of one that was prepared
@@ -259,7 +269,8 @@ class RankingGRPOTrainer(GRPOTrainer):
         return self.cycle.inputs(generation_batch)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        with self.phases("rollout"):
+        uncorrected = nullcontext() if self.on_policy is None else self.on_policy.postponed()
+        with self.phases("rollout"), uncorrected:
             if self.refill is not None and self.model.training:
                 self._groups = dynamic_sampling.groups(self, self.refill, [int(row["prompt"]) for row in inputs])
                 inputs = [{"prompt": str(group.question)} for group in self._groups for _ in group.judged]
@@ -267,15 +278,15 @@ class RankingGRPOTrainer(GRPOTrainer):
                 output = super()._generate_and_score_completions(inputs)
             finally:
                 self._groups = None
-        if self.use_vllm:
-            logprob_drift.check(self, output, self.max_logprob_gap)
+        if self.use_vllm and self.on_policy is None:
+            logprob_drift.check(self, logprob_drift.of_batch(output), self.max_logprob_gap)
         output["advantages"] = self._advantages(output["advantages"])
         mode = "train" if self.model.training else "eval"
         if self._can_skip:
             skipped = (~has_signal(output["advantages"], self.num_generations)).float()
             self._metrics[mode]["skipped_groups"].append(self.accelerator.gather(skipped).mean().item())
         tokens = num_tokens(output["prompt_mask"], output["completion_mask"], self.num_generations)
-        self.num_tokens = self.accelerator.gather(tokens).view(-1, 2).sum(0).tolist()
+        self.num_tokens = (self.accelerator.gather(tokens).view(-1, 2).sum(0) / self.cycle.updates).tolist()
         rows = self.judge.table(self._judged, self.state.global_step + 1)
         rewards = self.judge.take_rewards()
         if self.observe is not None and self.model.training:

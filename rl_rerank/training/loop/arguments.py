@@ -15,7 +15,7 @@ from trl.trainer.sft_config import SFTConfig
 
 from rl_rerank.config import Config, LoraConfig, unknown_key
 from rl_rerank.training.grpo import algorithms
-from rl_rerank.training.loop import precision
+from rl_rerank.training.loop import owned, precision
 from rl_rerank.training.loop.batches import Batches, layout
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def sft_arguments(config: Config, stage: SFTStage, output: Path) -> SFTConfig:
 def grpo_arguments(
     config: Config, stage: GRPOStage, policy: TokensPolicy, output: Path, *, max_completion_tokens: int
 ) -> GRPOConfig:
-    """Build a stage's GRPOConfig: one generation batch is one optimizer step's prompts."""
+    """Build a stage's GRPOConfig: one generation batch is the prompts of `updates_per_batch` optimizer steps."""
     step = _step(config, stage, output)
     return _build(
         GRPOConfig,
@@ -53,9 +53,10 @@ def grpo_arguments(
         output,
         per_device_train_batch_size=step.micro_batch,
         gradient_accumulation_steps=step.micro_batches,
-        steps_per_generation=step.micro_batches,
+        steps_per_generation=step.micro_batches * policy.updates_per_batch,
         num_generations=stage.num_generations,
         num_iterations=policy.num_iterations,
+        use_bias_correction_kl=policy.kl_estimator == "k3_weighted",
         max_completion_length=max_completion_tokens,
         temperature=stage.temperature,
         beta=stage.beta,
@@ -99,13 +100,24 @@ def _step(config: Config, stage: TrainingStage, output: Path) -> Batches:
     return layout(output.name, stage.step(), stage.micro_batch, processes)
 
 
+def _schedule(stage: TrainingStage) -> dict[str, Any]:
+    warmup = round(stage.warmup_ratio * stage.max_steps)
+    # transformers' "constant" has no warm-up.
+    constant = "constant_with_warmup" if warmup else "constant"
+    return {
+        "lr_scheduler_type": constant if stage.schedule == "constant" else stage.schedule,
+        "warmup_steps": warmup,
+    }
+
+
 def _build(cls: Any, config: Config, stage: TrainingStage, output: Path, **special: Any) -> Any:
     values: dict[str, Any] = {
         "output_dir": str(output / "checkpoints"),
         "run_name": f"{config.experiment or 'rl-rerank'}-{output.name}",
         "learning_rate": stage.learning_rate,
         "max_steps": stage.max_steps,
-        "warmup_steps": round(stage.warmup_ratio * stage.max_steps),
+        **_schedule(stage),
+        "weight_decay": stage.weight_decay,
         "bf16": precision.uses_bf16(stage),
         "gradient_checkpointing": stage.gradient_checkpointing,
         "save_steps": stage.save_steps,
@@ -120,6 +132,7 @@ def _build(cls: Any, config: Config, stage: TrainingStage, output: Path, **speci
         **special,
     }
     fields = {field.name for field in dataclasses.fields(cls)}
+    owned.refuse(f"stages.{output.name}", stage.trl)
     for key in stage.trl:
         if key not in fields:
             raise ValueError(unknown_key(f"trl.{key}", key, fields))

@@ -78,6 +78,25 @@ def layout(name: str, step: Step, micro_batch: int, processes: int) -> Batches:
     return Batches(step, chosen, processes)
 
 
+def prompt_order(prompts: int, updates: int, processes: int) -> list[int]:
+    """Order the prompts of a batch of completions so that its updates are the same on any number of processes.
+
+    Each process receives a share of the batch, the first rows first, and divides it into `updates` equal parts. In this
+    order the parts of update u on all processes are the u-th part of the batch.
+
+    Args:
+        prompts: of a batch, a multiple of `updates` x `processes`.
+    """
+    step = prompts // updates
+    share = step // processes
+    return [
+        update * step + process * share + number
+        for process in range(processes)
+        for update in range(updates)
+        for number in range(share)
+    ]
+
+
 def describe(batches: Batches, launcher: LauncherConfig, tokens: Tokens, prompt_tokens: int) -> list[str]:
     """Describe the work of each process in a step, one line each.
 

@@ -6,6 +6,8 @@ batch both are compared; where they differ the plain one is taken from then on.
 
 # Shape legend: B completions, C completion tokens, L tokens of prompt and completion.
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -49,6 +51,23 @@ class LogProbs:
         self.temperature = temperature
         self.refusal = refusal
         self._is_verified = False
+
+    @staticmethod
+    def of(trainer: Any, plain: Callable[..., tuple[Tensor, Tensor | None, Tensor | None]], wanted: bool) -> LogProbs:
+        """Build it for the policy and the reference of a trl.GRPOTrainer.
+
+        Args:
+            wanted: whether prompts are shared if the model can.
+        """
+        both = (model for model in (trainer.model, trainer.ref_model) if model is not None)
+        models = [trainer.accelerator.unwrap_model(model) for model in both]
+        refusal = prefix.refusal(models[0]) if wanted else "the configuration says so"
+        for other in models[1:]:
+            other.set_attn_implementation(models[0].config.get_text_config()._attn_implementation)
+        for model in models if refusal is None else ():
+            attention.install(model)
+        settings = {"num_generations": trainer.num_generations, "temperature": trainer.temperature, "refusal": refusal}
+        return LogProbs(plain, trainer.accelerator, **settings)
 
     def __call__(
         self,
@@ -142,22 +161,3 @@ class LogProbs:
                 f"than {allowed}"
             )
             logger.warning("prompts are computed once a completion, not once a group: %s", self.refusal)
-
-
-def build(trainer: Any, plain: Callable[..., tuple[Tensor, Tensor | None, Tensor | None]], shared: bool) -> LogProbs:
-    """Build it for a trl.GRPOTrainer, and prepare the models of one whose prompts are to be shared.
-
-    Args:
-        plain: trl's `_get_per_token_logps_and_entropies`.
-        shared: whether to share prompts where the model can.
-    """
-    accelerator = trainer.accelerator
-    given = (trainer.model, trainer.ref_model)
-    models = [accelerator.unwrap_model(model) for model in given if model is not None]
-    refusal = prefix.refusal(models[0]) if shared else "the configuration says so"
-    for other in models[1:]:
-        other.set_attn_implementation(models[0].config.get_text_config()._attn_implementation)
-    for model in models if refusal is None else ():
-        attention.install(model)
-    settings = {"num_generations": trainer.num_generations, "temperature": trainer.temperature, "refusal": refusal}
-    return LogProbs(plain, accelerator, **settings)
