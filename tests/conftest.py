@@ -13,6 +13,7 @@ LONGEST = (
     "test_sharded_run.py",
     "training/test_vllm_rollout.py",
     "training/test_sharded.py",
+    "training/test_precision.py",
     "launch/test_scripts.py",
     "engines/test_vllm_server.py",
     "training/test_whole_queries.py",

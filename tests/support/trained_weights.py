@@ -141,7 +141,7 @@ def saved(folder: Path, case: Case, step: int = STEPS) -> dict[str, Tensor]:
     found = folder / case.name / case.kind / "checkpoints" / f"checkpoint-{step}"
     if any(found.glob("global_step*")):
         pieces = get_fp32_state_dict_from_zero_checkpoint(str(found))
-        return {name.replace(".default.", "."): weight for name, weight in pieces.items()}
+        return {name.replace(".default.", "."): weight.detach() for name, weight in pieces.items()}
     return load_file(found / ("adapter_model.safetensors" if case.way == "lora" else "model.safetensors"))
 
 

@@ -37,7 +37,7 @@ def folder(tmp_path_factory, tiny_model_dir):
 
 def trained(folder, case):
     """The weights of a run of the case, which other tests may use too."""
-    if not (folder / case.name).exists():
+    if not (folder / case.name / case.kind).exists():
         train(folder, case)
     return saved(folder, case)
 
