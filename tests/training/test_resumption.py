@@ -76,7 +76,7 @@ def test_a_stage_continued_behind_a_checkpoint_ends_as_the_uninterrupted_one(beg
     torch.manual_seed(99)  # nothing depends on what a process did before
     train(again, tiny_model_dir, case)
     assert differences(whole / stage, again / stage) == []
-    if case != "tokens-stopped":
+    if case != "tokens-stopped" and "dev" not in case:  # the best step on dev queries may be the start
         weights, start = (load_file(found / "model.safetensors") for found in (whole / stage / "model", tiny_model_dir))
         assert any(not torch.equal(weights[name], start[name]) for name in weights)
 
