@@ -12,7 +12,6 @@ from rl_rerank.io import trec
 from rl_rerank.paradigms.base import Paradigm, as_written
 from rl_rerank.reward.base import evaluate as score
 from rl_rerank.reward.base import total
-from rl_rerank.reward.build import reward_terms
 from rl_rerank.reward.probe_completions import completion, rollout
 from rl_rerank.stages.check.finished_run import Finding, Run
 from rl_rerank.types import Prompt, Rollout
@@ -39,7 +38,8 @@ def refuse(run: Run, stages: Sequence[str], measure: str) -> None:
     if measure != REWARD:
         parse(measure)
         return
-    reward_terms(run.config)
+    if not run.plugins.terms:
+        raise ValueError("no reward is configured, so none can be compared; give a measure such as nDCG@10")
     asked = [stage.paradigm or run.config.paradigm for stage in (one, other)]
     if asked[0] != asked[1]:
         raise ValueError(
@@ -76,7 +76,7 @@ def _rewards(run: Run, stages: Sequence[str]) -> list[dict[str, float]]:
 
 
 def _rewards_of_prompts(run: Run, stage: str) -> Values:
-    paradigm, terms, examples = as_written(run.paradigm(stage)), reward_terms(run.config), run.examples(stage)
+    paradigm, terms, examples = as_written(run.paradigm(stage)), run.plugins.terms, run.examples(stage)
     found: dict[tuple[str, tuple[str, ...]], float] = {}
     for qid, rows in run.asked(stage).items():
         seen = [_rollout(stage, paradigm, row) for row in rows]

@@ -256,7 +256,9 @@ def test_a_checkpoint_with_a_weight_that_is_no_number_is_not_resumed(folder, tin
     assert stage(name, tiny_model_dir, "max_steps=3") == 2
     shown = capsys.readouterr().err
     assert f"run/{name}/checkpoints/checkpoint-3 cannot be resumed: it has 1 weight tensor with values" in shown
-    assert f"remove it, and the same command goes on from run/{name}/checkpoints/checkpoint-2" in shown
+    # Of a grpo stage that had ended, only the model was left to save.
+    earlier = f"run/{name}/checkpoints/checkpoint-2" if name == "ranking" else "an earlier checkpoint"
+    assert f"remove it, and the same command goes on from {earlier}" in shown
     assert not Path("run", name, "model").exists()
     shutil.rmtree(f"run/{name}/checkpoints/checkpoint-3")
     assert stage(name, tiny_model_dir) == 0 and Path("run", name, "model").is_dir()

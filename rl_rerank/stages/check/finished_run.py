@@ -13,7 +13,7 @@ from rl_rerank.data import Store
 from rl_rerank.evaluation import answers
 from rl_rerank.io.files import read_jsonl
 from rl_rerank.paradigms.base import Paradigm
-from rl_rerank.paradigms.build import build_paradigm
+from rl_rerank.stages.plugins import Plugins
 from rl_rerank.stages.rerank.spec import RerankStage
 from rl_rerank.types import RankingExample
 
@@ -54,6 +54,7 @@ class Run:
     """A run's configuration and what its stages have left."""
 
     config: Config
+    plugins: Plugins
 
     @cached_property
     def store(self) -> Store:
@@ -104,7 +105,7 @@ class Run:
 
     def built(self, paradigm: str) -> Paradigm:
         """A paradigm by its name in the configuration."""
-        return build_paradigm(self.config, paradigm)
+        return self.plugins.paradigm(paradigm)
 
     def examples(self, stage: str) -> dict[str, RankingExample]:
         """qid -> what a rerank stage ranked, candidates in first-stage order."""

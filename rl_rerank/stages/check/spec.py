@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rl_rerank import registry
-from rl_rerank.config import Config, StageConfig
+from rl_rerank.config import StageConfig
 from rl_rerank.stages.check.finished_run import Check, CheckTraits, Run
 
 if TYPE_CHECKING:
@@ -27,14 +27,15 @@ class CheckStage(StageConfig):
     def reads(self, before: Mapping[str, StageConfig]) -> set[str]:
         return set(before)
 
-    def build(self, name: str, config: Config) -> list[Check]:
+    def build(self, name: str, plugins: Plugins) -> list[Check]:
         """The checks.
 
         Raises:
             LookupError, ValueError: for a check or a parameter that does not exist, or what a check refuses.
         """
         built: list[Check] = []
-        earlier = Run(replace(config, stages=config.before(self)))
+        config = plugins.config
+        earlier = Run(replace(config, stages=config.before(self)), plugins)
         for key, params in self.checks.items():
             try:
                 made = registry.build("check", key.partition("@")[0], params)
@@ -46,7 +47,7 @@ class CheckStage(StageConfig):
         return built
 
     def check(self, name: str, plugins: Plugins) -> None:
-        self.build(name, plugins.config)
+        self.build(name, plugins)
 
     def results(self, folder: Path) -> list[str]:
         path = folder / "checks.md"

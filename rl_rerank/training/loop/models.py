@@ -13,7 +13,7 @@ from rl_rerank.config import Config, ModelConfig
 from rl_rerank.engines.local import adapters, checkpoint
 from rl_rerank.io.files import replacing_folder
 from rl_rerank.training.loop.arguments import peft_config
-from rl_rerank.training.loop.watch import require_weights
+from rl_rerank.training.loop.watch import UnhealthyError, broken_weights, describe, require_weights
 
 if TYPE_CHECKING:
     from rl_rerank.stages.training import TrainingStage
@@ -55,6 +55,18 @@ def save_trained(
 
 
 def keep_checkpoint(config: Config, ref: str, folder: Path) -> None:
-    """Save the model of a checkpoint, NAME@STEP, as `save_trained` would have at its step."""
+    """Save the model of a checkpoint, NAME@STEP, as `save_trained` would have at its step.
+
+    Raises:
+        UnhealthyError: if it has weights that are not finite.
+    """
+    source, trust = checkpoint.locate(config, ref), config.model.trust_remote_code
+    model = checkpoint.load_model(source, config.model.dtype, trust)
+    if names := broken_weights(model):
+        raise UnhealthyError(
+            f"{source} cannot be resumed: it has {describe(names)}; remove it, and the same command goes on from an "
+            "earlier checkpoint, if there is one"
+        )
     with replacing_folder(folder) as partial:
-        checkpoint.copy(checkpoint.locate(config, ref), partial, config.model.dtype, config.model.trust_remote_code)
+        model.save_pretrained(partial)
+        checkpoint.load_tokenizer(source, trust).save_pretrained(partial)

@@ -57,7 +57,8 @@ def test_the_trainers_of_a_recipe_have_the_arguments_of_the_table(recipe, tmp_pa
         assert arguments.lr_scheduler_type.value == row["schedule"]
         assert arguments.warmup_steps == round(float(row["warm-up"]) * steps)
         assert arguments.weight_decay == float(row["weight decay"])
-        per_step = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+        share = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+        per_step = share * config.launcher.num_processes
         if not isinstance(stage, GRPOStage) or not isinstance(stage.policy, TokensPolicy):
             assert (row["KL"], row["updates"], row["a step"]) == ("-", "1", str(per_step))
             continue
