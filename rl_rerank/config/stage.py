@@ -11,7 +11,9 @@ from rl_rerank import registry
 
 if TYPE_CHECKING:
     from rl_rerank.config.engine import EngineConfig
+    from rl_rerank.config.experiment import Config
     from rl_rerank.stages.plugins import Plugins
+    from rl_rerank.stages.preview import Preview
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +124,29 @@ class StageConfig:
         Raises:
             ValueError, LookupError: with the place, the value and the reason.
         """
+
+    def renders(self, plugins: Plugins) -> bool:
+        """Whether the tokenizer of the experiment's model renders its prompts, so that `preview` is called."""
+        return False
+
+    def preview(self, name: str, plugins: Plugins, preview: Preview) -> Iterator[str]:
+        """Check its prompts before the first stage starts, and yield lines about them for the plan.
+
+        Raises:
+            ValueError: with the place, the value and the reason.
+        """
+        yield from ()
+
+    def arguments(self, config: Config, output: Path) -> Any:
+        """Build the transformers.TrainingArguments of its trainer; None if it has none.
+
+        Args:
+            output: the stage's folder.
+
+        Raises:
+            ValueError, TypeError: for an argument that trl or transformers refuses.
+        """
+        return None
 
     def describe(self, name: str, plugins: Plugins) -> list[str]:
         """Describe its work for the plan: one line, and further lines indented below it."""

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from rl_rerank.config import Config, LoraConfig, ModelConfig, Reference, StageConfig, trained
+from rl_rerank.config import LoraConfig, ModelConfig, Reference, StageConfig, trained
 from rl_rerank.engines.local import embedded
 from rl_rerank.paradigms.base import traits
 from rl_rerank.training.loop import batches, health, lengths, owned
 from rl_rerank.training.loop.health import HealthConfig
+from rl_rerank.training.loop.training_prompts import none_teaches
 
 if TYPE_CHECKING:
     from rl_rerank.stages.plugins import Plugins
+    from rl_rerank.stages.preview import Preview
 
 
 @dataclass(kw_only=True)
@@ -89,16 +91,18 @@ class TrainingStage(StageConfig):
         """Upper bound of the prompts and completions in a micro-batch."""
         raise NotImplementedError
 
-    def arguments(self, config: Config, output: Path) -> Any:
-        """Build the arguments of its trainer. Imports trl.
+    def renders(self, plugins: Plugins) -> bool:
+        return True
 
-        Args:
-            output: the stage's folder.
-
-        Raises:
-            ValueError, TypeError: for an argument that trl or transformers refuses.
-        """
-        raise NotImplementedError
+    def preview(self, name: str, plugins: Plugins, preview: Preview) -> Iterator[str]:
+        preview.refuse_images(name, "train")
+        config, store = plugins.config, preview.store
+        measured = lengths.measure(config, name, self, store, preview.tokenizer)
+        # The prompts of a stage that trains on what an earlier one makes are not known yet.
+        reads_made = any(reference.needs == "examples" for reference in self.references(config.before(self)))
+        if not measured.tokens and not reads_made:
+            raise none_teaches(store.examples("train"), plugins.paradigm(), None)
+        yield from replace(measured, estimate=preview.is_estimate).lines()
 
     def mixture(self, config: Any) -> Mapping[str, int]:
         """The paradigms whose prompts it trains on -> their shares."""

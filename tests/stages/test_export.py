@@ -69,7 +69,10 @@ def test_weights_are_stored_in_the_configured_type(config, tmp_path):
 def test_exporting_again_replaces_the_folder_and_shows_what_was_measured(config, tmp_path):
     (tmp_path / "run/export/model").mkdir(parents=True)
     (tmp_path / "run/export/model/stale.txt").write_text("old")
-    metrics = {"measures": ["nDCG@10"], "rows": [{"run": "trained", "label": "GRPO", "mean": {"nDCG@10": 0.51234}, "num_queries": 30}]}
+    metrics = {
+        "measures": ["nDCG@10"],
+        "rows": [{"run": "trained", "label": "GRPO", "mean": {"nDCG@10": 0.51234}, "num_queries": 30}],
+    }
     (tmp_path / "run/evaluate").mkdir()
     (tmp_path / "run/evaluate/metrics.json").write_text(json.dumps(metrics))
     export_stage.run(config, "export", ExportStage(kind="export", model="rl"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from rl_rerank.config import Config, CurriculumConfig, Reference, StageConfig, at_least
@@ -11,6 +11,7 @@ from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.reward.base import Term
 from rl_rerank.stages.grpo.policies import PolicyConfig, TokensPolicy
 from rl_rerank.stages.grpo.rollouts import HFRollout, RolloutConfig
+from rl_rerank.stages.rerank.spec import reported_protocol
 from rl_rerank.stages.training import TrainingStage
 from rl_rerank.training.loop.batches import Step, Tokens
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import TrainingArguments
 
     from rl_rerank.stages.plugins import Plugins
+    from rl_rerank.stages.preview import Preview
 
 _OF_POLICY = (
     "algorithm epsilon epsilon_high num_iterations micro_batch_tokens shared_prefix attention list_size estimator "
@@ -106,6 +108,12 @@ class GRPOStage(TrainingStage):
 
     def prompt_tokens(self, plugins: Plugins, micro_batch: int) -> Tokens:
         return self.policy.tokens(self, plugins, micro_batch)
+
+    def preview(self, name: str, plugins: Plugins, preview: Preview) -> Iterator[str]:
+        yield from super().preview(name, plugins, preview)
+        if self.eval_steps is not None:
+            protocol = replace(reported_protocol(plugins.config, name), split="dev")
+            preview.render_longest(name, protocol, plugins.paradigm())
 
     def arguments(self, config: Config, output: Path) -> TrainingArguments:
         return self.policy.arguments(config, self, output)

@@ -22,6 +22,7 @@ from rl_rerank.ranking.methods import check as check_ranking
 
 if TYPE_CHECKING:
     from rl_rerank.stages.plugins import Plugins
+    from rl_rerank.stages.preview import Preview
 
 BASELINES = ("first_stage", "untrained")
 """Roles of the runs that stand beside every number, whether an evaluate stage names them or not."""
@@ -112,6 +113,14 @@ class RerankStage(StageConfig):
 
     def asks(self, plugins: Plugins) -> EngineConfig | None:
         return (self.engine or plugins.config.engine) if self.asks_model else None
+
+    def renders(self, plugins: Plugins) -> bool:
+        engine = self.asks(plugins)
+        return engine is not None and not plugins.engine(engine).has_own_model
+
+    def preview(self, name: str, plugins: Plugins, preview: Preview) -> Iterator[str]:
+        preview.render_longest(name, self, plugins.paradigm(self.paradigm))
+        yield from ()
 
     def check(self, name: str, plugins: Plugins) -> None:
         place = f"stages.{name}"
