@@ -26,6 +26,7 @@ KEYS = [
 ]
 
 
+@pytest.mark.slow
 def test_the_file_keeps_its_layout(metrics):
     assert list(metrics) == KEYS
     measured = {"label", "mean", "interval", "num_queries", "malformed", "fallback"}
@@ -41,6 +42,7 @@ def test_the_file_keeps_its_layout(metrics):
     }
 
 
+@pytest.mark.slow
 def test_records_and_json_are_the_same(finished, metrics):
     path = Path(finished.run_dir) / "evaluate" / "metrics.json"
     read = Metrics.read(path, "per_query", "protocols")

@@ -18,6 +18,8 @@ from rl_rerank.stages.evaluate import run as evaluate_stage
 from rl_rerank.stages.report import run as report_stage
 from rl_rerank.types import Candidate, RankingExample
 
+pytestmark = pytest.mark.slow  # a collection is ranked and pages are drawn
+
 
 @pytest.fixture
 def html(large):

@@ -76,6 +76,7 @@ def test_one_mask_of_blocks_gives_what_the_parts_give(window):
     assert torch.allclose(parts[is_token()], whole[is_token()], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_model_loaded_with_flex_attention_is_shared_by_it(kind, monkeypatch):
     used = []
