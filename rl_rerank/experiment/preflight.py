@@ -30,7 +30,6 @@ def lines(experiment: Experiment, names: Sequence[str]) -> Iterator[str]:
     Raises:
         ValueError: naming the stage, or the query and the document.
     """
-    templates.check(experiment, names)
     config, plugins = experiment.config, experiment.plugins
     stages = [experiment.stages[name] for name in names]
     yield from _arguments(config, stages)
@@ -45,6 +44,8 @@ def lines(experiment: Experiment, names: Sequence[str]) -> Iterator[str]:
     if is_estimate:
         why = f"model.path={config.model.path!r} has no tokenizer on this machine"
         yield f"{why}; prompt lengths are estimates by SmolLM2's"
+    else:
+        templates.check(config.model, tokenizer, rendering)
     with _store(config) as store:
         preview = Preview(config, store, tokenizer, is_estimate)
         for stage in rendering:

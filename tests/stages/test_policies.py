@@ -1,12 +1,12 @@
 """Stages that train scores and choices: as one experiment, with dev queries, and what the plan refuses."""
 
-import json
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import three_candidates
 
 from rl_rerank.experiment.compose import compose
 from rl_rerank.experiment.experiment import Experiment
@@ -60,17 +60,7 @@ class Mine:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    rows = [
-        {
-            "qid": f"q{i}",
-            "query": f"query {i}",
-            "candidates": [{"docid": f"{i}{c}", "text": f"the text {c} {i}"} for c in "abc"],
-            "qrels": {f"{i}{'abc'[i % 3]}": 1},
-            "split": "dev" if i < 3 else "train",
-        }
-        for i in range(12)
-    ]
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    three_candidates.write(tmp_path)
     (tmp_path / "conf/experiment").mkdir(parents=True)
     (tmp_path / "conf/experiment/prorank.yaml").write_text(PRORANK)
     (tmp_path / "conf/experiment/on_scores.yaml").write_text(ON_SCORES)

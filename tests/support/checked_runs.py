@@ -22,7 +22,7 @@ N = 12
 
 
 def made(tmp_path: Path, queries: int) -> Config:
-    """The configuration of a run over queries of N candidates, three relevant; every other query is held out."""
+    """Each query has N candidates, of which three are relevant; every second query is in the test split."""
     with (tmp_path / "data.jsonl").open("w") as file:
         for i in range(queries):
             rng = random.Random(i)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import three_candidates
 from support.grpo_trainer import examples, trainer
 
 from rl_rerank.config import Config, FusionConfig, ModelConfig
@@ -57,17 +58,7 @@ def measured(expected: float, **others: float) -> dev.DevValues:
 
 def stage(tmp_path, tiny_model_dir, monkeypatch, values, *overrides) -> Path:
     """Run a GRPO stage whose evaluations give these expected nDCGs; the stage's folder."""
-    rows = [
-        {
-            "qid": f"q{i}",
-            "query": f"query {i}",
-            "candidates": [{"docid": f"{i}{c}", "text": f"the text {c} {i}"} for c in "abc"],
-            "qrels": {f"{i}{'abc'[i % 3]}": 1},
-            "split": "dev" if i < 3 else "train",
-        }
-        for i in range(12)
-    ]
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    three_candidates.write(tmp_path)
     (tmp_path / "mine.py").write_text(REWARD)
     given = iter([value if isinstance(value, dev.DevValues) else measured(value) for value in values])
     if values:

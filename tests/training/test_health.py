@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from support import three_candidates
 from transformers import AutoModelForCausalLM
 
 from rl_rerank.cli.main import main
@@ -70,17 +71,7 @@ class Long:
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("pristine")
-    rows = [
-        {
-            "qid": f"q{i}",
-            "query": f"query {i}",
-            "candidates": [{"docid": f"{i}{c}", "text": f"the text {c} {i}"} for c in "abc"],
-            "qrels": {f"{i}{'abc'[i % 3]}": 1},
-            "split": "dev" if i < 3 else "train",
-        }
-        for i in range(12)
-    ]
-    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    three_candidates.write(folder)
     (folder / "conf/experiment").mkdir(parents=True)
     (folder / "conf/experiment/broken.yaml").write_text(EXPERIMENT)
     (folder / "rewards.py").write_text(REWARDS.replace("CALLS", "16"))

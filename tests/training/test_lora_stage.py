@@ -1,6 +1,5 @@
 """A stage that trains an adapter: one model in the engine, in the checkpoint, as NAME@STEP and as saved."""
 
-import json
 import shutil
 
 import pytest
@@ -8,6 +7,7 @@ import torch
 from accelerate import Accelerator
 from peft import PeftModel
 from safetensors.torch import load_file
+from support import three_candidates
 
 from rl_rerank.engines.local import checkpoint
 from rl_rerank.experiment.compose import compose
@@ -22,17 +22,7 @@ class Letters:
 
 
 def composed(tmp_path, tiny_model_dir, *overrides):
-    rows = [
-        {
-            "qid": f"q{i}",
-            "query": f"query {i}",
-            "candidates": [{"docid": f"{i}{c}", "text": f"the text {c} {i}"} for c in "abc"],
-            "qrels": {f"{i}{'abc'[i % 3]}": 1},
-            "split": "train",
-        }
-        for i in range(6)
-    ]
-    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    three_candidates.write(tmp_path, 6, dev=0)
     (tmp_path / "mine.py").write_text(REWARD)
     return compose(
         "run",
