@@ -18,7 +18,8 @@ CPU := $(findstring cpu,$(EXTRAS))
 STAMP := .venv/.installed-$(shell (cat pyproject.toml; echo '$(EXTRAS)') | cksum | cut -d' ' -f1)
 
 # Two files at a time, one thread each: tests mostly wait for processes that start. tests/conftest.py orders the files.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Bytecode is written, because pytest would otherwise rewrite the assertions of all tests in every worker at every run.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo quick test soak lint
 install: $(STAMP)
