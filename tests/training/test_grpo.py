@@ -10,10 +10,10 @@ from support.grpo_trainer import Uneven, trainer
 from transformers import AutoModelForCausalLM
 from trl import GRPOTrainer
 
+from rl_rerank.packed import attention
 from rl_rerank.reward.base import Term
 from rl_rerank.training.grpo.trainer import OVERRIDES
 from rl_rerank.training.loop.task import Task
-from rl_rerank.training.shared_prefix import attention
 from rl_rerank_rewards.format import Format
 
 pytestmark = pytest.mark.slow
@@ -116,12 +116,12 @@ def test_groups_that_teach_nothing_are_skipped_without_a_trace(
 def test_a_shared_prefix_that_differs_from_separate_rows_is_given_up(
     tiny_model_dir, chatml_tokenizer, tmp_path, monkeypatch, caplog
 ):
-    right = attention._behind
+    right = attention.tree_attention
 
-    def one_short(x, row, longest, length, shared):
-        return right(x, row, longest, length - 1, shared)
+    def forgetful(query, key, value, layout, **settings):
+        return right(query, key, value.roll(1, 2), layout, **settings)
 
-    monkeypatch.setattr(attention, "_behind", one_short)
+    monkeypatch.setattr(attention, "tree_attention", forgetful)
     run = trainer(tiny_model_dir, chatml_tokenizer, tmp_path)
     run.train()
     assert "nats apart from those of separate rows, more than 0.001" in run.log_probs.refusal

@@ -13,21 +13,27 @@ from rl_rerank.training.grpo.micro_batches import Size, TokenBudget, rows, sprea
 pytestmark = pytest.mark.slow
 
 
-def test_a_forward_computes_its_padding_too():
-    sizes = [Size(10, 3), Size(7, 5)]
-    # Two rows, each the longest prompt without its last token and 4 suffixes of the longest completion: 2 (9 + 4 x 5)
-    assert TokenBudget(100, 4, is_shared=True).used(sizes) == 58
+def test_a_packed_forward_computes_no_padding():
+    sizes = [Size(10, 3, 9), Size(7, 5, 14)]
+    # 10 tokens of a prompt and 9 of its completions, 7 and 14
+    assert TokenBudget(100, 4, is_packed=True).used(sizes) == 40
     # 8 rows of 10 + 5
-    assert TokenBudget(100, 4, is_shared=False).used(sizes) == 120
+    assert TokenBudget(100, 4, is_packed=False).used(sizes) == 120
 
 
-def test_groups_of_like_length_fill_micro_batches_up_to_the_budget():
-    sizes = [Size(20, 2), Size(5, 2), Size(21, 2), Size(6, 2), Size(50, 2)]
-    budget = TokenBudget(60, 4, is_shared=True)
-    # 5 and 6: 2 (5 + 8) = 26; with 20 it would be 3 (19 + 8) = 81. 20 and 21: 2 (20 + 8) = 56. 50 alone is 57.
-    assert budget.filled(sizes, range(5)) == [[1, 3], [0, 2], [4]]
+def test_packed_micro_batches_are_filled_first_fit():
+    sizes = [Size(20, 9, 10), Size(5, 9, 10), Size(21, 9, 10), Size(6, 9, 10), Size(50, 9, 10)]
+    budget = TokenBudget(60, 4, is_packed=True)
+    # 60; 31 and 16 (47); 30 and 15
+    assert budget.filled(sizes, range(5)) == [[4], [2, 3], [0, 1]]
     # A group that is larger than the budget still has a micro-batch.
-    assert TokenBudget(10, 4, is_shared=True).filled(sizes, [4, 1]) == [[1], [4]]
+    assert TokenBudget(10, 4, is_packed=True).filled(sizes, [4, 1]) == [[4], [1]]
+
+
+def test_padded_micro_batches_hold_groups_of_like_length():
+    sizes = [Size(20, 2, 8), Size(5, 2, 8), Size(21, 2, 8), Size(6, 2, 8), Size(50, 2, 8)]
+    # Of 4 completions: 5 and 6 are 8 rows of 6 + 2, and 20 and 21 8 rows of 21 + 2; 50 alone is 208.
+    assert TokenBudget(190, 4, is_packed=False).filled(sizes, range(5)) == [[1, 3], [0, 2], [4]]
 
 
 def test_micro_batches_are_spread_over_as_many_as_the_other_processes_have():
@@ -40,7 +46,7 @@ def test_micro_batches_are_spread_over_as_many_as_the_other_processes_have():
 def test_rows_are_whole_groups_and_each_is_taken_once():
     _, prompt_mask, _, completion_mask = batch()
     mask = torch.cat([prompt_mask, completion_mask], dim=1)
-    budget = TokenBudget(60, GENERATIONS, is_shared=True)
+    budget = TokenBudget(60, GENERATIONS, is_packed=True)
     found = rows(mask, completion_mask.size(1), budget, Accelerator(cpu=True))
     assert len(found) > 1
     assert sorted(torch.cat(found).tolist()) == list(range(len(mask)))
@@ -66,7 +72,7 @@ def test_the_gradient_of_a_step_is_that_of_one_micro_batch(tiny_model_dir, chatm
         "num_items_in_batch": completion_mask.sum(),
     }
     found = []
-    for tokens in (10_000, 40):  # all groups in one, and each in its own
+    for tokens in (10_000, 20):  # all groups in one, and each in its own
         run = trainer(
             tiny_model_dir,
             chatml_tokenizer,

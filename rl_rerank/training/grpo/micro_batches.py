@@ -1,7 +1,6 @@
-"""Packing groups into micro-batches within a token budget, with equally many micro-batches on every process.
+"""Division of a step's groups into micro-batches within a token budget, with equally many on every process.
 
-All micro-batches together are one optimizer step, so the order of groups changes only the padding. Groups of similar
-length are packed together.
+All micro-batches together are one optimizer step, so the order of groups changes nothing but the rounding of sums.
 """
 
 # Shape legend: B completions, N groups (B = N*G), G completions of a group, L tokens of prompt and completion.
@@ -21,8 +20,10 @@ class Size(NamedTuple):
     """Token counts of a group."""
 
     prompt: int
-    completion: int
+    longest: int
     """Tokens of the longest completion."""
+    completions: int
+    """Tokens of all completions."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,27 @@ class TokenBudget:
 
     tokens: int
     num_generations: int
-    is_shared: bool
-    """Whether a prompt is computed once per group."""
+    is_packed: bool
+    """Whether all groups of a micro-batch are one row without padding, with each prompt once."""
 
     def used(self, sizes: Sequence[Size]) -> int:
-        """Count the tokens that a forward of these groups computes."""
-        prompt, completion = max(s.prompt for s in sizes), max(s.completion for s in sizes)
-        if self.is_shared:
-            return len(sizes) * (prompt - 1 + self.num_generations * completion)
-        return len(sizes) * self.num_generations * (prompt + completion)
+        """Count the tokens that a forward of these groups computes at most."""
+        if self.is_packed:
+            return sum(size.prompt + size.completions for size in sizes)
+        return len(sizes) * self.num_generations * (max(s.prompt for s in sizes) + max(s.longest for s in sizes))
 
     def filled(self, sizes: Sequence[Size], groups: Sequence[int]) -> list[list[int]]:
         """Pack the groups, given by their indices in `sizes`, into micro-batches."""
         found: list[list[int]] = []
+        if self.is_packed:
+            # First fit, the largest first: no padding makes groups of similar length better company.
+            for group in sorted(groups, key=lambda g: (-self.used([sizes[g]]), g)):
+                fits = (one for one in found if self.used([sizes[g] for g in (*one, group)]) <= self.tokens)
+                if (one := next(fits, None)) is None:
+                    found.append([group])
+                else:
+                    one.append(group)
+            return found
         for group in sorted(groups, key=lambda g: sizes[g]):
             if found and self.used([sizes[g] for g in (*found[-1], group)]) <= self.tokens:
                 found[-1].append(group)
@@ -89,8 +98,9 @@ def rows(
     """
     size = budget.num_generations
     prompts = attention_mask[::size, :-length].sum(1).tolist()
-    completions = attention_mask[:, -length:].sum(1).view(-1, size).amax(1).clamp(min=1).tolist()
-    sizes = [Size(prompt, completion) for prompt, completion in zip(prompts, completions, strict=True)]
+    completions = attention_mask[:, -length:].sum(1).view(-1, size)  # [N, G]
+    totals = zip(prompts, completions.amax(1).clamp(min=1).tolist(), completions.sum(1).tolist(), strict=True)
+    sizes = [Size(*counts) for counts in totals]
     numbers = range(len(sizes))
     computed = [g for g in numbers if teaches is None or bool(teaches[g])]
     filled = budget.filled(sizes, computed)

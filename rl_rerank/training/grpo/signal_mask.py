@@ -10,8 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-Forward = Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor | None]]
-"""(token ids [B, L], mask [B, L], C) -> log-probabilities [B, C] and entropies [B, C]."""
+from rl_rerank.training.grpo.log_probs import Found
+
+Forward = Callable[[Tensor, Tensor, int], Found]
+"""(token ids [B, L], mask [B, L], C) -> log-probabilities and entropies [B, C]."""
 
 
 def has_signal(advantages: Tensor, num_generations: int) -> Tensor:
@@ -41,9 +43,7 @@ class Skipping:
         rows = groups.repeat_interleave(num_generations)
         return Skipping(rows, inputs["completion_mask"], inputs.get("old_per_token_logps"), num_generations)
 
-    def __call__(
-        self, forward: Forward, input_ids: Tensor, attention_mask: Tensor, length: int
-    ) -> tuple[Tensor, Tensor | None]:
+    def __call__(self, forward: Forward, input_ids: Tensor, attention_mask: Tensor, length: int) -> Found:
         """Compute the outputs of `forward` for the rows with a signal.
 
         Without any such row it still runs once, on a one-token prompt and completion, because every process must run
@@ -54,8 +54,8 @@ class Skipping:
             rows, kept = torch.arange(self.num_generations, device=input_ids.device), 1
             split = input_ids.size(1) - length
             input_ids, attention_mask = input_ids[:, split - 1 : split + 1], attention_mask[:, split - 1 : split + 1]
-        found, entropies = forward(input_ids[rows], attention_mask[rows], kept)
-        return self._filled(found, entropies, length)
+        found = forward(input_ids[rows], attention_mask[rows], kept)
+        return Found(*self._filled(found.log_probs, found.entropies, length), found.aux_loss)
 
     def _filled(self, found: Tensor, entropies: Tensor | None, length: int) -> tuple[Tensor, Tensor | None]:
         """Expand both to [B, C]; `found` has the rows with a signal, or one token of rows without.

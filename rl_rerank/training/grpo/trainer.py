@@ -24,6 +24,7 @@ from rl_rerank.training.grpo import advantages, dynamic_sampling, logprob_drift,
 from rl_rerank.training.grpo.cycle import Cycle
 from rl_rerank.training.grpo.dynamic_sampling import Group, Refill
 from rl_rerank.training.grpo.judging import Judge, Judged, NamedTerm
+from rl_rerank.training.grpo.log_probs import Found, LogProbs
 from rl_rerank.training.grpo.on_policy import OnPolicyCorrection
 from rl_rerank.training.grpo.sampling import sample_with
 from rl_rerank.training.grpo.signal_mask import Skipping, has_signal
@@ -31,7 +32,6 @@ from rl_rerank.training.grpo.timing import Phases, PhaseTimes, is_reference, num
 from rl_rerank.training.grpo.trl_imports import GRPOTrainer
 from rl_rerank.training.loop import scoring
 from rl_rerank.training.loop.task import Task
-from rl_rerank.training.shared_prefix.log_probs import LogProbs
 
 OVERRIDES = (
     "_tokenize_prompts",
@@ -197,8 +197,8 @@ class RankingGRPOTrainer(GRPOTrainer):
             mask: [B, L], of prompts and completions. length: number of completion columns.
             found: [B] advantages, if known.
         """
-        is_shared = self.log_probs.refusal is None
-        budget = micro_batches.TokenBudget(self.micro_batch_tokens, self.num_generations, is_shared)
+        is_packed = self.log_probs.refusal is None
+        budget = micro_batches.TokenBudget(self.micro_batch_tokens, self.num_generations, is_packed)
         teaches = has_signal(found, self.num_generations) if found is not None and self._can_skip else None
         return micro_batches.rows(mask, length, budget, self.accelerator, teaches)
 
@@ -230,7 +230,7 @@ class RankingGRPOTrainer(GRPOTrainer):
         compute_aux_loss: bool = False,
         **multimodal: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        if compute_aux_loss or any(value is not None for value in multimodal.values()):
+        if any(value is not None for value in multimodal.values()):
             asked = (input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss)
             found = super()._get_per_token_logps_and_entropies(model, *asked, **multimodal)
             self._correct(found[0])
@@ -243,18 +243,18 @@ class RankingGRPOTrainer(GRPOTrainer):
             else:
                 parts = torch.arange(len(input_ids), device=input_ids.device).split(batch_size)
 
-        def forward(ids: Tensor, mask: Tensor, length: int) -> tuple[Tensor, Tensor | None]:
-            return self.log_probs(model, ids, mask, length, compute_entropy, parts)
+        def forward(ids: Tensor, mask: Tensor, length: int) -> Found:
+            return self.log_probs(model, ids, mask, length, compute_entropy, compute_aux_loss, parts)
 
         asked = (input_ids, attention_mask, logits_to_keep)
         if batch_size is not None:
             reference = self.ref_model and self.accelerator.unwrap_model(self.ref_model)
             unwrapped = self.accelerator.unwrap_model(model)
             with self.phases("ref" if is_reference(unwrapped, reference) else "old"):
-                return *forward(*asked), None
+                return forward(*asked)
         found = forward(*asked) if self._skipping is None else self._skipping(forward, *asked)
         self._correct(found[0])
-        return *found, None
+        return found
 
     def _correct(self, log_probs: Tensor) -> None:
         """Correct the samples of the micro-batch whose log-probabilities [B, C] the loss has just computed."""

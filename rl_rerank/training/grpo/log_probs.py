@@ -1,7 +1,8 @@
 """The two ways to the log-probabilities of completions, and which of them is taken.
 
-The plain way is trl's: a row for each completion. The shared way computes each prompt once for its group. On the first
-batch both are compared; where they differ the plain one is taken from then on.
+The plain way is trl's: a padded row for each completion. The other packs the completions of a micro-batch into one row,
+in which every prompt occurs once. On the first batch both are compared; where they differ the plain one is taken from
+then on.
 """
 
 # Shape legend: B completions, C completion tokens, L tokens of prompt and completion.
@@ -10,14 +11,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from rl_rerank.packed import forward
+from rl_rerank.packed.layout import pack
 from rl_rerank.training.loop import precision
-from rl_rerank.training.shared_prefix import attention, prefix
 
 logger = logging.getLogger(__name__)
 
@@ -25,11 +27,22 @@ GAP_FLOAT32, GAP_REDUCED = 1e-3, 5e-2
 """How far apart the two ways may be on the first batch, in nats a token on average."""
 
 
+class Found(NamedTuple):
+    """What a forward gives, 0 at padding."""
+
+    log_probs: Tensor
+    """[B, C], natural logarithms."""
+    entropies: Tensor | None
+    """[B, C], of the distribution that each token is from."""
+    aux_loss: Tensor | None = None
+    """Load-balancing loss of a mixture of experts. In a packed row it counts every token once."""
+
+
 class LogProbs:
-    """Log-probabilities and entropies of completions, [B, C] each.
+    """Log-probabilities and entropies of completions.
 
     Attributes:
-        refusal: why prompts are not shared; None where they are.
+        refusal: why rows are not packed; None where they are.
     """
 
     def __init__(
@@ -61,11 +74,11 @@ class LogProbs:
         """
         both = (model for model in (trainer.model, trainer.ref_model) if model is not None)
         models = [trainer.accelerator.unwrap_model(model) for model in both]
-        refusal = prefix.refusal(models[0]) if wanted else "the configuration says so"
+        refusal = forward.refusal(models[0]) if wanted else "the configuration says so"
         for other in models[1:]:
             other.set_attn_implementation(models[0].config.get_text_config()._attn_implementation)
         for model in models if refusal is None else ():
-            attention.install(model)
+            forward.install(model)
         settings = {"num_generations": trainer.num_generations, "temperature": trainer.temperature, "refusal": refusal}
         return LogProbs(plain, trainer.accelerator, **settings)
 
@@ -76,57 +89,79 @@ class LogProbs:
         attention_mask: Tensor,
         length: int,
         with_entropy: bool = False,
+        with_aux_loss: bool = False,
         parts: Sequence[Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> Found:
         """By the way that is taken.
 
         Args:
             input_ids: [B, L], prompts padded on the left and completions on the right.
             length: C, the columns of completions.
-            parts: row numbers of each forward, whole groups; None: one forward.
+            parts: row numbers of each forward; None: one forward. Without an auxiliary loss.
         """
         if self.refusal is None and not self._is_verified:
             self._verify(model, input_ids, attention_mask, length)
-        way = self.shared if self.refusal is None else self.plain
+        way = self.packed if self.refusal is None else self.plain
         if parts is None:
-            return way(model, input_ids, attention_mask, length, with_entropy)
+            return way(model, input_ids, attention_mask, length, with_entropy, with_aux_loss)
         found = [way(model, input_ids[rows], attention_mask[rows], length, with_entropy) for rows in parts]
         order = torch.cat(list(parts)).argsort()
-        log_probs, entropies = zip(*found, strict=True)
-        return torch.cat(log_probs)[order], torch.cat(entropies)[order] if with_entropy else None
+        log_probs, entropies, _ = zip(*found, strict=True)
+        return Found(torch.cat(log_probs)[order], torch.cat(entropies)[order] if with_entropy else None)
 
     def plain(
-        self, model: Any, input_ids: Tensor, attention_mask: Tensor, length: int, with_entropy: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        length: int,
+        with_entropy: bool = False,
+        with_aux_loss: bool = False,
+    ) -> Found:
         """trl's own forward, a row for each completion, without the columns that are padding in every row."""
         split = input_ids.size(1) - length
         is_used = attention_mask.any(0)
         start = int(is_used[:split].int().argmax())
         kept = max(int(is_used[split:].sum()), 1)
         columns = slice(start, split + kept)
-        asked = (input_ids[:, columns], attention_mask[:, columns], kept, None, with_entropy)
-        log_probs, entropies, _ = self.trl(model, *asked)
+        asked = (input_ids[:, columns], attention_mask[:, columns], kept, None, with_entropy, with_aux_loss)
+        log_probs, entropies, aux_loss = self.trl(model, *asked)
         missing = (0, length - kept)
         if entropies is not None:
             entropies = nn.functional.pad(entropies, missing)
-        return nn.functional.pad(log_probs, missing), entropies
+        return Found(nn.functional.pad(log_probs, missing), entropies, aux_loss)
 
-    def shared(
-        self, model: Any, input_ids: Tensor, attention_mask: Tensor, length: int, with_entropy: bool = False
-    ) -> tuple[Tensor, Tensor | None]:
-        """The same with each prompt computed once for its group."""
+    def packed(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        length: int,
+        with_entropy: bool = False,
+        with_aux_loss: bool = False,
+    ) -> Found:
+        """The same in one row, in which every prompt, and whatever else completions begin with, occurs once."""
         split = input_ids.size(1) - length
+        ids, mask = input_ids.cpu().numpy(), attention_mask.bool().cpu().numpy()
+        prompts = mask[:, :split].sum(1)
+        sequences = [(row[is_token], int(p)) for row, is_token, p in zip(ids, mask, prompts, strict=True)]
+        labelled = [(row, first) for row, first in sequences if len(row) > first]
+        # Every process runs equally many forwards, also one that has no token to learn.
+        is_empty = not labelled
+        made = pack(labelled or [(sequences[0][0][[-1, -1]], 1)]).to(input_ids.device)
         with self.accelerator.autocast():
-            return prefix.shared_log_probs(
-                model,
-                input_ids[:, :split],
-                attention_mask[:, :split],
-                input_ids[:, split:],
-                attention_mask[:, split:],
-                num_generations=self.num_generations,
-                temperature=self.temperature,
-                with_entropy=with_entropy,
+            found = forward.log_probs(
+                model, made, temperature=self.temperature, with_entropy=with_entropy, with_aux_loss=with_aux_loss
             )
+        is_label = attention_mask[:, split:].bool()
+
+        def spread(values: Tensor) -> Tensor:
+            into = values.new_zeros(is_label.shape)
+            return into + 0.0 * values.sum() if is_empty else into.masked_scatter(is_label, values)
+
+        assert found.log_probs is not None
+        entropies = None if found.entropy is None else spread(found.entropy)
+        return Found(spread(found.log_probs), entropies, found.aux_loss)
 
     def state(self) -> dict[str, Any]:
         """The way that is taken, for a checkpoint: a resumed run compares on no other batch."""
@@ -145,7 +180,7 @@ class LogProbs:
         was_training = model.training
         model.eval()
         with torch.no_grad():
-            apart = (self.plain(*asked)[0] - self.shared(*asked)[0]).abs()
+            apart = (self.plain(*asked).log_probs - self.packed(*asked).log_probs).abs()
         model.train(was_training)
         mask = attention_mask[group, -length:]
         mean = (apart * mask).sum() / mask.sum().clamp(min=1)
@@ -154,10 +189,10 @@ class LogProbs:
         gap = everywhere.max().item()
         allowed = GAP_FLOAT32 if precision.computes_in_float32(self.accelerator, model) else GAP_REDUCED
         if gap <= allowed:
-            logger.info("a prompt computed once for its group gives the same log-probabilities (%.1e nats apart)", gap)
+            logger.info("packed rows give the log-probabilities of separate rows (%.1e nats apart)", gap)
         else:
             self.refusal = (
                 f"on the first batch the log-probabilities were {gap:.2g} nats apart from those of separate rows, more "
                 f"than {allowed}"
             )
-            logger.warning("prompts are computed once a completion, not once a group: %s", self.refusal)
+            logger.warning("rows are not packed, so a prompt is computed once a completion: %s", self.refusal)

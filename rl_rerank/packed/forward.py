@@ -1,0 +1,74 @@
+"""Log-probabilities of the labels of token sequences, by one packed row or by a padded row for each sequence."""
+
+# Shape legend: M labels, R rows, L tokens of a row (padded).
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rl_rerank.packed import attention, head
+from rl_rerank.packed.attention import refusal
+from rl_rerank.packed.head import Asked, Scored
+from rl_rerank.packed.layout import Packed
+
+__all__ = ["install", "log_probs", "refusal"]
+
+
+def install(model: Any) -> None:
+    """Let a transformers model, or the one inside of a PEFT model, compute packed rows."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    attention.install(base)
+    head.install(base)
+
+
+def log_probs(
+    model: Any, packed: Packed, *, temperature: float = 1.0, with_entropy: bool = False, with_aux_loss: bool = False
+) -> Scored:
+    """Compute the log-probabilities [M] of a packed row's labels, in the order of `pack`.
+
+    Args:
+        model: a model that `install` has prepared, or a wrapper around it.
+        temperature: divides the logits.
+    """
+    device = packed.input_ids.device
+    return model(
+        input_ids=packed.input_ids[None],
+        # No mask is made of one that has four dimensions, and none is needed.
+        attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
+        position_ids=torch.from_numpy(packed.layout.positions).to(device)[None],
+        packed=packed.layout,
+        asked=Asked(packed.places, packed.labels, temperature, with_entropy, with_aux_loss),
+    )
+
+
+def plain_log_probs(
+    model: Any, sequences: Sequence[tuple[Sequence[int], int]], *, pad_id: int, temperature: float = 1.0
+) -> Tensor:
+    """Compute what `log_probs` does by a padded row for each sequence of input tokens: [M]."""
+    rows: dict[tuple[int, ...], int] = {}
+    numbers = [rows.setdefault(tuple(ids[:-1]), len(rows)) for ids, _ in sequences]
+    width = max(map(len, rows))
+    device = next(model.parameters()).device
+    ids = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows], device=device)
+    mask = torch.tensor([[*[1] * len(row), *[0] * (width - len(row))] for row in rows], device=device)
+    kept = sorted({place for ids_, first in sequences for place in range(first - 1, len(ids_) - 1)})
+    column = {place: number for number, place in enumerate(kept)}
+    logits = model(
+        input_ids=ids,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        logits_to_keep=torch.tensor(kept, device=device),
+        use_cache=False,
+    ).logits
+    asked = [
+        (number, column[place - 1], ids_[place])
+        for number, (ids_, first) in zip(numbers, sequences, strict=True)
+        for place in range(first, len(ids_))
+    ]
+    row, place, label = torch.tensor(asked, device=device).unbind(1)
+    each = (logits[row, place].float() / temperature).log_softmax(-1)
+    return each.gather(1, label[:, None]).squeeze(1)

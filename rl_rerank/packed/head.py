@@ -1,0 +1,145 @@
+"""A model's output head on labels only: log-probabilities without logits in memory.
+
+`model(..., asked=Asked(...))` runs the backbone, picks the hidden states that predict a label, and projects them piece
+by piece. Where gradients are needed this is trl's kernel, which recomputes each piece in the backward and accumulates
+in float32. The model's own forward stays as it is.
+"""
+
+# Shape legend: T tokens of the row, M labels, V vocabulary, E size of a hidden state.
+
+from __future__ import annotations
+
+import functools
+import types
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
+from transformers.utils.generic import ModelOutput
+
+TOKENS = 4096
+"""Hidden states of a tile in trl's kernel."""
+
+TILE_BYTES = {"cpu": 2**25}
+"""Bytes of a tile of logits by type of device."""
+
+GPU_TILE_BYTES = 2**28
+"""The same elsewhere, where small tiles would leave the device idle."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The labels of a packed row whose log-probabilities are asked for."""
+
+    places: Tensor
+    """[M]: the place of the hidden state that predicts each label."""
+    labels: Tensor
+    """[M]: token ids."""
+    temperature: float = 1.0
+    """Divides the logits."""
+    with_entropy: bool = False
+    with_aux_loss: bool = False
+    """Whether a mixture of experts also returns its load-balancing loss, over each token of the row once."""
+
+
+@dataclass
+class Scored(ModelOutput):
+    """What a model returns for `asked`, in float32 and natural logarithms."""
+
+    log_probs: Tensor | None = None
+    """[M]."""
+    entropy: Tensor | None = None
+    """[M]: of the distribution that each label is from."""
+    aux_loss: Tensor | None = None
+
+
+def install(model: Any) -> None:
+    """Let a transformers model's forward take `asked`; a second call changes nothing."""
+    if getattr(model.forward, "takes_asked", False):
+        return
+    original = model.forward
+
+    # The signature stays: `generate` and trainers read it.
+    @functools.wraps(type(model).forward)
+    def forward(self: Any, *args: Any, asked: Asked | None = None, **kwargs: Any) -> Any:
+        return original(*args, **kwargs) if asked is None else _scored(self, asked, *args, **kwargs)
+
+    forward.takes_asked = True  # pyright: ignore[reportAttributeAccessIssue]
+    model.forward = types.MethodType(forward, model)
+
+
+def _scored(model: Any, asked: Asked, *args: Any, **kwargs: Any) -> Scored:
+    config = model.config.get_text_config()
+    if asked.with_aux_loss:
+        kwargs["output_router_logits"] = True
+    outputs = model.base_model(*args, use_cache=False, **kwargs)
+    hidden = outputs.last_hidden_state.flatten(0, 1).index_select(0, asked.places)  # [M, E]
+    log_probs, entropy = _projected(model.get_output_embeddings(), hidden, asked, config)
+    return Scored(log_probs, entropy, _aux_loss(outputs.router_logits, config) if asked.with_aux_loss else None)
+
+
+def _projected(head: nn.Module, hidden: Tensor, asked: Asked, config: Any) -> tuple[Tensor, Tensor | None]:
+    scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
+    elements = TILE_BYTES.get(hidden.device.type, GPU_TILE_BYTES) // 4
+    if type(head) is not nn.Linear:
+        # An adapter or a quantised head computes its logits in a way of its own.
+        return _read(head(hidden), asked, asked.labels, scale, cap)
+    with _gathered(head):
+        if torch.is_grad_enabled():
+            # Imported here: engines score without trl.
+            from trl.kernels import ChunkedLogProbFunction
+
+            columns = max(1, min(elements // max(min(len(hidden), TOKENS), 1), len(head.weight)))
+            outputs = ("entropy",) if asked.with_entropy else ()
+            of = (hidden, head.weight, head.bias, asked.labels)
+            found: Any = ChunkedLogProbFunction.apply(*of, asked.temperature, columns, cap, scale, outputs)
+            return found[0], found[1]
+        size = max(1, elements // len(head.weight))
+        pieces = [
+            _read(nn.functional.linear(some, head.weight, head.bias), asked, labels, scale, cap)
+            for some, labels in zip(hidden.split(size), asked.labels.split(size), strict=True)
+        ]
+    log_probs, entropies = zip(*pieces, strict=True)
+    return torch.cat(log_probs), torch.cat(entropies) if asked.with_entropy else None
+
+
+def _read(
+    logits: Tensor, asked: Asked, labels: Tensor, scale: float, cap: float | None
+) -> tuple[Tensor, Tensor | None]:
+    """Read log-probabilities and entropies [M] from logits [M, V]."""
+    logits = logits.float() * scale
+    logits = logits if cap is None else cap * torch.tanh(logits / cap)
+    each = (logits / asked.temperature).log_softmax(-1)
+    entropy = -(each.exp() * each).sum(-1) if asked.with_entropy else None
+    return each.gather(1, labels[:, None]).squeeze(1), entropy
+
+
+def _gathered(head: nn.Linear) -> AbstractContextManager[Any]:
+    """Gather the head's weights under ZeRO-3: only its own forward, which does not run here, would do so."""
+    if not is_deepspeed_zero3_enabled():
+        return nullcontext()
+    from trl.trainer.utils import maybe_gather_lm_head_ctx
+
+    return maybe_gather_lm_head_ctx(head.weight, head.bias)  # pyright: ignore[reportArgumentType]
+
+
+def _logit_scale(config: Any) -> float:
+    """Return what a model multiplies its logits by, as trl's fused head reads it."""
+    for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
+        if (value := getattr(config, name, None)) is not None:
+            return float(value)
+    if (divisor := getattr(config, "logits_scaling", None)) is not None:
+        return float(divisor) if config.model_type == "hyperclovax" else 1 / float(divisor)
+    return 1.0
+
+
+def _aux_loss(router_logits: Any, config: Any) -> Tensor:
+    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+    experts = getattr(config, "num_experts", None) or config.num_local_experts
+    found = load_balancing_loss_func(router_logits, experts, config.num_experts_per_tok)
+    assert isinstance(found, Tensor)
+    return found

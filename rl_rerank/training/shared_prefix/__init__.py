@@ -1,1 +1,0 @@
-"""Computing a prompt once for all its completions."""
