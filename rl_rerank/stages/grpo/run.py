@@ -18,7 +18,7 @@ from rl_rerank import data
 from rl_rerank.config import Config
 from rl_rerank.data.examples import ExampleFile
 from rl_rerank.engines.local import checkpoint, vllm_environment
-from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.paradigms.base import Paradigm, check_template
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.reward.build import reward_terms
@@ -71,6 +71,7 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
     renderer = checkpoint.renderer(config.model, start)
     tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
     examples = _examples(config, stage, store)
+    check_template(paradigm, renderer)
     lengths.warn_of_longest(name, examples, [paradigm], renderer)
     rates = None
     policy = stage.policy
