@@ -1,4 +1,4 @@
-"""Log-probabilities of the labels of token sequences, by one packed row or by a padded row for each sequence."""
+"""Logits and log-probabilities of the labels of token sequences, by one packed row or by padded ones."""
 
 # Shape legend: M labels, R rows, L tokens of a row (padded).
 
@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from rl_rerank.packed import attention, head
 from rl_rerank.packed.attention import refusal
 from rl_rerank.packed.head import Asked, Scored
-from rl_rerank.packed.layout import Packed
+from rl_rerank.packed.layout import Labelled, Packed, pack
 
-__all__ = ["install", "log_probs", "refusal"]
+__all__ = ["install", "pack", "plainly_scored", "refusal", "scored"]
 
 
 def install(model: Any) -> None:
@@ -25,10 +24,10 @@ def install(model: Any) -> None:
     head.install(base)
 
 
-def log_probs(
+def scored(
     model: Any, packed: Packed, *, temperature: float = 1.0, with_entropy: bool = False, with_aux_loss: bool = False
 ) -> Scored:
-    """Compute the log-probabilities [M] of a packed row's labels, in the order of `pack`.
+    """Compute the logits and log-probabilities [M] of a packed row's labels, in the order of `pack`.
 
     Args:
         model: a model that `install` has prepared, or a wrapper around it.
@@ -45,10 +44,8 @@ def log_probs(
     )
 
 
-def plain_log_probs(
-    model: Any, sequences: Sequence[tuple[Sequence[int], int]], *, pad_id: int, temperature: float = 1.0
-) -> Tensor:
-    """Compute what `log_probs` does by a padded row for each sequence of input tokens: [M]."""
+def plainly_scored(model: Any, sequences: Sequence[Labelled], *, pad_id: int, temperature: float = 1.0) -> Scored:
+    """Compute what `scored` does, without entropies, by a padded row for each sequence of input tokens."""
     rows: dict[tuple[int, ...], int] = {}
     numbers = [rows.setdefault(tuple(ids[:-1]), len(rows)) for ids, _ in sequences]
     width = max(map(len, rows))
@@ -70,5 +67,6 @@ def plain_log_probs(
         for place in range(first, len(ids_))
     ]
     row, place, label = torch.tensor(asked, device=device).unbind(1)
-    each = (logits[row, place].float() / temperature).log_softmax(-1)
-    return each.gather(1, label[:, None]).squeeze(1)
+    rows_of_labels, label = logits[row, place].float(), label[:, None]
+    each = (rows_of_labels / temperature).log_softmax(-1)
+    return Scored(rows_of_labels.gather(1, label).squeeze(1), each.gather(1, label).squeeze(1))

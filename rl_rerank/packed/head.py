@@ -1,8 +1,12 @@
-"""A model's output head on labels only: log-probabilities without logits in memory.
+"""A model's output head on labels only: their logits and log-probabilities, without all logits in memory.
 
 `model(..., asked=Asked(...))` runs the backbone, picks the hidden states that predict a label, and projects them piece
 by piece. Where gradients are needed this is trl's kernel, which recomputes each piece in the backward and accumulates
 in float32. The model's own forward stays as it is.
+
+Differences and softmaxes of few labels take the labels' logits, not their log-probabilities. The normaliser cancels in
+both, but in the gradient of the latter only up to rounding, and an optimizer that divides by a gradient's size turns
+this rounding into steps of all weights of the head.
 """
 
 # Shape legend: T tokens of the row, M labels, V vocabulary, E size of a hidden state.
@@ -47,10 +51,12 @@ class Asked:
 
 @dataclass
 class Scored(ModelOutput):
-    """What a model returns for `asked`, in float32 and natural logarithms."""
+    """What a model returns for `asked`, in float32."""
 
-    log_probs: Tensor | None = None
-    """[M]."""
+    logits: Tensor = None  # pyright: ignore[reportAssignmentType]
+    """[M], not divided by the temperature."""
+    log_probs: Tensor = None  # pyright: ignore[reportAssignmentType]
+    """[M], natural logarithms."""
     entropy: Tensor | None = None
     """[M]: of the distribution that each label is from."""
     aux_loss: Tensor | None = None
@@ -77,17 +83,23 @@ def _scored(model: Any, asked: Asked, *args: Any, **kwargs: Any) -> Scored:
         kwargs["output_router_logits"] = True
     outputs = model.base_model(*args, use_cache=False, **kwargs)
     hidden = outputs.last_hidden_state.flatten(0, 1).index_select(0, asked.places)  # [M, E]
-    log_probs, entropy = _projected(model.get_output_embeddings(), hidden, asked, config)
-    return Scored(log_probs, entropy, _aux_loss(outputs.router_logits, config) if asked.with_aux_loss else None)
+    found = _projected(model.get_output_embeddings(), hidden, asked, config)
+    return Scored(*found, _aux_loss(outputs.router_logits, config) if asked.with_aux_loss else None)
 
 
-def _projected(head: nn.Module, hidden: Tensor, asked: Asked, config: Any) -> tuple[Tensor, Tensor | None]:
+def _projected(head: nn.Module, hidden: Tensor, asked: Asked, config: Any) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Compute logits, log-probabilities and entropies."""
     scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
     elements = TILE_BYTES.get(hidden.device.type, GPU_TILE_BYTES) // 4
     if type(head) is not nn.Linear:
         # An adapter or a quantised head computes its logits in a way of its own.
-        return _read(head(hidden), asked, asked.labels, scale, cap)
+        logits = head(hidden)
+        own = _transformed(logits.gather(1, asked.labels[:, None]).squeeze(1), scale, cap)
+        return own, *_read(logits, asked, asked.labels, scale, cap)
     with _gathered(head):
+        # In float32, in which fewer logits are equal than in bfloat16.
+        own = (hidden.float() * head.weight.index_select(0, asked.labels).float()).sum(1)
+        own = _transformed(own if head.bias is None else own + head.bias[asked.labels].float(), scale, cap)
         if torch.is_grad_enabled():
             # Imported here: engines score without trl.
             from trl.kernels import ChunkedLogProbFunction
@@ -96,23 +108,26 @@ def _projected(head: nn.Module, hidden: Tensor, asked: Asked, config: Any) -> tu
             outputs = ("entropy",) if asked.with_entropy else ()
             of = (hidden, head.weight, head.bias, asked.labels)
             found: Any = ChunkedLogProbFunction.apply(*of, asked.temperature, columns, cap, scale, outputs)
-            return found[0], found[1]
+            return own, found[0], found[1]
         size = max(1, elements // len(head.weight))
         pieces = [
             _read(nn.functional.linear(some, head.weight, head.bias), asked, labels, scale, cap)
             for some, labels in zip(hidden.split(size), asked.labels.split(size), strict=True)
         ]
     log_probs, entropies = zip(*pieces, strict=True)
-    return torch.cat(log_probs), torch.cat(entropies) if asked.with_entropy else None
+    return own, torch.cat(log_probs), torch.cat(entropies) if asked.with_entropy else None
+
+
+def _transformed(logits: Tensor, scale: float, cap: float | None) -> Tensor:
+    logits = logits.float() * scale
+    return logits if cap is None else cap * torch.tanh(logits / cap)
 
 
 def _read(
     logits: Tensor, asked: Asked, labels: Tensor, scale: float, cap: float | None
 ) -> tuple[Tensor, Tensor | None]:
     """Read log-probabilities and entropies [M] from logits [M, V]."""
-    logits = logits.float() * scale
-    logits = logits if cap is None else cap * torch.tanh(logits / cap)
-    each = (logits / asked.temperature).log_softmax(-1)
+    each = (_transformed(logits, scale, cap) / asked.temperature).log_softmax(-1)
     entropy = -(each.exp() * each).sum(-1) if asked.with_entropy else None
     return each.gather(1, labels[:, None]).squeeze(1), entropy
 

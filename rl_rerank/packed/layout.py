@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ import torch
 from torch import Tensor
 
 Ints = npt.NDArray[np.int64]
+
+Labelled: TypeAlias = "tuple[Sequence[int], int]"
+"""Token ids of a sequence, and the number of the first one that is a label."""
 
 
 class Segment(NamedTuple):
@@ -97,21 +100,25 @@ class Packed:
     """[M]: the place in the row that predicts each label, sequence by sequence."""
     labels: Tensor
     """[M]: token ids."""
-    counts: tuple[int, ...]
-    """Number of labels of each sequence, in the order in which they were given."""
+    sequences: Sequence[Labelled]
+    """What was packed, in the order in which it was given."""
+
+    @property
+    def counts(self) -> list[int]:
+        """Number of labels of each sequence."""
+        return [len(ids) - first for ids, first in self.sequences]
 
     def to(self, device: torch.device) -> Packed:
         """Move the tensors."""
         moved = (self.input_ids.to(device), self.places.to(device), self.labels.to(device))
-        return Packed(moved[0], self.layout, moved[1], moved[2], self.counts)
+        return Packed(moved[0], self.layout, moved[1], moved[2], self.sequences)
 
 
-def pack(sequences: Sequence[tuple[Sequence[int], int]]) -> Packed:
+def pack(sequences: Sequence[Labelled]) -> Packed:
     """Lay out sequences as one row.
 
     Args:
-        sequences: (token ids, number of the first label) each; tokens from the first label on are labels. The last
-            token of a sequence is predicted and not read.
+        sequences: tokens from the first label on are labels. The last token of each is predicted and not read.
 
     Raises:
         ValueError: if a sequence has no token before its first label, or no label.
@@ -146,7 +153,7 @@ def pack(sequences: Sequence[tuple[Sequence[int], int]]) -> Packed:
         Layout(_segments(runs, total)),
         torch.from_numpy(np.concatenate(found)),
         torch.from_numpy(np.concatenate(labels)),
-        tuple(map(len, labels)),
+        sequences,
     )
 
 

@@ -145,11 +145,11 @@ def test_a_model_loaded_with_flex_attention_is_computed_by_it(kind, monkeypatch)
     monkeypatch.setattr(kernels, "flex", lambda *a, **k: used.append(1) or flex(*a, **k))
     model, asked = tiny(kind).eval().requires_grad_(False), query_documents_completions(0)
     with torch.no_grad():
-        plain = forward.plain_log_probs(model, asked, pad_id=0)
+        plain = forward.plainly_scored(model, asked, pad_id=0).log_probs
         model.set_attn_implementation("flex_attention")
         assert forward.refusal(model) is None
         forward.install(model)
-        packed = forward.log_probs(model, pack(asked)).log_probs
+        packed = forward.scored(model, pack(asked)).log_probs
     assert len(used) == 3  # a layer each
     assert (packed - plain).abs().max() <= 1e-5
 
@@ -171,7 +171,7 @@ def test_mixed_precision_gives_every_kernel_one_type(kind, trains, monkeypatch):
         model.config.get_text_config()._attn_implementation = implementation  # the package is not on every machine
         forward.install(model)
         with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-            found.append(forward.log_probs(model, packed).log_probs)
+            found.append(forward.scored(model, packed).log_probs)
     assert used == [torch.bfloat16] * 3  # a layer each
     assert (found[0] - found[1]).abs().mean() <= 1e-2
 

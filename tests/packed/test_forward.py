@@ -27,7 +27,7 @@ from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_fun
 from rl_rerank.config import ModelConfig
 from rl_rerank.engines.local.checkpoint import base_model_dir
 from rl_rerank.packed import head
-from rl_rerank.packed.forward import install, log_probs, plain_log_probs, refusal
+from rl_rerank.packed.forward import install, plainly_scored, refusal, scored
 from rl_rerank.packed.layout import pack
 
 ASKED = query_documents_completions(0)
@@ -61,7 +61,7 @@ def test_a_packed_row_equals_separate_rows_forward_and_backward(kind, lora, chec
         model = get_peft_model(model, LoraConfig(r=4, target_modules=targets, init_lora_weights=False))
         model.enable_input_require_grads()
     weights = torch.randn(len(pack(ASKED).labels), generator=torch.Generator().manual_seed(2))
-    plain = plain_log_probs(model, ASKED, pad_id=0, temperature=0.7)
+    plain = plainly_scored(model, ASKED, pad_id=0, temperature=0.7).log_probs
     (plain * weights).sum().backward()
     before = gradients(model)
     assert any("lora" in name for name in before) == (lora is not None)
@@ -71,7 +71,7 @@ def test_a_packed_row_equals_separate_rows_forward_and_backward(kind, lora, chec
     if checkpointing is not None:
         model.gradient_checkpointing_enable({"use_reentrant": checkpointing == "reentrant"})
         model.train()
-    packed = log_probs(model, pack(ASKED), temperature=0.7).log_probs
+    packed = scored(model, pack(ASKED), temperature=0.7).log_probs
     (packed * weights).sum().backward()
     assert (packed - plain).abs().max() <= 1e-5
     equal(before, gradients(model))
@@ -96,7 +96,7 @@ def test_entropy_is_that_of_the_distribution_at_the_temperature(needs_gradients)
     model = tiny("llama")
     install(model)
     with torch.set_grad_enabled(needs_gradients):
-        entropy = log_probs(model, pack(ASKED), temperature=2.0, with_entropy=True).entropy
+        entropy = scored(model, pack(ASKED), temperature=2.0, with_entropy=True).entropy
     ids, first = ASKED[0]
     each = torch.log_softmax(model(torch.tensor([ids[:first]])).logits[0, -1] / 2.0, -1)
     assert entropy[0].item() == pytest.approx(-(each.exp() * each).sum().item(), abs=1e-5)
@@ -108,7 +108,7 @@ def test_experts_are_balanced_over_every_token_of_the_row_once():
     model.config.output_router_logits = False
     install(model)
     packed = pack(ASKED)
-    found = log_probs(model, packed, with_aux_loss=True)
+    found = scored(model, packed, with_aux_loss=True)
     found.aux_loss.backward()
     # The same tokens, each once, with their places and what they see written out as a mask.
     places = torch.arange(packed.layout.length)
@@ -138,22 +138,22 @@ def test_logits_are_scaled_and_capped_as_in_the_models_own_forward(needs_gradien
         if bias:
             one.lm_head.bias = torch.nn.Parameter(torch.randn(97))
         assert refusal(one) is None
-        plain = plain_log_probs(one, ASKED, pad_id=0, temperature=0.7)
+        plain = plainly_scored(one, ASKED, pad_id=0, temperature=0.7).log_probs
         install(one)
         with torch.set_grad_enabled(needs_gradients):
-            packed = log_probs(one, pack(ASKED), temperature=0.7).log_probs
+            packed = scored(one, pack(ASKED), temperature=0.7).log_probs
         assert (packed - plain).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize("needs_gradients", [False, True])
 def test_pieces_of_the_head_give_what_the_whole_gives(needs_gradients, monkeypatch):
     model = tiny("llama")
-    plain = plain_log_probs(model, ASKED, pad_id=0)
+    plain = plainly_scored(model, ASKED, pad_id=0).log_probs
     install(model)
     # 7 rows at a time without gradients, 10 columns at a time with them.
     monkeypatch.setitem(head.TILE_BYTES, "cpu", 4 * 97 * 7 if not needs_gradients else 4 * 10 * len(plain))
     with torch.set_grad_enabled(needs_gradients):
-        assert (log_probs(model, pack(ASKED)).log_probs - plain).abs().max() <= 1e-5
+        assert (scored(model, pack(ASKED)).log_probs - plain).abs().max() <= 1e-5
 
 
 @pytest.mark.parametrize(
@@ -182,8 +182,8 @@ def test_the_real_models_log_probabilities_are_those_of_separate_rows():
     model = AutoModelForCausalLM.from_pretrained(base_model_dir(ModelConfig(path="smollm2")), dtype=torch.float32)
     assert refusal(model) is None
     with torch.no_grad():
-        plain = plain_log_probs(model, ASKED, pad_id=0)
+        plain = plainly_scored(model, ASKED, pad_id=0).log_probs
         install(model)
-        packed = log_probs(model, pack(ASKED)).log_probs
+        packed = scored(model, pack(ASKED)).log_probs
     assert plain.min() < -5  # these random tokens are unlikely, so the largest differences are of large numbers
     assert (packed - plain).abs().max() <= 1e-4

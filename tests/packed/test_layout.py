@@ -11,7 +11,7 @@ def test_a_row_has_every_beginning_once_and_every_token_sees_its_own_sequence(se
     packed = pack(asked)
     beginnings = {tuple(ids[:length]) for ids, _ in asked for length in range(1, len(ids))}
     assert packed.layout.length == len(packed.input_ids) == len(beginnings)
-    assert packed.counts == tuple(len(ids) - first for ids, first in asked)
+    assert packed.counts == [len(ids) - first for ids, first in asked]
     place, label = iter(packed.places.tolist()), iter(packed.labels.tolist())
     for ids, first in asked:
         for number in range(first, len(ids)):

@@ -20,4 +20,4 @@ EXAMPLES = [
 def choice_objective(tokenizer, paradigm, reward, **settings):
     renderer = Renderer(tokenizer, max_prompt_tokens=400)
     asked = Questions(EXAMPLES, paradigm, renderer, count=6, seed=1)
-    return ChoiceObjective(asked, paradigm, renderer, [Term("r", reward, 0.7)], ChoiceSettings(**settings), pad_id=0)
+    return ChoiceObjective(asked, paradigm, renderer, [Term("r", reward, 0.7)], ChoiceSettings(**settings))

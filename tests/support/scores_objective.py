@@ -25,4 +25,4 @@ def scores_objective(tokenizer, *terms, paradigm=None, count=8, **settings):
     asked = lists(EXAMPLES, paradigm, renderer, count=count, size=None, seed=1)
     given = ScoreSettings(**{"num_generations": 6, **settings})
     named = [Term(f"r{i}", term) for i, term in enumerate(terms or (NDCG(),))]
-    return ScoresObjective(asked, reading(paradigm, renderer), named, given, pad_id=0)
+    return ScoresObjective(asked, reading(paradigm, renderer), named, given)

@@ -44,7 +44,9 @@ def train(name: str, model_dir: Path, output: Path) -> None:
     # Made behind the arguments, which tell transformers of ZeRO-3.
     models = [AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32) for _ in range(2)]
     dataset = Dataset.from_dict({"index": tasks})
-    run = PolicyTrainer(objective=made, model=models[0], reference=models[1], args=args, train_dataset=dataset)
+    run = PolicyTrainer(
+        objective=made, model=models[0], reference=models[1], pad_id=0, args=args, train_dataset=dataset
+    )
     run.train()
     state = run.accelerator.get_state_dict(run.model_wrapped)
     if run.accelerator.is_main_process:

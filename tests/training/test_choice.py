@@ -3,6 +3,7 @@
 import pytest
 import torch
 from support.choice_objective import choice_objective
+from support.policies import policy
 from transformers import AutoModelForCausalLM
 
 from rl_rerank.paradigms.pairwise import Pairwise
@@ -110,9 +111,9 @@ def test_the_gradient_is_that_of_the_sum_over_all_answers(tiny_model_dir, chatml
 def _in_double(made, model, batch):
     from unittest import mock
 
-    # `last_logits` gives float32 for training; here every digit counts.
+    # Training reads float32; here every digit counts.
     with mock.patch.object(torch.Tensor, "float", lambda self: self):
-        return made.forward(model, batch)
+        return policy(made, model, batch)
 
 
 def test_the_loss_has_the_divergence_and_the_entropy_of_the_policy(chatml_tokenizer):
@@ -160,8 +161,8 @@ def test_prompts_of_fewer_answers_are_not_changed_by_those_of_more(tiny_model_di
     counts = [len(question.prompt.docids) for question in made.questions]
     few, many = counts.index(min(counts)), counts.index(max(counts))
     assert counts[few] < counts[many]
-    alone = made.forward(model, made.collate([{"index": few}]))
-    both = made.forward(model, made.collate([{"index": few}, {"index": many}]))
+    alone = policy(made, model, made.collate([{"index": few}]))
+    both = policy(made, model, made.collate([{"index": few}, {"index": many}]))
     assert torch.allclose(both[0, : counts[few]], alone[0], atol=1e-5)
     assert made.collate([{"index": few}, {"index": many}])["mask"].sum(1).tolist() == [counts[few], counts[many]]
 

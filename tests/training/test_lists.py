@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, TrainingArguments
+from transformers import AutoConfig, AutoModelForCausalLM, TrainingArguments
 
+from rl_rerank.packed.forward import plainly_scored
 from rl_rerank.paradigms.first_token import FirstToken
 from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.prompts.rendering import Renderer
-from rl_rerank.training.exact.lists import ListCollator, RankedList, last_logits, lists, reading
+from rl_rerank.training.exact.lists import ListCollator, RankedList, lists, reading
 from rl_rerank.training.exact.supervised import RankingTrainer
 from rl_rerank.training.losses.build import build_loss
 from rl_rerank.types import Candidate, RankingExample
@@ -72,9 +73,9 @@ def test_scores_that_are_several_tokens_are_refused(renderer):
 def test_scores_are_those_of_each_prompt_alone(renderer, tiny_model_dir, paradigm, with_answers):
     model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
     found = lists([example("a", [0, 1, 2]), example("bb", [1, 0])], paradigm, renderer, count=2, size=None, seed=1)
-    batch = ListCollator(found, 0, with_answers=with_answers)([{"index": 0}, {"index": 1}])
     read = reading(paradigm, renderer)
-    scores = read.scores(last_logits(model, batch, batch["answers"].size(1)), batch)
+    batch = ListCollator(found, read, with_answers=with_answers)([{"index": 0}, {"index": 1}])
+    scores = read.scores(plainly_scored(model, batch["packed"].sequences, pad_id=0), batch)
     assert batch["index"] == [0, 1]
     for row, one in enumerate(found):
         n = len(one.docids)
@@ -92,8 +93,8 @@ def trainer(model, tmp_path, read, found, *, name="softmax", answer_weight=0.0):
     return RankingTrainer(
         model=model,
         args=TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True),
-        data_collator=ListCollator(found, 0, with_answers=answer_weight > 0),
-        reading=read,
+        data_collator=ListCollator(found, read, with_answers=answer_weight > 0),
+        pad_id=0,
         loss=build_loss("test", name, {}),
         answer_weight=answer_weight,
     )
@@ -135,3 +136,15 @@ def test_first_is_the_weighted_pairs_and_the_language_models_loss_of_the_whole_o
     assert run.compute_loss(model, run.data_collator([{"index": 0}])).item() == pytest.approx(
         pair + 0.1 * answer, abs=1e-5
     )
+
+
+@pytest.mark.parametrize("paradigm", [Pointwise(), FirstToken(window=4)])
+def test_a_ranking_loss_moves_no_token_of_the_head_that_is_not_read(renderer, tiny_model_dir, tmp_path, paradigm):
+    config = AutoConfig.from_pretrained(tiny_model_dir, tie_word_embeddings=False)
+    model = AutoModelForCausalLM.from_config(config)
+    found = lists([example("a", [0, 1, 2])], paradigm, renderer, count=1, size=None, seed=1)
+    run = trainer(model, tmp_path, reading(paradigm, renderer), found)
+    run.compute_loss(model, run.data_collator([{"index": 0}])).backward()
+    # Exactly: an optimizer that divides by a gradient's size makes steps of rounding errors.
+    moved = model.lm_head.weight.grad.abs().amax(1).nonzero().squeeze(1).tolist()
+    assert moved == sorted(run.reading.ids[: 3 if run.reading.together else 2])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from support.choice_objective import choice_objective
+from support.policies import labels
 from support.scores_objective import scores_objective
 from transformers import AutoModelForCausalLM
 
@@ -36,7 +37,7 @@ def test_the_share_of_a_choice_is_that_of_the_tokens_with_which_answers_part(
         one = made._decisions(number)
         expected.append(share(model, [*made.questions[number].token_ids, *one.beginnings[0]], list(one.options[0])))
     with torch.no_grad():
-        found = made.answer_share(made.logits(model, batch), batch)
+        found = made.answer_share(labels(made, model, batch), batch)
     assert found == pytest.approx(sum(expected) / 2, rel=1e-4)
 
 
@@ -44,20 +45,13 @@ def test_the_share_of_a_choice_is_that_of_the_tokens_with_which_answers_part(
 @pytest.mark.parametrize("paradigm", [Pointwise(), FirstToken(window=4)], ids=str)
 def test_the_share_of_lists_is_that_of_the_tokens_that_are_read(model, chatml_tokenizer, paradigm, with_answers):
     made = scores_objective(chatml_tokenizer, paradigm=paradigm)
-    batch = ListCollator(made.lists, 0, with_answers=with_answers)([{"index": i} for i in range(4)])
+    batch = ListCollator(made.lists, made.reading, with_answers=with_answers)([{"index": i} for i in range(4)])
     ids = made.reading.ids
     expected = [
         share(model, prompt, list(ids[: len(one.docids)] if made.reading.together else ids))
         for one in made.lists[:4]
         for prompt in one.prompts
     ]
-    positions = batch["answers"].size(1)
     with torch.no_grad():
-        mask = batch["attention_mask"]
-        logits = model(
-            input_ids=batch["input_ids"],
-            attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-            logits_to_keep=positions,
-        ).logits
-    assert made.reading.answer_share(logits, batch) == pytest.approx(sum(expected) / len(expected), rel=1e-4)
+        found = made.answer_share(labels(made, model, batch), batch)
+    assert found == pytest.approx(sum(expected) / len(expected), rel=1e-4)

@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
+from support.policies import policy
 from support.scores_objective import scores_objective
 from transformers import AutoModelForCausalLM, TrainingArguments
 
@@ -170,7 +171,7 @@ def trainer(made, model_dir, output, *, lora=False, steps=3, **arguments):
         **arguments,
     )
     dataset = Dataset.from_dict({"index": list(range(len(made.lists)))})
-    run = PolicyTrainer(objective=made, model=model, reference=reference, args=args, train_dataset=dataset)
+    run = PolicyTrainer(objective=made, model=model, reference=reference, pad_id=0, args=args, train_dataset=dataset)
     run.add_callback(Records(output, completions=lambda: run.unlogged))
     run.add_callback(Checkpoints(run.accelerator))
     return run
@@ -187,9 +188,9 @@ def test_the_reference_is_the_model_that_training_began_with(tiny_model_dir, cha
     assert {"reward", "reward_std", "reward/r0", "entropy", "loss", "grad_norm", "answer_share"} <= rows[0].keys()
     batch = made.collate([{"index": 5}])
     with torch.no_grad(), run._frozen(run.model) as frozen:
-        kept = made.forward(frozen, batch)
-        start = made.forward(AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32), batch)
-        moved = made.forward(run.model, batch)
+        kept = policy(made, frozen, batch)
+        start = policy(made, AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32), batch)
+        moved = policy(made, run.model, batch)
     assert torch.allclose(kept, start, atol=1e-5)
     if not lora:
         assert not torch.allclose(moved, start, atol=1e-3)

@@ -188,6 +188,7 @@ def _policy_trainer(
     return PolicyTrainer(
         objective=objective,
         model=model,
+        pad_id=tokenizer.pad_token_id,
         reference=reference,
         args=arguments,
         train_dataset=Dataset.from_dict({"index": list(range(num_tasks(stage)))}),

@@ -49,7 +49,7 @@ def scores_objective(
         permute_rewards=stage.permute_rewards,
         seed=stage.seed,
     )
-    return ScoresObjective(asked, reading(paradigm, renderer), terms, settings, pad_id=renderer.tokenizer.pad_token_id)
+    return ScoresObjective(asked, reading(paradigm, renderer), terms, settings)
 
 
 def choice_objective(
@@ -71,4 +71,4 @@ def choice_objective(
         permute_rewards=stage.permute_rewards,
         seed=stage.seed,
     )
-    return ChoiceObjective(asked, paradigm, renderer, terms, settings, pad_id=renderer.tokenizer.pad_token_id)
+    return ChoiceObjective(asked, paradigm, renderer, terms, settings)

@@ -21,14 +21,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from rl_rerank.engines.local.prefill import left_padded
+from rl_rerank.packed.head import Scored
+from rl_rerank.packed.layout import pack
 from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.reward.base import Term, evaluate, total
 from rl_rerank.training.exact.answer_tree import Decisions, decisions
-from rl_rerank.training.exact.lists import last_logits
 from rl_rerank.training.exact.trainer import Outcome
 from rl_rerank.training.loop import table
 from rl_rerank.training.loop.training_prompts import Question
@@ -66,8 +66,6 @@ class ChoiceObjective:
         renderer: Renderer,
         terms: Sequence[Term],
         settings: ChoiceSettings,
-        *,
-        pad_id: int,
     ) -> None:
         if not traits(paradigm).has_choices:
             raise ValueError(f"policy=choice: prompts of the paradigm {paradigm.name!r} do not have few answers")
@@ -80,17 +78,22 @@ class ChoiceObjective:
         self.terms = terms
         self.settings = settings
         self.beta = settings.beta
-        self.pad_id = pad_id
+        self.label_temperature = settings.temperature
         self._decided: dict[tuple[str, ...], Decisions] = {}
 
     def collate(self, rows: list[dict[str, int]]) -> dict[str, Any]:
-        """Make one row of tokens for each decision, and map each answer to its decisions among these rows."""
+        """Label each option of each decision, and map each answer to its decisions and options."""
         index = [row["index"] for row in rows]
         made = [self._decisions(number) for number in index]
         inputs = [
             [*self.questions[number].token_ids, *beginning]
             for number, one in zip(index, made, strict=True)
             for beginning in one.beginnings
+        ]
+        labelled = [
+            ([*ids, option], len(ids))
+            for ids, decision in zip(inputs, (options for one in made for options in one.options), strict=True)
+            for option in decision
         ]
         options = [option for one in made for option in one.options]
         width, most = max(map(len, options)), max(len(one.paths) for one in made)
@@ -113,11 +116,8 @@ class ChoiceObjective:
             # Anything else has the first column in the mask, in the policy and in the rewards alike, so that it stays
             # at the same place when prompts differ in their number of answers.
             mask = torch.cat([mask.new_ones(len(made), 1), mask], 1)
-        ids, attention, _ = left_padded(inputs, self.pad_id)
         return {
-            "input_ids": ids,
-            "attention_mask": attention,
-            "options": torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in options]),
+            "packed": pack(labelled),
             "is_option": torch.arange(width) < torch.tensor([len(ids) for ids in options]).unsqueeze(1),
             "first": torch.tensor(starts),
             "paths": paths,
@@ -125,29 +125,16 @@ class ChoiceObjective:
             "index": index,
         }
 
-    def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-        return self.policy(self.logits(model, batch), batch)
-
-    def logits(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-        """Compute the [D, V] logits at the decisions."""
-        return last_logits(model, batch, 1)[:, 0]
-
     @torch.no_grad()
-    def answer_share(self, logits: Tensor, batch: Mapping[str, Any]) -> float:
-        first = logits[batch["first"]]  # [B, V]
-        options, is_option = batch["options"][batch["first"]], batch["is_option"][batch["first"]]
-        return (first.softmax(1).gather(1, options) * is_option).sum(1).mean().item()
+    def answer_share(self, labels: Scored, batch: Mapping[str, Any]) -> float:
+        return _options(labels.log_probs, batch)[batch["first"]].exp().sum(1).mean().item()
 
-    def policy(self, logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
+    def policy(self, labels: Scored, batch: Mapping[str, Any]) -> Tensor:
         """Return the [B, A] log-probabilities of the answers, 0 at padding."""
-        logits = logits / self.settings.temperature
         if self.settings.restrict_to_answers:
-            # Padding repeats token 0, which may also be an option: without the mask it would take a share of the
-            # softmax.
-            chosen = logits.gather(1, batch["options"]).masked_fill(~batch["is_option"], -torch.inf)
-            each = chosen.log_softmax(1)
+            each = (_options(labels.logits, batch) / self.settings.temperature).log_softmax(1)
         else:
-            each = logits.log_softmax(1).gather(1, batch["options"])
+            each = _options(labels.log_probs, batch)
         flat = torch.cat([each.masked_fill(~batch["is_option"], 0.0).flatten(), each.new_zeros(1)])
         answers = flat[batch["paths"]].sum(2)
         if self.settings.restrict_to_answers:
@@ -259,3 +246,9 @@ class ChoiceObjective:
             row = table.row(step, question.example, rollout, scored[i][best], rewards[i, best].item())
             rows.append({**row, "advantage": advantages[i, best].item()})
         return rows
+
+
+def _options(values: Tensor, batch: Mapping[str, Any]) -> Tensor:
+    """Arrange values [M] of a batch's labels as [D, O], minus infinity at padding."""
+    is_option = batch["is_option"]
+    return values.new_full(is_option.shape, -torch.inf).masked_scatter(is_option, values)

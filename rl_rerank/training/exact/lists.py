@@ -5,7 +5,7 @@ difference of the logits of the paradigm's two continuations. `identifiers` uses
 logit of the i-th continuation is the i-th document's score.
 """
 
-# Shape legend: L lists, N documents (padded), R rows, T tokens, K last positions, V vocabulary.
+# Shape legend: L lists, N documents (padded), M labels.
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from rl_rerank.data.indexed import grade_counts
-from rl_rerank.engines.local.prefill import left_padded
+from rl_rerank.packed.head import Scored
+from rl_rerank.packed.layout import Labelled, pack
 from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.paradigms.windows import training_window
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.prompts.token_ids import TokenIds
 from rl_rerank.training.exact.draws import Draws
 from rl_rerank.training.loop.on_index import OnIndex
-from rl_rerank.training.loop.rows import IGNORED
 from rl_rerank.types import RankingExample
 
 
@@ -105,34 +105,30 @@ def _chosen(example: RankingExample, first: int, others: Sequence[int]) -> list[
 
 @dataclass(frozen=True)
 class Reading:
-    """The tokens whose logits at the answer position are scores."""
+    """The tokens whose logits behind a prompt are scores."""
 
     ids: tuple[int, ...]
     together: bool
     """Whether one prompt shows all documents with one token each; else each has a prompt and a difference of two."""
 
-    def scores(self, logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        """Read [L, N] scores from [R, K, V] logits; 0 for padding."""
-        mask = batch["mask"]
-        at = _at_answers(logits, batch)
-        if self.together:
-            return at[:, list(self.ids[: mask.size(1)])].masked_fill(~mask, 0.0)
-        positive, negative = self.ids
-        return logits.new_zeros(mask.shape).masked_scatter(mask, at[:, positive] - at[:, negative])
+    def sequences(self, one: RankedList) -> list[Labelled]:
+        """Return each prompt of a list followed by each token that is read."""
+        read = self.ids[: len(one.docids)] if self.together else self.ids
+        return [([*prompt, token], len(prompt)) for prompt in one.prompts for token in read]
+
+    def scores(self, labels: Scored, batch: Mapping[str, Any]) -> Tensor:
+        """Read [L, N] scores from the labels of a batch's packed row; 0 for padding."""
+        mask, read = batch["mask"], labels.logits[: batch["read"]]
+        if not self.together:
+            positive, negative = read.view(-1, 2).unbind(1)
+            read = positive - negative
+        return read.new_zeros(mask.shape).masked_scatter(mask, read)
 
     @torch.no_grad()
-    def answer_share(self, logits: Tensor, batch: Mapping[str, Any]) -> float:
-        """Compute the mean share of the probability at the answer position that lies on the tokens that are read."""
-        shares = _at_answers(logits, batch).softmax(1)[:, list(self.ids)]  # [R, answers]
-        if self.together:
-            mask = batch["mask"]
-            shares = shares[:, : mask.size(1)] * mask
-        return shares.sum(1).mean().item()
-
-
-def _at_answers(logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
-    """Pick the [R, V] logits of each row's answer position."""
-    return logits[torch.arange(len(logits), device=logits.device), batch["places"]]
+    def answer_share(self, labels: Scored, batch: Mapping[str, Any]) -> float:
+        """Compute the mean share of the probability behind a prompt that lies on the tokens that are read."""
+        prompts = len(batch["mask"]) if self.together else batch["read"] // 2
+        return labels.log_probs[: batch["read"]].exp().sum().item() / prompts
 
 
 def reading(paradigm: Paradigm, renderer: Renderer) -> Reading:
@@ -156,41 +152,27 @@ class ListCollator:
     """Collates batches of lists, given by their `index` in the dataset.
 
     Args:
-        with_answers: add the correct answers to rows, and their tokens as `answers`; else rows end before the answer.
+        with_answers: add the correct answers and their end tokens as labels, behind those that are read.
     """
 
-    def __init__(self, of: Sequence[RankedList], pad_id: int, *, with_answers: bool) -> None:
+    def __init__(self, of: Sequence[RankedList], reading: Reading, *, with_answers: bool) -> None:
         self.lists = of
-        self.pad_id = pad_id
+        self.reading = reading
         self.with_answers = with_answers
 
     def __call__(self, rows: list[dict[str, int]]) -> dict[str, Any]:
         chosen = [self.lists[row["index"]] for row in rows]
-        pairs = [pair for one in chosen for pair in zip(one.prompts, one.answers, strict=True)]
-        answers = [answer if self.with_answers else answer[:1] for _, answer in pairs]
-        # The last token of an answer is predicted and not read.
-        inputs = [[*prompt, *answer[:-1]] for (prompt, _), answer in zip(pairs, answers, strict=True)]
-        ids, attention, _ = left_padded(inputs, self.pad_id)
-        longest = max(map(len, answers))
+        read = [sequence for one in chosen for sequence in self.reading.sequences(one)]
+        answers = [
+            ([*prompt, *answer], len(prompt))
+            for one in chosen
+            for prompt, answer in zip(one.prompts, one.answers, strict=True)
+        ]
         sizes = [len(one.docids) for one in chosen]
         return {
-            "input_ids": ids,
-            "attention_mask": attention,
-            "answers": torch.tensor([[IGNORED] * (longest - len(a)) + list(a) for a in answers]),
-            "places": torch.tensor([longest - len(answer) for answer in answers]),
+            "packed": pack([*read, *answers] if self.with_answers else read),
+            "read": len(read),
             "grades": torch.tensor([[*one.grades, *[0.0] * (max(sizes) - len(one.grades))] for one in chosen]),
             "mask": torch.arange(max(sizes)) < torch.tensor(sizes).unsqueeze(1),
             "index": [row["index"] for row in rows],
         }
-
-
-def last_logits(model: nn.Module, batch: Mapping[str, Any], positions: int) -> Tensor:
-    """Compute the [R, positions, V] float32 logits at the last positions of left-padded rows."""
-    mask = batch["attention_mask"]
-    return model(
-        input_ids=batch["input_ids"],
-        attention_mask=mask,
-        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-        logits_to_keep=positions,
-        use_cache=False,
-    ).logits.float()

@@ -21,13 +21,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from rl_rerank.packed.head import Scored
 from rl_rerank.paradigms.labels import NUMBERS
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.reward.base import Term, total
 from rl_rerank.training.exact import rank_gradients
-from rl_rerank.training.exact.lists import ListCollator, RankedList, Reading, last_logits
+from rl_rerank.training.exact.lists import ListCollator, RankedList, Reading
 from rl_rerank.training.exact.plackett_luce import Placed, entropy, kl, place, sample
 from rl_rerank.training.exact.trainer import Outcome
 from rl_rerank.training.loop import scoring, table
@@ -66,8 +67,6 @@ class ScoresObjective:
         reading: Reading,
         terms: Sequence[Term],
         settings: ScoreSettings,
-        *,
-        pad_id: int,
     ) -> None:
         self.lists = lists
         self.reading = reading
@@ -75,21 +74,15 @@ class ScoresObjective:
         self.settings = settings
         self.beta = settings.beta
         self.questions = OnIndex(len(lists), self._question)
-        self.collate = ListCollator(lists, pad_id, with_answers=False)
+        self.collate = ListCollator(lists, reading, with_answers=False)
+        self.label_temperature = 1.0
 
-    def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-        return self.policy(self.logits(model, batch), batch)
-
-    def logits(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-        """Compute [R, 1, V] logits at the answer position."""
-        return last_logits(model, batch, 1)
-
-    def policy(self, logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
+    def policy(self, labels: Scored, batch: Mapping[str, Any]) -> Tensor:
         """Read [L, N] scores, divided by the temperature."""
-        return self.reading.scores(logits, batch) / self.settings.temperature
+        return self.reading.scores(labels, batch) / self.settings.temperature
 
-    def answer_share(self, logits: Tensor, batch: Mapping[str, Any]) -> float:
-        return self.reading.answer_share(logits, batch)
+    def answer_share(self, labels: Scored, batch: Mapping[str, Any]) -> float:
+        return self.reading.answer_share(labels, batch)
 
     def outcome(self, batch: Mapping[str, Any], policy: Tensor, reference: Tensor | None, step: int) -> Outcome:
         own, mask = self.settings, batch["mask"]

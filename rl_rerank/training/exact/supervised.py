@@ -12,8 +12,8 @@ from accelerate.utils import gather_object
 from torch import nn
 from transformers import Trainer
 
-from rl_rerank.training.exact.lists import ListCollator, Reading, last_logits
-from rl_rerank.training.loop.rows import IGNORED
+from rl_rerank.training.exact.lists import ListCollator
+from rl_rerank.training.loop.label_scores import LabelScores
 from rl_rerank.training.losses.base import RankingLoss
 
 
@@ -21,10 +21,11 @@ class RankingTrainer(Trainer):
     """Trains scores by a ranking loss, a mean over lists. The dataset's rows are indices into the collator's lists."""
 
     def __init__(
-        self, *, reading: Reading, loss: RankingLoss, answer_weight: float, data_collator: ListCollator, **kwargs: Any
+        self, *, loss: RankingLoss, answer_weight: float, data_collator: ListCollator, pad_id: int, **kwargs: Any
     ) -> None:
         super().__init__(data_collator=data_collator, **kwargs)
-        self.reading = reading
+        self.scored = LabelScores(self.accelerator, [self.model], pad_id)
+        self.reading = data_collator.reading
         self.loss = loss
         self.answer_weight = answer_weight
         self._shares: list[float] = []
@@ -32,15 +33,12 @@ class RankingTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        answers = inputs["answers"]
-        logits = last_logits(model, inputs, answers.size(1))
-        scores = self.reading.scores(logits, inputs)
-        self._shares.append(self.reading.answer_share(logits, inputs))
+        labels = self.scored(model, inputs["packed"])
+        scores = self.reading.scores(labels, inputs)
+        self._shares.append(self.reading.answer_share(labels, inputs))
         loss = self.loss(scores, inputs["grades"], inputs["mask"]).mean()
         if self.answer_weight:
-            loss = loss + self.answer_weight * nn.functional.cross_entropy(
-                logits.flatten(0, 1), answers.flatten(), ignore_index=IGNORED
-            )
+            loss = loss - self.answer_weight * labels.log_probs[inputs["read"] :].mean()
         return (loss, None) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:

@@ -1,8 +1,8 @@
 """Reinforcement learning without sampled text: a transformers Trainer around an objective.
 
-An objective makes the batches, reads the policy from one forward, and turns it into a loss; `scores` and `choice` are
-the two objectives. The trainer adds the frozen reference, logs, and the completions table. Batches are drawn by number
-and samples are seeded by these numbers, so an interrupted run resumes exactly.
+An objective makes the batches, reads the policy from one forward, and turns it into a loss;
+`scores` and `choice` are the two objectives. The trainer adds the frozen reference, logs, and the completions table.
+Batches are drawn by number and samples are seeded by these numbers, so an interrupted run resumes exactly.
 """
 
 from collections import defaultdict
@@ -17,6 +17,9 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import Trainer
 from trl.models.utils import prepare_deepspeed
+
+from rl_rerank.packed.head import Scored
+from rl_rerank.training.loop.label_scores import LabelScores
 
 
 @dataclass(frozen=True)
@@ -37,22 +40,18 @@ class Objective(Protocol):
     """Weight of the KL to the reference; 0 skips its computation."""
 
     def collate(self, rows: list[dict[str, int]]) -> dict[str, Any]:
-        """Batch the tasks whose numbers are in `index`."""
+        """Batch the tasks whose numbers are in `index`; `packed` is the row that the model computes."""
         ...
 
-    def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-        """Compute the parameters of the policy's distribution, one row per task."""
+    label_temperature: float
+    """Divides the logits that the labels' log-probabilities are of."""
+
+    def policy(self, labels: Scored, batch: Mapping[str, Any]) -> Tensor:
+        """Read the parameters of the policy's distribution, one row per task, from the labels of the batch's packed
+        row."""
         ...
 
-    def logits(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
-        """Compute the logits that the policy is read from."""
-        ...
-
-    def policy(self, logits: Tensor, batch: Mapping[str, Any]) -> Tensor:
-        """Read from logits what `forward` returns."""
-        ...
-
-    def answer_share(self, logits: Tensor, batch: Mapping[str, Any]) -> float:
+    def answer_share(self, labels: Scored, batch: Mapping[str, Any]) -> float:
         """Compute the mean share of the probability, over all tokens, that lies on those that answers begin with; where
         all begin alike, on those with which they part."""
         ...
@@ -69,9 +68,10 @@ class PolicyTrainer(Trainer):
         unlogged: rows for the completions table of the step that is being logged, of all processes.
     """
 
-    def __init__(self, *, objective: Objective, model: Any, reference: Any = None, **kwargs: Any) -> None:
+    def __init__(self, *, objective: Objective, model: Any, pad_id: int, reference: Any = None, **kwargs: Any) -> None:
         """
         Args:
+            pad_id: token id that pads the rows of models that cannot compute packed ones.
             reference: a second copy of the starting model, if the objective needs one and `model` has no adapter.
         """
         super().__init__(model=model, data_collator=objective.collate, **kwargs)
@@ -81,6 +81,8 @@ class PolicyTrainer(Trainer):
         self._once: dict[str, float] = {}
         self._rows: list[dict[str, Any]] = []
         self._reference: Any = None
+        models = [self.model] if reference is None else [self.model, reference]
+        self.scored = LabelScores(self.accelerator, models, pad_id)
         if objective.beta and not isinstance(model, PeftModel):
             if reference is None:
                 raise ValueError("beta is above 0 and all weights are trained, so a reference model is needed")
@@ -96,13 +98,14 @@ class PolicyTrainer(Trainer):
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        logits = self.objective.logits(model, inputs)
-        policy = self.objective.policy(logits, inputs)
-        self._values["answer_share"].append(self.objective.answer_share(logits, inputs))
+        asked = {"packed": inputs["packed"], "temperature": self.objective.label_temperature}
+        labels = self.scored(model, **asked)
+        policy = self.objective.policy(labels, inputs)
+        self._values["answer_share"].append(self.objective.answer_share(labels, inputs))
         reference = None
         if self.objective.beta:
             with torch.no_grad(), self._frozen(model) as frozen:
-                reference = self.objective.forward(frozen, inputs)
+                reference = self.objective.policy(self.scored(frozen, **asked), inputs)
         found = self.objective.outcome(inputs, policy, reference, self.state.global_step + 1)
         for name, value in found.metrics.items():
             self._values[name].append(value)

@@ -9,7 +9,6 @@ then on.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -19,12 +18,7 @@ from torch import Tensor, nn
 
 from rl_rerank.packed import forward
 from rl_rerank.packed.layout import pack
-from rl_rerank.training.loop import precision
-
-logger = logging.getLogger(__name__)
-
-GAP_FLOAT32, GAP_REDUCED = 1e-3, 5e-2
-"""How far apart the two ways may be on the first batch, in nats a token on average."""
+from rl_rerank.training.loop.label_scores import disagreement
 
 
 class Found(NamedTuple):
@@ -150,7 +144,7 @@ class LogProbs:
         is_empty = not labelled
         made = pack(labelled or [(sequences[0][0][[-1, -1]], 1)]).to(input_ids.device)
         with self.accelerator.autocast():
-            found = forward.log_probs(
+            found = forward.scored(
                 model, made, temperature=self.temperature, with_entropy=with_entropy, with_aux_loss=with_aux_loss
             )
         is_label = attention_mask[:, split:].bool()
@@ -159,7 +153,6 @@ class LogProbs:
             into = values.new_zeros(is_label.shape)
             return into + 0.0 * values.sum() if is_empty else into.masked_scatter(is_label, values)
 
-        assert found.log_probs is not None
         entropies = None if found.entropy is None else spread(found.entropy)
         return Found(spread(found.log_probs), entropies, found.aux_loss)
 
@@ -184,15 +177,4 @@ class LogProbs:
         model.train(was_training)
         mask = attention_mask[group, -length:]
         mean = (apart * mask).sum() / mask.sum().clamp(min=1)
-        everywhere = self.accelerator.gather(mean.reshape(1))
-        assert isinstance(everywhere, Tensor)
-        gap = everywhere.max().item()
-        allowed = GAP_FLOAT32 if precision.computes_in_float32(self.accelerator, model) else GAP_REDUCED
-        if gap <= allowed:
-            logger.info("packed rows give the log-probabilities of separate rows (%.1e nats apart)", gap)
-        else:
-            self.refusal = (
-                f"on the first batch the log-probabilities were {gap:.2g} nats apart from those of separate rows, more "
-                f"than {allowed}"
-            )
-            logger.warning("rows are not packed, so a prompt is computed once a completion: %s", self.refusal)
+        self.refusal = disagreement(self.accelerator, model, mean)

@@ -1,0 +1,90 @@
+"""Logits and log-probabilities of labelled tokens for trainers that sample nothing: by a packed row, or plainly where
+a model cannot.
+
+On the first batch both ways are compared; where they differ the plain one is taken from then on.
+"""
+
+# Shape legend: M labels.
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from rl_rerank.packed import forward
+from rl_rerank.packed.head import Scored
+from rl_rerank.packed.layout import Packed
+from rl_rerank.training.loop import precision
+
+logger = logging.getLogger(__name__)
+
+GAP_FLOAT32, GAP_REDUCED = 1e-3, 5e-2
+"""How far apart the two ways may be on the first batch, in nats a token on average."""
+
+SEQUENCES = 8
+"""Sequences of the first batch that are compared."""
+
+
+class LabelScores:
+    """Logits and log-probabilities of a batch's labels.
+
+    Attributes:
+        refusal: why rows are not packed; None where they are.
+    """
+
+    def __init__(self, accelerator: Accelerator, models: list[Any], pad_id: int) -> None:
+        """
+        Args:
+            models: all that it will compute, unwrapped; the first one's attention is the others' too.
+        """
+        self.accelerator = accelerator
+        self.pad_id = pad_id
+        self.refusal = forward.refusal(models[0])
+        if self.refusal is not None:
+            logger.warning("rows are not packed, so what they share is computed once a row: %s", self.refusal)
+            return
+        for model in models:
+            forward.install(model)
+        self._is_verified = False
+
+    def __call__(self, model: Any, packed: Packed, *, temperature: float = 1.0) -> Scored:
+        """Compute both, [M] in float32, in the order in which sequences were packed."""
+        if self.refusal is None and not self._is_verified:
+            self._verify(model, packed)
+        if self.refusal is not None:
+            return forward.plainly_scored(model, packed.sequences, pad_id=self.pad_id, temperature=temperature)
+        return forward.scored(model, packed.to(self.accelerator.device), temperature=temperature)
+
+    def _verify(self, model: Any, packed: Packed) -> None:
+        """Compare both ways on some sequences of every process."""
+        self._is_verified = True
+        some = packed.sequences[:SEQUENCES]
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            packed = forward.pack(some).to(self.accelerator.device)
+            plain = forward.plainly_scored(model, some, pad_id=self.pad_id).log_probs
+            gap = (forward.scored(model, packed).log_probs - plain).abs().mean()
+        model.train(was_training)
+        self.refusal = disagreement(self.accelerator, model, gap)
+
+
+def disagreement(accelerator: Accelerator, model: Any, gap: Tensor) -> str | None:
+    """Say why a packed row is not used if, on any process, its mean gap [] to separate rows is too large."""
+    everywhere = accelerator.gather(gap.reshape(1))
+    assert isinstance(everywhere, Tensor)
+    largest = everywhere.max().item()
+    allowed = GAP_FLOAT32 if precision.computes_in_float32(accelerator, model) else GAP_REDUCED
+    if largest <= allowed:
+        logger.info("packed rows give the log-probabilities of separate rows (%.1e nats apart)", largest)
+        return None
+    refusal = (
+        f"on the first batch the log-probabilities were {largest:.2g} nats apart from those of separate rows, more "
+        f"than {allowed}"
+    )
+    logger.warning("rows are not packed, so what they share is computed once a row: %s", refusal)
+    return refusal
