@@ -25,7 +25,13 @@ def install(model: Any) -> None:
 
 
 def scored(
-    model: Any, packed: Packed, *, temperature: float = 1.0, with_entropy: bool = False, with_aux_loss: bool = False
+    model: Any,
+    packed: Packed,
+    *,
+    temperature: float = 1.0,
+    with_entropy: bool = False,
+    with_top1: bool = False,
+    with_aux_loss: bool = False,
 ) -> Scored:
     """Compute the logits and log-probabilities [M] of a packed row's labels, in the order of `pack`.
 
@@ -40,11 +46,13 @@ def scored(
         attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
         position_ids=torch.from_numpy(packed.layout.positions).to(device)[None],
         packed=packed.layout,
-        asked=Asked(packed.places, packed.labels, temperature, with_entropy, with_aux_loss),
+        asked=Asked(packed.places, packed.labels, temperature, with_entropy, with_top1, with_aux_loss),
     )
 
 
-def plainly_scored(model: Any, sequences: Sequence[Labelled], *, pad_id: int, temperature: float = 1.0) -> Scored:
+def plainly_scored(
+    model: Any, sequences: Sequence[Labelled], *, pad_id: int, temperature: float = 1.0, with_top1: bool = False
+) -> Scored:
     """Compute what `scored` does, without entropies, by a padded row for each sequence of input tokens."""
     rows: dict[tuple[int, ...], int] = {}
     numbers = [rows.setdefault(tuple(ids[:-1]), len(rows)) for ids, _ in sequences]
@@ -69,4 +77,6 @@ def plainly_scored(model: Any, sequences: Sequence[Labelled], *, pad_id: int, te
     row, place, label = torch.tensor(asked, device=device).unbind(1)
     rows_of_labels, label = logits[row, place].float(), label[:, None]
     each = (rows_of_labels / temperature).log_softmax(-1)
-    return Scored(rows_of_labels.gather(1, label).squeeze(1), each.gather(1, label).squeeze(1))
+    own = each.gather(1, label).squeeze(1)
+    is_top1 = own >= each.amax(1) if with_top1 else None
+    return Scored(rows_of_labels.gather(1, label).squeeze(1), own, is_top1=is_top1)

@@ -45,6 +45,8 @@ class Asked:
     temperature: float = 1.0
     """Divides the logits."""
     with_entropy: bool = False
+    with_top1: bool = False
+    """Whether to say which labels are the likeliest tokens."""
     with_aux_loss: bool = False
     """Whether a mixture of experts also returns its load-balancing loss, over each token of the row once."""
 
@@ -59,6 +61,8 @@ class Scored(ModelOutput):
     """[M], natural logarithms."""
     entropy: Tensor | None = None
     """[M]: of the distribution that each label is from."""
+    is_top1: Tensor | None = None
+    """[M] of bool: whether no token is likelier than the label."""
     aux_loss: Tensor | None = None
 
 
@@ -84,18 +88,19 @@ def _scored(model: Any, asked: Asked, *args: Any, **kwargs: Any) -> Scored:
     outputs = model.base_model(*args, use_cache=False, **kwargs)
     hidden = outputs.last_hidden_state.flatten(0, 1).index_select(0, asked.places)  # [M, E]
     found = _projected(model.get_output_embeddings(), hidden, asked, config)
-    return Scored(*found, _aux_loss(outputs.router_logits, config) if asked.with_aux_loss else None)
+    if asked.with_aux_loss:
+        found.aux_loss = _aux_loss(outputs.router_logits, config)
+    return found
 
 
-def _projected(head: nn.Module, hidden: Tensor, asked: Asked, config: Any) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Compute logits, log-probabilities and entropies."""
+def _projected(head: nn.Module, hidden: Tensor, asked: Asked, config: Any) -> Scored:
     scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
     elements = TILE_BYTES.get(hidden.device.type, GPU_TILE_BYTES) // 4
     if type(head) is not nn.Linear:
         # An adapter or a quantised head computes its logits in a way of its own.
         logits = head(hidden)
         own = _transformed(logits.gather(1, asked.labels[:, None]).squeeze(1), scale, cap)
-        return own, *_read(logits, asked, asked.labels, scale, cap)
+        return Scored(own, *_read(logits, asked, asked.labels, scale, cap))
     with _gathered(head):
         # In float32, in which fewer logits are equal than in bfloat16.
         own = (hidden.float() * head.weight.index_select(0, asked.labels).float()).sum(1)
@@ -105,17 +110,17 @@ def _projected(head: nn.Module, hidden: Tensor, asked: Asked, config: Any) -> tu
             from trl.kernels import ChunkedLogProbFunction
 
             columns = max(1, min(elements // max(min(len(hidden), TOKENS), 1), len(head.weight)))
-            outputs = ("entropy",) if asked.with_entropy else ()
+            wanted = {"entropy": asked.with_entropy, "is_top1": asked.with_top1}
+            outputs = tuple(name for name, is_wanted in wanted.items() if is_wanted)
             of = (hidden, head.weight, head.bias, asked.labels)
             found: Any = ChunkedLogProbFunction.apply(*of, asked.temperature, columns, cap, scale, outputs)
-            return own, found[0], found[1]
+            return Scored(own, found[0], found[1], found[4])
         size = max(1, elements // len(head.weight))
         pieces = [
             _read(nn.functional.linear(some, head.weight, head.bias), asked, labels, scale, cap)
             for some, labels in zip(hidden.split(size), asked.labels.split(size), strict=True)
         ]
-    log_probs, entropies = zip(*pieces, strict=True)
-    return own, torch.cat(log_probs), torch.cat(entropies) if asked.with_entropy else None
+    return Scored(own, *(None if some[0] is None else torch.cat(some) for some in zip(*pieces, strict=True)))  # pyright: ignore[reportArgumentType]
 
 
 def _transformed(logits: Tensor, scale: float, cap: float | None) -> Tensor:
@@ -125,11 +130,12 @@ def _transformed(logits: Tensor, scale: float, cap: float | None) -> Tensor:
 
 def _read(
     logits: Tensor, asked: Asked, labels: Tensor, scale: float, cap: float | None
-) -> tuple[Tensor, Tensor | None]:
-    """Read log-probabilities and entropies [M] from logits [M, V]."""
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Read log-probabilities, entropies and the likeliest labels [M] from logits [M, V]."""
     each = (_transformed(logits, scale, cap) / asked.temperature).log_softmax(-1)
+    own = each.gather(1, labels[:, None]).squeeze(1)
     entropy = -(each.exp() * each).sum(-1) if asked.with_entropy else None
-    return each.gather(1, labels[:, None]).squeeze(1), entropy
+    return own, entropy, own >= each.amax(-1) if asked.with_top1 else None
 
 
 def _gathered(head: nn.Linear) -> AbstractContextManager[Any]:

@@ -8,7 +8,7 @@ from trl import SFTConfig
 
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.prompts.rendering import Renderer
-from rl_rerank.training.loop.answers import AnswerTrainer, WeightedCollator
+from rl_rerank.training.loop.answers import AnswerTrainer
 from rl_rerank.training.loop.rank_weights import rank_weights
 from rl_rerank.training.loop.rows import tokenised
 from rl_rerank.types import Candidate, RankingExample
@@ -76,9 +76,17 @@ def test_the_weighted_loss_is_the_weighted_sum_over_the_number_of_tokens(chatml_
     model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
     run = AnswerTrainer(
         model=model,
-        args=SFTConfig(output_dir=str(tmp_path), report_to=[], use_cpu=True, bf16=False, max_length=None),
-        train_dataset=Dataset.from_list(list(dataset)),
-        data_collator=WeightedCollator(pad_token_id=chatml_tokenizer.pad_token_id),
+        args=SFTConfig(
+            output_dir=str(tmp_path),
+            report_to=[],
+            use_cpu=True,
+            bf16=False,
+            max_length=None,
+            dataset_kwargs={"skip_prepare_dataset": True},
+        ),
+        rows=dataset,
+        pad_id=0,
+        train_dataset=Dataset.from_dict({"index": range(len(rows))}),
         processing_class=chatml_tokenizer,
     )
     batch = run.data_collator([run.train_dataset[0], run.train_dataset[1]])

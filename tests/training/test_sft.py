@@ -20,7 +20,10 @@ def test_the_head_on_answers_only_trains_to_the_same_weights_as_trl(tiny_model_d
     # SGD, so that the weights move in proportion to the gradient and rounding is not blown up
     weights, losses = [], []
     for cls in (AnswerTrainer, SFTTrainer):
+        ours = cls is AnswerTrainer
+        numbers = Dataset.from_dict({"index": range(len(ROWS))})
         trainer = cls(
+            **({"rows": ROWS, "pad_id": 0} if ours else {}),
             model=AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32),
             args=SFTConfig(
                 output_dir=str(tmp_path),
@@ -37,8 +40,10 @@ def test_the_head_on_answers_only_trains_to_the_same_weights_as_trl(tiny_model_d
                 max_length=None,
                 gradient_checkpointing=False,
                 train_sampling_strategy="sequential",
+                dataset_kwargs={"skip_prepare_dataset": True},
+                remove_unused_columns=False,
             ),
-            train_dataset=Dataset.from_list(ROWS),
+            train_dataset=numbers if ours else Dataset.from_list(ROWS),
             processing_class=chatml_tokenizer,
         )
         trainer.train()

@@ -21,10 +21,10 @@ from rl_rerank.stages.sft.spec import SFTStage
 from rl_rerank.training.exact.lists import ListCollator, lists, reading
 from rl_rerank.training.exact.supervised import RankingTrainer
 from rl_rerank.training.loop import lengths, lora_targets, order, precision, tracking
-from rl_rerank.training.loop.answers import AnswerTrainer, WeightedCollator
+from rl_rerank.training.loop.answers import AnswerTrainer
 from rl_rerank.training.loop.arguments import peft_config
 from rl_rerank.training.loop.models import save_trained
-from rl_rerank.training.loop.rows import RowCollator, RowFile, tokenised
+from rl_rerank.training.loop.rows import RowFile, tokenised
 from rl_rerank.training.loop.training_log import Checkpoints, Records, resumable_checkpoint
 from rl_rerank.training.loop.watch import Watch
 from rl_rerank.training.losses.build import build_loss
@@ -63,17 +63,15 @@ def _completion_trainer(
     made = tokenised(rows, examples, paradigms, renderer, separator=separator)
     lengths.warn_of_longest(name, examples, paradigms.values(), renderer)
     logger.info("sft on %d rows, about %d tokens", len(rows), rows.lengths.sum())
-    trainer = AnswerTrainer(
+    return AnswerTrainer(
+        rows=made,
+        pad_id=tokenizer.pad_token_id,
         model=precision.load(start, config.model, stage, arguments),
         args=arguments,
         train_dataset=Dataset.from_dict({"index": _order(stage, rows.lengths.tolist())}),
-        data_collator=None if separator is None else WeightedCollator(pad_token_id=tokenizer.pad_token_id),
         processing_class=tokenizer,
         peft_config=peft_config(stage.lora),
     )
-    # The trainer has made its collator, and given the model its padding token.
-    trainer.data_collator = RowCollator(made, trainer.data_collator)
-    return trainer
 
 
 def _ranking_trainer(

@@ -51,13 +51,14 @@ class LabelScores:
             forward.install(model)
         self._is_verified = False
 
-    def __call__(self, model: Any, packed: Packed, *, temperature: float = 1.0) -> Scored:
+    def __call__(self, model: Any, packed: Packed, *, temperature: float = 1.0, with_top1: bool = False) -> Scored:
         """Compute both, [M] in float32, in the order in which sequences were packed."""
+        asked: dict[str, Any] = {"temperature": temperature, "with_top1": with_top1}
         if self.refusal is None and not self._is_verified:
             self._verify(model, packed)
         if self.refusal is not None:
-            return forward.plainly_scored(model, packed.sequences, pad_id=self.pad_id, temperature=temperature)
-        return forward.scored(model, packed.to(self.accelerator.device), temperature=temperature)
+            return forward.plainly_scored(model, packed.sequences, pad_id=self.pad_id, **asked)
+        return forward.scored(model, packed.to(self.accelerator.device), **asked)
 
     def _verify(self, model: Any, packed: Packed) -> None:
         """Compare both ways on some sequences of every process."""

@@ -6,7 +6,7 @@ import json
 from array import array
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypedDict, overload
+from typing import Any, NotRequired, Protocol, TypedDict, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,12 +25,13 @@ BYTES_PER_TOKEN = 4
 """An estimate, of text."""
 
 
-class Tokens(TypedDict, total=False):
+class Tokens(TypedDict):
     """A row."""
 
     input_ids: list[int]
     labels: list[int]
-    weights: list[float]
+    """Those of the answer at the end, IGNORED before."""
+    weights: NotRequired[list[float]]
 
 
 class RowFile(Sequence[Mapping[str, Any]]):
@@ -139,18 +140,3 @@ def tokenised(
         return tokens
 
     return OnIndex(len(rows), made, kept=0)  # a row is read once in a pass
-
-
-class RowCollator:
-    """Collates batches of rows, given by their `index`.
-
-    Args:
-        collator: of rows of tokens.
-    """
-
-    def __init__(self, rows: Sequence[Tokens], collator: Any) -> None:
-        self.rows = rows
-        self.collator = collator
-
-    def __call__(self, batch: list[dict[str, int]]) -> dict[str, Any]:
-        return self.collator([self.rows[one["index"]] for one in batch])
