@@ -14,7 +14,6 @@ from typing import Any
 
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.flash_attention import get_target_dtype
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -105,9 +104,9 @@ def attention(
     asked: dict[str, Any] = {"scaling": scaling, "window": sliding_window}
     if stock == kernels.FLEX:
         return kernels.flex(query, key, value, packed, **asked), None
-    # Under autocast the cosines of RoPE, in float32, promote query and key, and kernels take one type.
-    one = get_target_dtype(query, module) or value.dtype
-    rows = (query.to(one), key.to(one), value.to(one), packed)
+    # Under autocast the cosines of RoPE, in float32, promote query and key, and kernels take one type. Values have the
+    # type that arithmetic is in.
+    rows = (query.to(value.dtype), key.to(value.dtype), value, packed)
     if stock in kernels.VARLEN:
         return kernels.varlen(stock, *rows, **asked), None
     if query.device.type == "cpu":

@@ -1,6 +1,6 @@
 """Logits and log-probabilities of the labels of token sequences, by one packed row or by padded ones."""
 
-# Shape legend: M labels, R rows, L tokens of a row (padded).
+# Shape legend: M labels.
 
 from __future__ import annotations
 
@@ -53,30 +53,28 @@ def scored(
 def plainly_scored(
     model: Any, sequences: Sequence[Labelled], *, pad_id: int, temperature: float = 1.0, with_top1: bool = False
 ) -> Scored:
-    """Compute what `scored` does, without entropies, by a padded row for each sequence of input tokens."""
+    """Compute what `scored` does, without entropies, by a left-padded row for each sequence of input tokens."""
     rows: dict[tuple[int, ...], int] = {}
     numbers = [rows.setdefault(tuple(ids[:-1]), len(rows)) for ids, _ in sequences]
-    width = max(map(len, rows))
+    width, kept = max(map(len, rows)), max(len(ids) - first for ids, first in sequences)
     device = next(model.parameters()).device
-    ids = torch.tensor([[*row, *[pad_id] * (width - len(row))] for row in rows], device=device)
-    mask = torch.tensor([[*[1] * len(row), *[0] * (width - len(row))] for row in rows], device=device)
-    kept = sorted({place for ids_, first in sequences for place in range(first - 1, len(ids_) - 1)})
-    column = {place: number for number, place in enumerate(kept)}
+    ids = torch.tensor([[*[pad_id] * (width - len(row)), *row] for row in rows], device=device)
+    mask = torch.tensor([[*[0] * (width - len(row)), *[1] * len(row)] for row in rows], device=device)
     logits = model(
         input_ids=ids,
         attention_mask=mask,
         position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-        logits_to_keep=torch.tensor(kept, device=device),
+        logits_to_keep=kept,
         use_cache=False,
     ).logits
     asked = [
-        (number, column[place - 1], ids_[place])
-        for number, (ids_, first) in zip(numbers, sequences, strict=True)
-        for place in range(first, len(ids_))
+        (number, kept - len(tokens) + place, tokens[place])
+        for number, (tokens, first) in zip(numbers, sequences, strict=True)
+        for place in range(first, len(tokens))
     ]
-    row, place, label = torch.tensor(asked, device=device).unbind(1)
-    rows_of_labels, label = logits[row, place].float(), label[:, None]
-    each = (rows_of_labels / temperature).log_softmax(-1)
+    row, column, label = torch.tensor(asked, device=device).unbind(1)
+    of_labels, label = logits[row, column].float(), label[:, None]
+    each = (of_labels / temperature).log_softmax(-1)
     own = each.gather(1, label).squeeze(1)
     is_top1 = own >= each.amax(1) if with_top1 else None
-    return Scored(rows_of_labels.gather(1, label).squeeze(1), own, is_top1=is_top1)
+    return Scored(of_labels.gather(1, label).squeeze(1), own, is_top1=is_top1)

@@ -18,7 +18,8 @@ from transformers import (
 )
 
 from rl_rerank.engines.decode import completion
-from rl_rerank.engines.local.hf import HFEngine, _batches, _Draw
+from rl_rerank.engines.local.hf import HFEngine, _Draw
+from rl_rerank.engines.local.scoring import padded_batches
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.types import END, Message, Prompt, Sampling, Segment
 
@@ -235,7 +236,7 @@ def test_a_model_in_training_mode_is_left_in_training_mode(engine):
 def test_batches_keep_rows_times_width_within_the_budget_and_lose_no_row():
     lengths = [3, 10, 4, 9, 50]
     # 50 alone exceeds the budget and stands alone; 10 + 9 make 2 x 10 = 20; 4 + 3 make 2 x 4 = 8.
-    assert list(_batches(lengths, 20)) == [[4], [1, 3], [2, 0]]
+    assert list(padded_batches(lengths, 20)) == [[4], [1, 3], [2, 0]]
 
 
 def test_the_end_token_is_kept_in_the_ids_and_not_in_the_text(chatml_tokenizer):

@@ -1,12 +1,11 @@
-"""The transformers engine: one prefill per prompt, shared by all its samples and by all continuations scored after it.
+"""The transformers engine: one prefill per prompt, shared by all its samples; continuations are scored by `scoring`.
 Generation itself is plain `generate()`.
 
-Shapes: B rows of a batch, L padded length, E endings, K tokens of the longest one less 1, V vocabulary.
+Shapes: B rows of a batch, L padded length, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +22,7 @@ from rl_rerank.engines.base import NO_USAGE, Capability, OnCompletion
 from rl_rerank.engines.decode import completion, draws
 from rl_rerank.engines.local.checkpoint import load_model
 from rl_rerank.engines.local.prefill import left_padded, prefilled
+from rl_rerank.engines.local.scoring import Scorer, padded_batches
 from rl_rerank.engines.local.token_mask import TokenMask
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.types import Completion, Constraint, Prompt, Sampling
@@ -47,7 +47,7 @@ class HFEngine:
         Args:
             model: a model folder, or a model in memory, which keeps its device and dtype.
             renderer: turns prompts into this model's token ids.
-            batch_tokens: token budget (with padding) of one forward; a longer row is a batch by itself.
+            batch_tokens: token budget of one forward, padding included; a longer row is a batch by itself.
         """
         if batch_tokens < 1:
             raise ValueError(f"engine.batch_tokens must be at least 1; got {batch_tokens}")
@@ -63,6 +63,7 @@ class HFEngine:
         pad = renderer.tokenizer.pad_token_id
         self.pad_id: int = renderer.end_id if pad is None else pad
         self.mask = TokenMask(renderer.tokenizer, renderer.end_id)
+        self.scorer = Scorer(self.model, pad_id=self.pad_id, batch_tokens=batch_tokens)
 
     def render(self, prompt: Prompt) -> tuple[int, ...]:
         """Render the prompt as token ids."""
@@ -81,7 +82,7 @@ class HFEngine:
         ]
         found: list[list[Completion | None]] = [[None] * sampling.num_generations for _ in prompts]
         with torch.no_grad(), _Inference(self.model):
-            for batch in _batches([len(ids) + sampling.max_tokens for *_, ids in rows], self.batch_tokens):
+            for batch in padded_batches([len(ids) + sampling.max_tokens for *_, ids in rows], self.batch_tokens):
                 picked = [rows[i] for i in batch]
                 answers = self._generate_batch(
                     [ids for *_, ids in picked],
@@ -104,12 +105,10 @@ class HFEngine:
         endings = [self.renderer.continuation_ids(text) for text in continuations]
         asked = [self.render(prompt) for prompt in prompts]
         self._check_context(asked, max(map(len, endings)))
-        # Prompts of a batch are repeated for continuations of several tokens.
-        copies = len(endings) if max(map(len, endings)) > 1 else 1
         found: list[Completion | None] = [None] * len(prompts)
         with torch.no_grad(), _Inference(self.model):
-            for batch in _batches([len(ids) * copies for ids in asked], self.batch_tokens):
-                scored = self._score_batch([asked[place] for place in batch], endings)
+            for batch in self.scorer.batches(asked, endings):
+                scored = self.scorer([asked[place] for place in batch], endings)
                 for place, values in zip(batch, scored, strict=True):
                     scores = dict(zip(continuations, values, strict=True))
                     found[place] = answer = Completion("", finish_reason="score", continuations=scores)
@@ -119,7 +118,7 @@ class HFEngine:
 
     def close(self) -> None:
         """Free the model's memory."""
-        del self.model
+        del self.model, self.scorer
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -157,44 +156,6 @@ class HFEngine:
             completion(ids, self.stop_ids, self.renderer.tokenizer, values)
             for ids, values in zip(answers, logprobs, strict=True)
         ]
-
-    def _score_batch(self, rows: Sequence[Sequence[int]], endings: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Compute the log-probability of every ending after every row, with one prefill per row."""
-        input_ids, attention_mask, position_ids = left_padded(rows, self.pad_id, self.model.device)
-        longest = max(map(len, endings))
-        output = self.model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
-            use_cache=longest > 1,
-            logits_to_keep=1,
-        )
-        first = torch.tensor([ending[0] for ending in endings], device=input_ids.device)
-        logprobs = output.logits[:, -1].float().log_softmax(dim=-1)[:, first]  # (B, E)
-        if longest > 1:
-            logprobs += self._further(output.past_key_values, attention_mask, endings)
-        return logprobs.tolist()
-
-    def _further(self, cache: Any, attention_mask: Tensor, endings: Sequence[Sequence[int]]) -> Tensor:
-        """Compute (B, E) log-probabilities of the endings' tokens after the first; `cache` has the (B, L) prompts."""
-        cache.batch_repeat_interleave(len(endings))
-        length, device = max(map(len, endings)) - 1, attention_mask.device
-        # (B E, K): what is fed, all but the last tokens; and (E, K): what is predicted by it. Padded on the right.
-        fed = torch.tensor([[*e[:-1], *[self.pad_id] * (length + 1 - len(e))] for e in endings], device=device)
-        predicted = torch.tensor([[*e[1:], *[0] * (length + 1 - len(e))] for e in endings], device=device)
-        is_real = torch.tensor([[float(k + 1 < len(e)) for k in range(length)] for e in endings], device=device)
-        mask = attention_mask.repeat_interleave(len(endings), dim=0)
-        positions = mask.sum(dim=1, keepdim=True) + torch.arange(length, device=device)
-        logits: Tensor = self.model(
-            input_ids=fed.repeat(len(attention_mask), 1),
-            attention_mask=torch.cat([mask, mask.new_ones(len(mask), length)], dim=1),
-            position_ids=positions,
-            past_key_values=cache,
-        ).logits.float()
-        logits = logits.view(len(attention_mask), len(endings), length, -1)
-        tokens = predicted.expand(len(logits), -1, -1).unsqueeze(-1)
-        values = logits.gather(3, tokens).squeeze(3) - logits.logsumexp(dim=3)
-        return (values * is_real).sum(dim=2)
 
     def _check_context(self, rows: Sequence[Sequence[int]], extra: int) -> None:
         longest = max(map(len, rows), default=0)
@@ -284,15 +245,3 @@ class _Inference:
 
     def __exit__(self, *_: object) -> None:
         self.model.train(self.was_training)
-
-
-def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Batch row indices by length, longest first, with rows times width of a batch within `budget`."""
-    batch: list[int] = []
-    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        if batch and (len(batch) + 1) * lengths[batch[0]] > budget:
-            yield batch
-            batch = []
-        batch.append(i)
-    if batch:
-        yield batch
