@@ -31,6 +31,9 @@ NAMES = {
 }
 """Attention that a model was loaded with -> the name of ours. SDPA replaces transformers' slow eager attention."""
 
+DROPOUTS = ("attention_dropout", "attn_pdrop", "attention_probs_dropout_prob")
+"""Names of the dropout of attention weights in configurations."""
+
 SEEN_RIGHT = {"full_attention", "sliding_attention"}
 """Types of layers that this module knows."""
 
@@ -46,8 +49,8 @@ def refusal(model: Any) -> str | None:
         return "its attention has sinks"
     if getattr(config, "attn_logit_softcapping", None):
         return "its attention has soft-capped logits"
-    if getattr(config, "attention_dropout", 0.0):
-        return f"its attention has a dropout of {config.attention_dropout}"
+    if dropout := max(getattr(config, name, None) or 0.0 for name in DROPOUTS):
+        return f"its attention has a dropout of {dropout}"
     if "mrope_section" in (getattr(config, "rope_parameters", None) or {}):
         return "its positions have several dimensions (M-RoPE)"
     known = (*NAMES, *NAMES.values())

@@ -8,52 +8,75 @@ from support.grpo_trainer import trainer
 
 from rl_rerank.stages.grpo.policies import TokensPolicy
 from rl_rerank.training.grpo import algorithms
-from rl_rerank.training.grpo.micro_batches import Size, TokenBudget, rows, spread
+from rl_rerank.training.grpo.micro_batches import TokenBudget, Unit, rows, spread
 
 pytestmark = pytest.mark.slow
 
 
+def unit(number, prompt, longest, completions, rows=1):
+    return Unit(tuple(range(number * rows, (number + 1) * rows)), prompt, longest, completions)
+
+
+def numbers(batches, rows=1):
+    return [[one.rows[0] // rows for one in units] for units in batches]
+
+
 def test_a_packed_forward_computes_no_padding():
-    sizes = [Size(10, 3, 9), Size(7, 5, 14)]
+    units = [unit(0, 10, 3, 9, rows=4), unit(1, 7, 5, 14, rows=4)]
     # 10 tokens of a prompt and 9 of its completions, 7 and 14
-    assert TokenBudget(100, 4, is_packed=True).used(sizes) == 40
+    assert TokenBudget(100, is_packed=True).used(units) == 40
     # 8 rows of 10 + 5
-    assert TokenBudget(100, 4, is_packed=False).used(sizes) == 120
+    assert TokenBudget(100, is_packed=False).used(units) == 120
 
 
 def test_packed_micro_batches_are_filled_first_fit():
-    sizes = [Size(20, 9, 10), Size(5, 9, 10), Size(21, 9, 10), Size(6, 9, 10), Size(50, 9, 10)]
-    budget = TokenBudget(60, 4, is_packed=True)
+    units = [unit(i, prompt, 9, 10) for i, prompt in enumerate((20, 5, 21, 6, 50))]
     # 60; 31 and 16 (47); 30 and 15
-    assert budget.filled(sizes, range(5)) == [[4], [2, 3], [0, 1]]
-    # A group that is larger than the budget still has a micro-batch.
-    assert TokenBudget(10, 4, is_packed=True).filled(sizes, [4, 1]) == [[4], [1]]
+    assert numbers(TokenBudget(60, is_packed=True).filled(units)) == [[4], [2, 3], [0, 1]]
+    # A completion that is larger than the budget still has a micro-batch.
+    assert numbers(TokenBudget(10, is_packed=True).filled([units[4], units[1]])) == [[4], [1]]
 
 
 def test_padded_micro_batches_hold_groups_of_like_length():
-    sizes = [Size(20, 2, 8), Size(5, 2, 8), Size(21, 2, 8), Size(6, 2, 8), Size(50, 2, 8)]
+    units = [unit(i, prompt, 2, 8, rows=4) for i, prompt in enumerate((20, 5, 21, 6, 50))]
     # Of 4 completions: 5 and 6 are 8 rows of 6 + 2, and 20 and 21 8 rows of 21 + 2; 50 alone is 208.
-    assert TokenBudget(190, 4, is_packed=False).filled(sizes, range(5)) == [[1, 3], [0, 2], [4]]
+    assert numbers(TokenBudget(190, is_packed=False).filled(units), rows=4) == [[1, 3], [0, 2], [4]]
+
+
+def test_a_group_above_the_budget_is_divided():
+    budget = TokenBudget(30, is_packed=True)
+    # 10 + 9 + 8 = 27, and 6 more would be 33; 10 + 6 + 5 + 4 = 25; 40 alone is above the budget.
+    found = budget.units(range(20, 26), 10, [9, 8, 6, 5, 4, 40])
+    assert found == [Unit((20, 21), 10, 9, 17), Unit((22, 23, 24), 10, 6, 15), Unit((25,), 10, 40, 40)]
+    assert [len(one.rows) for one in TokenBudget(40, is_packed=False).units(range(5), 10, [9, 8, 6, 5, 4])] == [2, 2, 1]
 
 
 def test_micro_batches_are_spread_over_as_many_as_the_other_processes_have():
-    assert spread([[0, 1, 2]], [], 2) == [[0], [1, 2]]
-    assert spread([[0, 1]], [2, 3], 2) == [[0, 1, 2], [3]]  # idle groups first: they cost next to nothing
-    assert sorted(map(tuple, spread([[0, 1]], [2], 3))) == [(0,), (1,), (2,)]
-    assert spread([], [0, 1], 1) == [[1, 0]]
+    one = [unit(i, 5, 5, 5) for i in range(4)]
+    assert numbers(spread([one[:3]], [], 2)) == [[0], [1, 2]]
+    assert numbers(spread([one[:2]], one[2:], 2)) == [[0, 1, 2], [3]]  # idle units first: they cost next to nothing
+    assert sorted(numbers(spread([one[:2]], one[2:3], 3))) == [[0], [1], [2]]
+    assert numbers(spread([], one[:2], 1)) == [[1, 0]]
+    # A group that is whole here and divided elsewhere.
+    assert [[u.rows for u in units] for units in spread([[unit(0, 5, 5, 20, rows=4)]], [], 3)] == [
+        [(0,)],
+        [(2, 3)],
+        [(1,)],
+    ]
 
 
-def test_rows_are_whole_groups_and_each_is_taken_once():
+@pytest.mark.parametrize("tokens", [60, 12])
+def test_each_row_is_taken_once(tokens):
     _, prompt_mask, _, completion_mask = batch()
     mask = torch.cat([prompt_mask, completion_mask], dim=1)
-    budget = TokenBudget(60, GENERATIONS, is_packed=True)
-    found = rows(mask, completion_mask.size(1), budget, Accelerator(cpu=True))
+    given = (mask, completion_mask.size(1), GENERATIONS, TokenBudget(tokens, is_packed=True), Accelerator(cpu=True))
+    found = rows(*given)
     assert len(found) > 1
     assert sorted(torch.cat(found).tolist()) == list(range(len(mask)))
-    assert all(part.view(-1, GENERATIONS).diff().eq(1).all() for part in found)
-    # Groups that teach nothing do not count: the others fit into one.
-    alive = torch.tensor([False, True, False])
-    assert len(rows(mask, completion_mask.size(1), budget, Accelerator(cpu=True), alive)) == 1
+    whole = [len(part) % GENERATIONS == 0 and part.view(-1, GENERATIONS).diff().eq(1).all() for part in found]
+    assert all(whole) == (tokens == 60)
+    # Groups that teach nothing do not count: the others fit into fewer.
+    assert len(rows(*given, torch.tensor([False, True, False]))) < len(found)
 
 
 @pytest.mark.parametrize("name", algorithms.ARGUMENTS)
@@ -72,7 +95,7 @@ def test_the_gradient_of_a_step_is_that_of_one_micro_batch(tiny_model_dir, chatm
         "num_items_in_batch": completion_mask.sum(),
     }
     found = []
-    for tokens in (10_000, 20):  # all groups in one, and each in its own
+    for tokens in (10_000, 32, 16):  # all groups in one, each in its own, and groups divided
         run = trainer(
             tiny_model_dir,
             chatml_tokenizer,
@@ -89,11 +112,13 @@ def test_the_gradient_of_a_step_is_that_of_one_micro_batch(tiny_model_dir, chatm
         run.model.register_forward_pre_hook(lambda *_, seen=forwards: seen.append(1))
         loss = run.training_step(run.model, inputs)
         found.append((loss.item(), gradients(run.model), len(forwards)))
-    (loss, whole, once), (sum_of_losses, parts, often) = found
-    assert (once, often) == (1 + 2, 2 + 2)  # with the two of the comparison with trl's forward; a dead group is none
-    assert sum_of_losses == pytest.approx(loss, abs=1e-6)
+    (loss, whole, once), *others = found
+    # With the two of the comparison with trl's forward; a dead group is none.
+    assert (once, others[0][2]) == (1 + 2, 2 + 2) and others[1][2] > others[0][2]
     assert whole.norm() > 1e-3
-    assert (whole - parts).norm() / whole.norm() < 1e-4
+    for sum_of_losses, parts, _ in others:
+        assert sum_of_losses == pytest.approx(loss, abs=1e-6)
+        assert (whole - parts).norm() / whole.norm() < 1e-4
 
 
 def test_training_by_a_budget_ends_in_the_same_weights(tiny_model_dir, chatml_tokenizer, tmp_path):

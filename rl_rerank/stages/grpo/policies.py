@@ -115,8 +115,8 @@ class TokensPolicy(PolicyConfig):
     num_iterations: int = 1
     """Passes over one batch of completions (mu), each of `updates_per_batch` optimizer steps."""
     micro_batch_tokens: int | None = None
-    """Token budget (with padding) per forward and backward, used instead of micro_batch. Groups of similar length are
-    packed together; a group above the budget runs alone."""
+    """Token budget per forward and backward, used instead of micro_batch. A group above the budget is divided, and a
+    completion above it runs alone."""
     dynamic_sampling: int = 0
     """How many times per step groups with zero reward variance are replaced by groups of other prompts (DAPO). Those
     left over are skipped. 0 disables it."""

@@ -16,10 +16,12 @@ from accelerate.utils import DistributedType
 from torch import Tensor
 
 
-class Size(NamedTuple):
-    """Token counts of a group."""
+class Unit(NamedTuple):
+    """Rows of one group that stay together: all of it, unless it is above the budget."""
 
+    rows: tuple[int, ...]
     prompt: int
+    """Tokens of the prompt."""
     longest: int
     """Tokens of the longest completion."""
     completions: int
@@ -28,63 +30,89 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True)
 class TokenBudget:
-    """Token budget of one forward of a process, padding included.
-
-    Groups are never split: a group above the budget is a micro-batch by itself.
-    """
+    """Token budget of one forward of a process, padding included."""
 
     tokens: int
-    num_generations: int
     is_packed: bool
-    """Whether all groups of a micro-batch are one row without padding, with each prompt once."""
+    """Whether all rows of a micro-batch are one without padding, in which a prompt occurs once."""
 
-    def used(self, sizes: Sequence[Size]) -> int:
-        """Count the tokens that a forward of these groups computes at most."""
+    def used(self, units: Sequence[Unit]) -> int:
+        """Count the tokens that a forward of these rows computes at most."""
         if self.is_packed:
-            return sum(size.prompt + size.completions for size in sizes)
-        return len(sizes) * self.num_generations * (max(s.prompt for s in sizes) + max(s.longest for s in sizes))
+            return sum(unit.prompt + unit.completions for unit in units)
+        width = max(unit.prompt for unit in units) + max(unit.longest for unit in units)
+        return sum(len(unit.rows) for unit in units) * width
 
-    def filled(self, sizes: Sequence[Size], groups: Sequence[int]) -> list[list[int]]:
-        """Pack the groups, given by their indices in `sizes`, into micro-batches."""
-        found: list[list[int]] = []
+    def units(self, group: Sequence[int], prompt: int, completions: Sequence[int]) -> list[Unit]:
+        """Divide a group above the budget into units within it; a completion above it is a unit by itself.
+
+        The loss is a sum over completions, so this is exact. Every unit computes the prompt again.
+
+        Args:
+            group: its rows. completions: the tokens of each.
+        """
+        found: list[list[int]] = [[]]
+        for place in range(len(group)):
+            if found[-1] and self.used([_unit(group, prompt, completions, [*found[-1], place])]) > self.tokens:
+                found.append([])
+            found[-1].append(place)
+        return [_unit(group, prompt, completions, places) for places in found]
+
+    def filled(self, units: Sequence[Unit]) -> list[list[Unit]]:
+        """Pack units into micro-batches."""
+        found: list[list[Unit]] = []
         if self.is_packed:
-            # First fit, the largest first: no padding makes groups of similar length better company.
-            for group in sorted(groups, key=lambda g: (-self.used([sizes[g]]), g)):
-                fits = (one for one in found if self.used([sizes[g] for g in (*one, group)]) <= self.tokens)
+            # First fit, the largest first: no padding makes units of similar length better company.
+            for unit in sorted(units, key=lambda unit: (-self.used([unit]), unit.rows)):
+                fits = (one for one in found if self.used([*one, unit]) <= self.tokens)
                 if (one := next(fits, None)) is None:
-                    found.append([group])
+                    found.append([unit])
                 else:
-                    one.append(group)
+                    one.append(unit)
             return found
-        for group in sorted(groups, key=lambda g: sizes[g]):
-            if found and self.used([sizes[g] for g in (*found[-1], group)]) <= self.tokens:
-                found[-1].append(group)
+        for unit in sorted(units, key=lambda unit: (unit.prompt, unit.longest, unit.rows)):
+            if found and self.used([*found[-1], unit]) <= self.tokens:
+                found[-1].append(unit)
             else:
-                found.append([group])
+                found.append([unit])
         return found
 
 
-def spread(filled: list[list[int]], idle: Sequence[int], count: int) -> list[list[int]]:
-    """Spread the filled and the `idle` groups over exactly `count` micro-batches.
+def _unit(group: Sequence[int], prompt: int, completions: Sequence[int], places: Sequence[int]) -> Unit:
+    own = [completions[place] for place in places]
+    return Unit(tuple(group[place] for place in places), prompt, max(*own, 1), sum(own))
 
-    Idle groups cost almost nothing, so missing micro-batches are first made of one idle group each. Then the
-    micro-batches with the most groups are halved. There are at least `count` groups, so none stays empty.
+
+def spread(filled: list[list[Unit]], idle: Sequence[Unit], count: int) -> list[list[Unit]]:
+    """Spread the filled micro-batches and the `idle` units over exactly `count` micro-batches.
+
+    Idle units cost almost nothing, so missing micro-batches are first made of one idle unit each. Then the
+    micro-batches with the most units are halved, and a single unit of several rows is.
     """
-    found, rest = [list(groups) for groups in filled], list(idle)
+    found, rest = [list(units) for units in filled], list(idle)
     while len(found) < count:
         if rest:
             found.append([rest.pop()])
-        else:
-            largest = max(found, key=len)
-            half = len(largest) // 2
-            found.append(largest[half:])
-            del largest[half:]
+            continue
+        largest = max(found, key=lambda units: (len(units), sum(len(unit.rows) for unit in units)))
+        if len(largest) == 1:
+            [unit] = largest
+            half = len(unit.rows) // 2
+            largest[:] = [unit._replace(rows=unit.rows[:half]), unit._replace(rows=unit.rows[half:])]
+        half = len(largest) // 2
+        found.append(largest[half:])
+        del largest[half:]
     found[0] += rest
     return found
 
 
 def rows(
-    attention_mask: Tensor, length: int, budget: TokenBudget, accelerator: Accelerator, teaches: Tensor | None = None
+    attention_mask: Tensor,
+    length: int,
+    num_generations: int,
+    budget: TokenBudget,
+    accelerator: Accelerator,
+    teaches: Tensor | None = None,
 ) -> list[Tensor]:
     """Assign this process's rows to micro-batches; every process has equally many.
 
@@ -94,25 +122,26 @@ def rows(
         teaches: [N] of bool, False for groups to skip; None computes all.
 
     Returns:
-        Row numbers of each micro-batch, in whole groups.
+        Row numbers of each micro-batch.
     """
-    size = budget.num_generations
-    prompts = attention_mask[::size, :-length].sum(1).tolist()
-    completions = attention_mask[:, -length:].sum(1).view(-1, size)  # [N, G]
-    totals = zip(prompts, completions.amax(1).clamp(min=1).tolist(), completions.sum(1).tolist(), strict=True)
-    sizes = [Size(*counts) for counts in totals]
-    numbers = range(len(sizes))
-    computed = [g for g in numbers if teaches is None or bool(teaches[g])]
-    filled = budget.filled(sizes, computed)
+    prompts = attention_mask[::num_generations, :-length].sum(1).tolist()
+    completions = attention_mask[:, -length:].sum(1).view(-1, num_generations).tolist()  # [N, G]
+    computed: list[Unit] = []
+    idle: list[Unit] = []
+    for number, (prompt, own) in enumerate(zip(prompts, completions, strict=True)):
+        group = range(number * num_generations, (number + 1) * num_generations)
+        if teaches is None or bool(teaches[number]):
+            computed += budget.units(group, prompt, own)
+        else:
+            idle.append(_unit(group, prompt, own, range(num_generations)))
+    filled = budget.filled(computed)
     needed = torch.tensor([len(filled)], device=accelerator.device)
     everywhere = accelerator.gather(needed)
     assert isinstance(everywhere, Tensor)
     count = max(int(everywhere.max()), 1)
-    groups = spread(filled, [g for g in numbers if g not in set(computed)], count)
-    within = torch.arange(size, device=attention_mask.device)
     return [
-        (torch.tensor(sorted(found), device=attention_mask.device)[:, None] * size + within).flatten()
-        for found in groups
+        torch.tensor(sorted(row for unit in units for row in unit.rows), device=attention_mask.device)
+        for units in spread(filled, idle, count)
     ]
 
 

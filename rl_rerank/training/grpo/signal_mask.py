@@ -1,4 +1,4 @@
-"""Skipping groups without a learning signal: without advantages and KL their loss is exactly 0."""
+"""Skipping completions without a learning signal: without an advantage and KL their loss is exactly 0."""
 
 # Shape legend: B completions, N groups, C completion tokens, L tokens of prompt and completion.
 
@@ -27,21 +27,19 @@ class Skipping:
     advantage cancels."""
 
     has_signal: Tensor
-    """[B] of bool, whole groups."""
+    """[B] of bool."""
     completion_mask: Tensor
     """[B, C]."""
     old: Tensor | None
     """[B, C] log-probabilities under the sampling policy, if known."""
-    num_generations: int
 
     @staticmethod
-    def of(inputs: Mapping[str, Tensor], num_generations: int) -> Skipping | None:
-        """Build it for a micro-batch of trl's trainer; None if every group has a signal."""
-        groups = has_signal(inputs["advantages"], num_generations)
-        if bool(groups.all()):
+    def of(inputs: Mapping[str, Tensor]) -> Skipping | None:
+        """Build it for a micro-batch of trl's trainer; None if every row has a signal."""
+        rows = inputs["advantages"] != 0
+        if bool(rows.all()):
             return None
-        rows = groups.repeat_interleave(num_generations)
-        return Skipping(rows, inputs["completion_mask"], inputs.get("old_per_token_logps"), num_generations)
+        return Skipping(rows, inputs["completion_mask"], inputs.get("old_per_token_logps"))
 
     def __call__(self, forward: Forward, input_ids: Tensor, attention_mask: Tensor, length: int) -> Found:
         """Compute the outputs of `forward` for the rows with a signal.
@@ -51,7 +49,7 @@ class Skipping:
         """
         rows, kept = self.has_signal, length
         if not bool(rows.any()):
-            rows, kept = torch.arange(self.num_generations, device=input_ids.device), 1
+            rows, kept = torch.zeros(1, dtype=torch.long, device=input_ids.device), 1
             split = input_ids.size(1) - length
             input_ids, attention_mask = input_ids[:, split - 1 : split + 1], attention_mask[:, split - 1 : split + 1]
         found = forward(input_ids[rows], attention_mask[rows], kept)

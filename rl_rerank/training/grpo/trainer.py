@@ -198,9 +198,9 @@ class RankingGRPOTrainer(GRPOTrainer):
             found: [B] advantages, if known.
         """
         is_packed = self.log_probs.refusal is None
-        budget = micro_batches.TokenBudget(self.micro_batch_tokens, self.num_generations, is_packed)
+        budget = micro_batches.TokenBudget(self.micro_batch_tokens, is_packed)
         teaches = has_signal(found, self.num_generations) if found is not None and self._can_skip else None
-        return micro_batches.rows(mask, length, budget, self.accelerator, teaches)
+        return micro_batches.rows(mask, length, self.num_generations, budget, self.accelerator, teaches)
 
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         self._skipping = self._to_skip(inputs)
@@ -217,7 +217,7 @@ class RankingGRPOTrainer(GRPOTrainer):
         return not has_other_terms and self.top_entropy_quantile >= 1
 
     def _to_skip(self, inputs: Mapping[str, Tensor]) -> Skipping | None:
-        return Skipping.of(inputs, self.num_generations) if self._can_skip else None
+        return Skipping.of(inputs) if self._can_skip else None
 
     def _get_per_token_logps_and_entropies(
         self,
