@@ -83,11 +83,11 @@ class Group:
 
     def ours(self) -> Tensor:
         self._attend_by(self.own_attention)
-        return self.trainer.log_probs.shared(self.model, self.ids, self.mask, self.kept)[0]
+        return self.trainer.log_probs.packed(self.model, self.ids, self.mask, self.kept).log_probs
 
     def trl(self) -> Tensor:
         self._attend_by("sdpa")
-        return self.trainer.log_probs.plain(self.model, self.ids, self.mask, self.kept)[0]
+        return self.trainer.log_probs.plain(self.model, self.ids, self.mask, self.kept).log_probs
 
     def trl_labelled_head(self) -> Tensor:
         assert self.model is not None
