@@ -8,7 +8,8 @@ from rl_rerank.types import Message, Prompt, Sampling, Segment
 
 def request(qid: str, system: str, *parts: Segment) -> Prompt:
     """A prompt that asks for a text."""
-    return Prompt(qid, (), (Message("system", (Segment(system),)), Message("user", parts)), "writing")
+    messages = (Message("system", (Segment(system),)), Message("user", parts))
+    return Prompt(qid, (), messages, "writing", reasoning=None)
 
 
 def written(engine: Engine, prompts: Sequence[Prompt], sampling: Sampling) -> list[str]:

@@ -1,5 +1,7 @@
 """Answers stand where they are read: outside a thought, or behind one where reasoning is asked for; or are refused."""
 
+from dataclasses import replace
+
 import pytest
 from support import chat_templates
 
@@ -12,7 +14,7 @@ from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
 from rl_rerank.paradigms.setwise import Setwise
 from rl_rerank.prompts.rendering import Renderer
-from rl_rerank.types import Candidate, RankingExample
+from rl_rerank.types import Candidate, Message, Prompt, RankingExample, Segment
 
 EXAMPLE = RankingExample("q", "how are caves formed?", (Candidate("a", "ice"), Candidate("b", "bread")), {"a": 1})
 PLAIN = [Pointwise(), PointwiseGraded(rule="expected"), FirstToken(), Setwise(), Pairwise(), Listwise(), Groupwise()]
@@ -78,3 +80,14 @@ def test_answers_stand_where_they_are_read_or_are_refused(family, given, plain, 
             ask()
         assert f"the chat template of 'models/{family}' " in str(refused.value)
         assert expected.format(paradigm.name) in str(refused.value)
+
+
+def test_prompts_that_do_not_mention_reasoning_have_none():
+    """As a paradigm of somebody else's makes them."""
+    messages = (Message("system", (Segment("Judge."),)), Message("user", (Segment("Is it?"),)))
+    prompt = Prompt("q", ("a",), messages, "mine")
+    assert Renderer(chat_templates.tokenizer("qwen3"), max_prompt_tokens=200)(prompt).text.endswith(IM + CLOSED)
+    with pytest.raises(ValueError, match=ALWAYS.format("mine")):
+        Renderer(chat_templates.tokenizer("r1"), max_prompt_tokens=200)(prompt)
+    free = Renderer(chat_templates.tokenizer("r1"), max_prompt_tokens=200)(replace(prompt, reasoning=None))
+    assert free.text.endswith("<|endoftext|><think>\n")
