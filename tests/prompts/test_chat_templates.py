@@ -30,11 +30,13 @@ REASONING = [
 CLOSED = "<think>\n\n</think>\n\n"
 LLAMA = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
 GEMMA = "<end_of_turn>\n<start_of_turn>model\n"
+COHERE = "<|START_THINKING|>"
 IM = "<|im_end|>\n<|im_start|>assistant\n"
 ON, OFF = {"enable_thinking": True}, {"enable_thinking": False}
 ALWAYS = "would stand inside a thought; set paradigms.{}.params.reasoning=true where the paradigm has it, or choose"
 SWITCH = "lets the model think, and {} answers have no reasoning; set model.template_kwargs.enable_thinking=false"
 NOT_CLOSED = "behind which nothing is thought, and {} answers begin with reasoning; leave out model.template_kwargs."
+UNREAD = "opens thoughts with TAG, and {} answers are read behind </think>"
 
 # Family, template_kwargs, and the prompt's end, or the refusal: without reasoning, and with it.
 CASES = [
@@ -56,7 +58,10 @@ CASES = [
     ("smollm3", ON, SWITCH, IM),
     ("deepseek_v31", {}, "\n<|im_start|></think>", "\n<|im_start|><think>"),
     ("deepseek_v31", {"thinking": True}, SWITCH.replace("enable_thinking", "thinking"), "\n<|im_start|><think>"),
-    ("thinking_tag", {}, ALWAYS, "opens thoughts with <thinking>, and {} answers are read behind </think>"),
+    ("thinking_tag", {}, ALWAYS, UNREAD.replace("TAG", "<thinking>")),
+    ("exaone_deep", {}, ALWAYS, UNREAD.replace("TAG", "<thought>")),
+    ("command_a", {}, f"{IM}{COHERE}<|END_THINKING|>", UNREAD.replace("TAG", COHERE)),
+    ("command_a", {"reasoning": True}, SWITCH.replace("enable_thinking", "reasoning"), UNREAD.replace("TAG", COHERE)),
 ]
 
 
