@@ -108,7 +108,7 @@ def build(kind: str, name: str, params: Mapping[str, Any], *, target: str | None
         if missing := [field for field in fields if field not in given]:
             raise ValueError(f"{kind} {name!r} needs its parameter {missing[0]!r}, which has no default")
         hints = _hints(plugin)
-        params = {key: _plain(hints.get(key), value, f"{kind} {name!r}: {key}") for key, value in params.items()}
+        params = {key: typed(hints.get(key), value, f"{kind} {name!r}: {key}") for key, value in params.items()}
     return plugin(**params)
 
 
@@ -120,8 +120,8 @@ def _hints(plugin: type) -> dict[str, Any]:
         return {}
 
 
-def _plain(hint: Any, value: Any, place: str) -> Any:
-    """A parameter as `scalar` reads it where its type is a plain one, or such a type or None; others as they are."""
+def typed(hint: Any, value: Any, place: str) -> Any:
+    """A value as `scalar` reads it where its type is a plain one, or such a type or None; others as they are."""
     is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
     kinds = [kind for kind in (typing.get_args(hint) if is_union else (hint,)) if kind is not types.NoneType]
     if kinds not in ([str], [int], [float], [bool]) or (is_union and value is None):

@@ -56,9 +56,13 @@ def test_a_valid_experiment_passes(folder, tiny_model_dir, capsys):
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("+stages.grpo.trl.max_prompt_length=100", "there is no setting 'trl.max_prompt_length'"),
+        # Not "did you mean max_completion_length", which is derived.
+        ("+stages.grpo.trl.max_prompt_length=100", "there is no setting 'trl.max_prompt_length'. Here you can set: "),
         ("+stages.grpo.trl.per_device_train_batch_size=4", "trl.per_device_train_batch_size is derived from the grpo"),
         ("+stages.grpo.trl.optim=sgdd", "stages.grpo: sgdd is not a valid OptimizerNames"),
+        ("+stages.grpo.trl.adam_beta1=none", "trl.adam_beta1 must be of type float; got 'none'"),
+        ("+stages.grpo.trl.adam_beta1=2", "trl.optim_args: Invalid beta parameter at index 0: 2"),
+        ("+stages.grpo.trl.lr_scheduler_kwargs={power: 2}", "trl.lr_scheduler_kwargs: "),
         ("report_to=[foo]", "stages.grpo: foo is not supported, only"),
     ],
 )

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
+import typing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
-from transformers import TrainingArguments
+from torch import nn
+from transformers import Trainer, TrainingArguments, get_scheduler
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
+from rl_rerank import registry
 from rl_rerank.config import Config, LoraConfig, unknown_key
 from rl_rerank.training.grpo import algorithms
 from rl_rerank.training.loop import owned, precision
@@ -142,13 +144,40 @@ def _build(cls: Any, config: Config, stage: TrainingStage, output: Path, **speci
         "dataloader_pin_memory": torch.cuda.is_available(),
         **special,
     }
-    fields = {field.name for field in dataclasses.fields(cls)}
     owned.refuse(f"stages.{output.name}", stage.trl)
-    for key in stage.trl:
-        if key not in fields:
-            raise ValueError(unknown_key(f"trl.{key}", key, fields))
-        if key in values and key not in OURS_BY_DEFAULT:
+    hints = typing.get_type_hints(cls)
+    derived = values.keys() - OURS_BY_DEFAULT
+    for key, value in stage.trl.items():
+        if key in derived:
             raise ValueError(f"trl.{key} is derived from the {stage.kind} stage's own settings; set those instead")
+        if key not in hints:
+            raise ValueError(unknown_key(f"trl.{key}", key, hints.keys() - derived - owned.OWNED.keys()))
+        registry.typed(hints[key], value, f"trl.{key}")
     arguments = cls(**{**values, **stage.trl})
+    _check_optimizer(arguments)
     precision.keep_float32(arguments, config.model)
     return arguments
+
+
+def _check_optimizer(arguments: TrainingArguments) -> None:
+    """Refuse values that the optimizer or the schedule does not take, by making both for one weight.
+
+    Raises:
+        ValueError: with the settings, and what the optimizer or the schedule says.
+    """
+    try:
+        optimizer: Any = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
+        settings = "lr_scheduler_kwargs"
+        get_scheduler(
+            arguments.lr_scheduler_type,
+            optimizer,
+            num_warmup_steps=arguments.get_warmup_steps(arguments.max_steps),
+            num_training_steps=arguments.max_steps,
+            scheduler_specific_kwargs=dict(arguments.lr_scheduler_kwargs or {}),  # pyright: ignore[reportArgumentType]
+        )
+        settings = "adam_beta1, trl.adam_beta2, trl.adam_epsilon or trl.optim_args"
+        if not any(name in arguments.optim for name in ("galore", "apollo", "lomo")):  # these need the model
+            kind, values = Trainer.get_optimizer_cls_and_kwargs(arguments)
+            kind([nn.Parameter(torch.zeros(1))], **values)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"trl.{settings}: {e}") from e
