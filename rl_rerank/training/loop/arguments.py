@@ -42,6 +42,7 @@ def sft_arguments(config: Config, stage: SFTStage, output: Path) -> SFTConfig:
         gradient_accumulation_steps=step.micro_batches,
         max_length=None,
         completion_only_loss=False,
+        loss_type="nll",
         dataset_kwargs={"skip_prepare_dataset": True},  # rows are tokenised when a batch is made
         train_sampling_strategy="sequential",
         dataloader_num_workers=_num_workers(),
@@ -53,6 +54,8 @@ def grpo_arguments(
 ) -> GRPOConfig:
     """Build a stage's GRPOConfig: one generation batch is the prompts of `updates_per_batch` optimizer steps."""
     step = _step(config, stage, output)
+    if stage.trl.get("sync_ref_model") and not stage.beta:
+        raise ValueError("trl.sync_ref_model needs a reference model, and beta=0 has none; set beta above 0")
     return _build(
         GRPOConfig,
         config,
@@ -151,7 +154,8 @@ def _build(cls: Any, config: Config, stage: TrainingStage, output: Path, **speci
         if key in derived:
             raise ValueError(f"trl.{key} is derived from the {stage.kind} stage's own settings; set those instead")
         if key not in hints:
-            raise ValueError(unknown_key(f"trl.{key}", key, hints.keys() - derived - owned.OWNED.keys()))
+            settable = hints.keys() - derived - owned.OWNED.keys() - owned.REFUSED.keys()
+            raise ValueError(unknown_key(f"trl.{key}", key, settable))
         registry.typed(hints[key], value, f"trl.{key}")
     arguments = cls(**{**values, **stage.trl})
     _check_optimizer(arguments)
