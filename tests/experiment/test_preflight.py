@@ -72,6 +72,26 @@ def test_trainer_arguments_are_built(folder, tiny_model_dir, capsys, override, s
     assert "stages.grpo" in error and says in error
 
 
+@pytest.mark.parametrize(
+    "stage",
+    [
+        ["stages.grpo.policy=scores"],
+        [
+            "stages.grpo.kind=sft",
+            "+stages.grpo.loss=softmax",
+            "~stages.grpo.num_generations",
+            "~stages.grpo.prompts_per_step",
+        ],
+    ],
+)
+def test_answers_that_are_scored_by_logits_are_single_tokens(folder, tiny_model_dir, capsys, stage):
+    given = [*arguments(folder, tiny_model_dir, *stage), "paradigms.pointwise.params.positive=a good answer"]
+    assert main([*given, "dry_run=true"]) == 2
+    said = capsys.readouterr().err
+    assert "stages.grpo: scores of the paradigm 'pointwise' are logits of single tokens" in said
+    assert "'a good answer' is" in said
+
+
 LONG = "what " * 400
 
 
