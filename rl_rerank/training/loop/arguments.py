@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import typing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
@@ -169,15 +169,15 @@ def _check_optimizer(arguments: TrainingArguments) -> None:
     Raises:
         ValueError: with the settings, and what the optimizer or the schedule says.
     """
+    settings, schedule = "lr_scheduler_kwargs", cast(dict[str, Any], arguments.lr_scheduler_kwargs or {})
     try:
         optimizer: Any = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
-        settings = "lr_scheduler_kwargs"
         get_scheduler(
             arguments.lr_scheduler_type,
             optimizer,
             num_warmup_steps=arguments.get_warmup_steps(arguments.max_steps),
             num_training_steps=arguments.max_steps,
-            scheduler_specific_kwargs=dict(arguments.lr_scheduler_kwargs or {}),  # pyright: ignore[reportArgumentType]
+            scheduler_specific_kwargs=dict(schedule),
         )
         settings = "adam_beta1, trl.adam_beta2, trl.adam_epsilon or trl.optim_args"
         if not any(name in arguments.optim for name in ("galore", "apollo", "lomo")):  # these need the model
