@@ -9,6 +9,8 @@ import dataclasses
 import difflib
 import importlib.util
 import sys
+import types
+import typing
 from collections.abc import Collection, Mapping
 from functools import cache
 from hashlib import sha256
@@ -91,7 +93,8 @@ def build(kind: str, name: str, params: Mapping[str, Any], *, target: str | None
     """Construct the plugin `name` (or `target`, where given) with `params`.
 
     Raises:
-        ValueError: if `params` names something that is no field of the plugin; the message lists the fields.
+        ValueError: if `params` names something that is no field of the plugin, with its fields; or has a value of the
+            wrong type.
     """
     plugin = find(kind, target or name)
     if isinstance(plugin, type) and dataclasses.is_dataclass(plugin):
@@ -104,7 +107,44 @@ def build(kind: str, name: str, params: Mapping[str, Any], *, target: str | None
         given = {*defaults(kind, target or name), *params}
         if missing := [field for field in fields if field not in given]:
             raise ValueError(f"{kind} {name!r} needs its parameter {missing[0]!r}, which has no default")
+        hints = _hints(plugin)
+        params = {key: typed(hints.get(key), value, f"{kind} {name!r}: {key}") for key, value in params.items()}
     return plugin(**params)
+
+
+def _hints(plugin: type) -> dict[str, Any]:
+    """The types of a plugin's fields; none where its module imports them for type checking only."""
+    try:
+        return typing.get_type_hints(plugin)
+    except NameError:
+        return {}
+
+
+def typed(hint: Any, value: Any, place: str) -> Any:
+    """A value as `scalar` reads it where its type is a plain one, or such a type or None; others as they are."""
+    is_union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    kinds = [kind for kind in (typing.get_args(hint) if is_union else (hint,)) if kind is not types.NoneType]
+    if kinds not in ([str], [int], [float], [bool]) or (is_union and value is None):
+        return value
+    return scalar(kinds[0], value, place)
+
+
+def scalar(kind: type, value: Any, place: str) -> Any:
+    """A value of a configuration as a str, int, float or bool.
+
+    A number is also a word, and a whole number is also a fraction: YAML reads `positive: 1` as a number.
+
+    Raises:
+        ValueError: with the place, for a value of another type.
+    """
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if is_number and kind is str:
+        return str(value)
+    if is_number and kind is float:
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{place} must be of type {kind.__name__}; got {value!r}")
+    return value
 
 
 def defaults(kind: str, name: str) -> dict[str, Any]:

@@ -165,9 +165,9 @@ class Prompt:
     """Texts to score at the answer position instead of generating; empty: the paradigm's own."""
     constraint: Constraint | None = None
     """Constraint on generated answers at inference; training samples freely."""
-    reasoning: bool | None = None
+    reasoning: bool | None = False
     """Whether reasoning comes before the answer, for chat templates that let models think; None: as the template does
-    by itself."""
+    by itself, for texts that are read whether or not a thought precedes them."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,8 @@ import pytest
 
 from rl_rerank import registry
 from rl_rerank.paradigms.listwise import Listwise
+from rl_rerank.paradigms.pipeline import Pipeline
+from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank_rewards.ndcg import NDCG
 
 PLUGIN = """\
@@ -15,6 +17,18 @@ class Mine:
 
 def plain(x):
     return x
+"""
+
+LATER = """\
+from __future__ import annotations
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+if TYPE_CHECKING:
+    from pathlib import Path
+
+@dataclass
+class Later:
+    path: Path | None = None
 """
 
 
@@ -42,6 +56,47 @@ def test_a_plugin_is_found_by_module_and_by_file(plugin):
 def test_parameters_become_fields():
     assert registry.build("paradigm", "listwise", {"window": 4, "stride": 2}) == Listwise(window=4, stride=2)
     assert registry.build("reward", "mine", {"k": 3}, target="rl_rerank_rewards.ndcg:NDCG") == NDCG(k=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "expected"),
+    [
+        # YAML reads 1 as a number, also where a word is wanted.
+        ("pointwise", {"positive": 1, "negative": 0}, Pointwise(positive="1", negative="0")),
+        ("listwise", {"window": None}, Listwise(window=None)),
+        ("pipeline", {"stages": [{"paradigm": "pointwise"}]}, Pipeline(stages=[{"paradigm": "pointwise"}])),
+    ],
+)
+def test_plain_values_become_what_the_fields_are(name, given, expected):
+    assert registry.build("paradigm", name, given) == expected
+
+
+def test_a_whole_number_is_a_fraction_too(plugin):
+    assert repr(registry.build("reward", "mine", {"needed": 2}, target=f"{plugin}:Mine").needed) == "2.0"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "given", "message"),
+    [
+        ("paradigm", "pointwise", {"positive": True}, "paradigm 'pointwise': positive must be of type str; got True"),
+        ("paradigm", "pointwise", {"positive": ["yes"]}, r"positive must be of type str; got \['yes'\]"),
+        ("paradigm", "pointwise", {"negative": None}, "negative must be of type str; got None"),
+        ("paradigm", "listwise", {"window": "all"}, "window must be of type int; got 'all'"),
+        ("paradigm", "listwise", {"reasoning": 1}, "reasoning must be of type bool; got 1"),
+        ("paradigm", "listwise", {"passes": True}, "passes must be of type int; got True"),
+        ("paradigm", "pipeline", {"stages": [{"paradigm": "setwise", "params": {"k": "2"}}]}, "k must be of type int"),
+        ("reward", "ndcg", {"k": 2.5}, "reward 'ndcg': k must be of type int; got 2.5"),
+        ("reward", "ndcg", {"malformed": "-1"}, "malformed must be of type float; got '-1'"),
+    ],
+)
+def test_values_of_another_type_are_refused(kind, name, given, message):
+    with pytest.raises(ValueError, match=message):
+        registry.build(kind, name, given)
+
+
+def test_a_plugin_whose_types_cannot_be_resolved_is_built_as_it_is(tmp_path):
+    (tmp_path / "later.py").write_text(LATER)
+    assert registry.build("reward", "later", {"path": 3}, target=f"{tmp_path}/later.py:Later").path == 3
 
 
 def test_a_function_is_a_plugin_too(plugin):

@@ -83,7 +83,8 @@ class LLMJudge:
                 "in one or two sentences, and then the grade alone in <answer></answer>."
             ),
         ]
-        return Prompt(example.qid, docids, (Message("system", (ours(SYSTEM),)), Message("user", tuple(shown))), "judge")
+        messages = (Message("system", (ours(SYSTEM),)), Message("user", tuple(shown)))
+        return Prompt(example.qid, docids, messages, "judge", reasoning=None)
 
     def _grade(self, reply: Completion) -> float:
         text = (find_answer(reply, reasoning=True, strict=False).text or "").strip()

@@ -7,6 +7,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
+from rl_rerank import registry
+
 T = TypeVar("T")
 
 
@@ -75,13 +77,7 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
         return value
     if hint is Any:
         return value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if hint is str and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return str(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ValueError(f"{place} must be of type {hint.__name__}; got {value!r}")
-    return value
+    return registry.scalar(hint, value, place)
 
 
 def one_of(place: str, value: str, allowed: tuple[str, ...]) -> None:

@@ -1,10 +1,10 @@
 """The grammar that all generating paradigms share: where in a completion the answer stands.
 
 Without reasoning the whole completion is the answer; in lenient mode, where a model has thought all the same, it is the
-text after the last `</think>`. With reasoning it is the text of the `<answer>` block after the last `</think>`: exactly
-one in strict mode, the last one in lenient mode. The opening `<think>` is not asked for: where the chat template writes
-it at the end of the prompt, the completion begins inside the reasoning. A thought that is opened and not closed has no
-answer, whatever it quotes.
+text after the last thought, in whatever tags. With reasoning it is the text of the `<answer>` block after the last
+`</think>`: exactly one in strict mode, the last one in lenient mode. The opening `<think>` is not asked for: where the
+chat template writes it at the end of the prompt, the completion begins inside the reasoning. A thought that is opened
+and not closed has no answer, whatever it quotes.
 """
 
 import math
@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rl_rerank.prompts.thoughts import TAG
+from rl_rerank.prompts import thoughts
 from rl_rerank.types import Completion, Issue, Judgment, RankingExample, Status
 
 THINK_END, OPEN, CLOSE = "</think>", "<answer>", "</answer>"
@@ -63,11 +63,11 @@ def find_answer(completion: Completion, *, reasoning: bool, strict: bool) -> Ans
     text: str | None = completion.text
     if not reasoning:
         if not strict:
-            text, thoughts = _behind_thoughts(text)
-            issues += thoughts
+            text, found = _behind_thoughts(text)
+            issues += found
         return Answer(None if strict and issues else text, tuple(issues))
-    text, thoughts = _behind_reasoning(text, strict=strict)
-    issues += thoughts
+    text, found = _behind_reasoning(text, strict=strict)
+    issues += found
     if text is None or (THINK_END not in completion.text and completion.finish_reason == "length"):
         return Answer(None, tuple(issues))  # Inside the reasoning: a block in it is a draft or a quotation.
     blocks, outside = _blocks(text)
@@ -92,14 +92,15 @@ def not_finite(logprobs: Mapping[str, float]) -> tuple[Issue, ...]:
 
 def _not_finite_tokens(completion: Completion) -> tuple[Issue, ...]:
     """The issue of a generated text if the log-probability of one of its tokens is NaN or infinite; else none."""
-    if completion.logprobs is None or math.isfinite(math.fsum(completion.logprobs)):
+    # Not fsum, which raises where infinities of both signs meet.
+    if completion.logprobs is None or math.isfinite(sum(completion.logprobs)):
         return ()
     return (issue(NOT_FINITE, completion.text),)
 
 
 def _behind_thoughts(text: str) -> tuple[str | None, list[Issue]]:
     """The text after the last thought, None if that is not closed; with the issue of having thought."""
-    tags = [*TAG.finditer(text)]
+    tags = thoughts.tags(text)
     if not tags:
         return text, []
     last = tags[-1]
@@ -114,11 +115,11 @@ def _behind_reasoning(text: str, *, strict: bool) -> tuple[str | None, list[Issu
         if THINK_END in text:
             return text.rsplit(THINK_END, 1)[1], []
         return text, [issue("no_think_end", text)]
-    behind, thoughts = _behind_thoughts(text)
+    behind, found = _behind_thoughts(text)
     if behind is not None and text.removesuffix(behind).endswith(THINK_END):
         return behind, []
     missing = [] if behind is None and THINK_END in text else [issue("no_think_end", text)]
-    return behind, missing + [found for found in thoughts if found.kind == "open_thought"]
+    return behind, missing + [one for one in found if one.kind == "open_thought"]
 
 
 def _blocks(text: str) -> tuple[list[str], str]:

@@ -6,10 +6,13 @@ from typing import Any, cast
 
 from rl_rerank import registry
 from rl_rerank.config import Config, PluginConfig
-from rl_rerank.paradigms.base import Paradigm, ParadigmTraits
+from rl_rerank.paradigms.base import Paradigm, ParadigmTraits, members, traits
+from rl_rerank.types import Candidate, RankingExample
 
 REQUIRED = ("name", "max_completion_tokens", "continuations", "prompt", "prompts", "target", "parse", "strategy")
 KNOWN = frozenset({*REQUIRED, *(field.name for field in fields(ParadigmTraits))})
+
+TRIED = RankingExample("tried", "a query", (Candidate("a", "one text", rank=1), Candidate("b", "another", rank=2)))
 
 
 def build_paradigm(config: Config, name: str) -> Paradigm:
@@ -22,9 +25,24 @@ def make(name: str, params: Mapping[str, Any], *, target: str | None = None) -> 
     """The paradigm `name`, or `target` where given.
 
     Raises:
-        LookupError, ImportError, ValueError: for a paradigm or a parameter that does not exist, or a misspelt optional
-            attribute.
+        LookupError, ImportError, ValueError: for a paradigm or a parameter that does not exist, a misspelt optional
+            attribute, or prompts that contradict it.
     """
     paradigm = registry.build("paradigm", name, params, target=target)
     registry.refuse_misspelt("paradigm", name, paradigm, KNOWN)
-    return cast(Paradigm, paradigm)
+    paradigm = cast(Paradigm, paradigm)
+    _check_reasoning(name, paradigm)
+    return paradigm
+
+
+def _check_reasoning(name: str, paradigm: Paradigm) -> None:
+    """Refuse prompts for which a chat template would be set otherwise than their answers are read."""
+    asking = members(paradigm)
+    for prompt in next(paradigm.strategy(TRIED), ()):
+        is_read = traits(asking.get(prompt.paradigm, paradigm)).reasoning
+        if prompt.reasoning != is_read:
+            raise ValueError(
+                f"the paradigm {name!r} ({type(paradigm).__name__}) has reasoning={is_read} and makes prompts with "
+                f"reasoning={prompt.reasoning}, so that a chat template would let the model think where no thought is "
+                "read, or the other way round; give its prompts the paradigm's own"
+            )

@@ -20,8 +20,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple, NoReturn
 
-from rl_rerank import registry
 from rl_rerank.paradigms.base import Paradigm, Strategy
+from rl_rerank.paradigms.build import make
 from rl_rerank.paradigms.ordering import counts, rank_by_order
 from rl_rerank.types import Completion, Judgment, Prompt, RankingExample
 
@@ -59,7 +59,7 @@ class Pipeline:
         built: list[Step] = []
         seen: Counter[str] = Counter()
         for stage in self.stages:
-            paradigm: Paradigm = registry.build("paradigm", stage["paradigm"], stage.get("params") or {})
+            paradigm = make(stage["paradigm"], stage.get("params") or {})
             seen[paradigm.name] += 1
             again = f"#{seen[paradigm.name]}" if seen[paradigm.name] > 1 else ""
             built.append(Step(f"{paradigm.name}{again}", paradigm, stage.get("depth")))

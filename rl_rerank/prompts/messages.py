@@ -48,7 +48,7 @@ def question(
     system: str,
     user: Sequence[Segment],
     *,
-    reasoning: bool | None = None,
+    reasoning: bool = False,
 ) -> Prompt:
     """A prompt of a system and a user message."""
     return Prompt(
@@ -76,7 +76,7 @@ def in_turns(
     system: str,
     form: Segment,
     *,
-    reasoning: bool | None = None,
+    reasoning: bool = False,
 ) -> Prompt:
     """A conversation in which every document is a turn, and the last one asks.
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from typing import Any
 
+from rl_rerank.prompts import thoughts
+
 TAG = re.compile(r"<\s*/?\s*(?:think|answer)\b", re.IGNORECASE)
 IDENTIFIER = re.compile(r"\[\s*(?:\d+|[A-Za-z])\s*\]")
 SHOWN_AS = {"Cc": " ", "Cs": " ", "Cf": ""}
@@ -58,7 +60,7 @@ class Sanitizer:
         plain, kept = text if text.isascii() else "".join(map(_plain, text)), list(text)
         for match in IDENTIFIER.finditer(plain):
             kept[match.start()], kept[match.end() - 1] = "(", ")"
-        for match in TAG.finditer(plain):
+        for match in (*TAG.finditer(plain), *thoughts.tags(plain)):
             kept[match.start()] = "("
         text = "".join(kept)
         # Breaking one token string can complete another around it, so this runs until nothing is left to break.

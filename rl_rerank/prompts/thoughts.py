@@ -9,17 +9,37 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-TAG = re.compile(r"[<\[](?P<closing>/?)(?:seed:)?think(?:ing)?[>\]]", re.IGNORECASE)
-"""Opens or closes a thought: `<think>` of most models, `[THINK]` of Magistral, `<seed:think>` of Seed-OSS."""
+_NAME = r"(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratchpad)"
+_CLOSES = rf"\s?/\s?(?:seed:)?{_NAME}\s?>|\s?{_NAME}\s?/>|\|(?:/|end_(?:of_)?){_NAME}\|>|\|channel\|>final<\|message\|>"
+_OPENS = (
+    rf"\s?(?:seed:)?{_NAME}(?:\s[^<>]{{0,80}})?>|\|(?:(?:begin|start)_(?:of_)?)?{_NAME}\|>"
+    r"|\|channel\|>(?:analysis|commentary)<\|message\|>"
+)
+# Each begins with a plain character, which regular expressions seek fast.
+_TAGS = (
+    re.compile(f"<(?i:(?P<closing>{_CLOSES})|{_OPENS})"),
+    re.compile(r"\[(?i:(?P<closing>/think(?:ing)?\])|think(?:ing)?\])"),
+    re.compile("◁(?:(?P<closing>/think▷)|think▷)"),
+)
 READ = "<think>"
 """The tag that parsers of answers with reasoning know."""
-SWITCHES = ("enable_thinking", "thinking")
+SWITCHES = ("enable_thinking", "thinking", "reasoning")
 """Template variables that turn thinking on and off."""
 QUESTION = "usermark"
 """The question of the prompt that templates are tried on."""
 
 Try = Callable[[Mapping[str, Any]], str]
 """Takes arguments of the chat template and gives the text of a prompt whose question is `QUESTION`."""
+
+
+def tags(text: str) -> list[re.Match[str]]:
+    """The tags around thoughts in a text, in order; those that close one have the group `closing`.
+
+    `<think>` of most models, `<thought>` of EXAONE Deep, `[THINK]` of Magistral, `<seed:think>` of Seed-OSS,
+    `◁think▷` of Kimi, `<|START_THINKING|>` of Command A, the channels of gpt-oss, and tags that models choose
+    themselves. `<think/>` closes a thought, empty or not.
+    """
+    return sorted((tag for kind in _TAGS for tag in kind.finditer(text)), key=re.Match.start)
 
 
 def switched(template: Try, given: Mapping[str, Any], reasoning: bool) -> dict[str, Any]:
@@ -79,8 +99,8 @@ def _end(text: str) -> str:
 
 def _last_tag(text: str) -> re.Match[str] | None:
     """The last tag that the template writes behind the question."""
-    tags = [*TAG.finditer(_end(text))]
-    return tags[-1] if tags else None
+    found = tags(_end(text))
+    return found[-1] if found else None
 
 
 def _is_closed(text: str) -> bool:

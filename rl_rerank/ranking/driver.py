@@ -113,26 +113,30 @@ def rerank(
                 query.num_retries += sum(len(attempts) - 1 for attempts in mine)
                 query.rounds += max(map(len, mine), default=0)
                 query.resume([attempts[-1].judgment for attempts in mine])
-    if lost := sum(map(_is_lost, rollouts)):
+    if lost := num_lost(rollouts):
         logger.warning("log-probabilities of %d of %d answers are not finite; %s", lost, len(rollouts), ADVICE)
     return [query.ranking for query in queries if query.ranking is not None], rollouts
 
 
-def check_finite(rollouts: Sequence[Rollout]) -> None:
+def num_lost(rollouts: Sequence[Rollout]) -> int:
+    """Count the answers whose log-probabilities are not finite."""
+    return sum(any(issue.kind == NOT_FINITE for issue in rollout.judgment.issues) for rollout in rollouts)
+
+
+def check_finite(rollouts: Sequence[Rollout], place: str = "") -> None:
     """Refuse a ranking none of whose answers has finite log-probabilities: its order would be the shown one.
+
+    Args:
+        place: beginning of the error.
 
     Raises:
         ValueError: naming the likely cause.
     """
-    if rollouts and all(map(_is_lost, rollouts)):
+    if rollouts and num_lost(rollouts) == len(rollouts):
         raise ValueError(
-            f"log-probabilities of all {len(rollouts)} answers are not finite, so nothing was ranked; {ADVICE}, and "
-            "check that the model's weights hold no NaN"
+            f"{place}log-probabilities of all {len(rollouts)} answers are not finite, so nothing was ranked; {ADVICE}, "
+            "and check that the model's weights hold no NaN"
         )
-
-
-def _is_lost(rollout: Rollout) -> bool:
-    return any(issue.kind == NOT_FINITE for issue in rollout.judgment.issues)
 
 
 def answer(prompts: Sequence[Prompt], paradigm: Paradigm, engine: Engine, *, strict: bool = True) -> list[Rollout]:

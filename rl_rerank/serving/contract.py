@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rl_rerank import __version__, registry
+from rl_rerank import __version__
 from rl_rerank.config import build
 from rl_rerank.io import digest
 from rl_rerank.io.files import write_json
 from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.paradigms.build import make
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.types import Candidate, RankingExample
 
@@ -76,7 +77,7 @@ class Contract:
 
     def build_paradigm(self) -> Paradigm:
         """Build the paradigm that the model was trained with."""
-        return registry.build("paradigm", self.paradigm, self.paradigm_params, target=self.paradigm_target)
+        return make(self.paradigm, self.paradigm_params, target=self.paradigm_target)
 
 
 def parameters(paradigm: Paradigm) -> dict[str, Any]:

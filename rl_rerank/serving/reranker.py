@@ -10,10 +10,10 @@ from rl_rerank.config import EngineConfig, ModelConfig, build
 from rl_rerank.engines.base import Engine
 from rl_rerank.engines.build import build_engine
 from rl_rerank.paradigms.base import Paradigm
-from rl_rerank.ranking.driver import check_finite, rerank
+from rl_rerank.ranking.driver import ADVICE, check_finite, num_lost, rerank
 from rl_rerank.requirements import load
 from rl_rerank.serving import contract
-from rl_rerank.types import Candidate, RankingExample
+from rl_rerank.types import Candidate, RankingExample, Rollout
 
 Document: TypeAlias = str | Mapping[str, Any]
 """A text, or a mapping with `text` and perhaps `title`; other keys are ignored."""
@@ -100,7 +100,11 @@ class Reranker:
         top_n: int | None = None,
         instruction: str = "",
     ) -> list[list[tuple[int, float]]]:
-        """Rank many (query, documents) at once, which is faster than separate calls of `rank`."""
+        """Rank many (query, documents) at once, which is faster than separate calls of `rank`.
+
+        Raises:
+            ValueError: as `rank`, with the number of the request.
+        """
         _check_top_n(top_n)
         examples: list[RankingExample] = []
         for i, (query, documents) in enumerate(requests):
@@ -119,7 +123,7 @@ class Reranker:
         for golden in self.contract.golden:
             found = golden_scores(self.paradigm, self.engine, golden.query, golden.documents)
             for i, (now, then) in enumerate(zip(found, golden.scores, strict=True)):
-                if abs(now - then) > tolerance:
+                if not abs(now - then) <= tolerance:  # also where one is NaN
                     raise ValueError(
                         f"the golden query {golden.query!r}, document {i}: this engine scores {now:.6f} and the model "
                         f"was exported with {then:.6f}, a difference above {tolerance}"
@@ -131,14 +135,26 @@ class Reranker:
 
     def _rank(self, examples: Sequence[RankingExample], top_n: int | None) -> list[list[tuple[int, float]]]:
         rankings, rollouts = rerank(examples, self.paradigm, self.engine)
-        check_finite(rollouts)
+        asked: dict[str, list[Rollout]] = {example.qid: [] for example in examples}
+        for rollout in rollouts:
+            asked[rollout.prompt.qid].append(rollout)
+        for qid, mine in asked.items():
+            check_finite(mine, f"request {qid}: " if len(examples) > 1 else "")
         return [[(int(docid), ranking.scores[docid]) for docid in ranking.docids[:top_n]] for ranking in rankings]
 
 
 def golden_scores(paradigm: Paradigm, engine: Engine, query: str, documents: Sequence[str]) -> list[float]:
-    """Score each document of a golden entry, in the entry's order."""
+    """Score each document of a golden entry, in the entry's order.
+
+    Raises:
+        ValueError: if any answer's log-probabilities are not finite: these texts are plain.
+    """
     [ranking], rollouts = rerank([contract.golden_example(query, tuple(documents))], paradigm, engine)
-    check_finite(rollouts)
+    if lost := num_lost(rollouts):
+        raise ValueError(
+            f"the golden query {query!r}: log-probabilities of {lost} of {len(rollouts)} answers are not finite; "
+            f"{ADVICE}"
+        )
     return [ranking.scores[str(i)] for i in range(len(documents))]
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from rl_rerank.config import LoraConfig, ModelConfig, Reference, StageConfig, trained
 from rl_rerank.engines.local import embedded
 from rl_rerank.paradigms.base import traits
+from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.training.loop import batches, health, lengths, owned
 from rl_rerank.training.loop.health import HealthConfig
 from rl_rerank.training.loop.training_prompts import none_teaches
@@ -175,6 +176,25 @@ def require_list_scores(plugins: Plugins, place: str) -> None:
             f"{place} needs a paradigm that scores a list in one forward, such as pointwise or first_token; got "
             f"{plugins.config.paradigm!r}"
         )
+
+
+def check_answer_tokens(name: str, plugins: Plugins, preview: Preview) -> None:
+    """Refuse answers whose logits cannot be a list's scores, because they are not one token each, all different.
+
+    Raises:
+        ValueError: naming the stage `name`, the answer and its tokens.
+    """
+    if preview.is_estimate:
+        return
+    try:
+        lists = importlib.import_module("rl_rerank.training.exact.lists")
+    except ImportError:
+        return
+    budget = plugins.config.model.max_prompt_tokens
+    try:
+        lists.reading(plugins.paradigm(), Renderer(preview.tokenizer, max_prompt_tokens=budget))
+    except ValueError as e:
+        raise ValueError(f"stages.{name}: {e}") from None
 
 
 def list_tokens(plugins: Plugins, lists: int, list_size: int | None, *, with_answers: bool = False) -> batches.Tokens:

@@ -137,3 +137,13 @@ def test_a_stage_finds_the_cross_encoder_that_its_engine_names(tmp_path, folder)
         engine.score(prompts, ["yes", "no"])
         assert engine.usage["asked"] == asked
         engine.close()
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
+    path = make(tmp_path / "encoder")
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer.add_tokens(["homeless"])
+    tokenizer.save_pretrained(path)
+    size = len(tokenizer)
+    with pytest.raises(ValueError, match=f"has {size} tokens and the model embeds {size - 1}, so that 'homeless' have"):
+        build_engine(EngineConfig(kind="cross_encoder", args={"model": str(path)}), ModelConfig(), path)

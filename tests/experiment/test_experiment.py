@@ -140,6 +140,15 @@ def test_a_misspelt_optional_member_of_a_paradigm_is_refused(tmp_path):
         Experiment.of(config)
 
 
+def test_a_paradigm_whose_prompts_contradict_its_reasoning_is_refused(tmp_path):
+    (tmp_path / "mine.py").write_text(PARADIGM.format(attribute="reasoning"))
+    target = f"paradigms.mine.target={tmp_path / 'mine.py'}:Mine"
+    with pytest.raises(
+        ValueError, match=r"the paradigm 'mine' \(Mine\) has reasoning=True and makes prompts with reasoning=False"
+    ):
+        Experiment.of(composed("experiment=quickstart", target, "paradigm=mine"))
+
+
 def test_no_plugin_of_ours_is_taken_for_misspelt(tmp_path):
     """Every installed reward, paradigm and step that can be built without parameters."""
     from rl_rerank.paradigms.build import make

@@ -56,9 +56,13 @@ def test_a_valid_experiment_passes(folder, tiny_model_dir, capsys):
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("+stages.grpo.trl.max_prompt_length=100", "there is no setting 'trl.max_prompt_length'"),
+        # Not "did you mean max_completion_length", which is derived.
+        ("+stages.grpo.trl.max_prompt_length=100", "there is no setting 'trl.max_prompt_length'. Here you can set: "),
         ("+stages.grpo.trl.per_device_train_batch_size=4", "trl.per_device_train_batch_size is derived from the grpo"),
         ("+stages.grpo.trl.optim=sgdd", "stages.grpo: sgdd is not a valid OptimizerNames"),
+        ("+stages.grpo.trl.adam_beta1=none", "trl.adam_beta1 must be of type float; got 'none'"),
+        ("+stages.grpo.trl.adam_beta1=2", "trl.optim_args: Invalid beta parameter at index 0: 2"),
+        ("+stages.grpo.trl.lr_scheduler_kwargs={power: 2}", "trl.lr_scheduler_kwargs: "),
         ("report_to=[foo]", "stages.grpo: foo is not supported, only"),
     ],
 )
@@ -66,6 +70,26 @@ def test_trainer_arguments_are_built(folder, tiny_model_dir, capsys, override, s
     assert main([*arguments(folder, tiny_model_dir, override), "dry_run=true"]) == 2
     error = capsys.readouterr().err
     assert "stages.grpo" in error and says in error
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        ["stages.grpo.policy=scores"],
+        [
+            "stages.grpo.kind=sft",
+            "+stages.grpo.loss=softmax",
+            "~stages.grpo.num_generations",
+            "~stages.grpo.prompts_per_step",
+        ],
+    ],
+)
+def test_answers_that_are_scored_by_logits_are_single_tokens(folder, tiny_model_dir, capsys, stage):
+    given = [*arguments(folder, tiny_model_dir, *stage), "paradigms.pointwise.params.positive=a good answer"]
+    assert main([*given, "dry_run=true"]) == 2
+    said = capsys.readouterr().err
+    assert "stages.grpo: scores of the paradigm 'pointwise' are logits of single tokens" in said
+    assert "'a good answer' is" in said
 
 
 LONG = "what " * 400

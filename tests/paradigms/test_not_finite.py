@@ -74,8 +74,9 @@ def test_a_text_written_under_nan_is_no_answer(paradigm, text):
     prompt = Prompt("q", ("d0", "d1"), (), paradigm.name)
     assert paradigm.parse(prompt, Completion(text, (1, 2), "stop", (-1.0, -2.0)), strict=True).is_ok
     for strict in (True, False):
-        judgment = paradigm.parse(prompt, Completion(text, (1, 2), "stop", (-1.0, math.nan)), strict=strict)
-        assert not judgment.scores and kinds(judgment) == ["not_finite"]
+        for lost in ((-1.0, math.nan), (math.inf, -math.inf)):
+            judgment = paradigm.parse(prompt, Completion(text, (1, 2), "stop", lost), strict=strict)
+            assert not judgment.scores and kinds(judgment) == ["not_finite"]
 
 
 def test_letters_without_a_document_may_have_no_probability():

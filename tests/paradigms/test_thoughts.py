@@ -56,6 +56,17 @@ def kinds(judgment):
         "<THINK>{}</Think>\n",
         "[THINK]{}[/THINK]",
         "<thinking>{}</thinking>\n",
+        "<thought>\n{}\n</thought>\n",
+        "{}</thought>",
+        "<reasoning>{}</reasoning>",
+        "<analysis type='short'>{}</analysis >",
+        "<think>{}<think>a</think>{}</think>",
+        "<think>{}<think/>",
+        "<think />",
+        "◁think▷{}◁/think▷",
+        "<|begin_of_thought|>{}<|end_of_thought|>",
+        "<|START_THINKING|>{}<|END_THINKING|>",
+        "<|channel|>analysis<|message|>{}<|end|><|start|>assistant<|channel|>final<|message|>",
     ],
 )
 @pytest.mark.parametrize(("paradigm", "answer", "draft"), PLAIN, ids=str)
@@ -69,7 +80,17 @@ def test_without_reasoning_the_answer_is_what_stands_behind_the_last_thought(par
 
 
 @pytest.mark.parametrize(
-    "text", ["<think>\n{}", "<think>hm</think> {} <think>", "[THINK]{}", "<think>a</think><think>{}"]
+    "text",
+    [
+        "<think>\n{}",
+        "<think>hm</think> {} <think>",
+        "[THINK]{}",
+        "<think>a</think><think>{}",
+        "<think>a<think>{}",
+        "<thought>\n{}",
+        "<|START_THINKING|>{}",
+        "<|channel|>analysis<|message|>{}",
+    ],
 )
 @pytest.mark.parametrize("finish", ["stop", "length"])
 @pytest.mark.parametrize(("paradigm", "answer", "draft"), PLAIN, ids=str)

@@ -1,5 +1,7 @@
 """Answers stand where they are read: outside a thought, or behind one where reasoning is asked for; or are refused."""
 
+from dataclasses import replace
+
 import pytest
 from support import chat_templates
 
@@ -12,7 +14,7 @@ from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
 from rl_rerank.paradigms.setwise import Setwise
 from rl_rerank.prompts.rendering import Renderer
-from rl_rerank.types import Candidate, RankingExample
+from rl_rerank.types import Candidate, Message, Prompt, RankingExample, Segment
 
 EXAMPLE = RankingExample("q", "how are caves formed?", (Candidate("a", "ice"), Candidate("b", "bread")), {"a": 1})
 PLAIN = [Pointwise(), PointwiseGraded(rule="expected"), FirstToken(), Setwise(), Pairwise(), Listwise(), Groupwise()]
@@ -28,11 +30,13 @@ REASONING = [
 CLOSED = "<think>\n\n</think>\n\n"
 LLAMA = "<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
 GEMMA = "<end_of_turn>\n<start_of_turn>model\n"
+COHERE = "<|START_THINKING|>"
 IM = "<|im_end|>\n<|im_start|>assistant\n"
 ON, OFF = {"enable_thinking": True}, {"enable_thinking": False}
 ALWAYS = "would stand inside a thought; set paradigms.{}.params.reasoning=true where the paradigm has it, or choose"
 SWITCH = "lets the model think, and {} answers have no reasoning; set model.template_kwargs.enable_thinking=false"
 NOT_CLOSED = "behind which nothing is thought, and {} answers begin with reasoning; leave out model.template_kwargs."
+UNREAD = "opens thoughts with TAG, and {} answers are read behind </think>"
 
 # Family, template_kwargs, and the prompt's end, or the refusal: without reasoning, and with it.
 CASES = [
@@ -54,7 +58,10 @@ CASES = [
     ("smollm3", ON, SWITCH, IM),
     ("deepseek_v31", {}, "\n<|im_start|></think>", "\n<|im_start|><think>"),
     ("deepseek_v31", {"thinking": True}, SWITCH.replace("enable_thinking", "thinking"), "\n<|im_start|><think>"),
-    ("thinking_tag", {}, ALWAYS, "opens thoughts with <thinking>, and {} answers are read behind </think>"),
+    ("thinking_tag", {}, ALWAYS, UNREAD.replace("TAG", "<thinking>")),
+    ("exaone_deep", {}, ALWAYS, UNREAD.replace("TAG", "<thought>")),
+    ("command_a", {}, f"{IM}{COHERE}<|END_THINKING|>", UNREAD.replace("TAG", COHERE)),
+    ("command_a", {"reasoning": True}, SWITCH.replace("enable_thinking", "reasoning"), UNREAD.replace("TAG", COHERE)),
 ]
 
 
@@ -78,3 +85,14 @@ def test_answers_stand_where_they_are_read_or_are_refused(family, given, plain, 
             ask()
         assert f"the chat template of 'models/{family}' " in str(refused.value)
         assert expected.format(paradigm.name) in str(refused.value)
+
+
+def test_prompts_that_do_not_mention_reasoning_have_none():
+    """As a paradigm of somebody else's makes them."""
+    messages = (Message("system", (Segment("Judge."),)), Message("user", (Segment("Is it?"),)))
+    prompt = Prompt("q", ("a",), messages, "mine")
+    assert Renderer(chat_templates.tokenizer("qwen3"), max_prompt_tokens=200)(prompt).text.endswith(IM + CLOSED)
+    with pytest.raises(ValueError, match=ALWAYS.format("mine")):
+        Renderer(chat_templates.tokenizer("r1"), max_prompt_tokens=200)(prompt)
+    free = Renderer(chat_templates.tokenizer("r1"), max_prompt_tokens=200)(replace(prompt, reasoning=None))
+    assert free.text.endswith("<|endoftext|><think>\n")

@@ -203,3 +203,23 @@ def test_documents_without_any_finite_score_are_not_ranked(bad):
         reranker.rank("q", list("abcd"))
     with pytest.raises(ValueError, match="not finite"):
         golden_scores(Pointwise(), reranker.engine, "q", ["a"])
+
+
+def test_a_request_without_any_finite_score_is_named_among_others():
+    reranker = scripted(lambda p: math.nan if p.qid == "1" else float(p.docids[0]))
+    assert len(reranker.rank_many([("q", ["a", "b"])])) == 1
+    with pytest.raises(ValueError, match=r"^request 1: log-probabilities of all 2 answers are not finite"):
+        reranker.rank_many([("q", ["a", "b"]), ("r", ["c", "d"])])
+
+
+def test_golden_scores_are_all_finite():
+    reranker = scripted(lambda p: math.nan if p.docids == ("1",) else 1.0)
+    with pytest.raises(ValueError, match=r"the golden query 'q': .* of 1 of 3 answers are not finite; model\.dtype"):
+        golden_scores(Pointwise(), reranker.engine, "q", list("abc"))
+
+
+def test_a_golden_score_that_is_no_number_does_not_verify():
+    reranker = by_length()
+    reranker.contract.golden = [contract.GoldenScores(query="q", documents=["a", "bb"], scores=[1.0, math.nan])]
+    with pytest.raises(ValueError, match=r"document 1: this engine scores 2\.0+ and the model was exported with nan"):
+        reranker.verify()

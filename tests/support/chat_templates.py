@@ -33,6 +33,9 @@ TEMPLATES = {
     "<|im_start|>{{ m.content }}{% else %}<|endoftext|>{{ m.content.split('</think>')[-1] }}<|im_end|>{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<|endoftext|><think>\n{% endif %}",
     "thinking_tag": _IM + _ASK + "<thinking>{% endif %}",
+    "exaone_deep": _IM + _ASK + "<thought>\n{% endif %}",
+    "command_a": _IM + _ASK + "<|START_THINKING|>{% if reasoning is defined and not reasoning %}<|END_THINKING|>"
+    "{% endif %}{% endif %}",
     "chatml": _IM + _ASK + "{% endif %}",
     "gemma": "<bos>{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
     "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('alternate') }}"

@@ -1,13 +1,18 @@
 """Settings of stages as arguments of trl and transformers."""
 
+import dataclasses
+
 import pytest
 import torch
 from transformers import Trainer
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.sft_config import SFTConfig
 
 from rl_rerank.experiment.compose import compose
 from rl_rerank.stages.grpo.policies import TokensPolicy
 from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.stages.sft.spec import SFTStage
+from rl_rerank.training.loop import owned
 from rl_rerank.training.loop.arguments import grpo_arguments, policy_arguments, sft_arguments
 
 pytestmark = pytest.mark.slow
@@ -59,6 +64,24 @@ def test_every_trainer_has_the_schedule_and_the_decay_of_its_stage(tmp_path, kin
         arguments = policy_arguments(config, stage, tmp_path / name)
     assert arguments.weight_decay == 0.02
     assert [rate / 1e-3 for rate in rates(arguments, 8)] == pytest.approx(expected, abs=2e-3)
+
+
+def test_what_is_refused_are_fields_of_the_arguments():
+    fields = {field.name for kind in (SFTConfig, GRPOConfig) for field in dataclasses.fields(kind)}
+    assert owned.REFUSED.keys() <= fields
+
+
+@pytest.mark.parametrize(("kind", "field"), [("sft", "loss_type=dft"), ("grpo", "loss_type=grpo")])
+def test_the_loss_of_a_stage_is_not_trls(tmp_path, kind, field):
+    config = compose("run", ["experiment=quickstart", "report_to=[]", f"stages.{kind}.trl.{field}"])
+    with pytest.raises(ValueError, match=rf"trl.loss_type is derived from the {kind} stage's own settings"):
+        config.stages[kind].arguments(config, tmp_path / kind)
+
+
+def test_a_reference_that_moves_needs_one(tmp_path):
+    config = compose("run", ["experiment=quickstart", "report_to=[]", "stages.grpo.trl.sync_ref_model=true"])
+    with pytest.raises(ValueError, match="sync_ref_model needs a reference model, and beta=0 has none"):
+        config.stages["grpo"].arguments(config, tmp_path / "grpo")
 
 
 @pytest.mark.parametrize(("estimator", "weighted"), [("k3", False), ("k3_weighted", True)])

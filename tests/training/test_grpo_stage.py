@@ -125,6 +125,16 @@ def test_a_batch_is_trained_on_in_several_updates_each_prompt_once(tiny_model_di
         (["stages.sft.trl.warmup_steps=3"], "would override stages.sft.warmup_ratio; set that instead"),
         (["stages.format.trl.weight_decay=0.1"], "would override stages.format.weight_decay; set that instead"),
         (["stages.grpo.policy=scores", "stages.grpo.trl.lr_scheduler_type=cosine"], "override stages.grpo.schedule"),
+        (["stages.grpo.trl.epsilon=0.3"], "stages.grpo.trl.epsilon=0.3 would override stages.grpo.policy.epsilon"),
+        (["stages.sft.trl.num_train_epochs=3"], "would override stages.sft.max_steps; set that instead"),
+        # What would do nothing, or fail when the stage has started.
+        (
+            ["stages.grpo.trl.eval_steps=5"],
+            "trl.eval_steps=5 is refused: trainers have no evaluation set; ",
+        ),
+        (["stages.sft.trl.packing=true"], "stages.sft.trl.packing=True is refused: a stage makes its rows"),
+        (["stages.grpo.trl.logging_strategy=epoch"], "is refused: the rules of health read every logged step"),
+        (["stages.grpo.trl.hub_token=secret"], "stages.grpo.trl.hub_token is refused: push=user/name uploads"),
     ],
 )
 def test_a_setting_has_no_second_door(tiny_model_dir, tmp_path, overrides, message):

@@ -64,6 +64,7 @@ def test_modules_of_the_model_are_accepted(folders, model, targets):
         ("tied", "q_proj", rf"='q_proj': .* such as model\.layers\.0\.self_attn\.q_proj; .* the model has {LINEAR}$"),
         ("tied", "q_proj|v_proj", r"='q_proj\|v_proj': .* write a list in brackets"),
         ("tied", ["q_proj", "input_layernorm"], rf"Target module LlamaRMSNorm.* is not supported.*; it has {LINEAR}$"),
+        ("tied", ["q_proj", "mlp"], r"Target module LlamaMLP\(\.\.\.\) is not supported.*; it has"),
         (
             "tied",
             ["lm_head"],

@@ -16,6 +16,7 @@ from sentence_transformers import CrossEncoder
 
 from rl_rerank.config import ModelConfig
 from rl_rerank.engines.base import NO_USAGE, Capability, OnCompletion
+from rl_rerank.engines.local.tokenizer import check_size
 from rl_rerank.types import Completion, Prompt, Sampling
 
 PAIRS_AT_ONCE = 512
@@ -47,6 +48,7 @@ class CrossEncoderEngine:
         self.max_tokens = min(self.encoder.max_seq_length or model.max_prompt_tokens, model.max_prompt_tokens)
         self.encoder.max_seq_length = self.max_tokens
         self.tokenizer: Any = self.encoder.tokenizer
+        check_size(self.tokenizer, path)
         # A document that spells out a control token must not have it.
         self.tokenizer.split_special_tokens = True
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from rl_rerank.config import Config, CurriculumConfig, Reference, StageConfig, at_least
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.reward.base import Term
-from rl_rerank.stages.grpo.policies import PolicyConfig, TokensPolicy
+from rl_rerank.stages.grpo.policies import PolicyConfig, ScoresPolicy, TokensPolicy
 from rl_rerank.stages.grpo.rollouts import HFRollout, RolloutConfig
 from rl_rerank.stages.rerank.spec import reported_protocol
-from rl_rerank.stages.training import TrainingStage
+from rl_rerank.stages.training import TrainingStage, check_answer_tokens
 from rl_rerank.training.loop.batches import Step, Tokens
 
 if TYPE_CHECKING:
@@ -111,6 +111,8 @@ class GRPOStage(TrainingStage):
 
     def preview(self, name: str, plugins: Plugins, preview: Preview) -> Iterator[str]:
         yield from super().preview(name, plugins, preview)
+        if isinstance(self.policy, ScoresPolicy):
+            check_answer_tokens(name, plugins, preview)
         if self.eval_steps is not None:
             protocol = replace(reported_protocol(plugins.config, name), split="dev")
             preview.render_longest(name, protocol, plugins.paradigm())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from rl_rerank.config import Config, Reference, StageConfig, at_least, unknown_key
-from rl_rerank.stages.training import TrainingStage, list_tokens, require_list_scores
+from rl_rerank.stages.training import TrainingStage, check_answer_tokens, list_tokens, require_list_scores
 from rl_rerank.training.loop.batches import Step, Tokens
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from trl.trainer.sft_config import SFTConfig
 
     from rl_rerank.stages.plugins import Plugins
+    from rl_rerank.stages.preview import Preview
 
 ANSWER_LOSSES: Mapping[str, Mapping[str, float]] = {"completion": {}, "fullrank": {"separator": 1.0}}
 """Losses on the tokens of synthesised answers, with their parameters."""
@@ -64,6 +65,11 @@ class SFTStage(TrainingStage):
         if self.is_ranking:
             return list_tokens(plugins, micro_batch, self.list_size, with_answers=self.answer_weight > 0)
         return Tokens(micro_batch, micro_batch, self.completion_tokens(plugins))
+
+    def preview(self, name: str, plugins: Plugins, preview: Preview) -> Iterator[str]:
+        yield from super().preview(name, plugins, preview)
+        if self.is_ranking:
+            check_answer_tokens(name, plugins, preview)
 
     def arguments(self, config: Config, output: Path) -> SFTConfig:
         from rl_rerank.training.loop.arguments import sft_arguments

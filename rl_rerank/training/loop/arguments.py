@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
+import typing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from peft import LoraConfig as PeftLoraConfig
-from transformers import TrainingArguments
+from torch import nn
+from transformers import Trainer, TrainingArguments, get_scheduler
 from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.sft_config import SFTConfig
 
+from rl_rerank import registry
 from rl_rerank.config import Config, LoraConfig, unknown_key
 from rl_rerank.training.grpo import algorithms
 from rl_rerank.training.loop import owned, precision
@@ -40,6 +42,7 @@ def sft_arguments(config: Config, stage: SFTStage, output: Path) -> SFTConfig:
         gradient_accumulation_steps=step.micro_batches,
         max_length=None,
         completion_only_loss=False,
+        loss_type="nll",
         dataset_kwargs={"skip_prepare_dataset": True},  # rows are tokenised when a batch is made
         train_sampling_strategy="sequential",
         dataloader_num_workers=_num_workers(),
@@ -51,6 +54,8 @@ def grpo_arguments(
 ) -> GRPOConfig:
     """Build a stage's GRPOConfig: one generation batch is the prompts of `updates_per_batch` optimizer steps."""
     step = _step(config, stage, output)
+    if stage.trl.get("sync_ref_model") and not stage.beta:
+        raise ValueError("trl.sync_ref_model needs a reference model, and beta=0 has none; set beta above 0")
     return _build(
         GRPOConfig,
         config,
@@ -142,13 +147,41 @@ def _build(cls: Any, config: Config, stage: TrainingStage, output: Path, **speci
         "dataloader_pin_memory": torch.cuda.is_available(),
         **special,
     }
-    fields = {field.name for field in dataclasses.fields(cls)}
     owned.refuse(f"stages.{output.name}", stage.trl)
-    for key in stage.trl:
-        if key not in fields:
-            raise ValueError(unknown_key(f"trl.{key}", key, fields))
-        if key in values and key not in OURS_BY_DEFAULT:
+    hints = typing.get_type_hints(cls)
+    derived = values.keys() - OURS_BY_DEFAULT
+    for key, value in stage.trl.items():
+        if key in derived:
             raise ValueError(f"trl.{key} is derived from the {stage.kind} stage's own settings; set those instead")
+        if key not in hints:
+            settable = hints.keys() - derived - owned.OWNED.keys() - owned.REFUSED.keys()
+            raise ValueError(unknown_key(f"trl.{key}", key, settable))
+        registry.typed(hints[key], value, f"trl.{key}")
     arguments = cls(**{**values, **stage.trl})
+    _check_optimizer(arguments)
     precision.keep_float32(arguments, config.model)
     return arguments
+
+
+def _check_optimizer(arguments: TrainingArguments) -> None:
+    """Refuse values that the optimizer or the schedule does not take, by making both for one weight.
+
+    Raises:
+        ValueError: with the settings, and what the optimizer or the schedule says.
+    """
+    settings, schedule = "lr_scheduler_kwargs", cast(dict[str, Any], arguments.lr_scheduler_kwargs or {})
+    try:
+        optimizer: Any = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
+        get_scheduler(
+            arguments.lr_scheduler_type,
+            optimizer,
+            num_warmup_steps=arguments.get_warmup_steps(arguments.max_steps),
+            num_training_steps=arguments.max_steps,
+            scheduler_specific_kwargs=dict(schedule),
+        )
+        settings = "adam_beta1, trl.adam_beta2, trl.adam_epsilon or trl.optim_args"
+        if not any(name in arguments.optim for name in ("galore", "apollo", "lomo")):  # these need the model
+            kind, values = Trainer.get_optimizer_cls_and_kwargs(arguments)
+            kind([nn.Parameter(torch.zeros(1))], **values)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"trl.{settings}: {e}") from e

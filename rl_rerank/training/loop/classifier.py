@@ -1,17 +1,20 @@
 """A sequence-classification model with one label, which scores conversations."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from rl_rerank.engines.local.tokenizer import check_size
 
 
 class Classifier:
     """Scores conversations as `trl.GRPOTrainer` has a reward model score them.
 
     Raises:
-        ValueError: if the model has more than one label, or no chat template.
+        ValueError: if the model has more than one label, no chat template, or fewer tokens than its tokenizer.
     """
 
     def __init__(self, path: str, device: str, dtype: str) -> None:
@@ -20,6 +23,7 @@ class Classifier:
         self.model.to(device).eval()
         if self.model.config.num_labels != 1:
             raise ValueError(f"the reward model {path!r} has {self.model.config.num_labels} labels, and needs one")
+        check_size(self.tokenizer, Path(path))
         if self.tokenizer.chat_template is None:
             raise ValueError(f"the reward model {path!r} has no chat template, by which it would read a conversation")
         if self.tokenizer.pad_token_id is None:

@@ -100,7 +100,10 @@ def _adapted(base: Any, lora: LoraConfig, place: str, known: str) -> list[str]:
             f"by their last part, write a list in brackets; the model has {known}"
         ) from e
     except ValueError as e:
-        raise ValueError(f"{place}: {str(e).splitlines()[0]}; it has {known}") from e
+        first, *further = str(e).splitlines()
+        # A module that has others stands there on a line for each of them.
+        said = f"{first}...{further[-1]}" if further else first
+        raise ValueError(f"{place}: {said}; it has {known}") from e
     return adapted.base_model.targeted_module_names
 
 
