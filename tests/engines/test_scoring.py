@@ -78,3 +78,14 @@ def test_a_packed_row_that_differs_is_given_up_with_a_sentence(monkeypatch, capl
     monkeypatch.undo()
     again = Scorer(tiny("qwen3").eval(), pad_id=0, batch_tokens=500)
     assert torch.allclose(wrong, scores(again, asked, ENDINGS), atol=1e-4) and again.refusal is None
+
+
+@torch.no_grad()
+def test_a_document_whose_values_overflow_takes_no_other_along():
+    model = tiny("qwen3").eval()
+    model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.clone())  # not tied
+    model.model.embed_tokens.weight[96] = torch.nan
+    asked = [tuple(token for token in ids if token != 96) for ids in prompts(6)]
+    found = scores(Scorer(model, pad_id=0, batch_tokens=500), [*asked, (*asked[0], 96)], ENDINGS)
+    assert found[:-1].isfinite().all() and not found[-1].isfinite().any()
+    assert torch.allclose(found[:-1], scores(Scorer(model, pad_id=0, batch_tokens=500), asked, ENDINGS), atol=1e-4)

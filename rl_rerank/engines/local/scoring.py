@@ -80,9 +80,13 @@ class Scorer:
         return [[sum(next(each) for _ in ending) for ending in endings] for _ in prompts]
 
     def _log_probs(self, sequences: Sequence[Labelled]) -> list[float]:
-        if self.refusal is not None:
-            return forward.plainly_scored(self.model, sequences, pad_id=self.pad_id).log_probs.tolist()
-        return forward.scored(self.model, pack(sequences).to(self.model.device)).log_probs.tolist()
+        if self.refusal is None:
+            found = forward.scored(self.model, pack(sequences).to(self.model.device)).log_probs
+            if bool(found.isfinite().all()):
+                return found.tolist()
+            # A weight of 0 times a value that is not a number is none either: within a packed row one document whose
+            # values overflow would take others along.
+        return forward.plainly_scored(self.model, sequences, pad_id=self.pad_id).log_probs.tolist()
 
     def _verify(self, sequences: Sequence[Labelled]) -> None:
         self._is_verified = True
