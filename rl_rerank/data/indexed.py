@@ -107,7 +107,7 @@ class IndexedExamples(Sequence[RankingExample], ABC):
     def __init__(self, path: Path) -> None:
         self.path = path
         kept = Index.read(path)
-        self.index = Index.of(self._lines(), lambda: path.stat().st_size) if kept is None else kept
+        self.lines = Index.of(self._lines(), lambda: path.stat().st_size) if kept is None else kept
 
     @abstractmethod
     def _parser(self) -> AbstractContextManager[Callable[[bytes], RankingExample]]:
@@ -118,7 +118,7 @@ class IndexedExamples(Sequence[RankingExample], ABC):
         """Make an example of a line, of whose documents the texts may be missing."""
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.lines)
 
     @overload
     def __getitem__(self, index: int) -> RankingExample: ...
@@ -143,7 +143,7 @@ class IndexedExamples(Sequence[RankingExample], ABC):
     def place(self, qid: str) -> int | None:
         """Find the place of an example by its qid; None if there is none."""
         with self.path.open("rb") as file:
-            for place in self.index.places(qid):
+            for place in self.lines.places(qid):
                 if self._outline(self._line(file, place)).qid == qid:
                     return place
         return None
@@ -156,7 +156,7 @@ class IndexedExamples(Sequence[RankingExample], ABC):
         return self[place]
 
     def _line(self, file: BinaryIO, place: int) -> bytes:
-        start, end = self.index.offset[place : place + 2].tolist()
+        start, end = self.lines.offset[place : place + 2].tolist()
         file.seek(start)
         return file.read(end - start)
 
@@ -179,7 +179,7 @@ def grade_counts(examples: Sequence[RankingExample]) -> tuple[Column, Column]:
     Grades are gains: those below 0 count as 0, and so do candidates without one.
     """
     if isinstance(examples, IndexedExamples):
-        return examples.index.best, examples.index.lower
+        return examples.lines.best, examples.lines.lower
     found = np.array([_counts(e.docids, e.qrels) for e in examples], dtype="<u8").reshape(-1, 2)
     return found[:, 0], found[:, 1]
 
@@ -192,7 +192,7 @@ def outlines(examples: Sequence[RankingExample]) -> Iterator[RankingExample]:
 def longest(examples: Sequence[RankingExample], count: int) -> list[int]:
     """Find the places of `count` examples with the longest queries and instructions, longest first."""
     if isinstance(examples, IndexedExamples):
-        lengths = examples.index.characters.astype(np.int64)
+        lengths = examples.lines.characters.astype(np.int64)
     else:
         lengths = np.array([_characters(example) for example in examples], dtype=np.int64)
     return np.argsort(-lengths, kind="stable")[:count].tolist()

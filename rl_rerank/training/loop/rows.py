@@ -83,7 +83,7 @@ def _read(file: Any, offset: int) -> Mapping[str, Any]:
 
 def _estimate(row: Mapping[str, Any], examples: ExampleFile, max_prompt_tokens: int) -> int:
     """Estimate the tokens of a row: a prompt has the share of its example's bytes that its documents are of all."""
-    index, places = examples.index, examples.index.places(row["qid"])
+    index, places = examples.lines, examples.lines.places(row["qid"])
     if not places:
         raise LookupError(f"{str(examples.path)!r} has no example with qid {row['qid']!r}")
     start, end = index.offset[places[0] : places[0] + 2].tolist()
