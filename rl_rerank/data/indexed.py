@@ -66,7 +66,7 @@ class Index:
         """
         kept = array("Q")
         for one in lines:
-            kept.extend((one.offset, *_counts(one.docids, one.qrels), one.characters, _hash(one.qid)))
+            kept.extend((one.offset, *_counts(one.docids, one.qrels), one.characters, hashed(one.qid)))
         table = np.zeros((len(COLUMNS), len(kept) // 5 + 1), dtype="<u8")
         table[:5, :-1] = np.array(kept).reshape(-1, 5).T
         order = np.argsort(table[4, :-1], kind="stable")
@@ -90,9 +90,16 @@ class Index:
 
     def places(self, qid: str) -> list[int]:
         """Find the lines whose qid has the hash of this one, which nearly always is one or none."""
-        key = np.uint64(_hash(qid))
+        key = np.uint64(hashed(qid))
         first, last = np.searchsorted(self._hash, key, "left"), np.searchsorted(self._hash, key, "right")
         return self._place[first:last].tolist()
+
+    def first_places(self, hashes: Column) -> NDArray[np.int64]:
+        """Find the first line with each of many hashes of qids; -1 where there is none."""
+        if not len(self):
+            return np.full(len(hashes), -1)
+        at = np.minimum(np.searchsorted(self._hash, hashes), len(self) - 1)
+        return np.where(self._hash[at] == hashes, self._place[at].astype(np.int64), -1)
 
 
 class IndexedExamples(Sequence[RankingExample], ABC):
@@ -215,7 +222,8 @@ def _counts(docids: Iterable[str], qrels: Mapping[str, int]) -> tuple[int, int]:
     return best, len(gains) - best
 
 
-def _hash(qid: str) -> int:
+def hashed(qid: str) -> int:
+    """Hash a qid to 64 bits."""
     return int.from_bytes(hashlib.blake2b(qid.encode(), digest_size=8).digest(), "little")
 
 

@@ -91,7 +91,7 @@ def test_a_store_from_before_there_was_an_index_is_read_all_the_same(store, tmp_
 
 
 def test_qids_of_one_hash_are_told_apart(store, monkeypatch):
-    monkeypatch.setattr(indexed, "_hash", lambda qid: 7)
+    monkeypatch.setattr(indexed, "hashed", lambda qid: 7)
     found = store.examples("train")
     found.lines = Index.of(found._lines(), lambda: found.path.stat().st_size)
     assert [found.place(f"q{n}") for n in range(30)] == list(range(30))
