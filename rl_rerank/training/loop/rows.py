@@ -26,7 +26,7 @@ BYTES_PER_TOKEN = 4
 """An estimate, of text."""
 
 
-class Tokens(TypedDict, total=False):
+class TokenisedRow(TypedDict, total=False):
     """A row."""
 
     input_ids: list[int]
@@ -105,7 +105,7 @@ def tokenised(
     renderer: Renderer,
     *,
     separator: float | None = None,
-) -> OnIndex[Tokens]:
+) -> OnIndex[TokenisedRow]:
     """Tokenise rows into `input_ids` and `labels`; only the answer and its end token have a loss.
 
     The end token is labelled by position, never by id: in some tokenizers padding and the end token are the same.
@@ -121,7 +121,7 @@ def tokenised(
     for paradigm in paradigms.values():
         check_template(paradigm, renderer)
 
-    def made(number: int) -> Tokens:
+    def made(number: int) -> TokenisedRow:
         row = rows[number]
         prompt = paradigms[row["paradigm"]].prompt(examples.example(row["qid"]), row["docids"])
         rendered = renderer(prompt)
@@ -130,7 +130,7 @@ def tokenised(
             target = target.removeprefix(READ)
         question = rendered.token_ids
         answer = [*renderer.continuation_ids(target), renderer.end_id]
-        tokens = Tokens(input_ids=[*question, *answer], labels=[IGNORED] * len(question) + answer)
+        tokens = TokenisedRow(input_ids=[*question, *answer], labels=[IGNORED] * len(question) + answer)
         if separator is not None:
             own = rank_weights(target, renderer.tokenizer, separator)
             tokens["weights"] = [*[1.0] * len(question), *own, 1.0]
@@ -146,7 +146,7 @@ class RowCollator:
         collator: of rows of tokens.
     """
 
-    def __init__(self, rows: Sequence[Tokens], collator: Any) -> None:
+    def __init__(self, rows: Sequence[TokenisedRow], collator: Any) -> None:
         self.rows = rows
         self.collator = collator
 
