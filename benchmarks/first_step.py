@@ -182,7 +182,8 @@ def child(folder: Path, queries: int, name: str, started: float) -> None:
             print(json.dumps([begun[0] - started, time.time() - begun[0], peak]), flush=True)
             os._exit(0)
 
-    trainer.DEFAULT_CALLBACKS.append(Clock)
+    callbacks: Any = trainer.DEFAULT_CALLBACKS
+    callbacks.append(Clock)
     settings = config(folder, queries, name)
     if name in ("lists", "rows"):
         from rl_rerank.stages.sft import run
