@@ -10,7 +10,7 @@ from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
 from rl_rerank.prompts.rendering import Renderer
-from rl_rerank.training.loop import on_index
+from rl_rerank.training.loop import lengths, on_index
 from rl_rerank.training.loop.curriculum import FirstStage, drawn, generator
 from rl_rerank.training.loop.pass_rate import AdaptiveQuestions, PassRates
 from rl_rerank.training.loop.training_prompts import Question, Questions
@@ -140,3 +140,16 @@ def test_nothing_is_rendered_before_its_tokens_are_read(chatml_tokenizer):
     for number in range(401, 401 + 4 * on_index.KEPT):
         asked[number]
     assert asked._made.cache_info().currsize == on_index.KEPT
+
+
+def test_the_log_warns_of_a_query_that_leaves_no_room_before_training_comes_to_it(chatml_tokenizer, caplog):
+    long = RankingExample("long", "word " * 300, EXAMPLES[0].candidates, {EXAMPLES[0].docids[0]: 1})
+    renderer = Renderer(chatml_tokenizer, max_prompt_tokens=200)
+    lengths.warn_of_longest("grpo", EXAMPLES, [Pointwise()], renderer)
+    assert not caplog.records
+    lengths.warn_of_longest("grpo", [*EXAMPLES, long], [Pointwise()], renderer)
+    [record] = caplog.records
+    assert "stages.grpo stops when it comes to a query" in record.message and "qid 'long'" in record.message
+    asked = Questions([long], Pointwise(), renderer, count=2, seed=1)
+    with pytest.raises(ValueError, match=r"qid 'long': the pointwise prompt takes .* more than max_prompt_tokens=200"):
+        len(asked[0].token_ids)

@@ -15,13 +15,13 @@ from trl.trainer.sft_trainer import SFTTrainer
 
 from rl_rerank.packed.layout import pack
 from rl_rerank.training.loop.label_scores import LabelScores
-from rl_rerank.training.loop.rows import IGNORED, Tokens
+from rl_rerank.training.loop.rows import IGNORED, TokenisedRow
 
 
 class RowCollator:
     """Collates batches of rows, given by their `index`, to one packed row each. The labels of a row are its end."""
 
-    def __init__(self, rows: Sequence[Tokens]) -> None:
+    def __init__(self, rows: Sequence[TokenisedRow]) -> None:
         self.rows = rows
 
     def __call__(self, batch: list[dict[str, int]]) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class AnswerTrainer(SFTTrainer):
     With `weights`, each token's loss is multiplied by its weight; the mean is still over the number of tokens.
     """
 
-    def __init__(self, *, rows: Sequence[Tokens], pad_id: int, **kwargs: Any) -> None:
+    def __init__(self, *, rows: Sequence[TokenisedRow], pad_id: int, **kwargs: Any) -> None:
         """
         Args:
             rows: the rows whose numbers are the dataset's column `index`.

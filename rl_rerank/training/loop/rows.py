@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl_rerank.data.examples import ExampleFile
+from rl_rerank.data.indexed import hashed
 from rl_rerank.paradigms.base import Paradigm, check_template
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.prompts.thoughts import READ, is_opened
@@ -25,7 +26,7 @@ BYTES_PER_TOKEN = 4
 """An estimate, of text."""
 
 
-class Tokens(TypedDict):
+class TokenisedRow(TypedDict):
     """A row."""
 
     input_ids: list[int]
@@ -49,18 +50,26 @@ class RowFile(Sequence[Mapping[str, Any]]):
     def __init__(self, path: Path, examples: ExampleFile, max_prompt_tokens: int) -> None:
         self.path = path
         self.paradigms: set[str] = set()
-        self._offsets, lengths, end = array("Q"), array("Q"), 0
+        self._offsets, facts, end = array("Q"), array("Q"), 0
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     row = json.loads(line)
                     self.paradigms.add(row["paradigm"])
-                    lengths.append(_estimate(row, examples, max_prompt_tokens))
-                except (json.JSONDecodeError, KeyError, TypeError) as e:
+                    facts.extend((hashed(row["qid"]), len(row["docids"]), len(row["target"].encode())))
+                except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as e:
                     raise ValueError(f"{path}:{number}: no row of a synth stage ({e!r}): {line[:80]!r}") from None
                 self._offsets.append(end)
                 end += len(line)
-        self.lengths: NDArray[np.uint64] = np.array(lengths, dtype=np.uint64)
+        hashes, shown, answers = np.array(facts).reshape(-1, 3).T
+        places = examples.lines.first_places(hashes)
+        for missing in np.flatnonzero(places < 0)[:1]:
+            raise LookupError(f"{str(examples.path)!r} has no example with qid {self[int(missing)]['qid']!r}")
+        # A prompt has the share of its example's bytes that its documents are of the candidates.
+        lines = examples.lines
+        own = np.diff(lines.offset)[places] * shown // np.maximum(lines.best + lines.lower, 1)[places]
+        prompts = np.minimum(own // BYTES_PER_TOKEN, max_prompt_tokens)
+        self.lengths: NDArray[np.uint64] = prompts + answers // BYTES_PER_TOKEN
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -82,17 +91,6 @@ def _read(file: Any, offset: int) -> Mapping[str, Any]:
     return json.loads(file.readline())
 
 
-def _estimate(row: Mapping[str, Any], examples: ExampleFile, max_prompt_tokens: int) -> int:
-    """Estimate the tokens of a row: a prompt has the share of its example's bytes that its documents are of all."""
-    index, places = examples.index, examples.index.places(row["qid"])
-    if not places:
-        raise LookupError(f"{str(examples.path)!r} has no example with qid {row['qid']!r}")
-    start, end = index.offset[places[0] : places[0] + 2].tolist()
-    candidates = int(index.best[places[0]] + index.lower[places[0]])
-    prompt = (end - start) * len(row["docids"]) // max(candidates, 1) // BYTES_PER_TOKEN
-    return min(prompt, max_prompt_tokens) + len(row["target"].encode()) // BYTES_PER_TOKEN
-
-
 class Examples(Protocol):
     """Where a row's example is found."""
 
@@ -108,7 +106,7 @@ def tokenised(
     renderer: Renderer,
     *,
     separator: float | None = None,
-) -> OnIndex[Tokens]:
+) -> OnIndex[TokenisedRow]:
     """Tokenise rows into `input_ids` and `labels`; only the answer and its end token have a loss.
 
     The end token is labelled by position, never by id: in some tokenizers padding and the end token are the same.
@@ -124,7 +122,7 @@ def tokenised(
     for paradigm in paradigms.values():
         check_template(paradigm, renderer)
 
-    def made(number: int) -> Tokens:
+    def made(number: int) -> TokenisedRow:
         row = rows[number]
         prompt = paradigms[row["paradigm"]].prompt(examples.example(row["qid"]), row["docids"])
         rendered = renderer(prompt)
@@ -133,7 +131,7 @@ def tokenised(
             target = target.removeprefix(READ)
         question = rendered.token_ids
         answer = [*renderer.continuation_ids(target), renderer.end_id]
-        tokens = Tokens(input_ids=[*question, *answer], labels=[IGNORED] * len(question) + answer)
+        tokens = TokenisedRow(input_ids=[*question, *answer], labels=[IGNORED] * len(question) + answer)
         if separator is not None:
             own = rank_weights(target, renderer.tokenizer, separator)
             tokens["weights"] = [*[1.0] * len(question), *own, 1.0]
