@@ -26,12 +26,24 @@ def experiment(recipe, *overrides):
     return Experiment.of(config)
 
 
+def training_table():
+    """Rows of "How they train" in docs/systems.md."""
+    page = (ROOT / "docs/systems.md").read_text(encoding="utf-8")
+    section = page.split("## How they train\n")[1].split("\n## ")[0]
+    cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in section.splitlines() if line.startswith("|")]
+    head, _, *rows = [[cell.strip().strip("`") for cell in row] for row in cells]
+    return [dict(zip(head, row, strict=True)) for row in rows]
+
+
 def named(recipe):
-    """The hardware of the first line of a recipe's file."""
+    """The hardware of the first line of a recipe's file, which docs/systems.md names too."""
     text = (ROOT / f"conf/experiment/{recipe}.yaml").read_text(encoding="utf-8")
     match = re.search(rf"experiment={recipe} data=\S+ data\.path=\S+ +(a|\d+) GPUs? of (\d+) GB\n", text)
     assert match is not None
-    return cards.parse(f"{1 if match[1] == 'a' else match[1]}x{CARDS[match[2]]}")
+    count = 1 if match[1] == "a" else int(match[1])
+    [gpus] = {row["GPUs"] for row in training_table() if row["recipe"] == recipe}
+    assert gpus == f"{count} x {match[2]} GB"
+    return cards.parse(f"{count}x{CARDS[match[2]]}")
 
 
 @pytest.mark.slow
@@ -66,7 +78,7 @@ def test_a_plan_starts_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["plan", "experiment=quickstart", "hardware=cpu-64g", "launcher.kind=local"]) == 0
     shown = capsys.readouterr().out
-    assert [line.split()[0] for line in shown.splitlines() if " fits " in line] == ["sft", "format", "grpo"]
+    assert [line.split()[0] for line in shown.splitlines() if " fits 1 x cpu (" in line] == ["sft", "format", "grpo"]
     assert "float32, without gradient checkpointing; smollm2, whose shape is from the table" in shown
     assert list(tmp_path.iterdir()) == []
 
