@@ -184,8 +184,8 @@ class TrainingStage(StageConfig):
         config, step = plugins.config, self.step()
         launcher, model = config.launcher, config.model
         layout = batches.layout(name, step, self.micro_batch_rows, launcher.num_processes)
-        # Under a token budget the smallest micro-batch is a group.
-        rows = layout.micro_batch if step.micro_batch_tokens is None else step.group
+        # Under a token budget groups are divided, and the smallest micro-batch is a completion with its prompt.
+        rows = layout.micro_batch if step.micro_batch_tokens is None else 1
         shown = self.prompt_tokens(plugins, rows)
         return Setup(
             model=model,

@@ -196,7 +196,7 @@ class TokensPolicy(PolicyConfig):
         return grpo_arguments(config, stage, self, output, max_completion_tokens=completion)
 
     def tokens(self, stage: GRPOStage, plugins: Plugins, micro_batch: int) -> Tokens:
-        prompts = micro_batch // stage.num_generations if self.shared_prefix else micro_batch
+        prompts = -(-micro_batch // stage.num_generations) if self.shared_prefix else micro_batch
         note = f", a prompt computed once for its {'group' if self.shared_prefix else 'completion'}"
         return Tokens(prompts, micro_batch, plugins.paradigm().max_completion_tokens, note)
 
