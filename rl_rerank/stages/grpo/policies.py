@@ -116,8 +116,8 @@ class TokensPolicy(PolicyConfig):
     """Passes over one batch of completions (mu), each of `updates_per_batch` optimizer steps."""
     micro_batch_tokens: int | Literal["auto"] = "auto"
     """Token budget per forward and backward. A group above the budget is divided, and a completion above it runs alone.
-    auto: as many as fit the GPU by the estimate of `rl-rerank plan`, 2,048 on a CPU; or the stage's micro_batch where it
-    is given."""
+    auto: as many as fit the GPU by the estimate of `rl-rerank plan`, 2,048 on a CPU; or the stage's micro_batch where
+    that is given."""
     dynamic_sampling: int = 0
     """How many times per step groups with zero reward variance are replaced by groups of other prompts (DAPO). Those
     left over are skipped. 0 disables it."""

@@ -76,18 +76,22 @@ def estimate(setup: Setup, hardware: Hardware, tokens: int) -> Estimate:
     if setup.strategy not in ("local", *STRATEGIES):
         raise LookupError(f"memory is not estimated for launcher.strategy={setup.strategy!r}, a file of your own")
     parameters = activations.parameters(setup)
-    fixed = state.state(setup, parameters, is_cuda=hardware.is_cuda)
+    fixed = state.state(setup, parameters)
     lasting = {
         "weights": fixed.weights,
         "reference model": fixed.reference,
         "gradients": fixed.gradients,
         "optimizer": fixed.optimizer,
-        "DeepSpeed's buffers": fixed.buffers,
+        "DeepSpeed's buffers": fixed.gathered + (fixed.bucket if hardware.is_cuda else 0),
     }
     found = activations.count(setup, tokens)
     head = state.head(setup, parameters)
-    # Either the head or the layers need more beside what is kept, or the embedding when the layers are done.
-    peak = max(found.kept + head, found.forward, found.backward, state.embedding(setup, parameters))
+    # Either the head or the layers need more beside what is kept, or the embedding when the layers are done; or on a
+    # CPU the bucket, which gradients fill while activations go.
+    end = state.embedding(setup, parameters)
+    if not hardware.is_cuda:
+        end += min(fixed.bucket, 4 * parameters.trained)
+    peak = max(found.kept + head, found.forward, found.backward, end)
     of_head = max(peak - max(found.forward, found.backward), 0)
     training = {**lasting, "activations": peak - of_head, "head": of_head}
     moments = {TRAINING: training, STEP: {**lasting, "gradients in float32": fixed.step}}

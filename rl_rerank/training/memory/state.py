@@ -49,11 +49,13 @@ class State(NamedTuple):
     reference: float
     gradients: float
     optimizer: float
-    buffers: float
+    gathered: float
+    bucket: float
+    """In which DeepSpeed collects gradients: allocated at once, but on a CPU used as it fills."""
     step: float
 
 
-def state(setup: Setup, parameters: Parameters, *, is_cuda: bool) -> State:
+def state(setup: Setup, parameters: Parameters) -> State:
     """Compute the memory of a process that does not depend on the tokens of a micro-batch."""
     total, trained, _, _, _ = parameters
     if not setup.zero:
@@ -63,7 +65,8 @@ def state(setup: Setup, parameters: Parameters, *, is_cuda: bool) -> State:
             reference=4 * total if setup.has_reference else 0,
             gradients=(8 if setup.strategy == "ddp" else 4) * trained,
             optimizer=8 * trained,
-            buffers=0,
+            gathered=0,
+            bucket=0,
             step=0,
         )
     size, share = 2 if setup.is_bf16_mode else 4, setup.processes
@@ -71,15 +74,14 @@ def state(setup: Setup, parameters: Parameters, *, is_cuda: bool) -> State:
     # Adam's two, and masters where the weights themselves are not the ones that are stepped.
     optimizer = 12 if is_whole or size == 2 else 8
     gradients = size * trained / (1 if setup.zero == 1 else share)
-    # On the CPU, memory that is never written is not used.
-    bucket = size * (BUCKET if is_cuda else min(BUCKET, trained))
     stepped = trained / share if is_whole else min(trained / share, SUB_GROUP)
     return State(
         weights=0 if is_away else size * total / (1 if is_whole else share),
         reference=size * total / (1 if is_whole else share) if setup.has_reference else 0,
         gradients=0 if is_away else gradients,
         optimizer=0 if is_away else optimizer * trained / share,
-        buffers=bucket + (0 if is_whole else size * min(total, GATHERED)),
+        gathered=0 if is_whole else size * min(total, GATHERED),
+        bucket=size * BUCKET,
         step=0 if is_away else 4 * stepped,
     )
 
