@@ -35,7 +35,7 @@ def test_equal_costs_are_dealt_by_number():
 def test_every_step_has_a_part_of_every_processs_groups():
     # Two processes with four groups each, two updates: the first halves of both are the first step.
     assert _steps(8, 2, 2) == [[0, 1, 4, 5], [2, 3, 6, 7]]
-    assert sorted(sum(_steps(24, 3, 4), [])) == list(range(24))
+    assert sorted(group for step in _steps(24, 3, 4) for group in step) == list(range(24))
 
 
 def test_a_group_costs_its_tokens_and_its_pairs():

@@ -126,8 +126,8 @@ def test_zero_3_divides_everything():
     parts = gib(setup(has_reference=True))
     assert parts["weights"] == parts["gradients"] == parts["reference model"] == 2 * B7_WEIGHTS / 8 / 2**30
     assert parts["optimizer"] == 12 * B7_WEIGHTS / 8 / 2**30
-    # A bucket of 5e8 bf16 numbers, and 1.05e9 gathered weights.
-    assert parts["DeepSpeed's buffers"] == pytest.approx(2 * (5e8 + 1.05e9) / 2**30)
+    # A bucket of 5e8 bf16 numbers and its copy, 1.05e9 gathered weights, 5e7 of which are copied to their places.
+    assert parts["DeepSpeed's buffers"] == pytest.approx(2 * (2 * 5e8 + 1.05e9 + 5e7) / 2**30)
 
 
 def test_ddp_divides_nothing_and_has_the_gradients_twice():

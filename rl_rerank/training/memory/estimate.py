@@ -90,7 +90,7 @@ def estimate(setup: Setup, hardware: Hardware, tokens: int) -> Estimate:
     # CPU the bucket, which gradients fill while activations go.
     end = state.embedding(setup, parameters)
     if not hardware.is_cuda:
-        end += min(fixed.bucket, 4 * parameters.trained)
+        end += min(fixed.bucket, 4 * parameters.trained * (2 if setup.zero == 3 else 1))
     peak = max(found.kept + head, found.forward, found.backward, end)
     of_head = max(peak - max(found.forward, found.backward), 0)
     training = {**lasting, "activations": peak - of_head, "head": of_head}

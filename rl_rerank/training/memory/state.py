@@ -24,6 +24,8 @@ BUCKET = 500_000_000
 """Elements of the buffer in which DeepSpeed collects gradients (reduce_bucket_size)."""
 GATHERED = 1_050_000_000
 """Most weights that ZeRO-3 has whole at once: stage3_max_live_parameters, and those it fetches ahead."""
+COALESCED = 50_000_000
+"""Weights that ZeRO-3 fetches in one operation (stage3_prefetch_bucket_size), and then copies to their places."""
 SUB_GROUP = 1_000_000_000
 """Weights that ZeRO-3 steps at once (sub_group_size)."""
 TILE = 32 * 2**20
@@ -80,8 +82,9 @@ def state(setup: Setup, parameters: Parameters) -> State:
         reference=size * total / (1 if is_whole else share) if setup.has_reference else 0,
         gradients=0 if is_away else gradients,
         optimizer=0 if is_away else optimizer * trained / share,
-        gathered=0 if is_whole else size * min(total, GATHERED),
-        bucket=size * BUCKET,
+        gathered=0 if is_whole else size * (min(total, GATHERED) + min(total, COALESCED)),
+        # ZeRO-3 copies a bucket in the order of processes before it reduces and divides it.
+        bucket=size * BUCKET * (1 if is_whole else 2),
         step=0 if is_away else 4 * stepped,
     )
 
