@@ -21,14 +21,15 @@ import yaml
 
 from rl_rerank import __version__, registry, requirements
 from rl_rerank.cli import doctor, parse, rewards
-from rl_rerank.config import Config, ConvertFiles, EvaluateFiles, ReportRuns, StageConfig
+from rl_rerank.config import Config, ConvertFiles, EvaluateFiles, ReportRuns, StageConfig, file_arguments
 from rl_rerank.data.convert import convert
-from rl_rerank.experiment import preflight, run_state, runner, worker_node
+from rl_rerank.experiment import memory, preflight, run_state, runner, worker_node
 from rl_rerank.experiment.compose import compose, files, options
 from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io import subprocesses
 from rl_rerank.io.files import conf_dir, write_text
 from rl_rerank.paradigms.build import build_paradigm
+from rl_rerank.training.memory import cards
 
 HELP = Path(__file__).parent / "help"
 """usage.txt, and COMMAND.txt for commands that say more than their stage does."""
@@ -78,6 +79,7 @@ def _dispatch(arguments: list[str]) -> int:
 def _commands() -> dict[str, Callable[[str, list[str], str | None], int]]:
     return {
         "run": _run,
+        "plan": _plan,
         **dict.fromkeys(registry.names("stage"), _stage),
         "parse": _parse,
         "convert": _convert,
@@ -171,6 +173,19 @@ def _dry_run(config: Config, names: list[str]) -> int:
     for line in preflight.lines(experiment, names):
         print(f"# {line}", flush=True)
     return 0
+
+
+def _plan(command: str, overrides: list[str], config_dir: str | None) -> int:
+    """Show the work of a run and the memory of its training stages: 1 if one does not fit the hardware."""
+    given, others = file_arguments(command, overrides, ("hardware",), required=())
+    hardware = cards.parse(given["hardware"]) if "hardware" in given else None
+    experiment = Experiment.of(_experiment("run", others, config_dir))
+    print("\n".join(experiment.describe(list(experiment.stages))))
+    refused = 0
+    for planned in memory.plan(experiment, list(experiment.stages), hardware):
+        print("\n" + "\n".join(planned.lines), flush=True)
+        refused += planned.refusal is not None
+    return 1 if refused else 0
 
 
 def _evaluate_files(config: EvaluateFiles) -> int:

@@ -53,6 +53,9 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
         if value is None and type(None) in args:
             return None
         hints = [a for a in args if a is not type(None)]
+        # Of a union such as int | Literal["auto"], a named value is the literal.
+        if named := [a for a in hints if typing.get_origin(a) is Literal and value in typing.get_args(a)]:
+            return _convert(named[0], value, place)
         # Of a union such as str | list[str], a list is the list, and anything else the other.
         fitting = [a for a in hints if (typing.get_origin(a) is list) == isinstance(value, list)]
         return _convert((fitting or hints)[0], value, place)

@@ -1,4 +1,5 @@
-"""What can be known before the first stage: prompts that do not fit, documents that cannot be shown, refused arguments.
+"""What can be known before the first stage: prompts and models that do not fit, documents that cannot be shown, refused
+arguments.
 
 A dry run shows it. `rl-rerank run` does the same dry run in a process of its own before it starts anything.
 """
@@ -16,7 +17,7 @@ from rl_rerank import requirements
 from rl_rerank.config import Config, ModelConfig
 from rl_rerank.data import Store
 from rl_rerank.data.prepare import prepare, reopened
-from rl_rerank.experiment import templates
+from rl_rerank.experiment import memory, templates
 from rl_rerank.experiment.experiment import Experiment, ResolvedStage
 from rl_rerank.stages.preview import Preview
 from rl_rerank.training.loop import lengths
@@ -33,6 +34,7 @@ def lines(experiment: Experiment, names: Sequence[str]) -> Iterator[str]:
     config, plugins = experiment.config, experiment.plugins
     stages = [experiment.stages[name] for name in names]
     yield from _arguments(config, stages)
+    yield from _memory(experiment, names)
     rendering = [stage for stage in stages if stage.settings.renders(plugins)]
     if not rendering:
         return
@@ -68,6 +70,17 @@ def _arguments(config: Config, stages: Iterable[ResolvedStage]) -> Iterator[str]
             yield f"trainer arguments of {stage.name} are not checked: {e}"
         except (TypeError, ValueError) as e:
             raise ValueError(f"stages.{stage.name}: {e}") from e
+
+
+def _memory(experiment: Experiment, names: Sequence[str]) -> Iterator[str]:
+    """Estimate the memory of training stages on this machine, and refuse those that do not fit its GPUs."""
+    try:
+        for planned in memory.plan(experiment, names, None):
+            if planned.refusal and planned.is_cuda:
+                raise ValueError(f"stages.{planned.name}: {planned.refusal}")
+            yield from planned.lines
+    except ImportError as e:
+        yield f"the memory of training stages is not known: {e}"
 
 
 def _tokenizer(model: ModelConfig) -> tuple[Any, bool]:

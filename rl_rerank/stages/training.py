@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from rl_rerank.config import LoraConfig, ModelConfig, Reference, StageConfig, trained
+from rl_rerank.config import LoraConfig, ModelConfig, Reference, StageConfig, at_least, trained
 from rl_rerank.engines.local import embedded
 from rl_rerank.paradigms.base import traits
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.training.loop import batches, health, lengths, owned
 from rl_rerank.training.loop.health import HealthConfig
 from rl_rerank.training.loop.training_prompts import none_teaches
+from rl_rerank.training.memory.setup import Colocated, Setup
 
 if TYPE_CHECKING:
     from rl_rerank.stages.plugins import Plugins
@@ -34,8 +35,8 @@ class TrainingStage(StageConfig):
     learning_rate: float = 1e-5
     max_steps: int = 100
     """Optimizer steps."""
-    micro_batch: int = 4
-    """Rows per forward and backward of one process; fewer where its share of a step is smaller."""
+    micro_batch: int | None = None
+    """Rows per forward and backward of one process; fewer where its share of a step is smaller. null: 4."""
     schedule: Literal["linear", "cosine", "cosine_with_min_lr", "inverse_sqrt", "constant"] = "linear"
     """Course of the learning rate after the warm-up: linear and cosine fall to 0 at the last step, cosine_with_min_lr
     to the `min_lr` or `min_lr_rate` of trl.lr_scheduler_kwargs."""
@@ -47,7 +48,9 @@ class TrainingStage(StageConfig):
     """null trains all weights."""
     bf16: bool | None = None
     """Compute in bfloat16, with float32 weights; null: where CUDA has bfloat16."""
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | None = None
+    """Keep the inputs of layers only and compute the rest again in the backward, which takes about a third more
+    arithmetic and a small part of the memory; null: on CUDA."""
     save_steps: int = 20
     seed: int = 1
     health: HealthConfig | None = field(default_factory=HealthConfig)
@@ -57,9 +60,7 @@ class TrainingStage(StageConfig):
     sampled."""
 
     def __post_init__(self) -> None:
-        for name in ("max_steps", "micro_batch", "save_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{self.kind} stage: {name} must be at least 1; got {getattr(self, name)}")
+        at_least(f"{self.kind} stage", self, max_steps=1, micro_batch=1, save_steps=1)
         if self.learning_rate <= 0:
             raise ValueError(f"{self.kind} stage: learning_rate must be above 0; got {self.learning_rate}")
         if not 0 <= self.warmup_ratio <= 1:
@@ -83,6 +84,20 @@ class TrainingStage(StageConfig):
     @property
     def start(self) -> str:
         return self.model
+
+    @property
+    def micro_batch_rows(self) -> int:
+        """Rows per forward and backward of one process, where nothing else divides a step."""
+        return 4 if self.micro_batch is None else self.micro_batch
+
+    @property
+    def has_reference(self) -> bool:
+        """Whether a second model stands beside the trained one, for the KL."""
+        return False
+
+    def colocated(self, context: int) -> Colocated | None:
+        """The vLLM in its processes, for prompts with completions of up to `context` tokens; None if there is none."""
+        return None
 
     def step(self) -> batches.Step:
         """The rows of one optimizer step."""
@@ -122,7 +137,7 @@ class TrainingStage(StageConfig):
     def check(self, name: str, plugins: Plugins) -> None:
         config = plugins.config
         owned.refuse(f"stages.{name}", self.trl)
-        batches.layout(name, self.step(), self.micro_batch, config.launcher.num_processes)
+        batches.layout(name, self.step(), self.micro_batch_rows, config.launcher.num_processes)
         lengths.check_context(config.model, name, self.completion_tokens(plugins))
         self._check_lora(name, config.model)
         self._check_types(name, config.model)
@@ -161,10 +176,35 @@ class TrainingStage(StageConfig):
         paradigms = (plugins.paradigm(name) for name in self.mixture(plugins.config))
         return max((paradigm.max_completion_tokens for paradigm in paradigms), default=0)
 
+    def memory(self, name: str, plugins: Plugins, *, is_cuda: bool) -> Setup:
+        """Collect what decides the memory of one of its processes.
+
+        Args:
+            is_cuda: whether the processes have GPUs, which settings that are null follow.
+        """
+        config, step = plugins.config, self.step()
+        launcher, model = config.launcher, config.model
+        layout = batches.layout(name, step, self.micro_batch_rows, launcher.num_processes)
+        # Under a token budget groups are divided, and the smallest micro-batch is a completion with its prompt.
+        rows = layout.micro_batch if step.micro_batch_tokens is None else 1
+        shown = self.prompt_tokens(plugins, rows)
+        return Setup(
+            model=model,
+            strategy="local" if launcher.kind == "local" else launcher.strategy,
+            processes=launcher.num_processes,
+            lora=self.lora,
+            bf16=is_cuda if self.bf16 is None else self.bf16,
+            checkpointing=is_cuda if self.gradient_checkpointing is None else self.gradient_checkpointing,
+            has_reference=self.has_reference,
+            tokens=shown.prompts * model.max_prompt_tokens + shown.completions * shown.completion_tokens,
+            budget=step.micro_batch_tokens,
+            vllm=self.colocated(model.max_prompt_tokens + shown.completion_tokens),
+        )
+
     def describe_batches(self, name: str, plugins: Plugins) -> list[str]:
         """The arithmetic of a step, for the plan."""
         config = plugins.config
-        layout = batches.layout(name, self.step(), self.micro_batch, config.launcher.num_processes)
+        layout = batches.layout(name, self.step(), self.micro_batch_rows, config.launcher.num_processes)
         tokens = self.prompt_tokens(plugins, layout.micro_batch)
         return batches.describe(layout, config.launcher, tokens, config.model.max_prompt_tokens)
 

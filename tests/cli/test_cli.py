@@ -11,7 +11,7 @@ from rl_rerank import __version__, registry
 from rl_rerank.cli.main import HELP, main
 from rl_rerank.experiment.compose import compose
 
-COMMANDS = ["run", *registry.names("stage"), "parse", "convert", "rewards", "init", "doctor"]
+COMMANDS = ["run", "plan", *registry.names("stage"), "parse", "convert", "rewards", "init", "doctor"]
 
 
 @pytest.fixture
@@ -107,7 +107,8 @@ def test_a_dry_run_of_one_stage_shows_that_stage(
     data += [f"model.path={tiny_model_dir}", "model.max_prompt_tokens=100"]
     assert main(["sft", "experiment=quickstart", "stage=sft", *data, "dry_run=true"]) == 0
     planned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("# ") and line[2] != " "]
-    assert [line.split()[1] for line in planned] == ["The", "sft", "sft:"]
+    # the plan, the memory of the stage with its verdict, and the lengths of its prompts
+    assert [line.split()[1] for line in planned] == ["The", "sft", "sft:", "sft", "sft:"]
 
 
 def test_init_copies_an_experiment_once(

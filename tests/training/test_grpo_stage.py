@@ -5,6 +5,7 @@ import re
 import shutil
 
 import pytest
+import torch
 
 from rl_rerank.config import CurriculumConfig, build
 from rl_rerank.experiment.compose import compose
@@ -20,6 +21,8 @@ from rl_rerank.stages.plugins import Plugins
 from rl_rerank.stages.sft.spec import SFTStage
 from rl_rerank.training.loop import batches
 from rl_rerank.training.loop.pass_rate import STATE
+from rl_rerank.training.memory import estimate
+from rl_rerank.training.memory.cards import Hardware
 
 pytestmark = pytest.mark.slow
 
@@ -88,7 +91,7 @@ def test_a_resumed_stage_asks_what_it_would_have_asked(tiny_model_dir, tmp_path,
     ]
 
 
-@pytest.mark.parametrize("budget", ["null", "600"])
+@pytest.mark.parametrize("budget", ["auto", "600"])
 def test_a_batch_is_trained_on_in_several_updates_each_prompt_once(tiny_model_dir, tmp_path, budget):
     config = composed(
         tmp_path,
@@ -142,12 +145,35 @@ def test_a_setting_has_no_second_door(tiny_model_dir, tmp_path, overrides, messa
         Experiment.of(composed(tmp_path, tiny_model_dir, *overrides))
 
 
+def budget(tmp_path, model_dir, *overrides):
+    config = composed(tmp_path, model_dir, *overrides)
+    stage = config.stages["grpo"]
+    return grpo_stage._budget(config, stage, stage.policy, "grpo", model_dir)
+
+
+def test_micro_batches_fill_a_budget_unless_their_rows_are_given(tiny_model_dir, tmp_path):
+    assert budget(tmp_path, tiny_model_dir, "stages.grpo.micro_batch=null") == grpo_stage.CPU_TOKENS
+    assert budget(tmp_path, tiny_model_dir, "stages.grpo.micro_batch=4") is None
+    assert budget(tmp_path, tiny_model_dir, "stages.grpo.policy.micro_batch_tokens=600") == 600
+
+
+def test_on_a_gpu_the_budget_is_what_fits_it(tiny_model_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(estimate, "here", lambda: Hardware(1, "small", 4.0))
+    found = budget(tmp_path, tiny_model_dir, "stages.grpo.micro_batch=null")
+    monkeypatch.setattr(estimate, "here", lambda: Hardware(1, "smaller", 3.0))
+    assert found > budget(tmp_path, tiny_model_dir, "stages.grpo.micro_batch=null") > 10_000
+    monkeypatch.setattr(estimate, "here", lambda: Hardware(1, "smallest", 1.0))
+    with pytest.raises(ValueError, match=r"^stages\.grpo\.policy\.micro_batch_tokens=auto: a process needs \d\.\d GiB"):
+        budget(tmp_path, tiny_model_dir, "stages.grpo.micro_batch=null")
+
+
 def test_a_budget_takes_the_place_of_the_micro_batch(tiny_model_dir, tmp_path):
     config = composed(
         tmp_path, tiny_model_dir, "stages.grpo.policy.micro_batch_tokens=600", "stages.grpo.micro_batch=3"
     )
     stage = config.stages["grpo"]
-    found = batches.layout("grpo", stage.step(), stage.micro_batch, processes=1)
+    found = batches.layout("grpo", stage.step(), stage.micro_batch_rows, processes=1)
     assert (found.micro_batches, found.micro_batch) == (1, stage.prompts_per_step * stage.num_generations)
     [line, _] = stage.describe_batches("grpo", Plugins(config))
     assert "in micro-batches of up to 600 tokens; every group lies whole on one process" in line

@@ -38,11 +38,12 @@ def log_probs(folder):
     return found
 
 
-def test_skipped_groups_on_one_process_leave_both_with_as_many_forwards(together):
+def test_groups_that_one_process_would_skip_are_dealt_to_both_with_as_many_forwards(together):
     first, second = (json.loads((together / "uneven" / f"forwards{rank}.json").read_text()) for rank in (0, 1))
     assert len(first) == len(second)
-    # One micro-batch of a group of 4, two in a step: a skipped one is 4 rows of 2 tokens, or 1 + 4 x 1 where shared.
-    assert sum(second) < 0.2 * sum(first)
+    # The second process samples groups without any advantage, which are skipped. Were they not dealt, its forwards
+    # would have less than a fifth of the tokens.
+    assert 0.7 < sum(second) / sum(first) < 1.4
     assert all(row["skipped_groups"] == 0.5 for row in history(together / "uneven")["rows"])
 
 

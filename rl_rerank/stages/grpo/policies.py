@@ -114,9 +114,10 @@ class TokensPolicy(PolicyConfig):
     ratio is clipped."""
     num_iterations: int = 1
     """Passes over one batch of completions (mu), each of `updates_per_batch` optimizer steps."""
-    micro_batch_tokens: int | None = None
-    """Token budget per forward and backward, used instead of micro_batch. A group above the budget is divided, and a
-    completion above it runs alone."""
+    micro_batch_tokens: int | Literal["auto"] = "auto"
+    """Token budget per forward and backward. A group above the budget is divided, and a completion above it runs alone.
+    auto: as many as fit the GPU by the estimate of `rl-rerank plan`, 2,048 on a CPU; or the stage's micro_batch where
+    that is given."""
     dynamic_sampling: int = 0
     """How many times per step groups with zero reward variance are replaced by groups of other prompts (DAPO). Those
     left over are skipped. 0 disables it."""
@@ -136,19 +137,25 @@ class TokensPolicy(PolicyConfig):
         """Optimizer steps between two batches of completions."""
         return self.num_iterations * self.updates_per_batch
 
+    def budget(self, stage: GRPOStage) -> int | Literal["auto"] | None:
+        """The token budget of a micro-batch; None where it has a fixed number of completions."""
+        return None if self.micro_batch_tokens == "auto" and stage.micro_batch is not None else self.micro_batch_tokens
+
     def prompts_per_batch(self, stage: GRPOStage) -> int:
         """Prompts whose completions are sampled at once, over all processes."""
         return stage.prompts_per_step * self.updates_per_batch
 
     def check_stage(self, stage: GRPOStage) -> None:
-        lowest = {"updates_per_batch": 1, "num_iterations": 1, "micro_batch_tokens": 1}
-        at_least("grpo stage: policy", self, **lowest, dynamic_sampling=0, zero_variance_std=0)
+        lowest = {"updates_per_batch": 1, "num_iterations": 1, "dynamic_sampling": 0, "zero_variance_std": 0}
+        at_least("grpo stage: policy", self, **lowest)
+        if self.micro_batch_tokens != "auto":
+            at_least("grpo stage: policy", self, micro_batch_tokens=1)
         if self.kl_estimator == "k3_weighted" and self.algorithm == "gspo":
             raise ValueError(
                 "grpo stage: policy.kl_estimator=k3_weighted weights every token by its own ratio, and algorithm=gspo "
                 "has one for the sequence; use k3"
             )
-        if self.micro_batch_tokens is None and stage.micro_batch % stage.num_generations:
+        if self.budget(stage) is None and stage.micro_batch_rows % stage.num_generations:
             raise ValueError(
                 f"grpo stage: micro_batch={stage.micro_batch} is not a multiple of "
                 f"num_generations={stage.num_generations}, so a group would be split; choose a multiple"
@@ -180,7 +187,7 @@ class TokensPolicy(PolicyConfig):
     def step(self, stage: GRPOStage) -> Step:
         rows = stage.prompts_per_step * stage.num_generations
         settings = f"prompts_per_step={stage.prompts_per_step} x num_generations={stage.num_generations} = {rows}"
-        return Step(rows, "completions", settings, stage.num_generations, self.micro_batch_tokens)
+        return Step(rows, "completions", settings, stage.num_generations, self.budget(stage))
 
     def arguments(self, config: Config, stage: GRPOStage, output: Path) -> GRPOConfig:
         from rl_rerank.training.loop.arguments import grpo_arguments
@@ -189,7 +196,7 @@ class TokensPolicy(PolicyConfig):
         return grpo_arguments(config, stage, self, output, max_completion_tokens=completion)
 
     def tokens(self, stage: GRPOStage, plugins: Plugins, micro_batch: int) -> Tokens:
-        prompts = micro_batch // stage.num_generations if self.shared_prefix else micro_batch
+        prompts = -(-micro_batch // stage.num_generations) if self.shared_prefix else micro_batch
         note = f", a prompt computed once for its {'group' if self.shared_prefix else 'completion'}"
         return Tokens(prompts, micro_batch, plugins.paradigm().max_completion_tokens, note)
 

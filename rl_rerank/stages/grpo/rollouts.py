@@ -6,6 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
+from rl_rerank.training.memory.setup import Colocated
+
+TRL_UTILISATION = 0.3
+"""vLLM's share of a GPU where trl.vllm_gpu_memory_utilization is not given."""
+
 
 @dataclass(kw_only=True)
 class RolloutConfig:
@@ -38,6 +43,15 @@ class RolloutConfig:
     def trl_arguments(self) -> dict[str, Any]:
         """Arguments of trl.GRPOConfig."""
         return {"use_vllm": False}
+
+    def colocated(self, trl: Mapping[str, Any], context: int) -> Colocated | None:
+        """The vLLM in the training processes; None if there is none.
+
+        Args:
+            trl: the stage's further fields of trl.GRPOConfig.
+            context: tokens of the longest prompt with its completion.
+        """
+        return None
 
 
 @dataclass(kw_only=True)
@@ -92,6 +106,15 @@ class VLLMRollout(VLLMRollouts):
     @property
     def requires(self) -> Sequence[str]:
         return ("vllm",)
+
+    def colocated(self, trl: Mapping[str, Any], context: int) -> Colocated | None:
+        share = self.args.get("gpu_memory_utilization", trl.get("vllm_gpu_memory_utilization", TRL_UTILISATION))
+        return Colocated(
+            utilisation=share,
+            tensor_parallel=trl.get("vllm_tensor_parallel_size", 1),
+            sleeps=trl.get("vllm_enable_sleep_mode", False),
+            context=self.args.get("max_model_len", context),
+        )
 
 
 @dataclass(kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ from rl_rerank.reward.build import reward_terms
 from rl_rerank.stages.grpo.policies import ChoicePolicy, PolicyConfig, ScoresPolicy, TokensPolicy
 from rl_rerank.stages.grpo.rollouts import VLLMRollout, VLLMRollouts, VLLMServerRollout
 from rl_rerank.stages.grpo.spec import GRPOStage
+from rl_rerank.stages.plugins import Plugins
 from rl_rerank.stages.rerank.spec import reported_protocol
 from rl_rerank.training.exact.build import choice_objective, num_tasks, scores_objective
 from rl_rerank.training.exact.trainer import Objective, PolicyTrainer
@@ -41,12 +43,16 @@ from rl_rerank.training.loop.task import Task
 from rl_rerank.training.loop.training_log import Checkpoints, Records, resumable_checkpoint
 from rl_rerank.training.loop.training_prompts import Question, Questions
 from rl_rerank.training.loop.watch import Watch
+from rl_rerank.training.memory import estimate
 from rl_rerank.types import RankingExample
 
 if TYPE_CHECKING:
     from rl_rerank.training.grpo.trainer import RankingGRPOTrainer
 
 logger = logging.getLogger(__name__)
+
+CPU_TOKENS = 2048
+"""Token budget of a micro-batch on a CPU, where a larger one computes no faster."""
 
 
 def run(config: Config, name: str, stage: GRPOStage) -> None:
@@ -147,6 +153,8 @@ def _token_trainer(
 ) -> RankingGRPOTrainer:
     from rl_rerank.training.grpo.trainer import RankingGRPOTrainer  # other policies need not wait for trl's trainer
 
+    # Before the arguments, which let ZeRO-3 shard every model that is built, also the one that memory is counted on.
+    budget = _budget(config, stage, policy, output.name, start)
     arguments = policy.arguments(config, stage, output)
     model = precision.load(start, config.model, stage, arguments)
     model.set_attn_implementation(policy.attention)
@@ -159,7 +167,7 @@ def _token_trainer(
         args=arguments,
         shared_prefix=policy.shared_prefix,
         leave_one_out=algorithms.leaves_one_out(policy),
-        micro_batch_tokens=policy.micro_batch_tokens,
+        micro_batch_tokens=budget,
         refill=refill if policy.dynamic_sampling else None,
         observe=asked.rates.observe if isinstance(asked, AdaptiveQuestions) else None,
         max_logprob_gap=rollout.max_logprob_gap if isinstance(rollout, VLLMRollouts) else math.inf,
@@ -173,6 +181,29 @@ def _token_trainer(
     if policy.shared_prefix and trainer.log_probs.refusal:
         logger.warning("prompts are computed once a completion, not once a group: %s", trainer.log_probs.refusal)
     return trainer
+
+
+def _budget(config: Config, stage: GRPOStage, policy: TokensPolicy, name: str, start: Path) -> int | None:
+    """The token budget of a micro-batch; None for a fixed number of completions.
+
+    Raises:
+        ValueError: if no micro-batch fits the GPU, or its memory cannot be estimated.
+    """
+    budget = policy.budget(stage)
+    if budget != "auto":
+        return budget
+    if not torch.cuda.is_available():
+        return CPU_TOKENS
+    place = f"stages.{name}.policy.micro_batch_tokens=auto"
+    setup = replace(stage.memory(name, Plugins(config), is_cuda=True), model=replace(config.model, path=str(start)))
+    try:
+        found = estimate.largest(setup, estimate.here())
+    except LookupError as e:
+        raise ValueError(f"{place}: {e}; give a number of tokens, or stages.{name}.micro_batch") from e
+    if not found:
+        raise ValueError(f"{place}: {estimate.refusal(setup, estimate.here())}")
+    logger.info("micro-batches have up to %s tokens, as many as fit the GPU", f"{found:,}")
+    return found
 
 
 def _policy_trainer(

@@ -14,6 +14,7 @@ from rl_rerank.stages.grpo.rollouts import HFRollout, RolloutConfig
 from rl_rerank.stages.rerank.spec import reported_protocol
 from rl_rerank.stages.training import TrainingStage, check_answer_tokens
 from rl_rerank.training.loop.batches import Step, Tokens
+from rl_rerank.training.memory.setup import Colocated
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -49,8 +50,9 @@ class GRPOStage(TrainingStage):
     """The synth stage whose examples are used; null: the training queries with their first-stage candidates."""
     policy: PolicyConfig = field(default_factory=TokensPolicy)
     rollout: RolloutConfig = field(default_factory=HFRollout)
-    micro_batch: int = 8
-    """Completions (policy=scores: lists, choice: prompts) per forward and backward of one process."""
+    micro_batch: int | None = None
+    """Completions (policy=scores: lists, choice: prompts) per forward and backward of one process. null: as
+    policy.micro_batch_tokens says; policy=scores and choice: 8."""
     num_generations: int = 8
     """Completions sampled for each prompt (G); policy=scores: orders drawn for each list."""
     prompts_per_step: int = 8
@@ -102,6 +104,18 @@ class GRPOStage(TrainingStage):
     @property
     def trains_head(self) -> bool:
         return not isinstance(self.policy, TokensPolicy)
+
+    @property
+    def micro_batch_rows(self) -> int:
+        return 8 if self.micro_batch is None else self.micro_batch
+
+    @property
+    def has_reference(self) -> bool:
+        """With adapters, the model without them is the reference."""
+        return self.beta > 0 and self.lora is None
+
+    def colocated(self, context: int) -> Colocated | None:
+        return self.rollout.colocated(self.trl, context)
 
     def step(self) -> Step:
         return self.policy.step(self)

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rl_rerank.io.files import write_json
-from rl_rerank.training.grpo import updates
+from rl_rerank.training.grpo import balance, updates
 from rl_rerank.training.loop.training_log import checkpoint_of
 
 STATE, BATCH = "cycle.json", "cycle_{process}.safetensors"
@@ -38,14 +38,14 @@ class Cycle(TrainerCallback):
         """Take the next micro-batch; sample a batch of completions when a cycle begins.
 
         As trl does, less the shuffling of rows, which would tear groups apart. Where a batch is one optimizer step's,
-        the order of its rows changes nothing.
+        the order of its rows changes nothing, so groups are dealt to the processes by their cost instead.
         """
         trainer, steps = self.trainer, self.trainer.args.steps_per_generation
         if not self._is_within:
             self._before = {"tokens": trainer.state.num_input_tokens_seen, "cpu": torch.get_rng_state()}
             if torch.cuda.is_available():
                 self._before["cuda"] = torch.cuda.get_rng_state()
-            batch = trainer._generate_and_score_completions(generation_batch)
+            batch = balance.dealt(trainer, trainer._generate_and_score_completions(generation_batch), self.updates)
             trainer._buffered_inputs = updates.split(batch, trainer.accelerator, steps, self.updates)
         return trainer._buffered_inputs[trainer._step % steps]
 

@@ -113,7 +113,7 @@ def _num_workers() -> int:
 
 def _step(config: Config, stage: TrainingStage, output: Path) -> Batches:
     processes = int(os.environ.get("WORLD_SIZE", config.launcher.num_processes))
-    return layout(output.name, stage.step(), stage.micro_batch, processes)
+    return layout(output.name, stage.step(), stage.micro_batch_rows, processes)
 
 
 def _schedule(stage: TrainingStage) -> dict[str, Any]:
@@ -135,7 +135,9 @@ def _build(cls: Any, config: Config, stage: TrainingStage, output: Path, **speci
         **_schedule(stage),
         "weight_decay": stage.weight_decay,
         "bf16": precision.uses_bf16(stage),
-        "gradient_checkpointing": stage.gradient_checkpointing,
+        "gradient_checkpointing": precision.checkpoints(stage),
+        # The other way keeps no graph of a layer, so its hooks do not fire where DDP and DeepSpeed expect them.
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "save_steps": stage.save_steps,
         "save_total_limit": 2,
         "logging_steps": 1,

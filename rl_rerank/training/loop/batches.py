@@ -1,6 +1,7 @@
 """Division of an optimizer step's rows over processes and micro-batches, with its errors."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from rl_rerank.config import LauncherConfig
 
@@ -19,8 +20,8 @@ class Step:
     """The settings that give `rows`, for errors."""
     group: int = 1
     """Rows per prompt, which must be on one process."""
-    micro_batch_tokens: int | None = None
-    """Token budget of a micro-batch; None fixes the number of rows instead."""
+    micro_batch_tokens: int | Literal["auto"] | None = None
+    """Token budget of a micro-batch, auto: what fits the memory; None fixes the number of rows instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,9 @@ def describe(batches: Batches, launcher: LauncherConfig, tokens: Tokens, prompt_
         groups = _count(batches.micro_batch // step.group, "whole group", "whole groups")
         layout += f", {groups} in each; every group lies whole on one process"
         if step.micro_batch_tokens is not None:
-            filled = f"micro-batches of up to {step.micro_batch_tokens:,} tokens"
+            budget = step.micro_batch_tokens
+            limit = "as many tokens as fit the memory" if budget == "auto" else f"up to {budget:,} tokens"
+            filled = f"micro-batches of {limit}"
             layout = f"{groups} of {step.group} {step.unit} a step, in {filled}; every group lies whole on one process"
     where = f"each of {batches.processes} processes" if batches.processes > 1 else "1 process"
     sharding = f" ({launcher.strategy})" if launcher.kind == "accelerate" else ""

@@ -37,6 +37,11 @@ def uses_bf16(stage: TrainingStage) -> bool:
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
+def checkpoints(stage: TrainingStage) -> bool:
+    """Whether layers are computed again in the backward instead of kept; by default on CUDA, where memory is short."""
+    return torch.cuda.is_available() if stage.gradient_checkpointing is None else stage.gradient_checkpointing
+
+
 def keep_float32(arguments: TrainingArguments, model: ModelConfig) -> None:
     """Let DeepSpeed compute in bfloat16 by autocast if the model is stored in float32.
 

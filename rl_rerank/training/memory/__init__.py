@@ -1,0 +1,1 @@
+"""The memory of a training process, estimated before anything starts."""
