@@ -9,12 +9,14 @@ import importlib
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rl_rerank import requirements
 from rl_rerank.config import Config, ModelConfig
 from rl_rerank.data import Store
+from rl_rerank.data.bm25 import BM25
 from rl_rerank.data.prepare import prepare, reopened
 from rl_rerank.experiment import templates
 from rl_rerank.experiment.experiment import Experiment, ResolvedStage
@@ -81,4 +83,6 @@ def _tokenizer(model: ModelConfig) -> tuple[Any, bool]:
 def _store(config: Config) -> Iterator[Store]:
     with tempfile.TemporaryDirectory() as elsewhere:
         run_data = Path(config.run_dir) / "data"
-        yield reopened(config.data, run_data) or prepare(config.data, Path(elsewhere) / "data")
+        # Other retrievers than BM25 may take hours for a large collection, and a dry run leaves nothing of it.
+        quick = replace(config.data, first_stage=BM25() if config.data.first_stage else None)
+        yield reopened(config.data, run_data) or prepare(quick, Path(elsewhere) / "data")
