@@ -20,5 +20,5 @@ from rl_rerank.config.experiment import (
 from rl_rerank.config.first_stage import FirstStageConfig
 from rl_rerank.config.lora import LoraConfig
 from rl_rerank.config.plugin import PluginConfig
-from rl_rerank.config.ranking import FusionConfig, LongDocumentsConfig
+from rl_rerank.config.ranking import FusionConfig, LongDocumentsConfig, TunedWeight
 from rl_rerank.config.stage import Reference, StageConfig, trained

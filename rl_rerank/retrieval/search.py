@@ -46,7 +46,7 @@ def nearest(
         for qid, row in zip(qids[start : start + block], similarities, strict=True):
             banned = excluded.get(qid, ())
             k = min(depth + len(banned), len(docids))
-            scores = {docids[n]: float(row[n]) for n in np.argpartition(-row, k - 1)[:k]}
+            scores = {docids[n]: float(row[n]) for n in np.argpartition(-row, k - 1)[:k].tolist()}
             kept = [docid for docid in trec.trec_order(scores) if docid not in banned]
             found[qid] = [(docid, scores[docid]) for docid in kept[:depth]]
     return found

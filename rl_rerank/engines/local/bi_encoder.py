@@ -80,4 +80,5 @@ class BiEncoderEngine:
     def _embed(self, role: Role, texts: Sequence[str], vectors: dict[tuple[Role, str], np.ndarray]) -> None:
         """Add the vectors of texts that have none yet."""
         new = list(dict.fromkeys(text for text in texts if (role, text) not in vectors))
-        vectors |= zip([(role, text) for text in new], self.encoder.encode(new, role), strict=True)
+        for text, vector in zip(new, self.encoder.encode(new, role), strict=True):
+            vectors[role, text] = vector
