@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from rl_rerank.config import at_least
 from rl_rerank.data import bm25
+from rl_rerank.paradigms.ordering import rank_by_order
 from rl_rerank.ranking import fusion
 from rl_rerank.retrieval.dense import Dense
-from rl_rerank.types import Candidate, Ranking, RankingExample
+from rl_rerank.types import Ranking
 
 if TYPE_CHECKING:
     from rl_rerank.data.records import Document, Query
@@ -57,5 +58,5 @@ class Hybrid(Dense):
 
 
 def _ranking(qid: str, found: Sequence[tuple[str, float | None]]) -> Ranking:
-    candidates = [Candidate(docid, "", rank=rank, score=score) for rank, (docid, score) in enumerate(found, start=1)]
-    return fusion.first_stage(RankingExample(qid, "", tuple(candidates)))
+    scores = {docid: score for docid, score in found if score is not None}
+    return replace(rank_by_order(qid, list(scores)), raw_scores=scores)

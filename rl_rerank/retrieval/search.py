@@ -45,8 +45,10 @@ def nearest(
         similarities = queries[start : start + block] @ documents.T
         for qid, row in zip(qids[start : start + block], similarities, strict=True):
             banned = excluded.get(qid, ())
-            k = min(depth + len(banned), len(docids))
-            scores = {docids[n]: float(row[n]) for n in np.argpartition(-row, k - 1)[:k].tolist()}
+            last = len(docids) - min(depth + len(banned), len(docids))
+            # All documents down to the last cosine that is needed, so that the docid decides among equal ones there.
+            near = np.flatnonzero(row >= np.partition(row, last)[last])
+            scores = {docids[n]: float(row[n]) for n in near.tolist()}
             kept = [docid for docid in trec.trec_order(scores) if docid not in banned]
             found[qid] = [(docid, scores[docid]) for docid in kept[:depth]]
     return found
