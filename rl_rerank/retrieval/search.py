@@ -48,7 +48,7 @@ def nearest(
             last = len(docids) - min(depth + len(banned), len(docids))
             # All documents down to the last cosine that is needed, so that the docid decides among equal ones there.
             near = np.flatnonzero(row >= np.partition(row, last)[last])
-            scores = {docids[n]: float(row[n]) for n in near.tolist()}
+            scores = {docids[int(n)]: float(row[n]) for n in near}
             kept = [docid for docid in trec.trec_order(scores) if docid not in banned]
             found[qid] = [(docid, scores[docid]) for docid in kept[:depth]]
     return found
