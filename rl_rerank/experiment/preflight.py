@@ -16,7 +16,6 @@ from typing import Any
 from rl_rerank import requirements
 from rl_rerank.config import Config, ModelConfig
 from rl_rerank.data import Store
-from rl_rerank.data.bm25 import BM25
 from rl_rerank.data.prepare import prepare, reopened
 from rl_rerank.experiment import templates
 from rl_rerank.experiment.experiment import Experiment, ResolvedStage
@@ -48,7 +47,11 @@ def lines(experiment: Experiment, names: Sequence[str]) -> Iterator[str]:
         yield f"{why}; prompt lengths are estimates by SmolLM2's"
     else:
         templates.check(config.model, tokenizer, rendering)
-    with _store(config) as store:
+    found = reopened(config.data, Path(config.run_dir) / "data")
+    if found is None and config.data.first_stage is not None:
+        kind = config.data.first_stage.kind
+        yield f"data.first_stage={kind} searches when the run starts; prompts here show the data's run, or BM25's"
+    with _store(config, found) as store:
         preview = Preview(config, store, tokenizer, is_estimate)
         for stage in rendering:
             yield from stage.settings.preview(stage.name, plugins, preview)
@@ -80,9 +83,8 @@ def _tokenizer(model: ModelConfig) -> tuple[Any, bool]:
 
 
 @contextmanager
-def _store(config: Config) -> Iterator[Store]:
+def _store(config: Config, found: Store | None) -> Iterator[Store]:
     with tempfile.TemporaryDirectory() as elsewhere:
-        run_data = Path(config.run_dir) / "data"
-        # Other retrievers than BM25 may take hours for a large collection, and a dry run leaves nothing of it.
-        quick = replace(config.data, first_stage=BM25() if config.data.first_stage else None)
-        yield reopened(config.data, run_data) or prepare(quick, Path(elsewhere) / "data")
+        # Embedding a large collection may take hours, and a dry run leaves nothing of it.
+        quick = replace(config.data, first_stage=None)
+        yield found or prepare(quick, Path(elsewhere) / "data")

@@ -97,9 +97,17 @@ def test_a_folder_that_is_no_encoder_is_refused_in_a_sentence(tmp_path, tiny_mod
     with pytest.raises(ValueError, match="is no encoder that gives one vector for a text: it is a SparseEncoder"):
         load_encoder("x", sparse)
     foreign = small.make(tmp_path / "foreign")
+    for text, says in (("[", r"'.*foreign/modules.json' is not JSON"), ("[1]", "is no list of modules with a type")):
+        (foreign / "modules.json").write_text(text)
+        with pytest.raises(ValueError, match=says):
+            load_encoder("x", foreign)
     (foreign / "modules.json").write_text(json.dumps([{"path": "", "type": "custom_code.Thing"}]))
     with pytest.raises(ValueError, match=r"is no encoder of known modules: custom_code.Thing is code of its own"):
         load_encoder("x", foreign)
+    pickled = small.make(tmp_path / "pickled")
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"has no \*.safetensors; other formats are not read, because pickles can run"):
+        load_encoder("x", pickled)
 
 
 def test_an_encoders_identity_follows_its_files(tmp_path):

@@ -71,17 +71,31 @@ def modules(place: str, folder: Path) -> list[dict[str, Any]]:
     refused = f"{place}={str(folder)!r} is no encoder"
     if not (folder / MODULES).is_file():
         raise ValueError(f"{refused}, because it has no {MODULES}; {advice}")
-    found = json.loads((folder / MODULES).read_text(encoding="utf-8"))
+    found = settings(folder, MODULES)
+    if not isinstance(found, list) or not all(isinstance(m, dict) and {"type", "path"} <= m.keys() for m in found):
+        raise ValueError(f"{refused}, because {MODULES} is no list of modules with a type and a path; {advice}")
     kind = settings(folder, "config_sentence_transformers.json").get("model_type", "SentenceTransformer")
     if kind != "SentenceTransformer":
         raise ValueError(f"{refused} that gives one vector for a text: it is a {kind}; {advice}")
     for module in found:
         if not module["type"].startswith("sentence_transformers."):
             raise ValueError(f"{refused} of known modules: {module['type']} is code of its own; {advice}")
+        if module["type"].endswith(".Transformer") and not any((folder / module["path"]).glob("*.safetensors")):
+            raise ValueError(
+                f"{refused} in safe files, because it has no *.safetensors; other formats are not read, because "
+                f"pickles can run code; {advice}"
+            )
     return found
 
 
-def settings(folder: Path, name: str) -> dict[str, Any]:
-    """Read a settings file of a folder; empty if there is none."""
+def settings(folder: Path, name: str) -> Any:
+    """Read a JSON file of a folder; an empty mapping if there is none.
+
+    Raises:
+        ValueError: with the path, for a file that is not JSON.
+    """
     path = folder / name
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except json.JSONDecodeError as e:
+        raise ValueError(f"{str(path)!r} is not JSON ({e.msg})") from None

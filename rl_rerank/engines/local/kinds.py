@@ -155,6 +155,10 @@ class BiEncoder(PairEngine):
         if self.model != minilm.NAME:  # which `requires` checks
             self._encoders.check(f"{place}: engine.args.model", self.model)
 
+    def identity(self) -> dict[str, Any]:
+        """Identify all files of the encoder: those of its pooling lie in a folder below the weights."""
+        return {"encoder": self._encoders.identity("engine.args.model", self.model, self.revision)}
+
     def folder(self, config: Config, ref: str) -> Path | None:
         return self._encoders.locate("engine.args.model", self.model, self.revision)
 
