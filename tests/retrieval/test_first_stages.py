@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,19 @@ from rl_rerank.retrieval.embeddings import Embeddings
 from rl_rerank.retrieval.hybrid import Hybrid
 from rl_rerank.retrieval.search import nearest, searchable
 from rl_rerank.stages.rerank.spec import RerankStage
+
+OPEN = """
+import sys
+from rl_rerank.config import Config, build
+from rl_rerank.data import prepare
+from rl_rerank.data.prepare import reopened
+path, encoder, folder = sys.argv[1:]
+first_stage = {"kind": "dense", "encoder": encoder}
+data = build(Config, {"data": {"source": "collection", "path": path, "depth": 3, "first_stage": first_stage}}).data
+from pathlib import Path
+assert reopened(data, Path(folder)) is not None
+assert prepare(data, Path(folder)).examples("test")
+"""
 
 DOCUMENTS = {
     "d1": Document("", "ice cave in france"),
@@ -174,7 +190,17 @@ def test_a_store_with_dense_candidates_is_built_in_another_process_and_opened_wi
     [first, _] = store.examples("test")
     assert [c.docid for c in first.candidates] == sorted(cosines, key=lambda d: -cosines[d])
     assert sorted(p.suffix for p in (tmp_path / "run/embeddings").iterdir()) == [".npy", ".npy"]
-    assert reopened(config, tmp_path / "run/data") is not None
+    (tmp_path / "no_torch").mkdir()
+    (tmp_path / "no_torch/torch.py").write_text("raise ImportError('torch was imported')\n")
+    ended = subprocess.run(
+        [sys.executable, "-c", OPEN, config.path, str(folder), str(tmp_path / "run/data")],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(tmp_path / "no_torch"), os.environ.get("PYTHONPATH", "")]),
+        },
+        check=False,
+    )
+    assert ended.returncode == 0
     config.first_stage = Dense(encoder=str(folder), batch_size=2)
     assert reopened(config, tmp_path / "run/data") is None
 
