@@ -194,7 +194,9 @@ class RerankStage(StageConfig):
             return [f"rerank: {self.split} queries, {' and '.join(self.fuse)} fused{weight}"]
         times = f", {self.shuffles} times" if self.shuffles > 1 else ""
         depth = plugins.config.data.depth
-        return [f"rerank: {self.split} queries with {self.model}, {depth} candidates each{times}"]
+        engine = self.asks(plugins)
+        ranker = engine.kind if engine is not None and plugins.engine(engine).has_own_model else self.model
+        return [f"rerank: {self.split} queries with {ranker}, {depth} candidates each{times}"]
 
 
 def reported_protocol(config: Config, model: str) -> RerankStage:
