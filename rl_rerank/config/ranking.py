@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 
@@ -34,14 +34,36 @@ class LongDocumentsConfig:
 
 
 @dataclass(kw_only=True)
+class TunedWeight:
+    """A weight that is chosen on development queries: 0, .05, ..., 1, whichever is best by a measure."""
+
+    dev: list[str] = field(default_factory=list)
+    """Names of the rerank stages that rank development queries with the fused systems: two for `fuse`, in its order, or
+    the model's for a fusion with the first stage."""
+    measure: str = "nDCG@10"
+
+
+@dataclass(kw_only=True)
 class FusionConfig:
     """Fusion of two rankings."""
 
     method: Literal["minmax", "zscore", "rrf", "sum"] = "minmax"
     """See rl_rerank/ranking/fusion.py."""
-    weight: float = 0.5
-    """Weight of the model, or of the first run of `fuse`; the other one gets 1 - weight."""
+    weight: float | TunedWeight = 0.5
+    """Weight of the model, or of the first run of `fuse`; the other one gets 1 - weight. `{dev: [...]}`: chosen on
+    development queries."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.weight <= 1:
-            raise ValueError(f"fusion.weight must be from 0 to 1; got {self.weight}")
+        if not isinstance(self.weight, TunedWeight) and not 0 <= self.weight <= 1:
+            raise ValueError(f"fusion.weight must be from 0 to 1, or {{dev: [STAGE, ...]}}; got {self.weight}")
+
+    @property
+    def tuned(self) -> TunedWeight | None:
+        """How the weight is chosen; None if it is given."""
+        return self.weight if isinstance(self.weight, TunedWeight) else None
+
+    @property
+    def known_weight(self) -> float:
+        """The weight, given or already chosen."""
+        assert not isinstance(self.weight, TunedWeight), "a stage chooses the weight before it fuses"
+        return self.weight

@@ -1,13 +1,36 @@
 """First-stage candidates by BM25, for collections that bring no run."""
 
+from __future__ import annotations
+
 import logging
 from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
 
+from rl_rerank.config import FirstStageConfig
 from rl_rerank.data.records import Document, Query
 from rl_rerank.io import trec
 
 # Anserini's parameters for its plain BM25 baselines.
 K1, B = 0.9, 0.4
+
+
+@dataclass(kw_only=True)
+class BM25(FirstStageConfig):
+    """data.first_stage=bm25: BM25 over titles and texts, also for a source that brings a run."""
+
+    kind: str = "bm25"
+
+    def retrieve(
+        self,
+        documents: Mapping[str, Document],
+        queries: Sequence[Query],
+        *,
+        depth: int,
+        excluded: Mapping[str, Set[str]],
+        cache: Path,
+    ) -> dict[str, list[tuple[str, float | None]]]:
+        return retrieve(documents, queries, depth=depth, excluded=excluded)
 
 
 def retrieve(

@@ -19,6 +19,8 @@ from rl_rerank.io import digest
 # Part of the fingerprint: raise it when the same files are to give another store.
 _VERSION = 4
 _LEFT_BEHIND = 24 * 3600
+EMBEDDINGS = "embeddings"
+"""The folder beside the store in which a first stage keeps its embeddings: a rebuilt store finds them again."""
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +40,7 @@ def prepare(config: DataConfig, directory: Path) -> Store:
     _sweep(directory)
     temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
     try:
-        _build(config, source, wanted, temporary)
+        _build(config, source, wanted, temporary, directory.parent / EMBEDDINGS)
         temporary.chmod(0o755)
         _put(temporary, directory, wanted)
     finally:
@@ -78,7 +80,9 @@ def build_source(config: DataConfig) -> Source:
 
 def fingerprint(config: DataConfig, source: Source) -> str:
     """SHA-256 of the data configuration and of the state of its source."""
-    parts = {"version": _VERSION, "config": dataclasses.asdict(config), "state": source.state()}
+    parts = {"version": _VERSION, "config": config.recorded(), "state": source.state()}
+    if config.first_stage is not None:
+        parts["first_stage"] = config.first_stage.state()
     return digest.of_json(parts)
 
 
@@ -111,11 +115,11 @@ def _sweep(directory: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _build(config: DataConfig, source: Source, wanted: str, folder: Path) -> None:
+def _build(config: DataConfig, source: Source, wanted: str, folder: Path, cache: Path) -> None:
     collection, omissions = _by_protocol(source.read(), config.protocol), Omissions()
     log.info("%s: %d documents, %d queries", config.source, len(collection.documents), len(collection.queries))
     assigned = splits.assign(collection.queries, config.seed, omissions)
-    runs = _runs(collection, config, omissions)
+    runs = _runs(collection, config, omissions, cache)
     rows: dict[str, list[Row]] = {}
     unanswered: dict[str, dict[str, Mapping[str, int]]] = {}
     limits = {"train": config.train_queries, "dev": config.dev_queries, "test": config.test_queries}
@@ -149,11 +153,14 @@ def _by_protocol(collection: Collection, protocol: str) -> Collection:
 
 
 def _runs(
-    collection: Collection, config: DataConfig, omissions: Omissions
+    collection: Collection, config: DataConfig, omissions: Omissions, cache: Path
 ) -> Mapping[str, Sequence[tuple[str, float | None]]]:
     """Candidates that are documents of the collection and not excluded, best first."""
-    if collection.runs is None:
-        return bm25.retrieve(collection.documents, collection.queries, depth=config.depth, excluded=collection.excluded)
+    if config.first_stage is not None or collection.runs is None:
+        retriever = config.first_stage or bm25.BM25()
+        return retriever.retrieve(
+            collection.documents, collection.queries, depth=config.depth, excluded=collection.excluded, cache=cache
+        )
     runs: dict[str, list[tuple[str, float | None]]] = {}
     found = 0
     for query in collection.queries:

@@ -10,6 +10,7 @@ from typing import Any
 
 from rl_rerank.evaluation.cost import Cost
 from rl_rerank.evaluation.enough import too_few
+from rl_rerank.evaluation.fusion_weight import ChosenWeight
 from rl_rerank.evaluation.measures import lower_is_better
 from rl_rerank.evaluation.protocol import Protocol
 
@@ -170,6 +171,8 @@ class Metrics:
     """Run -> paradigm -> its share of well-formed answers."""
     training: Mapping[str, RewardTrend] = field(default_factory=dict)
     """Training stage -> its reward."""
+    weights: Mapping[str, ChosenWeight] = field(default_factory=dict)
+    """Run -> the weight of its fusion, where it was chosen on development queries."""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -207,7 +210,10 @@ class Metrics:
 
     def to_json(self) -> dict[str, Any]:
         """The content of `metrics.json`."""
-        return asdict(self)
+        content = asdict(self)
+        if not self.weights:
+            del content["weights"]  # files of runs without a chosen weight stay what they are
+        return content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Metrics:
@@ -228,6 +234,7 @@ class Metrics:
             ),
             "format": {run: formats(found) for run, found in content.get("format", {}).items()},
             "training": {stage: RewardTrend(**found) for stage, found in content.get("training", {}).items()},
+            "weights": {run: ChosenWeight(**found) for run, found in content.get("weights", {}).items()},
         }
         return cls(**{**content, **typed})
 

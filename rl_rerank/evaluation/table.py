@@ -1,6 +1,8 @@
 """The comparison table in Markdown, with its tests as sentences."""
 
 from rl_rerank.evaluation import protocol
+from rl_rerank.evaluation.enough import too_few
+from rl_rerank.evaluation.fusion_weight import WEIGHTS
 from rl_rerank.evaluation.records import SIGNIFICANT, Comparison, Metrics, RewardTrend, Row
 
 
@@ -26,6 +28,7 @@ def table(metrics: Metrics, *, is_page: bool = False) -> str:
         lines.append(_row([row.label, *values, *counts, share(row.malformed), share(row.fallback)]))
     sentences = [untested(*test) if is_page and few_queries(test) else verdict(*test) for test in metrics.tests]
     sentences += [learned(stage, trend) for stage, trend in metrics.training.items()]
+    sentences += weight_sentences(metrics, is_page=is_page)
     if sentences:
         lines += ["", *(f"- {sentence}" for sentence in sentences)]
     lines += ["", *protocol_sentences(metrics)]
@@ -64,6 +67,25 @@ def learned(stage: str, trend: RewardTrend) -> str:
         f"{stage}{control}: the mean training reward {change}, {trend.reward_first_third:.4f} in the first third of "
         f"{trend.steps} steps, {trend.reward_last_third:.4f} in the last (one-sided {p_value(trend.p_value)})."
     )
+
+
+def weight_sentences(metrics: Metrics, *, is_page: bool) -> list[str]:
+    """Fusion weights that were chosen on development queries, each with the values that it was chosen by.
+
+    Args:
+        is_page: show no values of too few queries.
+    """
+    found: list[str] = []
+    for run, label in metrics.labels.items():
+        if (chosen := metrics.weights.get(run)) is None:
+            continue
+        each = ", ".join(f"{w:.2f}: {v:.4f}" for w, v in zip(WEIGHTS, chosen.values, strict=True))
+        values = (too_few(chosen.num_queries) if is_page else "") or f"{chosen.measure} on dev by weight: {each}"
+        found.append(
+            f"{label}: weight {chosen.weight:.2f} ({chosen.method}), chosen on {chosen.num_queries} development "
+            f"queries of {' and '.join(chosen.runs)}. {values}."
+        )
+    return found
 
 
 def protocol_sentences(metrics: Metrics) -> list[str]:

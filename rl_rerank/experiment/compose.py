@@ -91,9 +91,13 @@ def compose(
 
 
 def _variant(given: Mapping[str, Any]) -> str:
-    """What a run folder's name says of the data, model, budget and seed, so that variants do not meet in one folder."""
+    """What a run folder's name says of the data, first stage, model, budget and seed, so that variants do not meet in
+    one folder."""
+    first_stage = given.get("data.first_stage")
     named = [
         Path(str(given["data.path"])).name if given.get("data.path") else given.get("data"),
+        first_stage.get("kind") if isinstance(first_stage, dict) else first_stage,
+        given.get("data.first_stage.kind"),
         Path(str(given["model.path"])).name if given.get("model.path") else given.get("model"),
         given.get("recipe"),
         given.get("budget"),

@@ -14,9 +14,9 @@ from rl_rerank.paradigms.pipeline import Pipeline
 from rl_rerank.reward.base import Term
 from rl_rerank.stages.plugins import Plugins
 
-# `data` and `superseded` are folders of the run beside those of its stages, and `model` names the configured model
-# wherever a setting names a stage to start from.
-RESERVED = ("data", "model", "superseded")
+# `data`, `embeddings` and `superseded` are folders of the run beside those of its stages, and `model` names the
+# configured model wherever a setting names a stage to start from.
+RESERVED = ("data", "embeddings", "model", "superseded")
 LAUNCHED = {
     "config_file": "strategy",
     **{n: n for n in ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port")},
@@ -186,3 +186,5 @@ def _check_data(config: Config, plugins: Plugins) -> None:
     if config.data.path is not None and not Path(config.data.path).exists():
         looked = str(Path(config.data.path).absolute())
         raise FileNotFoundError(f"data.path={config.data.path!r}: there is no such file or folder ({looked!r})")
+    if config.data.first_stage is not None:
+        config.data.first_stage.check("data.first_stage")

@@ -10,6 +10,7 @@ import importlib
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,11 @@ def lines(experiment: Experiment, names: Sequence[str]) -> Iterator[str]:
         yield f"{why}; prompt lengths are estimates by SmolLM2's"
     else:
         templates.check(config.model, tokenizer, rendering)
-    with _store(config) as store:
+    found = reopened(config.data, Path(config.run_dir) / "data")
+    if found is None and config.data.first_stage is not None:
+        kind = config.data.first_stage.kind
+        yield f"data.first_stage={kind} searches when the run starts; prompts here show the data's run, or BM25's"
+    with _store(config, found) as store:
         preview = Preview(config, store, tokenizer, is_estimate)
         for stage in rendering:
             yield from stage.settings.preview(stage.name, plugins, preview)
@@ -91,7 +96,8 @@ def _tokenizer(model: ModelConfig) -> tuple[Any, bool]:
 
 
 @contextmanager
-def _store(config: Config) -> Iterator[Store]:
+def _store(config: Config, found: Store | None) -> Iterator[Store]:
     with tempfile.TemporaryDirectory() as elsewhere:
-        run_data = Path(config.run_dir) / "data"
-        yield reopened(config.data, run_data) or prepare(config.data, Path(elsewhere) / "data")
+        # Embedding a large collection may take hours, and a dry run leaves nothing of it.
+        quick = replace(config.data, first_stage=None)
+        yield found or prepare(quick, Path(elsewhere) / "data")

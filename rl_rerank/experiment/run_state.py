@@ -31,7 +31,7 @@ def record(experiment: Experiment, name: str) -> dict[str, Any]:
     own = settings.recorded(whole["stages"][name])
     kept: dict[str, Any] = {"stages": {name: own}}
     if settings.reads_data:
-        kept |= {"seed": config.seed, "data": whole["data"]}
+        kept |= {"seed": config.seed, "data": config.data.recorded()}
     if stage.engine is not None or settings.is_launched:
         kept["model"] = whole["model"]
     if stage.engine is not None:

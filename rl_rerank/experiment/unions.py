@@ -1,4 +1,5 @@
-"""Overrides inside `policy` and `rollout`: settings that are a word, or a mapping whose keys depend on its `kind`."""
+"""Overrides inside settings that are a word, or a mapping whose keys depend on its `kind`: `policy`, `rollout` and
+`first_stage`."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +8,9 @@ from typing import Any
 from hydra.core.override_parser.types import Override, OverrideType
 from omegaconf import OmegaConf
 
-UNION = re.compile(r"stages\.(?P<stage>[\w-]+)\.(?P<union>policy|rollout)\.(?P<key>.+)")
+UNION = re.compile(
+    r"(?:stages\.(?P<stage>[\w-]+)\.(?P<of_stage>policy|rollout)|data\.(?P<of_data>first_stage))\.(?P<key>.+)"
+)
 """An override inside a setting that is one of several records, by its `kind`."""
 
 
@@ -26,14 +29,20 @@ def override(raw: dict[str, Any], overrides: Sequence[Override]) -> None:
     for one in sorted(overrides, key=lambda o: not o.key_or_group.endswith(".kind")):
         match = UNION.fullmatch(one.key_or_group)
         assert match is not None
-        stages = raw.get("stages")
-        stage = stages.get(match["stage"]) if isinstance(stages, dict) else None
-        if not isinstance(stage, dict):
-            known = ", ".join(stages) if isinstance(stages, dict) else "none"
-            raise ValueError(f"{one.key_or_group} is set, but there is no stage {match['stage']!r}; there are: {known}")
-        node = stage.get(match["union"])
+        owner = raw["data"] if match["of_data"] else _stage(raw, match["stage"], one.key_or_group)
+        union = match["of_data"] or match["of_stage"]
+        node = owner.get(union)
         node = {"kind": node} if isinstance(node, str) else dict(node or {})
         if match["key"] == "kind" and node.get("kind") != one.value():
             node = {}
         OmegaConf.update(merged := OmegaConf.create(node), match["key"], one.value(), force_add=True)
-        stage[match["union"]] = OmegaConf.to_container(merged)
+        owner[union] = OmegaConf.to_container(merged)
+
+
+def _stage(raw: dict[str, Any], name: str, setting: str) -> dict[str, Any]:
+    stages = raw.get("stages")
+    stage = stages.get(name) if isinstance(stages, dict) else None
+    if not isinstance(stage, dict):
+        known = ", ".join(stages) if isinstance(stages, dict) else "none"
+        raise ValueError(f"{setting} is set, but there is no stage {name!r}; there are: {known}")
+    return stage

@@ -96,4 +96,4 @@ def _one(example: RankingExample, view: View, repeats: Sequence[Ranking], stage:
         ranking = replace(ranking, raw_scores=imputed(example, ranking.raw_scores))
     if stage.fusion is None:
         return ranking
-    return fusion.fuse(ranking, fusion.first_stage(example), stage.fusion.method, stage.fusion.weight)
+    return fusion.fuse(ranking, fusion.first_stage(example), stage.fusion.method, stage.fusion.known_weight)

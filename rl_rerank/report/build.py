@@ -10,7 +10,7 @@ from rl_rerank.evaluation.cost import pareto
 from rl_rerank.evaluation.enough import too_few
 from rl_rerank.evaluation.measures import lower_is_better
 from rl_rerank.evaluation.records import FormatShare, Metrics, RunRow
-from rl_rerank.evaluation.table import learned, protocol_sentences
+from rl_rerank.evaluation.table import learned, protocol_sentences, weight_sentences
 from rl_rerank.io import trec
 from rl_rerank.io.files import read_jsonl
 from rl_rerank.pages import figures
@@ -40,6 +40,7 @@ def build_page(evidence: Evidence, *, title: str, subtitle: str, config: str) ->
         metrics=metrics,
         best={measure: _best(metrics, measure) for measure in metrics.measures},
         protocol=tuple(protocol_sentences(metrics)),
+        weights=tuple(weight_sentences(metrics, is_page=True)),
         regressions=evidence.regressions,
         by_measure=evidence.by_measure,
         warnings=(*evidence.store.warnings, *evidence.untested, *_open_orders(evidence)),

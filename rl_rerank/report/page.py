@@ -49,6 +49,8 @@ class Page:
     """Measure -> the rows whose mean is highlighted."""
     protocol: tuple[str, ...]
     """The protocols of the runs in sentences."""
+    weights: tuple[str, ...]
+    """Fusion weights that were chosen on development queries, in sentences."""
     regressions: tuple[Regression, ...]
     by_measure: Mapping[str, tuple[Comparison, ...]]
     """Over several runs: a system against its counterpart -> the test on each measure."""

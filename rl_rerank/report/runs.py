@@ -253,6 +253,7 @@ def _merged(
         missing=_by_system(runs, lambda metrics: metrics.missing),
         format=_by_system(runs, lambda metrics: metrics.format),
         protocols=_by_system(runs, lambda metrics: metrics.protocols),
+        weights=_by_system(runs, lambda metrics: metrics.weights),
         forced=forced,
         comparisons=comparisons,
         training={training_name(n, run.name): trend for run in runs for n, trend in run.metrics.training.items()},

@@ -1,5 +1,6 @@
 """The evaluate stage on a small finished experiment."""
 
+import dataclasses
 import json
 import math
 import shutil
@@ -7,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from rl_rerank.config import Config
+from rl_rerank.config import Config, FusionConfig, TunedWeight
+from rl_rerank.evaluation.fusion_weight import WEIGHTS, ChosenWeight
 from rl_rerank.evaluation.records import Metrics
 from rl_rerank.evaluation.table import table
+from rl_rerank.io.files import write_json
 from rl_rerank.stages.evaluate import run as evaluate_stage
 from rl_rerank.stages.evaluate.spec import EvaluateStage
+from rl_rerank.stages.report import run as report_stage
 from rl_rerank.stages.rerank.spec import RerankStage
 
 pytestmark = pytest.mark.slow  # all of them rank and evaluate a collection
@@ -131,6 +135,25 @@ def test_a_fusion_is_a_row_of_its_own(experiment):
     experiment.stages["fused"] = RerankStage(kind="rerank", fuse=["first", "trained"])
     found = evaluated(experiment)
     assert [(row["run"], row["role"]) for row in found["rows"]][-1] == ("fused", "fusion")
+
+
+def test_a_chosen_weight_is_in_the_metrics_below_the_table_and_on_the_page(experiment):
+    run_dir = Path(experiment.run_dir)
+    shutil.copytree(run_dir / "trained", run_dir / "fused")
+    values = [0.5 + i / 100 for i in range(len(WEIGHTS))]
+    chosen = ChosenWeight("zscore", 1.0, "nDCG@10", ["trained_dev", "first_dev"], 213, values)
+    summary = json.loads((run_dir / "fused/summary.json").read_text())
+    write_json(run_dir / "fused/summary.json", {**summary, "fusion": dataclasses.asdict(chosen)})
+    how = FusionConfig(method="zscore", weight=TunedWeight(dev=["trained_dev", "first_dev"]))
+    fused = RerankStage(kind="rerank", fuse=["trained", "first"], fusion=how, label="both")
+    experiment.stages = {"fused": fused, **experiment.stages}
+    found = evaluated(experiment)
+    assert found["weights"] == {"fused": dataclasses.asdict(chosen)}
+    says = "both: weight 1.00 (zscore), chosen on 213 development queries of trained_dev and first_dev. nDCG@10 on dev"
+    assert says in (run_dir / "evaluate/table.md").read_text()
+    report_stage.run(experiment, "report", experiment.stages["report"])
+    page = (run_dir / "report/index.html").read_text()
+    assert says in page and "0.95: 0.6900, 1.00: 0.7000." in page
 
 
 def test_runs_with_several_seeds_are_a_row_over_seeds_and_queries(experiment):

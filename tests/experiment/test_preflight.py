@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import encoders as small
 
 from rl_rerank.cli.main import main
 
@@ -115,6 +116,15 @@ LONG = "what " * 400
 def test_prompts_of_every_split_are_rendered(folder, tiny_model_dir, capsys, query, overrides, says):
     assert main([*arguments(folder, tiny_model_dir, *overrides, rows=(query,)), "dry_run=true"]) == 2
     assert says in capsys.readouterr().err
+
+
+def test_a_dry_run_embeds_no_documents(folder, tiny_model_dir, capsys):
+    encoder = small.make(folder / "encoder")
+    given = [*arguments(folder, tiny_model_dir), "data.first_stage=dense", f"data.first_stage.encoder={encoder}"]
+    assert main([*given, "dry_run=true"]) == 0
+    says = "# data.first_stage=dense searches when the run starts; prompts here show the data's run, or BM25's\n"
+    assert says in capsys.readouterr().out
+    assert not (folder / "run").exists()
 
 
 def images(folder: Path) -> list[str]:

@@ -74,6 +74,62 @@ def test_what_cannot_work_is_refused_before_anything_starts(tmp_path, stage, kin
         Experiment.of(with_stage(tmp_path, "late", **stage))
 
 
+def tuned(tmp_path: Path, dev: list[str], split: str = "dev", measure: str = "nDCG@10", **system) -> Config:
+    """Two systems on test queries, on those of `split`, and a fusion with a weight chosen on `dev`."""
+    weight = {"dev": dev, "measure": measure}
+    stages = {
+        "bm25": {"kind": "rerank", "model": "first_stage"},
+        "plain": {"kind": "rerank"},
+        "bm25_dev": {"kind": "rerank", "model": "first_stage", "split": split},
+        "plain_dev": {"kind": "rerank", "split": split, "label": "other", **system},
+        "fused": {"kind": "rerank", "fuse": ["plain", "bm25"], "fusion": {"method": "zscore", "weight": weight}},
+        "alone": {"kind": "rerank", "fusion": {"method": "zscore", "weight": {**weight, "dev": dev[:1]}}},
+    }
+    return config(tmp_path, stages=stages)
+
+
+def test_a_weight_chosen_on_development_queries_reads_their_stages(tmp_path):
+    made = Experiment.of(tuned(tmp_path, ["plain_dev", "bm25_dev"]))
+    assert list(made.stages["fused"].inputs) == ["bm25", "plain", "bm25_dev", "plain_dev"]
+    assert list(made.stages["alone"].inputs) == ["plain_dev"]
+    [line] = made.describe(["fused"])
+    assert line.endswith("plain and bm25 fused, the weight chosen on plain_dev and bm25_dev")
+    record = run_state.record(made, "fused")["stages"]["fused"]["fusion"]
+    assert record["weight"] == {"dev": ["plain_dev", "bm25_dev"], "measure": "nDCG@10"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "reason"),
+    [
+        ({"dev": ["plain_dev"]}, ValueError, r"fusion.weight.dev names 2 rerank stages of dev.*; got \['plain_dev'\]"),
+        ({"dev": ["plain_dev", "no"]}, LookupError, "fused.fusion.weight.dev names 'no', which is no stage"),
+        (
+            {"split": "test"},
+            ValueError,
+            "weight.dev names 'plain_dev', which ranks split 'test': a weight is chosen",
+        ),
+        ({"shuffles": 2}, ValueError, "names 'plain_dev', which is another system .*: they differ in shuffles"),
+        (
+            {"dev": ["bm25_dev", "plain_dev"]},
+            ValueError,
+            "'bm25_dev', which is another .*: they differ in model",
+        ),
+        ({"measure": "nCDG@10"}, ValueError, "'nCDG@10' is no measure"),
+    ],
+)
+def test_a_weight_is_chosen_for_the_fused_systems_on_development_queries_only(tmp_path, changes, kind, reason):
+    with pytest.raises(kind, match=reason):
+        Experiment.of(tuned(tmp_path, **{"dev": ["plain_dev", "bm25_dev"], **changes}))
+
+
+def test_a_fixed_weight_is_recorded_as_it_was(tmp_path):
+    with pytest.raises(ValueError, match=r"fusion.weight must be from 0 to 1, or \{dev: \[STAGE, ...\]\}; got 1.5"):
+        with_stage(tmp_path, "late", kind="rerank", fusion={"weight": 1.5})
+    whole = with_stage(tmp_path, "late", kind="rerank", fusion={"weight": 1})
+    fusion = run_state.record(Experiment.of(whole), "late")["stages"]["late"]["fusion"]
+    assert fusion == {"method": "minmax", "weight": 1.0}
+
+
 def test_a_pipeline_is_not_trained(tmp_path):
     training = {"grpo": {"kind": "grpo"}}
     made = config(tmp_path, paradigm="pipeline", stages=training, rewards={"ndcg": {}})

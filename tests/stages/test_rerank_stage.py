@@ -11,7 +11,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from rl_rerank.config import Config, DataConfig, FusionConfig, ModelConfig, PluginConfig
+from rl_rerank.config import Config, DataConfig, FusionConfig, ModelConfig, PluginConfig, TunedWeight
 from rl_rerank.evaluation import answers
 from rl_rerank.io import trec
 from rl_rerank.io.files import read_jsonl, write_json, write_jsonl
@@ -160,6 +160,44 @@ def test_two_runs_are_fused_by_their_own_scores_without_a_model(config, tmp_path
     assert (summary["cost"]["calls"], summary["cost"]["prompt_tokens"]) == (9, 90)
     with pytest.raises(FileNotFoundError, match=r"stages.late.fuse reads .*/none/rankings.jsonl, which does not exist"):
         rerank_stage.run(config, "late", RerankStage(kind="rerank", fuse=["other", "none"]))
+
+
+def test_a_weight_is_chosen_on_development_queries_and_kept_with_its_values(config, tmp_path, tiny_model_dir):
+    rows = [json.loads(line) for line in (tmp_path / "data.jsonl").read_text().splitlines()]
+    for i, row in enumerate(rows):
+        row["split"] = ("test", "dev")[i % 2]
+        for place, candidate in enumerate(row["candidates"]):
+            candidate["score"] = 3.0 - place
+    (tmp_path / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config.model = ModelConfig(path=str(tiny_model_dir), max_prompt_tokens=512)
+    for split in ("test", "dev"):
+        rerank_stage.run(config, f"bm25_{split}", RerankStage(kind="rerank", model="first_stage", split=split))
+        rerank_stage.run(config, f"model_{split}", RerankStage(kind="rerank", split=split))
+    # The model on dev has the judged b in front, the first stage a.
+    dev = [
+        {"qid": f"q{i}", "docids": [f"{i}{d}" for d in "bca"], "scores": {f"{i}b": 3.0, f"{i}c": 2.0, f"{i}a": 1.0},
+         "raw_scores": {f"{i}a": 0.0, f"{i}b": 4.1, f"{i}c": 0.0}}
+        for i in (1, 3, 5)
+    ]  # fmt: skip
+    write_jsonl(tmp_path / "run/model_dev/rankings.jsonl", dev)
+    both = TunedWeight(dev=["model_dev", "bm25_dev"])
+    stage = RerankStage(kind="rerank", fuse=["model_test", "bm25_test"], fusion=FusionConfig(method="sum", weight=both))
+    rerank_stage.run(config, "fused", stage)
+    chosen = json.loads((tmp_path / "run/fused/summary.json").read_text())["fusion"]
+    # Sums: a 3 (1 - w), b 4.1 w + 2 (1 - w); b is first if 4.1 w > 1 - w, w > .196: 1. Otherwise a, b: 1 / log2(3).
+    assert chosen["values"] == pytest.approx([1 / math.log2(3)] * 4 + [1.0] * 17)
+    assert (chosen["weight"], chosen["method"], chosen["measure"]) == (0.5, "sum", "nDCG@10")
+    assert (chosen["runs"], chosen["num_queries"]) == (["model_dev", "bm25_dev"], 3)
+    given = RerankStage(kind="rerank", fuse=stage.fuse, fusion=FusionConfig(method="sum", weight=0.5))
+    rerank_stage.run(config, "given", given)
+    assert (tmp_path / "run/fused/rankings.jsonl").read_text() == (tmp_path / "run/given/rankings.jsonl").read_text()
+    assert "fusion" not in json.loads((tmp_path / "run/given/summary.json").read_text())
+    # The same for a model that is fused with the first stage as it ranks
+    alone = FusionConfig(method="sum", weight=TunedWeight(dev=["model_dev"]))
+    rerank_stage.run(config, "alone", RerankStage(kind="rerank", fusion=alone))
+    assert (tmp_path / "run/alone/run.trec").read_text().replace("alone", "fused") == (
+        tmp_path / "run/fused/run.trec"
+    ).read_text()
 
 
 def test_a_stage_asks_with_a_paradigm_of_its_own_as_often_as_it_says(config, tmp_path, tiny_model_dir):

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
 from peft import PeftModel
 from transformers import (
     AutoModelForCausalLM,
@@ -23,7 +18,9 @@ from transformers import (
 )
 
 from rl_rerank.config import Config, ModelConfig, trained
-from rl_rerank.engines.local import adapters, embedded
+from rl_rerank.engines.local import adapters, embedded, hub
+from rl_rerank.engines.local.cache import cache_dir as cache_dir
+from rl_rerank.engines.local.cache import made_once
 from rl_rerank.engines.local.tokenizer import load_tokenizer as load_tokenizer
 from rl_rerank.engines.local.tokenizer import renderer as renderer
 from rl_rerank.engines.local.tokenizer import stop_ids
@@ -34,16 +31,6 @@ log = logging.getLogger(__name__)
 
 COMPLETE = "complete"
 """File that marks a checkpoint as complete; one interrupted by a kill lacks it."""
-# Python pickles (*.bin, *.pt) can run code when they are read, so they are never fetched.
-_HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
-
-
-def cache_dir() -> Path:
-    """Find the folder of converted models: $RL_RERANK_CACHE, or rl-rerank in the user's cache folder."""
-    if own := os.environ.get("RL_RERANK_CACHE"):
-        return Path(own).expanduser()
-    user = os.environ.get("XDG_CACHE_HOME")
-    return (Path(user).expanduser() if user else Path.home() / ".cache") / "rl-rerank"
 
 
 def base_model_dir(model: ModelConfig) -> Path:
@@ -56,18 +43,9 @@ def base_model_dir(model: ModelConfig) -> Path:
     """
     if model.path == embedded.NAME:
         return _embedded_dir()
-    folder = Path(model.path).expanduser()
-    if folder.is_dir() or folder.is_absolute() or model.path.startswith((".", "~")):
-        return check_model_dir(folder)
-    patterns = [*_HUB_FILES, "*.py"] if model.trust_remote_code else _HUB_FILES
-    try:
-        found = snapshot_download(model.path, revision=model.revision, allow_patterns=patterns)
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled) as e:
-        raise LookupError(
-            f"model.path={model.path!r} is neither a folder here nor a model that the hub gives "
-            f"(revision {model.revision or 'main'}): {' '.join(str(e).split())}"
-        ) from e
-    return check_model_dir(Path(found))
+    if hub.is_folder(model.path):
+        return check_model_dir(Path(model.path).expanduser())
+    return check_model_dir(hub.snapshot("model.path", model.path, model.revision, with_code=model.trust_remote_code))
 
 
 def check_model_dir(folder: Path) -> Path:
@@ -164,24 +142,12 @@ def copy(source: str | Path, target: Path, dtype: str, trust_remote_code: bool =
 def _embedded_dir() -> Path:
     source = embedded.file()
     digest = of_file(source)
-    target = cache_dir() / f"smollm2-{digest[:12]}"
-    if target.is_dir():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    log.info("converting %s into %s (once)", source.name, target)
-    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    try:
-        _convert(source, digest, temporary)
-        temporary.chmod(0o755)
-        try:
-            temporary.rename(target)
-        except OSError:
-            # Another process finished first; its folder is the same.
-            if not target.is_dir():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return target
+
+    def fill(target: Path) -> None:
+        log.info("converting %s into %s (once)", source.name, cache_dir())
+        _convert(source, digest, target)
+
+    return made_once(f"smollm2-{digest[:12]}", fill)
 
 
 def _convert(source: Path, digest: str, target: Path) -> None:

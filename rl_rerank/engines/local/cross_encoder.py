@@ -1,12 +1,6 @@
-"""Cross-encoders: models with a head that gives one number for a query and a document.
-
-They see only the query and the document of a pointwise prompt. Their output x is the log-odds of relevance, so the
-positive answer has the log-probability log sigmoid(x) and the negative one log sigmoid(-x). A document's score, the
-difference of the two, is x.
-"""
+"""Cross-encoders: models with a head that gives one number for a query and a document."""
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,9 +10,11 @@ from sentence_transformers import CrossEncoder
 
 from rl_rerank.config import ModelConfig
 from rl_rerank.engines.base import NO_USAGE, Capability, OnCompletion
+from rl_rerank.engines.local import pairs
 from rl_rerank.engines.local.tokenizer import check_size
 from rl_rerank.types import Completion, Prompt, Sampling
 
+NOUN = "cross-encoder"
 PAIRS_AT_ONCE = 512
 """Pairs per call with a completion callback, which a kill can lose."""
 
@@ -59,7 +55,7 @@ class CrossEncoderEngine:
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, on_completion: OnCompletion | None = None
     ) -> list[list[Completion]]:
-        raise ValueError("a cross-encoder generates no text; use engine=hf, vllm or openai")
+        raise ValueError(f"a {NOUN} generates no text; use engine=hf, vllm or openai")
 
     def score(
         self, prompts: Sequence[Prompt], continuations: Sequence[str], on_completion: OnCompletion | None = None
@@ -69,17 +65,15 @@ class CrossEncoderEngine:
         Raises:
             ValueError: unless there are two continuations and every prompt shows one document.
         """
-        if len(continuations) != 2:
-            raise ValueError(f"a cross-encoder scores a positive and a negative answer; got {list(continuations)}")
-        pairs = [self._pair(prompt) for prompt in prompts]
+        pairs.check_answers(continuations, NOUN)
+        asked = [self._pair(prompt) for prompt in prompts]
         found: list[Completion] = []
-        step = max(len(pairs), 1) if on_completion is None else PAIRS_AT_ONCE
-        for start in range(0, len(pairs), step):
-            some: Any = pairs[start : start + step]
+        step = max(len(asked), 1) if on_completion is None else PAIRS_AT_ONCE
+        for start in range(0, len(asked), step):
+            some: Any = asked[start : start + step]
             logits = self.encoder.predict(some, batch_size=self.batch_size, show_progress_bar=False).tolist()
             for x in logits:
-                scores = dict(zip(continuations, (_log_sigmoid(x), _log_sigmoid(-x)), strict=True))
-                found.append(Completion("", finish_reason="score", continuations=scores))
+                found.append(pairs.scored(x, continuations))
                 if on_completion is not None:
                     on_completion(len(found) - 1, 0, found[-1])
         return found
@@ -91,24 +85,12 @@ class CrossEncoderEngine:
             torch.cuda.empty_cache()
 
     def _pair(self, prompt: Prompt) -> tuple[str, str]:
-        """Split a prompt into the query with its instruction, and the document with its title."""
-        if len(prompt.docids) != 1:
-            raise ValueError(
-                f"a cross-encoder scores one document a prompt; the {prompt.paradigm} prompt of qid {prompt.qid!r} "
-                f"shows {len(prompt.docids)}"
-            )
-        theirs = [segment for message in prompt.messages for segment in message.segments if not segment.is_ours]
-        query = " ".join(segment.text for segment in theirs if segment.docid is None)
-        document = " ".join(segment.text for segment in theirs if segment.docid is not None)
+        query, document = pairs.split(prompt, NOUN)
         if self.max_passage_tokens is not None:
             ends = self.tokenizer(document, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
             kept = ends["offset_mapping"][: self.max_passage_tokens]
             document = document[: kept[-1][1] if kept else 0]
         return query, document
-
-
-def _log_sigmoid(x: float) -> float:
-    return min(x, 0.0) - math.log1p(math.exp(-abs(x)))
 
 
 def _check_head(path: Path) -> None:

