@@ -33,8 +33,8 @@ class MSE(RankingLoss):
 
     No offset is fitted and `scale` is not learned: with scale 1 the model learns the teacher's raw scores, which suits
     a teacher whose scores are log-odds too, such as a cross-encoder's logits before a sigmoid. Scores that have their
-    zero elsewhere, such as points from 0 to 10, are for the losses that no offset of t changes: margin_mse, soft_ranknet
-    and list_kl. Ettin rerankers, 2026, https://huggingface.co/blog/ettin-reranker.
+    zero elsewhere, such as points from 0 to 10, are for the losses that no offset of t changes: margin_mse,
+    soft_ranknet and list_kl. Ettin rerankers, 2026, https://huggingface.co/blog/ettin-reranker.
     """
 
     of_pairs: ClassVar[bool] = False
