@@ -34,7 +34,7 @@ def test_scores_come_through_a_parquet_file(tmp_path):
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_score_that_is_not_finite_names_its_query_and_document(tmp_path, value):
     row = {**examples.to_json(EXAMPLE), "scores": {**SCORES, "b": value}}
-    with pytest.raises(ValueError, match="qid 'q': the gold score of docid 'b' must be finite; got (nan|inf)"):
+    with pytest.raises(ValueError, match=r"qid 'q': the gold score of docid 'b' must be finite; got (nan|inf)"):
         examples.from_json(row)
     path = tmp_path / "examples.jsonl"
     path.write_text(json.dumps(row) + "\n")
