@@ -17,6 +17,7 @@ from rl_rerank.config.experiment import (
     ModelConfig,
     RewardConfig,
 )
+from rl_rerank.config.lists import ListTargets, WeightsConfig
 from rl_rerank.config.lora import LoraConfig
 from rl_rerank.config.plugin import PluginConfig
 from rl_rerank.config.ranking import FusionConfig, LongDocumentsConfig

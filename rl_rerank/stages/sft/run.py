@@ -18,6 +18,7 @@ from rl_rerank.io.files import read_jsonl
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.stages.plugins import Plugins
 from rl_rerank.stages.sft.spec import SFTStage
+from rl_rerank.stages.training import training_examples
 from rl_rerank.training.exact.lists import ListCollator, lists, reading
 from rl_rerank.training.exact.supervised import RankingTrainer
 from rl_rerank.training.loop import lengths, lora_targets, order, precision, tracking
@@ -53,9 +54,11 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
 
 
 def _completion_trainer(config: Config, stage: SFTStage, start: Path, tokenizer: Any, arguments: SFTConfig) -> Trainer:
-    rows = read_jsonl(Path(config.run_dir) / stage.data / "rows.jsonl")
+    assert stage.source is not None
+    folder = Path(config.run_dir) / stage.source
+    rows = read_jsonl(folder / "rows.jsonl")
     paradigms = {kind: build_paradigm(config, kind) for kind in {row["paradigm"] for row in rows}}
-    examples = ExampleFile(Path(config.run_dir) / stage.data / "examples.jsonl")
+    examples = ExampleFile(folder / "examples.jsonl")
     separator = float(stage.loss_params.get("separator", 1.0)) if stage.loss == "fullrank" else None
     dataset = tokenised(rows, examples, paradigms, checkpoint.renderer(config.model, start), separator=separator)
     tokens = [len(ids) for ids in dataset["input_ids"]]
@@ -75,7 +78,7 @@ def _ranking_trainer(config: Config, stage: SFTStage, start: Path, tokenizer: An
     renderer = checkpoint.renderer(config.model, start)
     store = data.prepare(config.data, Path(config.run_dir) / "data")
     asked = lists(
-        store.examples("train"),
+        training_examples(config, stage.data, store),
         paradigm,
         renderer,
         count=stage.max_steps * stage.batch_size,

@@ -25,8 +25,9 @@ class RankingLoss:
 
     of_pairs: ClassVar[bool] = True
     """Whether it is a sum over pairs of documents and takes `pair_weights`."""
-    of_scores: ClassVar[bool] = False
-    """Whether `grades` are a teacher's scores, which may be any finite numbers; else they are at least 0."""
+    targets: ClassVar[tuple[str, ...]] = ("grades", "order")
+    """What it can read as `grades`: `grades`, the judgments; `order`, grades n to 1 along a gold order of n documents;
+    `scores`, a teacher's, which may be any finite numbers."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -45,7 +46,7 @@ class RankingLoss:
 
         Args:
             scores: [L, N].
-            grades: [L, N], >= 0; a teacher's scores where `of_scores`.
+            grades: [L, N], >= 0; finite if they are a teacher's scores.
             mask: [L, N] of bool, True for documents; other positions have no effect.
             item_weights: [L, N], weights of the documents.
             pair_weights: [L, N, N], weights of pairs of a better document (first) and a worse one.

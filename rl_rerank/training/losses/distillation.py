@@ -38,7 +38,7 @@ class MSE(RankingLoss):
     """
 
     of_pairs: ClassVar[bool] = False
-    of_scores: ClassVar[bool] = True
+    targets: ClassVar[tuple[str, ...]] = ("scores",)
 
     scale: float = 1.0
 
@@ -54,7 +54,7 @@ class MarginMSE(RankingLoss):
     here all pairs of a list count.
     """
 
-    of_scores: ClassVar[bool] = True
+    targets: ClassVar[tuple[str, ...]] = ("scores",)
 
     scale: float = 1.0
 
@@ -71,7 +71,7 @@ class SoftRankNet(RankingLoss):
     https://doi.org/10.1145/1102351.1102363, whose target probabilities need not be 0 or 1.
     """
 
-    of_scores: ClassVar[bool] = True
+    targets: ClassVar[tuple[str, ...]] = ("scores",)
 
     temperature: float = 1.0
 
@@ -93,7 +93,7 @@ class ListKL(RankingLoss):
     """
 
     of_pairs: ClassVar[bool] = False
-    of_scores: ClassVar[bool] = True
+    targets: ClassVar[tuple[str, ...]] = ("scores",)
 
     temperature: float = 1.0
 
