@@ -4,11 +4,12 @@
 """
 
 import json
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
+from rl_rerank.data.indexed import IndexedExamples
 from rl_rerank.types import Candidate, RankingExample, TeacherOutput
 
 
@@ -68,47 +69,15 @@ def read(path: Path) -> Iterator[RankingExample]:
             yield from_json(json.loads(text))
 
 
-class ExampleFile(Sequence[RankingExample]):
+class ExampleFile(IndexedExamples):
     """The examples of a file, each read when it is asked for."""
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._offsets = array("Q", _offsets(path))
-        self._places: dict[str, int] = {}
+    @contextmanager
+    def _parser(self) -> Iterator[Callable[[bytes], RankingExample]]:
+        yield self._outline
 
-    def __len__(self) -> int:
-        return len(self._offsets)
-
-    @overload
-    def __getitem__(self, index: int) -> RankingExample: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[RankingExample]: ...
-    def __getitem__(self, index: int | slice) -> RankingExample | list[RankingExample]:
-        with self._path.open("rb") as file:
-            if isinstance(index, slice):
-                return [_read(file, offset) for offset in self._offsets[index]]
-            return _read(file, self._offsets[index])
-
-    def example(self, qid: str) -> RankingExample:
-        """The example with this qid; LookupError if there is none."""
-        if not self._places:
-            self._places = {example.qid: place for place, example in enumerate(read(self._path))}
-        if qid not in self._places:
-            raise LookupError(f"{str(self._path)!r} has no example with qid {qid!r}")
-        return self[self._places[qid]]
-
-
-def _offsets(path: Path) -> Iterable[int]:
-    with path.open("rb") as file:
-        offset = 0
-        for text in file:
-            yield offset
-            offset += len(text)
-
-
-def _read(file: Any, offset: int) -> RankingExample:
-    file.seek(offset)
-    return from_json(json.loads(file.readline()))
+    def _outline(self, line: bytes) -> RankingExample:
+        return from_json(json.loads(line))
 
 
 def _candidate(candidate: Candidate) -> dict[str, Any]:

@@ -1,14 +1,20 @@
 """A read-only store of ranking examples, which stores each text once and finds everything by byte offset."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
+from rl_rerank.data.indexed import Index, IndexedExamples, Line
 from rl_rerank.data.records import Document
-from rl_rerank.io.files import read_jsonl, write_json
+from rl_rerank.io.files import write_json
 from rl_rerank.types import Candidate, RankingExample
 
+KEPT = 4096
+"""Documents kept in memory while examples are read one after another: queries share candidates."""
+_UNREAD = Document("", "")
 _DOCUMENTS = "documents.jsonl"
 _META = "store.json"
 """The file that is written last: a folder without it is no store."""
@@ -29,8 +35,51 @@ class Row(NamedTuple):
     """docid -> further features of the candidate."""
 
 
+class Split(IndexedExamples):
+    """The examples of a split of a store."""
+
+    def __init__(self, directory: Path, split: str, source: str) -> None:
+        self._documents = directory / _DOCUMENTS
+        self._split = split
+        self._provenance = {"source": source}
+        super().__init__(directory / f"{split}.jsonl")
+
+    @contextmanager
+    def _parser(self) -> Iterator[Callable[[bytes], RankingExample]]:
+        with self._documents.open("rb") as documents:
+
+            @lru_cache(KEPT)
+            def document(offset: int) -> Document:
+                documents.seek(offset)
+                line = json.loads(documents.readline())
+                return Document(line["title"], line["text"], tuple(line["images"]))
+
+            yield lambda line: self._example(json.loads(line), document)
+
+    def _outline(self, line: bytes) -> RankingExample:
+        return self._example(json.loads(line), lambda offset: _UNREAD)
+
+    def _example(self, row: dict[str, Any], document: Callable[[int], Document]) -> RankingExample:
+        candidates: list[Candidate] = []
+        features = row.get("features", {})
+        for rank, (docid, score, offset) in enumerate(row["candidates"], start=1):
+            title, text, images = document(offset)
+            candidates.append(Candidate(docid, text, title, images, rank, score, features.get(docid, {})))
+        return RankingExample(
+            qid=row["qid"],
+            query=row["query"],
+            candidates=tuple(candidates),
+            qrels=row["qrels"],
+            instruction=row.get("instruction", ""),
+            split=self._split,
+            order=tuple(row["order"]) if "order" in row else None,
+            scores=row.get("scores"),
+            provenance=self._provenance,
+        )
+
+
 class Store:
-    """The examples of one data configuration. Texts are read on demand.
+    """The examples of one data configuration. Rows and texts are read on demand.
 
     Raises:
         FileNotFoundError: if `directory` contains no store.
@@ -40,10 +89,9 @@ class Store:
         meta = directory / _META
         if not meta.is_file():
             raise FileNotFoundError(f"there is no data store in {str(directory)!r}")
-        # Nothing but store.json stays in memory, and no file stays open: forked processes would share the position of
-        # an open file, and one would seek away under the other.
         self._directory = directory
         self._meta: dict[str, Any] = json.loads(meta.read_text(encoding="utf-8"))
+        self._splits: dict[str, Split] = {}
 
     @property
     def fingerprint(self) -> str:
@@ -58,43 +106,28 @@ class Store:
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits that have an example, in the order train, dev, test."""
-        return tuple(self._meta["offsets"])
+        return tuple(self._meta["queries"])
 
-    def examples(self, split: str) -> list[RankingExample]:
+    def examples(self, split: str) -> Split:
         """Return the examples of a split; raise LookupError for a split without any."""
-        # Queries share candidates, so each document is read once and its text is one object in all examples. The cache
-        # ends with the call: kept on the store, it would grow to the whole corpus.
-        rows, known = self._rows(split), dict[int, Document]()
-        with (self._directory / _DOCUMENTS).open("rb") as documents:
-            return [self._example(row, split, documents, known) for row in rows]
-
-    def part(self, split: str, start: int, stop: int) -> list[RankingExample]:
-        """Return the examples at the places from `start` to before `stop`, without reading any others."""
-        # JSON keeps the order of keys, so the offsets stand in the order of the rows and a slice of them is a slice of
-        # the split.
-        offsets = list(self._meta["offsets"].get(split, {}).values())[start:stop]
-        known: dict[int, Document] = {}
-        with (
-            (self._directory / f"{split}.jsonl").open("rb") as rows,
-            (self._directory / _DOCUMENTS).open("rb") as documents,
-        ):
-            return [self._example(_read_line(rows, offset), split, documents, known) for offset in offsets]
+        self.size(split)
+        if split not in self._splits:
+            self._splits[split] = Split(self._directory, split, self._meta["source"])
+        return self._splits[split]
 
     def size(self, split: str) -> int:
         """Return the number of examples in a split; raise LookupError for a split without any."""
         if split not in self.splits:
             raise LookupError(f"the data have no split {split!r}; they have: {', '.join(self.splits) or 'none'}")
-        return len(self._meta["offsets"][split])
+        return self._meta["queries"][split]
 
     def example(self, qid: str) -> RankingExample:
         """Return the example of one query; raise LookupError if there is none."""
-        for split, offsets in self._meta["offsets"].items():
-            if qid in offsets:
-                with (
-                    (self._directory / f"{split}.jsonl").open("rb") as rows,
-                    (self._directory / _DOCUMENTS).open("rb") as documents,
-                ):
-                    return self._example(_read_line(rows, offsets[qid]), split, documents, {})
+        for split in self.splits:
+            examples = self.examples(split)
+            place = examples.place(qid)
+            if place is not None:
+                return examples[place]
         raise LookupError(f"the data store {str(self._directory)!r} has no example with qid {qid!r}")
 
     def qrels(self, split: str) -> dict[str, dict[str, int]]:
@@ -105,35 +138,9 @@ class Store:
         """
         # A query that retrieval found nothing for counts as 0 in every mean. Without it here, a worse first stage would
         # raise the mean of all systems.
-        judged = {row["qid"]: row["qrels"] for row in self._rows(split)} | self._meta["unanswered"].get(split, {})
+        judged = {e.qid: dict(e.qrels) for e in self.examples(split).outlines()}
+        judged |= self._meta["unanswered"].get(split, {})
         return {qid: grades for qid, grades in judged.items() if grades}
-
-    def _rows(self, split: str) -> list[dict[str, Any]]:
-        self.size(split)
-        return read_jsonl(self._directory / f"{split}.jsonl")
-
-    def _example(
-        self, row: dict[str, Any], split: str, documents: BinaryIO, known: dict[int, Document]
-    ) -> RankingExample:
-        candidates: list[Candidate] = []
-        features = row.get("features", {})
-        for rank, (docid, score, offset) in enumerate(row["candidates"], start=1):
-            if offset not in known:
-                line = _read_line(documents, offset)
-                known[offset] = Document(line["title"], line["text"], tuple(line["images"]))
-            title, text, images = known[offset]
-            candidates.append(Candidate(docid, text, title, images, rank, score, features.get(docid, {})))
-        return RankingExample(
-            qid=row["qid"],
-            query=row["query"],
-            candidates=tuple(candidates),
-            qrels=row["qrels"],
-            instruction=row.get("instruction", ""),
-            split=split,
-            order=tuple(row["order"]) if "order" in row else None,
-            scores=row.get("scores"),
-            provenance={"source": self._meta["source"]},
-        )
 
 
 def write(
@@ -156,25 +163,33 @@ def write(
     # order in which they first occur, where a set of strings would give another file in every process.
     shown = dict.fromkeys(docid for part in rows.values() for row in part for docid, _ in row.candidates)
     # Documents come before rows, whose lines contain the documents' offsets.
-    where = _write_lines(
-        folder / _DOCUMENTS, {docid: {"docid": docid, **documents[docid]._asdict()} for docid in shown}
-    )
-    offsets: dict[str, dict[str, int]] = {}
+    listed = ({"docid": docid, **documents[docid]._asdict()} for docid in shown)
+    where = dict(zip(shown, _write_lines(folder / _DOCUMENTS, listed), strict=True))
+    queries: dict[str, int] = {}
     for split, part in rows.items():
         if part:
-            lines = {row.qid: _line(row, where) for row in part}
-            offsets[split] = _write_lines(folder / f"{split}.jsonl", lines)
+            path = folder / f"{split}.jsonl"
+            index = Index.of(_written(path, part, where), lambda path=path: path.stat().st_size)
+            index.write(path)
+            queries[split] = len(index)
     meta = {
         "fingerprint": fingerprint,
         "source": source,
         "warnings": list(warnings),
-        "queries": {split: len(found) for split, found in offsets.items()},
+        "queries": queries,
         "documents": len(where),
         "unanswered": {split: dict(judged) for split, judged in unanswered.items() if judged},
-        "offsets": offsets,
     }
-    # Last, because its presence declares the store complete and its offsets point into the files above.
+    # Last, because its presence declares the store complete.
     write_json(folder / _META, meta)
+
+
+def _written(path: Path, rows: Sequence[Row], where: Mapping[str, int]) -> Iterator[Line]:
+    """Write rows, and yield what the index needs of each."""
+    offsets = _write_lines(path, (_line(row, where) for row in rows))
+    for row, offset in zip(rows, offsets, strict=True):
+        docids = [docid for docid, _ in row.candidates]
+        yield Line(offset, row.qid, docids, row.qrels, len(row.query) + len(row.instruction))
 
 
 def _line(row: Row, where: Mapping[str, int]) -> dict[str, Any]:
@@ -186,19 +201,12 @@ def _line(row: Row, where: Mapping[str, int]) -> dict[str, Any]:
     return line | {name: value for name, value in known.items() if value is not None}
 
 
-def _write_lines(path: Path, values: Mapping[str, Any]) -> dict[str, int]:
-    """Write one JSON value a line, and return the byte offset of each."""
-    offsets: dict[str, int] = {}
+def _write_lines(path: Path, values: Iterable[Any]) -> Iterator[int]:
+    """Write one JSON value a line, and yield the byte offset of each."""
     # In binary mode `tell` counts bytes; in text mode it is an opaque number, and newlines may be translated. JSON
     # escapes every line feed inside a value and binary `readline` ends at no other character, so that a value is
     # exactly one line, though other characters that count as line breaks in text, such as U+2028, stay unescaped.
     with path.open("wb") as file:
-        for name, value in values.items():
-            offsets[name] = file.tell()
+        for value in values:
+            yield file.tell()
             file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
-    return offsets
-
-
-def _read_line(file: BinaryIO, offset: int) -> dict[str, Any]:
-    file.seek(offset)
-    return json.loads(file.readline())

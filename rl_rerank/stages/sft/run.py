@@ -91,7 +91,7 @@ def _ranking_trainer(config: Config, stage: SFTStage, start: Path, tokenizer: An
     return RankingTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_dict({"index": _order(stage, [len(one.docids) for one in asked])}),
+        train_dataset=Dataset.from_dict({"index": _order(stage, asked.num_documents().tolist())}),
         data_collator=ListCollator(asked, tokenizer.pad_token_id, with_answers=stage.answer_weight > 0),
         reading=reading(paradigm, renderer),
         loss=build_loss("sft stage", stage.loss, stage.loss_params),

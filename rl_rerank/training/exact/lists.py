@@ -8,17 +8,23 @@ logit of the i-th continuation is the i-th document's score.
 # Shape legend: L lists, N documents (padded), R rows, T tokens, K last positions, V vocabulary.
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from rl_rerank.data.indexed import grade_counts
 from rl_rerank.engines.local.prefill import left_padded
 from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.paradigms.windows import training_window
 from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.prompts.token_ids import TokenIds
+from rl_rerank.training.exact.draws import Draws
+from rl_rerank.training.loop.on_index import OnIndex
 from rl_rerank.training.loop.rows import IGNORED
 from rl_rerank.types import RankingExample
 
@@ -31,10 +37,24 @@ class RankedList:
     docids: tuple[str, ...]
     grades: tuple[float, ...]
     """Grade of each document, at least 0."""
-    prompts: tuple[tuple[int, ...], ...]
+    prompts: tuple[Sequence[int], ...]
     """Token ids: one prompt per document, or one for all."""
     answers: tuple[tuple[int, ...], ...]
     """Token ids of the correct answer to each prompt, with its end token."""
+
+
+class Lists(OnIndex[RankedList]):
+    """Training lists, each made when it is asked for; its prompts are rendered when their tokens are."""
+
+    def __init__(self, count: int, make: Callable[[int], RankedList], draws: Draws, most: int | None) -> None:
+        super().__init__(count, make)
+        self._draws = draws
+        self._most = most
+
+    def num_documents(self) -> NDArray[np.int64]:
+        """Count the documents of each list, without making it: [L]."""
+        found = self._draws.num_documents(len(self))
+        return found if self._most is None else np.minimum(found, self._most)
 
 
 def lists(
@@ -45,7 +65,7 @@ def lists(
     count: int,
     size: int | None,
     seed: int,
-) -> list[RankedList]:
+) -> Lists:
     """Draw `count` lists in passes over the examples, each pass in a fresh order.
 
     A list has one document of the query's highest grade and `size` - 1 of lower grades, redrawn in every pass. None
@@ -54,35 +74,33 @@ def lists(
     Raises:
         ValueError: if no query has candidates of different grades.
     """
-    gains = {e.qid: {docid: e.gain(docid) for docid in e.docids} for e in examples}
-    usable = [example for example in examples if len(set(gains[example.qid].values())) > 1]
-    if not usable:
+    draws = Draws(*grade_counts(examples), size=size, seed=seed)
+    if not len(draws):
         raise ValueError("no training query has candidates of different grades, so a list has nothing to teach")
     together = traits(paradigm).list_scores == "identifiers"
-    found: list[RankedList] = []
-    for turn in range(-(-count // len(usable))):
-        rng = random.Random(f"{seed}:{turn}")
-        for example in rng.sample(usable, len(usable))[: count - len(found)]:
-            gain = gains[example.qid]
-            docids = list(example.docids) if size is None else _drawn(gain, size, rng)
-            if together:
-                own = random.Random(f"{seed}:{turn}:{example.qid}")
-                most = len(paradigm.continuations)
-                docids = training_window(example, most, own) if len(docids) > most else own.sample(docids, len(docids))
-            asked = [docids] if together else [[docid] for docid in docids]
-            prompts = [paradigm.prompt(example, shown) for shown in asked]
-            answers = [(*renderer.continuation_ids(paradigm.target(example, p)), renderer.end_id) for p in prompts]
-            token_ids = tuple(renderer(prompt).token_ids for prompt in prompts)
-            grades = tuple(float(gain[docid]) for docid in docids)
-            found.append(RankedList(example, tuple(docids), grades, token_ids, tuple(answers)))
-    return found
+    most = len(paradigm.continuations)
+
+    def made(number: int) -> RankedList:
+        draw = draws[number]
+        example = examples[draw.example]
+        docids = list(example.docids) if draw.chosen is None else _chosen(example, *draw.chosen)
+        if together:
+            own = random.Random(f"{seed}:{draw.turn}:{example.qid}")
+            docids = training_window(example, most, own) if len(docids) > most else own.sample(docids, len(docids))
+        asked = [docids] if together else [[docid] for docid in docids]
+        prompts = [paradigm.prompt(example, shown) for shown in asked]
+        answers = [(*renderer.continuation_ids(paradigm.target(example, p)), renderer.end_id) for p in prompts]
+        grades = tuple(float(example.gain(docid)) for docid in docids)
+        token_ids = tuple(TokenIds(prompt, renderer) for prompt in prompts)
+        return RankedList(example, tuple(docids), grades, token_ids, tuple(answers))
+
+    return Lists(count, made, draws, most if together else None)
 
 
-def _drawn(gain: Mapping[str, int], size: int, rng: random.Random) -> list[str]:
-    best = max(gain.values())
-    lower = [docid for docid in gain if gain[docid] < best]
-    chosen = rng.choice([docid for docid in gain if gain[docid] == best])
-    return [chosen, *rng.sample(lower, min(size - 1, len(lower)))]
+def _chosen(example: RankingExample, first: int, others: Sequence[int]) -> list[str]:
+    best = max(map(example.gain, example.docids))
+    highest, lower = ([d for d in example.docids if (example.gain(d) == best) is is_best] for is_best in (True, False))
+    return [highest[first], *(lower[place] for place in others)]
 
 
 @dataclass(frozen=True)

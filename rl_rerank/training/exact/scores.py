@@ -31,6 +31,7 @@ from rl_rerank.training.exact.lists import ListCollator, RankedList, Reading, la
 from rl_rerank.training.exact.plackett_luce import Placed, entropy, kl, place, sample
 from rl_rerank.training.exact.trainer import Outcome
 from rl_rerank.training.loop import scoring, table
+from rl_rerank.training.loop.on_index import OnIndex
 from rl_rerank.training.loop.training_prompts import Question
 from rl_rerank.training.losses.base import RankingLoss
 from rl_rerank.types import Completion, Rollout
@@ -73,9 +74,7 @@ class ScoresObjective:
         self.terms = terms
         self.settings = settings
         self.beta = settings.beta
-        self.questions = [
-            Question(one.example, ORDER.prompt(one.example, one.docids), (), number) for number, one in enumerate(lists)
-        ]
+        self.questions = OnIndex(len(lists), self._question)
         self.collate = ListCollator(lists, pad_id, with_answers=False)
 
     def forward(self, model: nn.Module, batch: Mapping[str, Any]) -> Tensor:
@@ -154,6 +153,10 @@ class ScoresObjective:
         g = self.settings.num_generations
         scored = scoring.score_rows(self.terms, self.questions, rows, list, num_generations=g)
         return [scored.values[start : start + g] for start in range(0, len(rows), g)]
+
+    def _question(self, number: int) -> Question:
+        one = self.lists[number]
+        return Question(one.example, ORDER.prompt(one.example, one.docids), (), number)
 
     def _rollout(self, number: int, order: list[int]) -> Rollout:
         """Turn an order of a list into the answer to a listwise prompt, without the padding after its documents."""

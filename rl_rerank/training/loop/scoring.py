@@ -4,7 +4,6 @@ A batch is one optimizer step. A group is always on one process, but the prompts
 """
 
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -163,19 +162,29 @@ def _queries(questions: Sequence[Question], rows: Sequence[Row], num_generations
     Raises:
         ValueError: if the number of a query's rows is not its number of prompts times G.
     """
-    prompts = Counter(question.query for question in questions)
     found: dict[int, list[Row]] = {}
     for row in sorted(rows, key=lambda row: row[0]):
         found.setdefault(questions[row[0]].query, []).append(row)
-    for query, together in found.items():
-        expected = prompts[query] * num_generations
+    for together in found.values():
+        prompts = _num_prompts(questions, together[0][0])
+        expected = prompts * num_generations
         if len(together) != expected:
             qid = questions[together[0][0]].prompt.qid
             raise ValueError(
-                f"qid {qid!r}: a reward compares all {prompts[query]} prompts x {num_generations} generations = "
+                f"qid {qid!r}: a reward compares all {prompts} prompts x {num_generations} generations = "
                 f"{expected} completions of a query, and this batch holds {len(together)} of them"
             )
     return found
+
+
+def _num_prompts(questions: Sequence[Question], number: int) -> int:
+    """Count the prompts of a question's query, which stand together."""
+    query, first, last = questions[number].query, number, number
+    while first > 0 and questions[first - 1].query == query:
+        first -= 1
+    while last + 1 < len(questions) and questions[last + 1].query == query:
+        last += 1
+    return last - first + 1
 
 
 def _rollout(questions: Sequence[Question], row: Row) -> Rollout:
