@@ -84,6 +84,8 @@ def _ranking_trainer(config: Config, stage: SFTStage, start: Path, tokenizer: An
         count=stage.max_steps * stage.batch_size,
         size=stage.list_size,
         seed=stage.seed,
+        targets=stage,
+        with_answers=stage.answer_weight > 0,
     )
     model = precision.load(start, config.model, stage, arguments)
     if (adapter := peft_config(stage.lora)) is not None:
@@ -96,6 +98,7 @@ def _ranking_trainer(config: Config, stage: SFTStage, start: Path, tokenizer: An
         reading=reading(paradigm, renderer),
         loss=build_loss("sft stage", stage.loss, stage.loss_params),
         answer_weight=stage.answer_weight,
+        curriculum=stage.curriculum,
         processing_class=tokenizer,
     )
 

@@ -12,7 +12,9 @@ from accelerate.utils import gather_object
 from torch import nn
 from transformers import Trainer
 
+from rl_rerank.config import CurriculumConfig
 from rl_rerank.training.exact.lists import ListCollator, Reading, last_logits
+from rl_rerank.training.exact.weights import loss_weights
 from rl_rerank.training.loop.rows import IGNORED
 from rl_rerank.training.losses.base import RankingLoss
 
@@ -21,12 +23,20 @@ class RankingTrainer(Trainer):
     """Trains scores by a ranking loss, a mean over lists. The dataset's rows are indices into the collator's lists."""
 
     def __init__(
-        self, *, reading: Reading, loss: RankingLoss, answer_weight: float, data_collator: ListCollator, **kwargs: Any
+        self,
+        *,
+        reading: Reading,
+        loss: RankingLoss,
+        answer_weight: float,
+        data_collator: ListCollator,
+        curriculum: CurriculumConfig | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(data_collator=data_collator, **kwargs)
         self.reading = reading
         self.loss = loss
         self.answer_weight = answer_weight
+        self.curriculum = curriculum
         self._shares: list[float] = []
 
     def compute_loss(
@@ -36,7 +46,8 @@ class RankingTrainer(Trainer):
         logits = last_logits(model, inputs, answers.size(1))
         scores = self.reading.scores(logits, inputs)
         self._shares.append(self.reading.answer_share(logits, inputs))
-        loss = self.loss(scores, inputs["grades"], inputs["mask"]).mean()
+        weights = loss_weights(inputs, self.curriculum, self.state.global_step)
+        loss = self.loss(scores, inputs["grades"], inputs["mask"], **weights).mean()
         if self.answer_weight:
             loss = loss + self.answer_weight * nn.functional.cross_entropy(
                 logits.flatten(0, 1), answers.flatten(), ignore_index=IGNORED
