@@ -54,7 +54,7 @@ from rl_rerank.reward.interop import as_trl
 from rl_rerank.training.grpo import vllm_rollout
 from rl_rerank.training.grpo.trainer import RankingGRPOTrainer
 from rl_rerank.training.loop.task import Task
-from rl_rerank.training.loop.training_prompts import Question, questions
+from rl_rerank.training.loop.training_prompts import Question, Questions
 from rl_rerank.types import RankingExample, Rollout
 from rl_rerank_rewards.format import Format
 from rl_rerank_rewards.ndcg import NDCG
@@ -144,7 +144,7 @@ def build(given: argparse.Namespace, side: str, store: Path, folder: str) -> GRP
     terms = [Term("ndcg", NDCG()), Term("format", Format()), Term("chance", Chance())]
     count = given.prompts * (1 + given.steps)
     render = renderer(config, path)
-    asked = questions(examples, paradigm, render, count=count, seed=1)
+    asked = Questions(examples, paradigm, render, count=count, seed=1)
     args = arguments(given, folder, use_vllm=side.endswith("vllm"), completion_tokens=given.completion_tokens)
     common: dict[str, Any] = {
         "model": AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32),

@@ -1,7 +1,7 @@
 """GroupRank's mechanism: random disjoint groups, a mean over repeats, fusion with the first stage."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,7 +51,7 @@ class Groups:
         ]
         return findings if self.fused is None else [*findings, self._fusion(run, self.fused, examples)]
 
-    def _fusion(self, run: Run, name: str, examples: dict[str, RankingExample]) -> Finding:
+    def _fusion(self, run: Run, name: str, examples: Mapping[str, RankingExample]) -> Finding:
         how = run.rerank(name).fusion
         if how is None:
             raise LookupError(f"stage {name!r} has no fusion")

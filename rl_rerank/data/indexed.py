@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, overload
 
@@ -168,7 +169,7 @@ class IndexedExamples(Sequence[RankingExample], ABC):
 
 def line(offset: int, example: RankingExample) -> Line:
     """Take what the index needs from an example whose line begins at a byte."""
-    return Line(offset, example.qid, example.docids, example.qrels, len(example.query) + len(example.instruction))
+    return Line(offset, example.qid, example.docids, example.qrels, _characters(example))
 
 
 def grade_counts(examples: Iterable[RankingExample]) -> tuple[Column, Column]:
@@ -185,6 +186,26 @@ def grade_counts(examples: Iterable[RankingExample]) -> tuple[Column, Column]:
 def outlines(examples: Sequence[RankingExample]) -> Iterator[RankingExample]:
     """Yield examples in order, of whose documents the texts may be missing."""
     return examples.outlines() if isinstance(examples, IndexedExamples) else iter(examples)
+
+
+def longest(examples: Sequence[RankingExample], count: int) -> list[int]:
+    """Find the places of `count` examples with the longest queries and instructions, longest first."""
+    if isinstance(examples, IndexedExamples):
+        lengths = examples.index.characters.astype(np.int64)
+    else:
+        lengths = np.array([_characters(example) for example in examples], dtype=np.int64)
+    return np.argsort(-lengths, kind="stable")[:count].tolist()
+
+
+def finder(examples: Sequence[RankingExample]) -> Callable[[str], int | None]:
+    """Return what finds the place of an example by its qid; None if there is none."""
+    if isinstance(examples, IndexedExamples):
+        return cache(examples.place)
+    return {example.qid: place for place, example in enumerate(examples)}.get
+
+
+def _characters(example: RankingExample) -> int:
+    return len(example.query) + len(example.instruction)
 
 
 def _counts(docids: Iterable[str], qrels: Mapping[str, int]) -> tuple[int, int]:

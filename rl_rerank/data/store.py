@@ -104,6 +104,11 @@ class Store:
         return tuple(self._meta["warnings"])
 
     @property
+    def has_images(self) -> bool:
+        """Whether documents may have images; True for a store that does not say."""
+        return self._meta.get("images", True)
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """The splits that have an example, in the order train, dev, test."""
         return tuple(self._meta["queries"])
@@ -178,6 +183,7 @@ def write(
         "warnings": list(warnings),
         "queries": queries,
         "documents": len(where),
+        "images": any(documents[docid].images for docid in where),
         "unanswered": {split: dict(judged) for split, judged in unanswered.items() if judged},
     }
     # Last, because its presence declares the store complete.

@@ -71,7 +71,7 @@ def protocol(config: Config, stage: RerankStage, store: Store, paradigm: Paradig
         split=stage.split,
         depth=config.data.depth,
         data=_digest(itertools.chain(map(_content, examples), sorted(judged.items()))),
-        first_stage=_digest([e.qid, *((c.docid, c.score) for c in e.candidates)] for e in examples),
+        first_stage=_digest([e.qid, *((c.docid, c.score) for c in e.candidates)] for e in examples.outlines()),
         dataset=store.fingerprint,
     )
     if paradigm is None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import heapq
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rl_rerank.data import Store
+from rl_rerank.data.indexed import longest
 from rl_rerank.prompts.messages import require_text
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.ranking import long_documents
@@ -37,7 +37,7 @@ class Preview:
         Raises:
             ValueError: naming the stage `name`, the query and the document.
         """
-        for example in self.store.examples(split):
+        for example in self.store.examples(split) if self.store.has_images else ():
             for candidate in example.candidates:
                 try:
                     require_text(candidate)
@@ -63,7 +63,7 @@ class Preview:
             template_kwargs=model.template_kwargs,
         )
         examples = self.store.examples(protocol.split)
-        for example in heapq.nlargest(RENDERED, examples, key=lambda e: len(e.query) + len(e.instruction)):
+        for example in map(examples.__getitem__, longest(examples, RENDERED)):
             shown = shuffled(long_documents.view(example, protocol.long_documents).example, protocol.seed)
             for prompt in next(paradigm.strategy(shown), ()):
                 try:

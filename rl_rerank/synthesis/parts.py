@@ -95,7 +95,7 @@ class Queries:
         return range(-(-self._store.size("train") // self._size))
 
     def read(self, number: int) -> list[RankingExample]:
-        return self._store.part("train", number * self._size, (number + 1) * self._size)
+        return self._store.examples("train")[number * self._size : (number + 1) * self._size]
 
 
 class Passages:

@@ -3,7 +3,7 @@
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.reward.base import Term
 from rl_rerank.training.exact.choice import ChoiceObjective, ChoiceSettings
-from rl_rerank.training.loop.training_prompts import questions
+from rl_rerank.training.loop.training_prompts import Questions
 from rl_rerank.types import Candidate, RankingExample
 
 EXAMPLES = [
@@ -19,5 +19,5 @@ EXAMPLES = [
 
 def choice_objective(tokenizer, paradigm, reward, **settings):
     renderer = Renderer(tokenizer, max_prompt_tokens=400)
-    asked = questions(EXAMPLES, paradigm, renderer, count=6, seed=1)
+    asked = Questions(EXAMPLES, paradigm, renderer, count=6, seed=1)
     return ChoiceObjective(asked, paradigm, renderer, [Term("r", reward, 0.7)], ChoiceSettings(**settings), pad_id=0)

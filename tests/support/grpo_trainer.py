@@ -10,7 +10,7 @@ from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.reward.base import Term
 from rl_rerank.training.grpo.trainer import RankingGRPOTrainer
 from rl_rerank.training.loop.task import Task
-from rl_rerank.training.loop.training_prompts import questions
+from rl_rerank.training.loop.training_prompts import Questions
 from rl_rerank.types import Candidate, RankingExample
 from rl_rerank_rewards.ndcg import NDCG
 
@@ -58,7 +58,7 @@ def trainer(
 ):
     paradigm = Listwise(window=3, stride=1)
     renderer = Renderer(tokenizer, max_prompt_tokens=400)
-    asked = questions(examples(), paradigm, renderer, count=num_questions, seed=1)
+    asked = Questions(examples(), paradigm, renderer, count=num_questions, seed=1)
     settings = {
         "output_dir": str(tmp_path),
         "per_device_train_batch_size": 4,

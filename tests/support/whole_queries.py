@@ -26,7 +26,7 @@ from rl_rerank.stages.grpo.spec import GRPOStage  # noqa: E402
 from rl_rerank.training.grpo.trainer import RankingGRPOTrainer  # noqa: E402
 from rl_rerank.training.loop.batches import layout  # noqa: E402
 from rl_rerank.training.loop.task import Task  # noqa: E402
-from rl_rerank.training.loop.training_prompts import questions  # noqa: E402
+from rl_rerank.training.loop.training_prompts import Questions  # noqa: E402
 from rl_rerank.types import Candidate, RankingExample  # noqa: E402
 from support import small_tokenizers  # noqa: E402
 from support.grpo_trainer import ARGUMENTS  # noqa: E402
@@ -91,7 +91,7 @@ def train(model_dir: str, output: Path, prompts: int, micro: int, world: int, te
     stage = GRPOStage(kind="grpo", prompts_per_step=prompts, num_generations=GENERATIONS, micro_batch=micro)
     per_query = stage.whole_queries("grpo", terms, PARADIGM)
     renderer = Renderer(tokenizer, max_prompt_tokens=200)
-    asked = questions(examples(), PARADIGM, renderer, count=STEPS * prompts, seed=1, per_query=per_query)
+    asked = Questions(examples(), PARADIGM, renderer, count=STEPS * prompts, seed=1, per_query=per_query)
     steps = prompts * GENERATIONS // (micro * world)
     args = GRPOConfig(
         output_dir=str(output),

@@ -11,7 +11,7 @@ from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.reward.base import Term
 from rl_rerank.training.grpo.trainer import RankingGRPOTrainer, Task
-from rl_rerank.training.loop.training_prompts import questions
+from rl_rerank.training.loop.training_prompts import Questions
 from rl_rerank.types import Candidate, RankingExample
 from rl_rerank_rewards.anchor_band import AnchorBand
 
@@ -32,7 +32,7 @@ def test_scores_are_paid_by_their_distance_from_the_grades_anchor(tiny_model_dir
     candidates = tuple(Candidate(f"d{grade}", f"document {grade}") for grade in range(5))
     example = RankingExample("q", "query", candidates, {f"d{grade}": grade for grade in range(5)})
     paradigm = PointwiseGraded(documents=5)
-    asked = questions(
+    asked = Questions(
         [example], paradigm, Renderer(chatml_tokenizer, max_prompt_tokens=200), count=5, seed=1, per_query=5
     )
     run = RankingGRPOTrainer(

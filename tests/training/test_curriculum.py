@@ -13,7 +13,7 @@ from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.training.loop.curriculum import SIGNALS, FirstStage, drawn, ease, generator, kdescore, normscore, weight
 from rl_rerank.training.loop.pass_rate import FLOOR, AdaptiveQuestions, PassRates
-from rl_rerank.training.loop.training_prompts import questions
+from rl_rerank.training.loop.training_prompts import Questions
 from rl_rerank.types import Candidate, RankingExample
 
 
@@ -73,7 +73,7 @@ def firsts(anti, step, times=4000):
     curriculum = FirstStage(CurriculumConfig(steps=10, anti=anti), asked)
     expected = [0.125, 0.5, 0.875] if anti else [0.875, 0.5, 0.125]
     assert curriculum.ease.tolist() == pytest.approx(expected)
-    counts = Counter(next(iter(curriculum.one_pass(str(i), lambda: step))).qid for i in range(times))
+    counts = Counter(asked[next(curriculum.one_pass(str(i), lambda: step))].qid for i in range(times))
     return [counts[q.qid] / times for q in asked]
 
 
@@ -110,7 +110,7 @@ def test_a_pass_asks_every_query_once_and_the_same_on_every_process(chatml_token
     curriculum = FirstStage(CurriculumConfig(steps=4), examples())
 
     def asked():
-        return questions(
+        return Questions(
             examples(), Listwise(window=3, stride=1), renderer, count=12, seed=1, curriculum=curriculum, step_size=2
         )
 
@@ -148,7 +148,7 @@ def test_adaptive_questions_follow_what_was_observed_until_their_step(chatml_tok
     again = adaptive(chatml_tokenizer, PassRates(0.5))
     again.rates.counts = rates.counts
     assert [asked[i] for i in range(80, 88)] == [again[i] for i in range(80, 88)]
-    assert len({q.query for q in asked}) == len(list(asked))
+    assert len({q.query for q in asked}) == len(asked)
 
 
 def test_more_prompts_a_step_than_queries_are_asked_again(chatml_tokenizer):

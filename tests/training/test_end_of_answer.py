@@ -14,7 +14,7 @@ from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.reward.base import Term
 from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.training.loop.models import save_trained
-from rl_rerank.training.loop.training_prompts import questions
+from rl_rerank.training.loop.training_prompts import Questions
 from rl_rerank.types import Sampling
 from rl_rerank_rewards.format import Format
 from rl_rerank_rewards.ndcg import NDCG
@@ -30,7 +30,7 @@ def folders(tmp_path_factory):
     """One model, trained to answer in the shown order, beside two tokenizers that differ in the end of sequence."""
     tokenizer = small.chatml()
     renderer = Renderer(tokenizer, max_prompt_tokens=400)
-    asked = questions(examples(), Listwise(window=3, stride=1), renderer, count=8, seed=1)
+    asked = Questions(examples(), Listwise(window=3, stride=1), renderer, count=8, seed=1)
     answer = [*renderer.continuation_ids(ANSWER), renderer.end_id]
     torch.manual_seed(0)
     shape = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "head_dim": 32}
@@ -84,7 +84,7 @@ def trained(folders, tmp_path_factory):
 
 def prompt(tokenizer):
     renderer = Renderer(tokenizer, max_prompt_tokens=400)
-    return questions(examples(), Listwise(window=3, stride=1), renderer, count=8, seed=1)[0]
+    return Questions(examples(), Listwise(window=3, stride=1), renderer, count=8, seed=1)[0]
 
 
 def test_a_base_model_earns_in_grpo_what_a_chat_model_earns(trained):

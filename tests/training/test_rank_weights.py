@@ -77,7 +77,7 @@ def test_the_weighted_loss_is_the_weighted_sum_over_the_number_of_tokens(chatml_
     run = AnswerTrainer(
         model=model,
         args=SFTConfig(output_dir=str(tmp_path), report_to=[], use_cpu=True, bf16=False, max_length=None),
-        train_dataset=Dataset.from_dict(dataset[:]),
+        train_dataset=Dataset.from_list(list(dataset)),
         data_collator=WeightedCollator(pad_token_id=chatml_tokenizer.pad_token_id),
         processing_class=chatml_tokenizer,
     )

@@ -11,7 +11,7 @@ from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.reward.base import Term
 from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.training.loop.scoring import score_rows, term_metrics
-from rl_rerank.training.loop.training_prompts import Question, questions
+from rl_rerank.training.loop.training_prompts import Question, Questions
 from rl_rerank.types import Candidate, Completion, Prompt, RankingExample
 from rl_rerank_rewards.erank import ERank
 from rl_rerank_rewards.format import Format
@@ -105,10 +105,10 @@ def test_a_step_holds_whole_queries_or_is_refused_with_the_arithmetic(paradigm, 
 def test_only_examples_with_all_prompts_are_asked_about(chatml_tokenizer):
     renderer = Renderer(chatml_tokenizer, max_prompt_tokens=200)
     examples = [example("q1"), example("q2", "ab"), example("q3")]
-    found = questions(examples, PointwiseGraded(documents=3), renderer, count=12, seed=1, per_query=3)
+    found = Questions(examples, PointwiseGraded(documents=3), renderer, count=12, seed=1, per_query=3)
     assert {question.prompt.qid for question in found} == {"q1", "q3"}
     for block in range(0, 12, 3):
         assert len({question.query for question in found[block : block + 3]}) == 1
     assert len({question.query for question in found}) == 4
     with pytest.raises(ValueError, match="or fewer than the 3 prompts that a query needs"):
-        questions(examples[1:2], PointwiseGraded(documents=3), renderer, count=3, seed=1, per_query=3)
+        Questions(examples[1:2], PointwiseGraded(documents=3), renderer, count=3, seed=1, per_query=3)

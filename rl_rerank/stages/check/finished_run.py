@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from rl_rerank.config import Config
 from rl_rerank.data import Store
+from rl_rerank.data.indexed import IndexedExamples
 from rl_rerank.evaluation import answers
 from rl_rerank.io.files import read_jsonl
 from rl_rerank.paradigms.base import Paradigm
@@ -47,6 +48,25 @@ class CheckTraits:
     refuse: Callable[[Run], None] | None = None
     """Raises LookupError or ValueError for stages and parameters that it cannot look at; called before any work, when
     the run has its configuration only."""
+
+
+class _ByQid(Mapping[str, RankingExample]):
+    """Examples by their qids, each read when it is looked up."""
+
+    def __init__(self, examples: IndexedExamples) -> None:
+        self._examples = examples
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __iter__(self) -> Iterator[str]:
+        return (example.qid for example in self._examples.outlines())
+
+    def __getitem__(self, qid: str) -> RankingExample:
+        place = self._examples.place(qid)
+        if place is None:
+            raise KeyError(qid)
+        return self._examples[place]
 
 
 @dataclass(frozen=True)
@@ -107,9 +127,9 @@ class Run:
         """A paradigm by its name in the configuration."""
         return self.plugins.paradigm(paradigm)
 
-    def examples(self, stage: str) -> dict[str, RankingExample]:
+    def examples(self, stage: str) -> Mapping[str, RankingExample]:
         """qid -> what a rerank stage ranked, candidates in first-stage order."""
-        return {example.qid: example for example in self.store.examples(self.rerank(stage).split)}
+        return _ByQid(self.store.examples(self.rerank(stage).split))
 
     def asked(self, stage: str) -> dict[str, list[dict[str, Any]]]:
         """qid -> the rows of a rerank stage's prompts and answers, in the order in which they were asked."""

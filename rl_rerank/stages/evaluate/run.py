@@ -195,9 +195,11 @@ def _computed(
     for split in splits:
         examples, qrels = store.examples(split), store.qrels(split)
         where = f", {split}" if len(splits) > 1 else ""
-        runs = [("oracle", f"oracle: best order of the candidates{where}", references.oracle(examples, qrels))]
+        runs = [
+            ("oracle", f"oracle: best order of the candidates{where}", references.oracle(examples.outlines(), qrels))
+        ]
         if not any(s.split == split and s.role == "first_stage" for s in chosen.values()):
-            runs.insert(0, ("first_stage", f"first stage{where}", references.first_stage(examples)))
+            runs.insert(0, ("first_stage", f"first stage{where}", references.first_stage(examples.outlines())))
         for role, label, ranked in runs:
             result = evaluate(ranked, qrels, stage.measures)
             missing = len(result.missing)

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,12 @@ def _checked_examples(config: Config) -> list[RankingExample]:
     """Held-out queries with something to order."""
     store = prepare(config.data, Path(config.run_dir) / "data")
     split = "test" if "test" in store.splits else store.splits[-1]
-    found = [e for e in store.examples(split) if len(e.candidates) > 1 and all(_text(c) for c in e.candidates)]
+    examples = store.examples(split)
+    usable = (e for e in examples if len(e.candidates) > 1 and all(_text(c) for c in e.candidates))
+    found = list(islice(usable, NUM_CHECKED))
     if not found:
         raise ValueError(f"no query of split {split!r} has two candidates with text, so the export cannot be checked")
-    return found[:NUM_CHECKED]
+    return found
 
 
 def _text(candidate: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from transformers import TrainerState, set_seed
 from rl_rerank import data
 from rl_rerank.config import Config
 from rl_rerank.engines.local import checkpoint, vllm_environment
-from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.paradigms.base import Paradigm, check_template
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.reward.build import reward_terms
@@ -38,7 +39,7 @@ from rl_rerank.training.loop.models import keep_checkpoint, save_trained
 from rl_rerank.training.loop.pass_rate import AdaptiveQuestions, PassRates, RatesRecord
 from rl_rerank.training.loop.task import Task
 from rl_rerank.training.loop.training_log import Checkpoints, Records, resumable_checkpoint
-from rl_rerank.training.loop.training_prompts import Question, questions
+from rl_rerank.training.loop.training_prompts import Question, Questions
 from rl_rerank.training.loop.watch import Watch
 from rl_rerank.types import RankingExample
 
@@ -70,6 +71,8 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
     renderer = checkpoint.renderer(config.model, start)
     tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
     examples = training_examples(config, stage.data, store)
+    check_template(paradigm, renderer)
+    lengths.warn_of_longest(name, examples, [paradigm], renderer)
     rates = None
     policy = stage.policy
     if isinstance(policy, TokensPolicy):
@@ -214,7 +217,7 @@ def _questions(
             seed=stage.seed,
             per_query=per_query,
         )
-    return questions(
+    return Questions(
         examples,
         paradigm,
         renderer,
@@ -235,13 +238,14 @@ def _dev_evaluation(
     paradigm: Paradigm,
     start: Path,
 ) -> DevEvaluation:
-    judged = store.qrels("dev") if "dev" in store.splits else {}
-    examples = [e for e in store.examples("dev") if e.qid in judged][: stage.eval_queries] if judged else []
+    dev_queries = store.examples("dev") if "dev" in store.splits else ()
+    examples = list(islice((example for example in dev_queries if example.qrels), stage.eval_queries))
     if not examples:
         raise ValueError(
             f"stages.{name}.eval_steps={stage.eval_steps} ranks judged dev queries, and the data have none"
         )
     renderer = checkpoint.renderer(config.model, start)
+    judged = {example.qid: example.qrels for example in examples}
     dev = DevSet(examples, judged, paradigm, renderer, config.engine.batch_tokens, reported_protocol(config, name))
     assert stage.eval_steps is not None
     return DevEvaluation(

@@ -6,7 +6,7 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,9 +148,18 @@ def _formats(
 
 def _format_prompts(paradigm: Paradigm, examples: Sequence[RankingExample], count: int, seed: int) -> list[Prompt]:
     """The first prompt of every example that qualifies, then the second ones, and so on, up to `count`."""
-    made = [paradigm.prompts(example, random.Random(f"{seed}:{example.qid}")) for example in examples]
-    by_turn = (prompt for turn in itertools.zip_longest(*made) for prompt in turn if prompt is not None)
-    return list(itertools.islice(by_turn, count))
+
+    def by_turn() -> Iterator[Prompt]:
+        for turn in itertools.count():
+            is_last = True
+            for example in examples:
+                prompts = paradigm.prompts(example, random.Random(f"{seed}:{example.qid}"))
+                yield from prompts[turn : turn + 1]
+                is_last = is_last and len(prompts) <= turn + 1
+            if is_last:
+                return
+
+    return list(itertools.islice(by_turn(), count))
 
 
 def _answers(rollouts: Sequence[Rollout], found: Sequence[Share]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rl_rerank import data
 from rl_rerank.config import Config
 from rl_rerank.data.examples import ExampleFile
 from rl_rerank.engines.local import checkpoint
-from rl_rerank.io.files import read_jsonl
+from rl_rerank.paradigms.base import check_template
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.stages.plugins import Plugins
 from rl_rerank.stages.sft.spec import SFTStage
@@ -25,7 +25,7 @@ from rl_rerank.training.loop import lengths, lora_targets, order, precision, tra
 from rl_rerank.training.loop.answers import AnswerTrainer, WeightedCollator
 from rl_rerank.training.loop.arguments import peft_config
 from rl_rerank.training.loop.models import save_trained
-from rl_rerank.training.loop.rows import tokenised
+from rl_rerank.training.loop.rows import RowCollator, RowFile, tokenised
 from rl_rerank.training.loop.training_log import Checkpoints, Records, resumable_checkpoint
 from rl_rerank.training.loop.watch import Watch
 from rl_rerank.training.losses.build import build_loss
@@ -43,7 +43,7 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
     lora_targets.check(config.model, name, stage.lora, trains_head=stage.trains_head, folder=start)
     tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
     build = _ranking_trainer if stage.is_ranking else _completion_trainer
-    trainer = build(config, stage, start, tokenizer, stage.arguments(config, output))
+    trainer = build(config, name, stage, start, tokenizer, stage.arguments(config, output))
     trainer.add_callback(Records(output))
     trainer.add_callback(tracking.ConfigRecord(config))
     trainer.add_callback(Watch(stage.health))
@@ -53,32 +53,43 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
     save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
 
 
-def _completion_trainer(config: Config, stage: SFTStage, start: Path, tokenizer: Any, arguments: SFTConfig) -> Trainer:
+def _completion_trainer(
+    config: Config, name: str, stage: SFTStage, start: Path, tokenizer: Any, arguments: SFTConfig
+) -> Trainer:
     assert stage.source is not None
     folder = Path(config.run_dir) / stage.source
-    rows = read_jsonl(folder / "rows.jsonl")
-    paradigms = {kind: build_paradigm(config, kind) for kind in {row["paradigm"] for row in rows}}
+    renderer = checkpoint.renderer(config.model, start)
     examples = ExampleFile(folder / "examples.jsonl")
+    rows = RowFile(folder / "rows.jsonl", examples, config.model.max_prompt_tokens)
+    paradigms = {kind: build_paradigm(config, kind) for kind in rows.paradigms}
     separator = float(stage.loss_params.get("separator", 1.0)) if stage.loss == "fullrank" else None
-    dataset = tokenised(rows, examples, paradigms, checkpoint.renderer(config.model, start), separator=separator)
-    tokens = [len(ids) for ids in dataset["input_ids"]]
-    logger.info("sft on %d rows, %d tokens", len(tokens), sum(tokens))
-    return AnswerTrainer(
+    made = tokenised(rows, examples, paradigms, renderer, separator=separator)
+    lengths.warn_of_longest(name, examples, paradigms.values(), renderer)
+    logger.info("sft on %d rows, about %d tokens", len(rows), rows.lengths.sum())
+    trainer = AnswerTrainer(
         model=precision.load(start, config.model, stage, arguments),
         args=arguments,
-        train_dataset=dataset.select(_order(stage, tokens)),
+        train_dataset=Dataset.from_dict({"index": _order(stage, rows.lengths.tolist())}),
         data_collator=None if separator is None else WeightedCollator(pad_token_id=tokenizer.pad_token_id),
         processing_class=tokenizer,
         peft_config=peft_config(stage.lora),
     )
+    # The trainer has made its collator, and given the model its padding token.
+    trainer.data_collator = RowCollator(made, trainer.data_collator)
+    return trainer
 
 
-def _ranking_trainer(config: Config, stage: SFTStage, start: Path, tokenizer: Any, arguments: SFTConfig) -> Trainer:
+def _ranking_trainer(
+    config: Config, name: str, stage: SFTStage, start: Path, tokenizer: Any, arguments: SFTConfig
+) -> Trainer:
     paradigm = build_paradigm(config, config.paradigm)
     renderer = checkpoint.renderer(config.model, start)
+    check_template(paradigm, renderer)
     store = data.prepare(config.data, Path(config.run_dir) / "data")
+    examples = training_examples(config, stage.data, store)
+    lengths.warn_of_longest(name, examples, [paradigm], renderer)
     asked = lists(
-        training_examples(config, stage.data, store),
+        examples,
         paradigm,
         renderer,
         count=stage.max_steps * stage.batch_size,

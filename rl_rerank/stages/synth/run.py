@@ -9,6 +9,7 @@ import json
 import logging
 import shutil
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,9 @@ def _write(config: Config, name: str, stage: SynthStage, store: Store, outcome: 
     _refuse_repeated(outcome, name)
     runner.merge(outcome.files, folder / "examples.jsonl")
     examples = ExampleFile(folder / "examples.jsonl")
-    made = _rows(config, name, stage, examples)
-    write_jsonl(folder / "rows.jsonl", (row for some in made.values() for row in some))
+    examples.index.write(examples.path)
+    made = dict.fromkeys(stage.mixture, 0)
+    write_jsonl(folder / "rows.jsonl", _rows(config, name, stage, examples, made))
     if "retriever" in stage.outputs:
         found = (row for example in examples for row in rows.retriever(example))
         write_jsonl(folder / "retriever.jsonl", found)
@@ -80,7 +82,7 @@ def _write(config: Config, name: str, stage: SynthStage, store: Store, outcome: 
         "examples": len(examples),
         "stopped": outcome.stopped,
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "paradigms": {p: {"asked": stage.mixture[p], "rows": len(some)} for p, some in made.items()},
+        "paradigms": {p: {"asked": stage.mixture[p], "rows": count} for p, count in made.items()},
         "steps": {step: dict(counts) for step, counts in outcome.record.counts.items()},
         "failures": outcome.record.failures,
         "statistics": Statistics.of(examples).to_json(),
@@ -92,19 +94,22 @@ def _write(config: Config, name: str, stage: SynthStage, store: Store, outcome: 
     return summary
 
 
-def _rows(config: Config, name: str, stage: SynthStage, examples: ExampleFile) -> dict[str, list[dict[str, Any]]]:
+def _rows(
+    config: Config, name: str, stage: SynthStage, examples: ExampleFile, made: dict[str, int]
+) -> Iterator[dict[str, Any]]:
+    """Make the rows of all paradigms, and count them in `made`."""
     steps = [traits(step) for step in build_steps(stage).values()]
-    made: dict[str, list[dict[str, Any]]] = {}
     for paradigm, count in stage.mixture.items():
         built = build_paradigm(config, paradigm)
         answered = any(step.answers == paradigm and not (step.ranks and built.continuations) for step in steps)
-        made[paradigm] = list(rows.sft(examples, paradigm, built, count, seed=stage.seed, answered=answered))
-        if len(made[paradigm]) < count:
+        for row in rows.sft(examples, paradigm, built, count, seed=stage.seed, answered=answered):
+            made[paradigm] += 1
+            yield row
+        if made[paradigm] < count:
             logger.warning(
                 "%s: %d %s rows of the %d asked for: %d training examples give no more",
-                *(name, len(made[paradigm]), paradigm, count, len(examples)),
+                *(name, made[paradigm], paradigm, count, len(examples)),
             )
-    return made
 
 
 def _refuse_repeated(outcome: Outcome, name: str) -> None:

@@ -12,7 +12,7 @@ from rl_rerank.training.exact.choice import ChoiceObjective, ChoiceSettings
 from rl_rerank.training.exact.lists import lists, reading
 from rl_rerank.training.exact.scores import ScoreSettings, ScoresObjective
 from rl_rerank.training.exact.trainer import Objective
-from rl_rerank.training.loop.training_prompts import questions
+from rl_rerank.training.loop.training_prompts import Questions
 from rl_rerank.training.losses.build import build_loss
 from rl_rerank.types import RankingExample
 
@@ -63,7 +63,7 @@ def choice_objective(
     terms: Sequence[Term],
 ) -> Objective:
     """Build the objective of policy=choice over the training examples."""
-    asked = questions(examples, paradigm, renderer, count=num_tasks(stage), seed=stage.seed)
+    asked = Questions(examples, paradigm, renderer, count=num_tasks(stage), seed=stage.seed)
     settings = ChoiceSettings(
         temperature=stage.temperature,
         scale=stage.scale_rewards == "group",

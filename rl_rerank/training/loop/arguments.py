@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from rl_rerank.stages.sft.spec import SFTStage
     from rl_rerank.stages.training import TrainingStage
 
+OURS_BY_DEFAULT = ("run_name", "save_total_limit", "logging_steps", "dataloader_num_workers")
+"""Fields that a stage sets and `trl:` may set otherwise."""
+
 
 def sft_arguments(config: Config, stage: SFTStage, output: Path) -> SFTConfig:
     """Build the SFTConfig of a supervised stage: its rows in order, each once."""
@@ -37,7 +40,9 @@ def sft_arguments(config: Config, stage: SFTStage, output: Path) -> SFTConfig:
         gradient_accumulation_steps=step.micro_batches,
         max_length=None,
         completion_only_loss=False,
+        dataset_kwargs={"skip_prepare_dataset": True},  # rows are tokenised when a batch is made
         train_sampling_strategy="sequential",
+        dataloader_num_workers=_num_workers(),
     )
 
 
@@ -79,6 +84,7 @@ def policy_arguments(config: Config, stage: GRPOStage, output: Path) -> Training
         per_device_train_batch_size=step.micro_batch,
         gradient_accumulation_steps=step.micro_batches,
         train_sampling_strategy="sequential",
+        dataloader_num_workers=_num_workers(),
     )
 
 
@@ -93,6 +99,11 @@ def peft_config(lora: LoraConfig | None) -> PeftLoraConfig | None:
         target_modules=lora.target_modules,
         task_type="CAUSAL_LM",
     )
+
+
+def _num_workers() -> int:
+    """Count the processes that render batches ahead of a GPU. On a CPU they would only take turns with training."""
+    return 2 if torch.cuda.is_available() else 0
 
 
 def _step(config: Config, stage: TrainingStage, output: Path) -> Batches:
@@ -136,7 +147,7 @@ def _build(cls: Any, config: Config, stage: TrainingStage, output: Path, **speci
     for key in stage.trl:
         if key not in fields:
             raise ValueError(unknown_key(f"trl.{key}", key, fields))
-        if key in values and key not in ("run_name", "save_total_limit", "logging_steps"):
+        if key in values and key not in OURS_BY_DEFAULT:
             raise ValueError(f"trl.{key} is derived from the {stage.kind} stage's own settings; set those instead")
     arguments = cls(**{**values, **stage.trl})
     precision.keep_float32(arguments, config.model)

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from scipy.stats import gaussian_kde
 
 from rl_rerank.config import CurriculumConfig
+from rl_rerank.data.indexed import outlines
 from rl_rerank.types import RankingExample
 
 NOT_RETRIEVED = 1000
@@ -99,24 +100,23 @@ class FirstStage:
 
     def __init__(self, config: CurriculumConfig, examples: Sequence[RankingExample]) -> None:
         self.steps = config.steps
-        self.examples = examples
-        found = np.array([ease(example, SIGNALS[config.kind]) for example in examples])
+        found = np.array([ease(example, SIGNALS[config.kind]) for example in outlines(examples)])
         self.ease = 1 - found if config.anti else found  # [E]
 
-    def one_pass(self, seed: str, step: Callable[[], int]) -> Iterator[RankingExample]:
-        """Yield every example once: each step draws from the remaining ones in proportion to its weights.
+    def one_pass(self, seed: str, step: Callable[[], int]) -> Iterator[int]:
+        """Yield the place of every example once: each step draws from the remaining ones in proportion to its weights.
 
         Args:
             step: returns the step of the next example.
         """
-        rng, left = generator(seed), np.arange(len(self.examples))
+        rng, left = generator(seed), np.arange(len(self.ease))
         while len(left):
             now = step()
             weights = np.asarray(weight(self.ease[left], now, self.steps))
             left = left[drawn(weights, rng)]
             taken = 0
             while taken < len(left) and step() == now:
-                yield self.examples[left[taken]]
+                yield int(left[taken])
                 taken += 1
             left = left[taken:]
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import logging
 import random
 import statistics
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,14 +20,20 @@ from typing import TYPE_CHECKING, Any
 
 from rl_rerank.config import Config, ModelConfig
 from rl_rerank.data import Store
+from rl_rerank.data.indexed import longest
 from rl_rerank.engines.local import embedded
+from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.prompts.rendering import Renderer
-from rl_rerank.types import Prompt
+from rl_rerank.types import Prompt, RankingExample
 
 if TYPE_CHECKING:
     from rl_rerank.stages.training import TrainingStage
 
+logger = logging.getLogger(__name__)
+
+LONGEST = 20
+"""Queries of which `warn_of_longest` renders a prompt."""
 SAMPLE = 200
 """Maximum number of rendered prompts per stage."""
 
@@ -153,15 +161,32 @@ def _sample(config: Config, stage: TrainingStage, store: Store) -> Iterator[Prom
     """Yield up to SAMPLE prompts in grpo's order; several paradigms in proportion to their rows."""
     shares = stage.mixture(config)
     examples = store.examples("train")
-    random.Random(f"{stage.seed}:0").shuffle(examples)
+    order = array("I", range(len(examples)))
+    random.Random(f"{stage.seed}:0").shuffle(order)
     for name, share in shares.items():
         paradigm = build_paradigm(config, name)
         prompts = (
             prompt
-            for example in examples
+            for example in map(examples.__getitem__, order)
             for prompt in paradigm.prompts(example, random.Random(f"{stage.seed}:0:{example.qid}"))
         )
         yield from islice(prompts, max(SAMPLE * share // sum(shares.values()), 1))
+
+
+def warn_of_longest(
+    name: str, examples: Sequence[RankingExample], paradigms: Iterable[Paradigm], renderer: Renderer
+) -> None:
+    """Render prompts about the longest queries before a stage trains, and warn of one that does not fit the budget.
+
+    Training stops where it is asked, which may be days later or never.
+    """
+    for example in map(examples.__getitem__, longest(examples, LONGEST)):
+        for paradigm in paradigms:
+            try:
+                for prompt in paradigm.prompts(example, random.Random(example.qid))[:1]:
+                    renderer(prompt)
+            except ValueError as e:
+                logger.warning("stages.%s stops when it comes to a query that it cannot ask about: %s", name, e)
 
 
 def _context(folder: Path) -> int | None:

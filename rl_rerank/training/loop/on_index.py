@@ -7,15 +7,19 @@ from typing import TypeVar, overload
 T = TypeVar("T")
 
 KEPT = 64
-"""Items that stay in memory, the last ones read."""
+"""Items that stay in memory: the last ones read."""
 
 
 class OnIndex(Sequence[T]):
-    """A sequence of `length` items, of which `make` makes the one at an index, the same whenever it is made."""
+    """A sequence of `length` items, of which `make` makes the one at an index, the same whenever it is made.
 
-    def __init__(self, length: int, make: Callable[[int], T]) -> None:
+    Args:
+        kept: items that stay in memory.
+    """
+
+    def __init__(self, length: int, make: Callable[[int], T], *, kept: int = KEPT) -> None:
         self._length = length
-        self._made = lru_cache(KEPT)(make)
+        self._made = lru_cache(kept)(make)
 
     def __len__(self) -> int:
         return self._length

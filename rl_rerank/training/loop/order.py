@@ -15,7 +15,7 @@ def by_length(lengths: Sequence[int], *, steps: int, rows: int, seed: int) -> li
     """Number the rows of all steps: passes in random order, in which the rows of a step have similar lengths.
 
     Args:
-        lengths: of each row.
+        lengths: of each row; estimates will do.
         rows: rows of a step.
 
     Returns:

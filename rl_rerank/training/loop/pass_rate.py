@@ -7,23 +7,32 @@ p = (good + 1) / (answers + 2) makes unseen queries the likeliest. A floor keeps
 hopeless query may become learnable later.
 """
 
+from __future__ import annotations
+
 import json
 import random
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from rl_rerank.data.indexed import finder
 from rl_rerank.io.files import write_json
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.prompts.token_ids import TokenIds
 from rl_rerank.training.loop.curriculum import drawn, generator
 from rl_rerank.training.loop.training_log import checkpoint_of
 from rl_rerank.training.loop.training_prompts import Question, none_teaches
-from rl_rerank.types import RankingExample
+from rl_rerank.types import Prompt, RankingExample
 
+KEPT = 2
+"""Steps whose questions stay in memory: the last ones that were asked for."""
 FLOOR = 0.05
 """Minimum weight of a query, relative to 1 for a pass rate of one half."""
 STATE = "curriculum.json"
@@ -62,7 +71,8 @@ class PassRates:
 class AdaptiveQuestions(Sequence[Question]):
     """Questions that are chosen on the first access to their step.
 
-    All processes choose the same, because they have the same counts. Iteration yields the questions chosen so far.
+    All processes choose the same, because they have the same counts. Which examples a step asks about is remembered as
+    numbers; the questions of the last steps stay in memory.
 
     Args:
         steps: number of steps.
@@ -90,50 +100,67 @@ class AdaptiveQuestions(Sequence[Question]):
         self.block = block
         self.seed = seed
         self.per_query = per_query
-        self._made: dict[int, list[Question]] = {}
+        self._place = finder(examples)
+        self._chosen: dict[int, array[int]] = {}
+        self._made = lru_cache(KEPT)(self._make)
 
     def __len__(self) -> int:
         return self.steps * self.block
-
-    def __iter__(self) -> Iterator[Question]:
-        for questions in self._made.values():
-            yield from questions
 
     @overload
     def __getitem__(self, index: int) -> Question: ...
     @overload
     def __getitem__(self, index: slice) -> Sequence[Question]: ...
     def __getitem__(self, index: int | slice) -> Question | Sequence[Question]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        step, place = divmod(index, self.block)
-        if step not in self._made:
-            self._made[step] = self._make(step)
-        return self._made[step][place]
+        numbers = range(len(self))[index]
+        return self._question(numbers) if isinstance(numbers, int) else [self._question(n) for n in numbers]
+
+    def _question(self, number: int) -> Question:
+        step, place = divmod(number, self.block)
+        return self._made(step)[place]
 
     def _make(self, step: int) -> list[Question]:
-        """Draw without repetition, starting over when a step has more prompts than the examples."""
-        rng = generator(f"{self.seed}:{step}")
-        weights = np.array([self.rates.weight(example.qid) for example in self.examples])
-        found: list[Question] = []
-        query, times = step * self.block, 0
-        while len(found) < self.block:
-            before = len(found)
-            for number in drawn(weights, rng):
-                example = self.examples[number]
-                prompts = self.paradigm.prompts(example, random.Random(f"{self.seed}:{step}:{times}:{example.qid}"))
-                if not prompts or (self.per_query is not None and len(prompts) != self.per_query):
+        if step not in self._chosen:
+            self._chosen[step] = array("Q", (number for pair in self._choose(step) for number in pair))
+        chosen, found = iter(self._chosen[step]), list[Question]()
+        for query, (times, place) in enumerate(zip(chosen, chosen, strict=True), start=step * self.block):
+            example = self.examples[place]
+            prompts = self._prompts(step, times, example)
+            found += [Question(example, prompt, TokenIds(prompt, self.renderer), query) for prompt in prompts]
+        return found[: self.block]
+
+    def _prompts(self, step: int, times: int, example: RankingExample) -> list[Prompt]:
+        return self.paradigm.prompts(example, random.Random(f"{self.seed}:{step}:{times}:{example.qid}"))
+
+    def _choose(self, step: int) -> Iterator[tuple[int, int]]:
+        """Draw examples without repetition, starting over when a step has more prompts than they give.
+
+        Yields:
+            how often the step has started over, and the place of an example.
+        """
+        rng, weights = generator(f"{self.seed}:{step}"), self._weights()
+        found = times = 0
+        while found < self.block:
+            before = found
+            for place in drawn(weights, rng).tolist():
+                prompts = len(self._prompts(step, times, self.examples[place]))
+                if not prompts or self.per_query not in (None, prompts):
                     continue
-                found += [Question(example, prompt, self.renderer(prompt).token_ids, query) for prompt in prompts]
-                query += 1
-                if len(found) >= self.block:
+                yield times, place
+                found += prompts
+                if found >= self.block:
                     break
-            if len(found) == before:
+            if found == before:
                 raise none_teaches(self.examples, self.paradigm, self.per_query)
             times += 1
-        return found[: self.block]
+
+    def _weights(self) -> NDArray[np.float64]:
+        """Compute the weight of each example, which is 1 until it has been asked about."""
+        weights = np.ones(len(self.examples))
+        for qid in self.rates.counts:
+            if (place := self._place(qid)) is not None:
+                weights[place] = self.rates.weight(qid)
+        return weights
 
 
 class RatesRecord(TrainerCallback):

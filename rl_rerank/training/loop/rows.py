@@ -1,28 +1,113 @@
-"""Synthesised rows as token ids and labels."""
+"""Synthesised rows as token ids and labels, made when they are asked for."""
 
+# Shape legend: N rows.
+
+import json
+from array import array
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, TypedDict, overload
 
-from datasets import Dataset
+import numpy as np
+from numpy.typing import NDArray
 
 from rl_rerank.data.examples import ExampleFile
 from rl_rerank.paradigms.base import Paradigm, check_template
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.prompts.thoughts import READ, is_opened
+from rl_rerank.training.loop.on_index import OnIndex
 from rl_rerank.training.loop.rank_weights import rank_weights
+from rl_rerank.types import RankingExample
 
 IGNORED = -100
 """Label of tokens without a loss."""
+BYTES_PER_TOKEN = 4
+"""An estimate, of text."""
+
+
+class Tokens(TypedDict, total=False):
+    """A row."""
+
+    input_ids: list[int]
+    labels: list[int]
+    weights: list[float]
+
+
+class RowFile(Sequence[Mapping[str, Any]]):
+    """The rows of a synth stage, each read when it is asked for; nothing but numbers of them stays in memory.
+
+    Attributes:
+        paradigms: the names of their paradigms.
+        lengths: [N], estimates in tokens, good for an order by length.
+
+    Raises:
+        ValueError: for a line that is no row.
+        LookupError: for a row about a query that has no example.
+    """
+
+    def __init__(self, path: Path, examples: ExampleFile, max_prompt_tokens: int) -> None:
+        self.path = path
+        self.paradigms: set[str] = set()
+        self._offsets, lengths, end = array("Q"), array("Q"), 0
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    row = json.loads(line)
+                    self.paradigms.add(row["paradigm"])
+                    lengths.append(_estimate(row, examples, max_prompt_tokens))
+                except (json.JSONDecodeError, KeyError, TypeError) as e:
+                    raise ValueError(f"{path}:{number}: no row of a synth stage ({e!r}): {line[:80]!r}") from None
+                self._offsets.append(end)
+                end += len(line)
+        self.lengths: NDArray[np.uint64] = np.array(lengths, dtype=np.uint64)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    @overload
+    def __getitem__(self, index: int) -> Mapping[str, Any]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Mapping[str, Any]]: ...
+    def __getitem__(self, index: int | slice) -> Mapping[str, Any] | list[Mapping[str, Any]]:
+        offsets = self._offsets[index]
+        with self.path.open("rb") as file:
+            if isinstance(offsets, int):
+                return _read(file, offsets)
+            return [_read(file, offset) for offset in offsets]
+
+
+def _read(file: Any, offset: int) -> Mapping[str, Any]:
+    file.seek(offset)
+    return json.loads(file.readline())
+
+
+def _estimate(row: Mapping[str, Any], examples: ExampleFile, max_prompt_tokens: int) -> int:
+    """Estimate the tokens of a row: a prompt has the share of its example's bytes that its documents are of all."""
+    index, places = examples.index, examples.index.places(row["qid"])
+    if not places:
+        raise LookupError(f"{str(examples.path)!r} has no example with qid {row['qid']!r}")
+    start, end = index.offset[places[0] : places[0] + 2].tolist()
+    candidates = int(index.best[places[0]] + index.lower[places[0]])
+    prompt = (end - start) * len(row["docids"]) // max(candidates, 1) // BYTES_PER_TOKEN
+    return min(prompt, max_prompt_tokens) + len(row["target"].encode()) // BYTES_PER_TOKEN
+
+
+class Examples(Protocol):
+    """Where a row's example is found."""
+
+    def example(self, qid: str) -> RankingExample:
+        """Return the example of a query."""
+        ...
 
 
 def tokenised(
     rows: Sequence[Mapping[str, Any]],
-    examples: ExampleFile,
+    examples: Examples,
     paradigms: Mapping[str, Paradigm],
     renderer: Renderer,
     *,
     separator: float | None = None,
-) -> Dataset:
+) -> OnIndex[Tokens]:
     """Tokenise rows into `input_ids` and `labels`; only the answer and its end token have a loss.
 
     The end token is labelled by position, never by id: in some tokenizers padding and the end token are the same.
@@ -37,8 +122,9 @@ def tokenised(
     """
     for paradigm in paradigms.values():
         check_template(paradigm, renderer)
-    input_ids, labels, weights = [], [], []
-    for row in rows:
+
+    def made(number: int) -> Tokens:
+        row = rows[number]
         prompt = paradigms[row["paradigm"]].prompt(examples.example(row["qid"]), row["docids"])
         rendered = renderer(prompt)
         target = row["target"]
@@ -46,10 +132,25 @@ def tokenised(
             target = target.removeprefix(READ)
         question = rendered.token_ids
         answer = [*renderer.continuation_ids(target), renderer.end_id]
-        input_ids.append([*question, *answer])
-        labels.append([IGNORED] * len(question) + answer)
+        tokens = Tokens(input_ids=[*question, *answer], labels=[IGNORED] * len(question) + answer)
         if separator is not None:
             own = rank_weights(target, renderer.tokenizer, separator)
-            weights.append([*[1.0] * len(question), *own, 1.0])
-    columns = {"input_ids": input_ids, "labels": labels}
-    return Dataset.from_dict(columns if separator is None else {**columns, "weights": weights})
+            tokens["weights"] = [*[1.0] * len(question), *own, 1.0]
+        return tokens
+
+    return OnIndex(len(rows), made, kept=0)  # a row is read once in a pass
+
+
+class RowCollator:
+    """Collates batches of rows, given by their `index`.
+
+    Args:
+        collator: of rows of tokens.
+    """
+
+    def __init__(self, rows: Sequence[Tokens], collator: Any) -> None:
+        self.rows = rows
+        self.collator = collator
+
+    def __call__(self, batch: list[dict[str, int]]) -> dict[str, Any]:
+        return self.collator([self.rows[one["index"]] for one in batch])
