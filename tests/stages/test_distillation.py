@@ -43,15 +43,8 @@ def folder(tmp_path, monkeypatch) -> Path:
     three_candidates.write(tmp_path)
     (tmp_path / "conf/experiment").mkdir(parents=True)
     (tmp_path / "conf/experiment/distilled.yaml").write_text(DISTILLED)
-    # The teacher has its own opinion, which is not the judgments'.
-    draw = np.random.default_rng(0)
-    rows = [
-        {
-            "qid": f"q{i}",
-            "raw_scores": {f"{i}{c}": float(x) for c, x in zip("abc", draw.normal(size=3) * 2, strict=True)},
-        }
-        for i in range(12)
-    ]
+    # The teacher prefers documents by their letter, whatever the judgments say.
+    rows = [{"qid": f"q{i}", "raw_scores": {f"{i}a": 4.5 + i / 100, f"{i}b": 0.25, f"{i}c": -4.0}} for i in range(12)]
     (tmp_path / "rankings.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -89,9 +82,9 @@ def test_a_student_comes_closer_to_its_teacher_and_rewards_can_be_trained_beside
     assert len(examples) == 9 and all(len(e.scores) == 3 for e in examples)
     sft_stage.run(config, "sft", sft)
     before, after = distance(examples, tiny_model_dir), distance(examples, Path("run/sft/model"))
-    assert after < 0.5 * before
+    assert after < 0.2 * before
     losses = [row["loss"] for row in read_jsonl(folder / "run/sft/metrics.jsonl")]
-    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])
+    assert np.mean(losses[-5:]) < 0.2 * np.mean(losses[:5])
     grpo_stage.run(config, "rl", rl)
     rows = read_jsonl(folder / "run/rl/metrics.jsonl")
     assert len(rows) == 2 and all(row["ranking_loss"] > 0 for row in rows)
