@@ -124,6 +124,12 @@ def test_what_cannot_be_trained_on_is_refused_by_the_plan(folder, tiny_model_dir
     assert says in str(caught.value)
 
 
+def test_the_plan_says_what_is_learned(folder, tiny_model_dir):
+    config = composed(tiny_model_dir)
+    [line, *_] = Experiment.of(config).describe(["sft"])
+    assert line.endswith("30 steps x 4 lists = 120 lists, towards the scores of synth")
+
+
 def test_lists_without_a_loss_are_drawn_by_any_target(folder, tiny_model_dir):
     composed(tiny_model_dir, "stages.rl.policy.loss=null", "stages.rl.policy.judged_only=true")
     composed(tiny_model_dir, "stages.sft.loss=first", "stages.sft.target=order", "+stages.sft.weights={feature: seen}")

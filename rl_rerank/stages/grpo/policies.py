@@ -209,7 +209,7 @@ class TokensPolicy(PolicyConfig):
 
 
 @dataclass(kw_only=True)
-class ScoresPolicy(PolicyConfig, ListTargets):
+class ScoresPolicy(ListTargets, PolicyConfig):
     """Orders of a list of documents, drawn by their scores in one forward."""
 
     unit: ClassVar[str] = "lists"

@@ -22,7 +22,7 @@ ANSWER_LOSSES: Mapping[str, Mapping[str, float]] = {"completion": {}, "fullrank"
 
 
 @dataclass(kw_only=True)
-class SFTStage(TrainingStage, ListTargets):
+class SFTStage(ListTargets, TrainingStage):
     """Supervised fine-tuning: on synthesised answers, or by a ranking loss over lists of candidates."""
 
     data: str | None = None
@@ -117,4 +117,6 @@ class SFTStage(TrainingStage, ListTargets):
         line = f"sft from {self.model}: {self.max_steps} steps x {step.rows} {step.unit} = {rows} {step.unit}"
         in_all = 0 if self.is_ranking else sum(self.mixture(plugins.config).values())
         passes = f" ({rows / in_all:.1f} passes over {in_all})" if in_all else ""
+        if self.is_ranking and (self.source is not None or not self.learns_grades):
+            line += f", towards the {self.target} of {self.source or 'the training queries'}"
         return [line + passes, *self.describe_batches(name, plugins)]
