@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from rl_rerank.paradigms.base import Paradigm
 
 
+def _label(model: str | None, revision: str | None, kind: str) -> str:
+    """Name an engine's own model for a card, a folder by its last part; empty if it has none."""
+    if model is None:
+        return ""
+    name = Path(model).name if Path(model).expanduser().is_dir() else model
+    return f"`{name}`{f', revision {revision}' if revision else ''}, through {kind}"
+
+
 def _own_folder(config: Config, model: str | None, revision: str | None) -> Path:
     """Find the folder of an engine's own model; None: the configured model's."""
     own = {} if model is None else {"path": model, "revision": revision}
@@ -49,6 +57,10 @@ class HF(EngineKind):
     @property
     def cuts_prompts(self) -> bool:
         return True
+
+    @property
+    def model_label(self) -> str:
+        return _label(self.model, self.revision, "hf")
 
     def identity(self) -> dict[str, Any]:
         """Add nothing: batching does not change answers, and the weights identify the model."""
@@ -120,6 +132,10 @@ class CrossEncoder(EngineKind):
     @property
     def capabilities(self) -> frozenset[str]:
         return frozenset({"pair"})
+
+    @property
+    def model_label(self) -> str:
+        return _label(self.model, self.revision, "cross_encoder")
 
     def check(self, place: str, paradigm: Paradigm, advice: str) -> None:
         if paradigm.name != "pointwise":
