@@ -106,7 +106,8 @@ class IndexedExamples(Sequence[RankingExample], ABC):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.index = Index.read(path) or Index.of(self._lines(), lambda: path.stat().st_size)
+        kept = Index.read(path)
+        self.index = Index.of(self._lines(), lambda: path.stat().st_size) if kept is None else kept
 
     @abstractmethod
     def _parser(self) -> AbstractContextManager[Callable[[bytes], RankingExample]]:

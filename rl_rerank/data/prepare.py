@@ -29,18 +29,18 @@ def prepare(config: DataConfig, directory: Path) -> Store:
     It is built beside its place and renamed, so that a store that was cut off half-way is never opened.
     """
     source = build_source(config)
-    fingerprint = _fingerprint(config, source)
+    wanted = fingerprint(config, source)
     if (store := _open(directory)) is not None:
-        if store.fingerprint == fingerprint:
+        if store.fingerprint == wanted:
             return store
         log.warning("the data or their configuration have changed: building %s again", directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
     _sweep(directory)
     temporary = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
     try:
-        _build(config, source, fingerprint, temporary)
+        _build(config, source, wanted, temporary)
         temporary.chmod(0o755)
-        _put(temporary, directory, fingerprint)
+        _put(temporary, directory, wanted)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     store = Store(directory)
@@ -52,7 +52,7 @@ def prepare(config: DataConfig, directory: Path) -> Store:
 def reopened(config: DataConfig, directory: Path) -> Store | None:
     """The store of this configuration, if `directory` holds it; nothing is built or changed."""
     store = _open(directory)
-    return store if store is not None and store.fingerprint == _fingerprint(config, build_source(config)) else None
+    return store if store is not None and store.fingerprint == fingerprint(config, build_source(config)) else None
 
 
 def build_source(config: DataConfig) -> Source:
@@ -76,7 +76,8 @@ def build_source(config: DataConfig) -> Source:
     return registry.build("source", config.source, params)
 
 
-def _fingerprint(config: DataConfig, source: Source) -> str:
+def fingerprint(config: DataConfig, source: Source) -> str:
+    """SHA-256 of the data configuration and of the state of its source."""
     parts = {"version": _VERSION, "config": dataclasses.asdict(config), "state": source.state()}
     return digest.of_json(parts)
 
@@ -88,16 +89,16 @@ def _open(directory: Path) -> Store | None:
         return None
 
 
-def _put(temporary: Path, directory: Path, fingerprint: str) -> None:
+def _put(temporary: Path, directory: Path, wanted: str) -> None:
     """Rename the finished store to its place. Where another process was faster with the same one, its store stays."""
     stale = Path(tempfile.mkdtemp(dir=directory.parent, prefix=f".{directory.name}."))
     try:
-        if (store := _open(directory)) is None or store.fingerprint != fingerprint:
+        if (store := _open(directory)) is None or store.fingerprint != wanted:
             with contextlib.suppress(FileNotFoundError):
                 directory.rename(stale / "old")
             temporary.rename(directory)
     except OSError:
-        if (store := _open(directory)) is None or store.fingerprint != fingerprint:
+        if (store := _open(directory)) is None or store.fingerprint != wanted:
             raise
     finally:
         shutil.rmtree(stale, ignore_errors=True)
@@ -110,7 +111,7 @@ def _sweep(directory: Path) -> None:
             shutil.rmtree(left, ignore_errors=True)
 
 
-def _build(config: DataConfig, source: Source, fingerprint: str, folder: Path) -> None:
+def _build(config: DataConfig, source: Source, wanted: str, folder: Path) -> None:
     collection, omissions = _by_protocol(source.read(), config.protocol), Omissions()
     log.info("%s: %d documents, %d queries", config.source, len(collection.documents), len(collection.queries))
     assigned = splits.assign(collection.queries, config.seed, omissions)
@@ -130,7 +131,7 @@ def _build(config: DataConfig, source: Source, fingerprint: str, folder: Path) -
         unanswered[split] = {row.qid: row.qrels for row in kept if not row.candidates and split != "train"}
     write(
         folder,
-        fingerprint=fingerprint,
+        fingerprint=wanted,
         source=config.source,
         rows=rows,
         unanswered=unanswered,

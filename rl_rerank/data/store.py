@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from itertools import tee
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -192,8 +193,9 @@ def write(
 
 def _written(path: Path, rows: Sequence[Row], where: Mapping[str, int]) -> Iterator[Line]:
     """Write rows, and yield what the index needs of each."""
-    offsets = _write_lines(path, (_line(row, where) for row in rows))
-    for row, offset in zip(rows, offsets, strict=True):
+    written, indexed = tee(rows)
+    offsets = _write_lines(path, (_line(row, where) for row in written))
+    for row, offset in zip(indexed, offsets, strict=True):
         docids = [docid for docid, _ in row.candidates]
         yield Line(offset, row.qid, docids, row.qrels, len(row.query) + len(row.instruction))
 

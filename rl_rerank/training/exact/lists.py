@@ -140,8 +140,11 @@ def _signals(example: RankingExample, docids: Sequence[str], kind: str) -> tuple
 
 
 def _chosen(example: RankingExample, first: int, others: Sequence[int]) -> list[str]:
-    best = max(map(example.gain, example.docids))
-    highest, lower = ([d for d in example.docids if (example.gain(d) == best) is is_best] for is_best in (True, False))
+    """Return a document of the highest grade and some of lower ones, by their places among these."""
+    gains = {docid: example.gain(docid) for docid in example.docids}
+    best = max(gains.values())
+    highest = [docid for docid in gains if gains[docid] == best]
+    lower = [docid for docid in gains if gains[docid] < best]
     return [highest[first], *(lower[place] for place in others)]
 
 

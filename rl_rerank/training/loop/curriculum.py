@@ -81,8 +81,12 @@ def require_signal(example: RankingExample, kind: str) -> None:
 def ease(example: RankingExample, signal: Callable[[RankingExample], dict[str, float]]) -> float:
     """Compute D in [0, 1], the mean over pairs of candidates with different grades; 0.5 without pairs."""
     h = signal(example)
-    grades = [(h[c.docid], example.qrels.get(c.docid, 0)) for c in example.candidates]
-    pairs = [(better - worse + 1) / 2 for better, i in grades for worse, j in grades if i > j]
+    of_grade: dict[int, list[float]] = {}
+    for c in example.candidates:
+        of_grade.setdefault(example.qrels.get(c.docid, 0), []).append(h[c.docid])
+    # Most candidates share one grade, and pairs within it are many and of no use.
+    apart = [(i, j) for i in of_grade for j in of_grade if i > j]
+    pairs = [(better - worse + 1) / 2 for i, j in apart for better in of_grade[i] for worse in of_grade[j]]
     return statistics.fmean(pairs) if pairs else MIDDLE
 
 
