@@ -210,7 +210,7 @@ def refuse_targets(place: str, targets: ListTargets, reason: str, *names: str) -
     for one in fields(ListTargets):
         value = getattr(targets, one.name)
         if one.name in (names or [one.name]) and value != one.default:
-            shown = f"={value}" if isinstance(value, (str, bool)) else ""
+            shown = f"={value}".lower() if isinstance(value, (str, bool)) else ""
             raise ValueError(f"{place}.{one.name}{shown} means nothing {reason}; leave it out")
 
 

@@ -108,7 +108,7 @@ def test_a_student_comes_closer_to_its_teacher_and_rewards_can_be_trained_beside
         (["stages.sft.loss=completion"],
          "stages.sft.target=scores means nothing to loss=completion, which learns answers; leave it out"),
         (["stages.sft.loss=completion", "stages.sft.target=grades", "stages.sft.judged_only=true"],
-         "stages.sft.judged_only=True means nothing to loss=completion"),
+         "stages.sft.judged_only=true means nothing to loss=completion"),
         (["stages.rl.policy.loss=null", "+stages.rl.policy.weights={feature: seen}"],
          "stages.rl.policy.weights means nothing without a loss; leave it out"),
         (["stages.rl.policy.loss=null", "+stages.rl.policy.curriculum={kind: reciprank}"],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from rl_rerank.io import trec
 from rl_rerank.paradigms.ordering import rank_by_scores
 from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.ranking.driver import rerank
+from rl_rerank.stages.rerank import run as rerank_stage
+from rl_rerank.stages.rerank.spec import RerankStage
 
 GRADES = {"a": 0, "b": 2, "c": 1}
 SCORES = {"a": -7.25, "b": 3.5, "c": 0.1 + 0.2}
@@ -63,6 +66,19 @@ def test_the_scores_of_another_model_folder_become_gold_and_are_asked_for_once(
     assert again == made
     usage = summary(settings)["usage"]
     assert (usage.get("asked", 0), usage["from_journal"]) == (0, 9)
+
+
+@pytest.mark.slow
+def test_a_rerank_stage_over_the_training_queries_is_a_teacher(tmp_path, tiny_model_dir):
+    settings = config(tmp_path, 3, model=ModelConfig(path=str(tiny_model_dir), max_prompt_tokens=400))
+    settings = replace(settings, paradigm="pointwise")
+    rerank_stage.run(settings, "teacher", RerankStage(kind="rerank", split="train"))
+    path = Path(settings.run_dir) / "teacher/rankings.jsonl"
+    made = list(run(settings, {"run_scores": {"path": str(path)}}))
+    expected = scores_of(build_engine(EngineConfig(), settings.model, tiny_model_dir), made)
+    assert len(made) == 3
+    for one in made:
+        assert one.scores == pytest.approx(expected[one.qid], abs=1e-4)
 
 
 def test_the_logits_of_a_cross_encoder_become_gold(tmp_path):
