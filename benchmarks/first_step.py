@@ -164,7 +164,7 @@ def write(folder: Path, queries: int, *, with_rows: bool) -> None:
             target = " > ".join(f"[{n}]" for n in range(1, 21))
             row = {"qid": example.qid, "paradigm": "listwise", "docids": docids, "target": target, "teacher": "labels"}
             answers.write(json.dumps(row) + "\n")
-    ExampleFile(synth / "examples.jsonl").index.write(synth / "examples.jsonl")
+    ExampleFile(synth / "examples.jsonl").lines.write(synth / "examples.jsonl")
 
 
 def child(folder: Path, queries: int, name: str, started: float) -> None:

@@ -66,7 +66,7 @@ class Index:
         """
         kept = array("Q")
         for one in lines:
-            kept.extend((one.offset, *_counts(one.docids, one.qrels), one.characters, _hash(one.qid)))
+            kept.extend((one.offset, *_counts(one.docids, one.qrels), one.characters, hashed(one.qid)))
         table = np.zeros((len(COLUMNS), len(kept) // 5 + 1), dtype="<u8")
         table[:5, :-1] = np.array(kept).reshape(-1, 5).T
         order = np.argsort(table[4, :-1], kind="stable")
@@ -90,9 +90,16 @@ class Index:
 
     def places(self, qid: str) -> list[int]:
         """Find the lines whose qid has the hash of this one, which nearly always is one or none."""
-        key = np.uint64(_hash(qid))
+        key = np.uint64(hashed(qid))
         first, last = np.searchsorted(self._hash, key, "left"), np.searchsorted(self._hash, key, "right")
         return self._place[first:last].tolist()
+
+    def first_places(self, hashes: Column) -> NDArray[np.int64]:
+        """Find the first line with each of many hashes of qids; -1 where there is none."""
+        if not len(self):
+            return np.full(len(hashes), -1)
+        at = np.minimum(np.searchsorted(self._hash, hashes), len(self) - 1)
+        return np.where(self._hash[at] == hashes, self._place[at].astype(np.int64), -1)
 
 
 class IndexedExamples(Sequence[RankingExample], ABC):
@@ -107,7 +114,7 @@ class IndexedExamples(Sequence[RankingExample], ABC):
     def __init__(self, path: Path) -> None:
         self.path = path
         kept = Index.read(path)
-        self.index = Index.of(self._lines(), lambda: path.stat().st_size) if kept is None else kept
+        self.lines = Index.of(self._lines(), lambda: path.stat().st_size) if kept is None else kept
 
     @abstractmethod
     def _parser(self) -> AbstractContextManager[Callable[[bytes], RankingExample]]:
@@ -118,7 +125,7 @@ class IndexedExamples(Sequence[RankingExample], ABC):
         """Make an example of a line, of whose documents the texts may be missing."""
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.lines)
 
     @overload
     def __getitem__(self, index: int) -> RankingExample: ...
@@ -143,7 +150,7 @@ class IndexedExamples(Sequence[RankingExample], ABC):
     def place(self, qid: str) -> int | None:
         """Find the place of an example by its qid; None if there is none."""
         with self.path.open("rb") as file:
-            for place in self.index.places(qid):
+            for place in self.lines.places(qid):
                 if self._outline(self._line(file, place)).qid == qid:
                     return place
         return None
@@ -156,7 +163,7 @@ class IndexedExamples(Sequence[RankingExample], ABC):
         return self[place]
 
     def _line(self, file: BinaryIO, place: int) -> bytes:
-        start, end = self.index.offset[place : place + 2].tolist()
+        start, end = self.lines.offset[place : place + 2].tolist()
         file.seek(start)
         return file.read(end - start)
 
@@ -179,7 +186,7 @@ def grade_counts(examples: Iterable[RankingExample]) -> tuple[Column, Column]:
     Grades are gains: those below 0 count as 0, and so do candidates without one.
     """
     if isinstance(examples, IndexedExamples):
-        return examples.index.best, examples.index.lower
+        return examples.lines.best, examples.lines.lower
     found = np.array([_counts(e.docids, e.qrels) for e in examples], dtype="<u8").reshape(-1, 2)
     return found[:, 0], found[:, 1]
 
@@ -192,7 +199,7 @@ def outlines(examples: Sequence[RankingExample]) -> Iterator[RankingExample]:
 def longest(examples: Sequence[RankingExample], count: int) -> list[int]:
     """Find the places of `count` examples with the longest queries and instructions, longest first."""
     if isinstance(examples, IndexedExamples):
-        lengths = examples.index.characters.astype(np.int64)
+        lengths = examples.lines.characters.astype(np.int64)
     else:
         lengths = np.array([_characters(example) for example in examples], dtype=np.int64)
     return np.argsort(-lengths, kind="stable")[:count].tolist()
@@ -215,7 +222,8 @@ def _counts(docids: Iterable[str], qrels: Mapping[str, int]) -> tuple[int, int]:
     return best, len(gains) - best
 
 
-def _hash(qid: str) -> int:
+def hashed(qid: str) -> int:
+    """Hash a qid to 64 bits."""
     return int.from_bytes(hashlib.blake2b(qid.encode(), digest_size=8).digest(), "little")
 
 

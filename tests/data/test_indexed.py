@@ -91,9 +91,9 @@ def test_a_store_from_before_there_was_an_index_is_read_all_the_same(store, tmp_
 
 
 def test_qids_of_one_hash_are_told_apart(store, monkeypatch):
-    monkeypatch.setattr(indexed, "_hash", lambda qid: 7)
+    monkeypatch.setattr(indexed, "hashed", lambda qid: 7)
     found = store.examples("train")
-    found.index = Index.of(found._lines(), lambda: found.path.stat().st_size)
+    found.lines = Index.of(found._lines(), lambda: found.path.stat().st_size)
     assert [found.place(f"q{n}") for n in range(30)] == list(range(30))
     assert found.place("q30") is None
 
@@ -101,13 +101,13 @@ def test_qids_of_one_hash_are_told_apart(store, monkeypatch):
 def test_the_index_of_another_file_is_not_used(tmp_path):
     path, longer = tmp_path / "examples.jsonl", RankingExample("a", "a longer query", (Candidate("d", "text"),))
     path.write_text(line(RankingExample("a", "query", (Candidate("d", "text"),))))
-    ExampleFile(path).index.write(path)
+    ExampleFile(path).lines.write(path)
     assert Index.read(path) is not None
     path.write_text(line(longer) + line(RankingExample("b", "query", ())))
     assert Index.read(path) is None
     assert [one.qid for one in ExampleFile(path)] == ["a", "b"] and ExampleFile(path).example("a") == longer
     # One of the same size, which was written later.
-    ExampleFile(path).index.write(path)
+    ExampleFile(path).lines.write(path)
     path.write_text(line(RankingExample("b", "query", ())) + line(longer))
     stamp = (tmp_path / "examples.index.npy").stat().st_mtime_ns
     os.utime(path, ns=(stamp + 1, stamp + 1))

@@ -66,7 +66,7 @@ def _write(config: Config, name: str, stage: SynthStage, store: Store, outcome: 
     _refuse_repeated(outcome, name)
     runner.merge(outcome.files, folder / "examples.jsonl")
     examples = ExampleFile(folder / "examples.jsonl")
-    examples.index.write(examples.path)
+    examples.lines.write(examples.path)
     made = dict.fromkeys(stage.mixture, 0)
     write_jsonl(folder / "rows.jsonl", _rows(config, name, stage, examples, made))
     if "retriever" in stage.outputs:

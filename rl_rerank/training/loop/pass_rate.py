@@ -142,7 +142,7 @@ class AdaptiveQuestions(Sequence[Question]):
         found = times = 0
         while found < self.block:
             before = found
-            for place in drawn(weights, rng).tolist():
+            for place in map(int, drawn(weights, rng)):
                 prompts = len(self._prompts(step, times, self.examples[place]))
                 if not prompts or self.per_query not in (None, prompts):
                     continue

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl_rerank.data.examples import ExampleFile
+from rl_rerank.data.indexed import hashed
 from rl_rerank.paradigms.base import Paradigm, check_template
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.prompts.thoughts import READ, is_opened
@@ -48,18 +49,26 @@ class RowFile(Sequence[Mapping[str, Any]]):
     def __init__(self, path: Path, examples: ExampleFile, max_prompt_tokens: int) -> None:
         self.path = path
         self.paradigms: set[str] = set()
-        self._offsets, lengths, end = array("Q"), array("Q"), 0
+        self._offsets, facts, end = array("Q"), array("Q"), 0
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 try:
                     row = json.loads(line)
                     self.paradigms.add(row["paradigm"])
-                    lengths.append(_estimate(row, examples, max_prompt_tokens))
-                except (json.JSONDecodeError, KeyError, TypeError) as e:
+                    facts.extend((hashed(row["qid"]), len(row["docids"]), len(row["target"].encode())))
+                except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as e:
                     raise ValueError(f"{path}:{number}: no row of a synth stage ({e!r}): {line[:80]!r}") from None
                 self._offsets.append(end)
                 end += len(line)
-        self.lengths: NDArray[np.uint64] = np.array(lengths, dtype=np.uint64)
+        hashes, shown, answers = np.array(facts).reshape(-1, 3).T
+        places = examples.lines.first_places(hashes)
+        for missing in np.flatnonzero(places < 0)[:1]:
+            raise LookupError(f"{str(examples.path)!r} has no example with qid {self[int(missing)]['qid']!r}")
+        # A prompt has the share of its example's bytes that its documents are of the candidates.
+        lines = examples.lines
+        own = np.diff(lines.offset)[places] * shown // np.maximum(lines.best + lines.lower, 1)[places]
+        prompts = np.minimum(own // BYTES_PER_TOKEN, max_prompt_tokens)
+        self.lengths: NDArray[np.uint64] = prompts + answers // BYTES_PER_TOKEN
 
     def __len__(self) -> int:
         return len(self._offsets)
@@ -79,17 +88,6 @@ class RowFile(Sequence[Mapping[str, Any]]):
 def _read(file: Any, offset: int) -> Mapping[str, Any]:
     file.seek(offset)
     return json.loads(file.readline())
-
-
-def _estimate(row: Mapping[str, Any], examples: ExampleFile, max_prompt_tokens: int) -> int:
-    """Estimate the tokens of a row: a prompt has the share of its example's bytes that its documents are of all."""
-    index, places = examples.index, examples.index.places(row["qid"])
-    if not places:
-        raise LookupError(f"{str(examples.path)!r} has no example with qid {row['qid']!r}")
-    start, end = index.offset[places[0] : places[0] + 2].tolist()
-    candidates = int(index.best[places[0]] + index.lower[places[0]])
-    prompt = (end - start) * len(row["docids"]) // max(candidates, 1) // BYTES_PER_TOKEN
-    return min(prompt, max_prompt_tokens) + len(row["target"].encode()) // BYTES_PER_TOKEN
 
 
 class Examples(Protocol):
