@@ -1,5 +1,6 @@
 """The records that every part of the framework exchanges. Standard library only."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -77,6 +78,9 @@ class RankingExample:
                     f"qid {self.qid!r}: docid {candidate.docid!r} appears more than once among the candidates"
                 )
             seen.add(candidate.docid)
+        for docid, score in (self.scores or {}).items():
+            if not math.isfinite(score):
+                raise ValueError(f"qid {self.qid!r}: the gold score of docid {docid!r} must be finite; got {score!r}")
 
     @property
     def docids(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from rl_rerank.config.experiment import (
     RewardConfig,
 )
 from rl_rerank.config.first_stage import FirstStageConfig
+from rl_rerank.config.lists import ListTargets, WeightsConfig
 from rl_rerank.config.lora import LoraConfig
 from rl_rerank.config.plugin import PluginConfig
 from rl_rerank.config.ranking import FusionConfig, LongDocumentsConfig, TunedWeight

@@ -180,7 +180,7 @@ def line(offset: int, example: RankingExample) -> Line:
     return Line(offset, example.qid, example.docids, example.qrels, _characters(example))
 
 
-def grade_counts(examples: Sequence[RankingExample]) -> tuple[Column, Column]:
+def grade_counts(examples: Iterable[RankingExample]) -> tuple[Column, Column]:
     """Count each example's candidates of its highest grade, and of lower ones: two [N].
 
     Grades are gains: those below 0 count as 0, and so do candidates without one.

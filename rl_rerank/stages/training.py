@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from rl_rerank.config import LoraConfig, ModelConfig, Reference, StageConfig, at_least, trained
+from rl_rerank.config import ListTargets, LoraConfig, ModelConfig, Reference, StageConfig, at_least, trained
+from rl_rerank.data import Store
+from rl_rerank.data.examples import ExampleFile
 from rl_rerank.engines.local import embedded
 from rl_rerank.paradigms.base import traits
 from rl_rerank.prompts.rendering import Renderer
@@ -16,8 +18,10 @@ from rl_rerank.training.loop import batches, health, lengths, owned
 from rl_rerank.training.loop.health import HealthConfig
 from rl_rerank.training.loop.training_prompts import none_teaches
 from rl_rerank.training.memory.setup import Colocated, Setup
+from rl_rerank.types import RankingExample
 
 if TYPE_CHECKING:
+    from rl_rerank.config import Config
     from rl_rerank.stages.plugins import Plugins
     from rl_rerank.stages.preview import Preview
 
@@ -116,7 +120,7 @@ class TrainingStage(StageConfig):
         measured = lengths.measure(config, name, self, store, preview.tokenizer)
         # The prompts of a stage that trains on what an earlier one makes are not known yet.
         reads_made = any(reference.needs == "examples" for reference in self.references(config.before(self)))
-        if not measured.tokens and not reads_made:
+        if not measured.tokens and not reads_made and self.learns_grades:
             raise none_teaches(store.examples("train"), plugins.paradigm(), None)
         yield from replace(measured, estimate=preview.is_estimate).lines()
 
@@ -152,6 +156,11 @@ class TrainingStage(StageConfig):
         except ImportError:
             return
         targets.check(model, name, self.lora, trains_head=self.trains_head)
+
+    @property
+    def learns_grades(self) -> bool:
+        """Whether a query teaches by the grades of its candidates, and not by a teacher's scores or order."""
+        return True
 
     @property
     def trains_head(self) -> bool:
@@ -235,6 +244,41 @@ def check_answer_tokens(name: str, plugins: Plugins, preview: Preview) -> None:
         lists.reading(plugins.paradigm(), Renderer(preview.tokenizer, max_prompt_tokens=budget))
     except ValueError as e:
         raise ValueError(f"stages.{name}: {e}") from None
+
+
+def check_loss(place: str, targets: ListTargets, plugins: Plugins, name: str, params: Mapping[str, Any]) -> None:
+    """Refuse a ranking loss that does not exist, or that cannot read the target or the weights."""
+    loss = plugins.loss(place, name, params)
+    if targets.target not in loss.targets:
+        raise ValueError(
+            f"{place}.target={targets.target} cannot be read by {place}.loss={name}, which reads "
+            f"{' or '.join(loss.targets)}"
+        )
+    if targets.curriculum is None:
+        return
+    if not loss.of_pairs:
+        raise ValueError(
+            f"{place}.curriculum weights pairs of documents, of which {place}.loss={name} is not made; leave it out, "
+            "or choose a loss of pairs such as ranknet"
+        )
+    if targets.curriculum.kind == "pass_rate":
+        raise ValueError(f"{place}.curriculum.kind=pass_rate chooses queries by sampled answers; a loss has none")
+
+
+def refuse_targets(place: str, targets: ListTargets, reason: str, *names: str) -> None:
+    """Refuse settings of lists, all or those named, that have another value than their default."""
+    for one in fields(ListTargets):
+        value = getattr(targets, one.name)
+        if one.name in (names or [one.name]) and value != one.default:
+            shown = f"={value}".lower() if isinstance(value, (str, bool)) else ""
+            raise ValueError(f"{place}.{one.name}{shown} means nothing {reason}; leave it out")
+
+
+def training_examples(config: Config, data: str | None, store: Store) -> Sequence[RankingExample]:
+    """Open the examples to train on: those of the synth stage `data`, or the training queries."""
+    if data is None:
+        return store.examples("train")
+    return ExampleFile(Path(config.run_dir) / data / "examples.jsonl")
 
 
 def list_tokens(plugins: Plugins, lists: int, list_size: int | None, *, with_answers: bool = False) -> batches.Tokens:

@@ -6,13 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import (
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    BertConfig,
-    BertForSequenceClassification,
-    BertTokenizerFast,
-)
+from support.cross_encoders import make
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rl_rerank.config import Config, EngineConfig, ModelConfig
 from rl_rerank.engines.base import Capability
@@ -24,7 +19,6 @@ from rl_rerank.types import Candidate, RankingExample, Sampling
 
 pytest.importorskip("sentence_transformers", reason="the extra cross-encoder has it")
 
-TEXT = "how to sort an array in place the is stable number of elements capital france paris a title"
 EXAMPLE = RankingExample(
     "q",
     "how to sort an array",
@@ -36,23 +30,6 @@ EXAMPLE = RankingExample(
     ),
     instruction="the sort is stable",
 )
-
-
-def make(folder: Path, num_labels: int = 1) -> Path:
-    """A random BERT of 2 layers with a head, and a word-level tokenizer; context 64."""
-    folder.mkdir(parents=True)
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *TEXT.split(), "[", "]", "sep"]
-    (folder / "vocab.txt").write_text("\n".join(dict.fromkeys(vocabulary)))
-    tokenizer = BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=64)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    config = BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, num_labels=num_labels, **sizes)
-    model = BertForSequenceClassification(config)
-    # A fresh head gives nearly the same number for everything.
-    torch.nn.init.normal_(model.classifier.weight, std=3.0)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

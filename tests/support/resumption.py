@@ -53,6 +53,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "answers-logged-seldom": ("answers", {"save_steps": 2, "trl": "{logging_steps: 3, save_total_limit: 1}"}),
     "lists": ("lists", {}),
     "lists-lora": ("lists", {"lora": "{r: 4, dropout: 0.1}", "answer_weight": 0.0}),
+    # Step 4 is the first one of whose pairs all weigh 1.
+    "lists-curriculum": ("lists", {"loss": "ranknet", "curriculum": "{kind: normscore, steps: 4}", "data": "synth"}),
     "tokens": ("tokens", {}),
     "tokens-reused": ("tokens", {"policy.num_iterations": 2, "beta": 0.05}),
     "tokens-reused-lora": (

@@ -19,10 +19,10 @@ EXAMPLES = [
 ]
 
 
-def scores_objective(tokenizer, *terms, paradigm=None, count=8, **settings):
+def scores_objective(tokenizer, *terms, paradigm=None, count=8, examples=EXAMPLES, targets=None, **settings):
     paradigm = paradigm or Pointwise()
     renderer = Renderer(tokenizer, max_prompt_tokens=400)
-    asked = lists(EXAMPLES, paradigm, renderer, count=count, size=None, seed=1)
+    asked = lists(examples, paradigm, renderer, count=count, size=None, seed=1, targets=targets)
     given = ScoreSettings(**{"num_generations": 6, **settings})
     named = [Term(f"r{i}", term) for i, term in enumerate(terms or (NDCG(),))]
     return ScoresObjective(asked, reading(paradigm, renderer), named, given)

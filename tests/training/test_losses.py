@@ -133,7 +133,7 @@ def test_documents_in_another_order_and_padding_change_nothing(name, with_weight
     draw = torch.Generator().manual_seed(5)
     items, pairs = (torch.rand(size, generator=draw, dtype=torch.float64) for size in ((2, 6), (2, 6, 6)))
     weights = {"item_weights": items} if with_weights else {}
-    if with_weights and name in OF_PAIRS:
+    if with_weights and LOSSES[name].of_pairs:
         weights["pair_weights"] = pairs
     given = scores.clone().requires_grad_()
     found = LOSSES[name](given, grades, mask, **weights)
@@ -159,14 +159,14 @@ def test_weights_scale_the_part_of_a_document_or_of_a_pair(name):
     scores, grades, mask = lists()
     double = torch.full_like(scores, 2.0)
     # a pair has the weights of both of its documents
-    factor = 4 if name in OF_PAIRS else 2
+    factor = 4 if LOSSES[name].of_pairs else 2
     if name != "ranklist_style":  # there a weight stands inside a logarithm
         found = LOSSES[name](scores, grades, mask, item_weights=double)
         assert torch.allclose(found, factor * LOSSES[name](scores, grades, mask))
     none = LOSSES[name](scores, grades, mask, item_weights=torch.zeros_like(scores))
     assert none.tolist() == [0.0, 0.0]
     pairs = torch.zeros(2, 6, 6, dtype=torch.float64)
-    if name not in OF_PAIRS:
+    if not LOSSES[name].of_pairs:
         with pytest.raises(ValueError, match=f"the loss {type(LOSSES[name]).__name__} is not made of pairs"):
             LOSSES[name](scores, grades, mask, pair_weights=pairs)
         return
@@ -203,6 +203,8 @@ def test_descending_a_loss_orders_the_documents_by_grade(name):
             "stages.sft.loss_params: loss 'hinge' has no parameter 'margins'; it has: margin. Did you mean 'margin'?",
         ),
         ("hinge", {"margin": -1}, "loss_params: margin must be a number of at least 0; got -1"),
+        ("hinge", {"margin": math.nan}, "loss_params: margin must be a number of at least 0; got nan"),
+        ("mse", {"scale": math.inf}, "loss_params: scale must be a number of at least 0; got inf"),
         ("plackett_luce", {"k": 0}, "loss_params: k must be a whole number of at least 1; got 0"),
         ("plackett_luce", {"k": None}, "loss_params: k must be a whole number of at least 1; got None"),
         ("listnet", {"temperature": 0}, "loss_params: temperature must be a number above 0; got 0"),

@@ -67,13 +67,14 @@ class Reader:
         split = split_name(string(row, ("split",), place, ""), place)
         qrels = _qrels(row.get("qrels"), place, self.spaced)
         excluded = _excluded(row.get("excluded"), place, self.spaced)
-        gold = _order(row.get("order"), place, self.spaced), _scores(row.get("scores"), place, self.spaced)
+        order = _order(row.get("order"), place, self.spaced)
+        scores = _scores(row.get("scores"), f"{place}, qid {qid!r}", self.spaced)
         instruction = string(row, ("instruction",), place, "")
         run, features = self._candidates(row.get("candidates"), place)
         if not text.strip():
             self.omissions.add("empty queries skipped", f"{place}, qid {qid!r}")
             return
-        self.queries.append(Query(qid, text, split, "", instruction, *gold))
+        self.queries.append(Query(qid, text, split, "", instruction, order, scores))
         self.qrels[qid] = qrels
         if excluded:
             self.excluded[qid] = excluded

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from rl_rerank.config import Config, EngineConfig, EngineKind, ModelConfig
+from rl_rerank.config import Config, EngineConfig, EngineKind, ModelConfig, build
 from rl_rerank.engines.local import minilm
 from rl_rerank.requirements import load
 
@@ -17,24 +17,58 @@ if TYPE_CHECKING:
     from rl_rerank.paradigms.base import Paradigm
 
 
+def _label(model: str | None, revision: str | None, kind: str) -> str:
+    """Name an engine's own model for a card, a folder by its last part; empty if it has none."""
+    if model is None:
+        return ""
+    name = Path(model).name if Path(model).expanduser().is_dir() else model
+    return f"`{name}`{f', revision {revision}' if revision else ''}, through {kind}"
+
+
+def _own_folder(config: Config, model: str | None, revision: str | None) -> Path:
+    """Find the folder of an engine's own model; None: the configured model's."""
+    own = {} if model is None else {"path": model, "revision": revision}
+    checkpoint = load("rl_rerank.engines.local.checkpoint", "the engine")
+    return checkpoint.base_model_dir(dataclasses.replace(config.model, **own))
+
+
 @dataclass(kw_only=True)
 class HF(EngineKind):
     """engine.kind=hf: transformers, in this process."""
 
     batch_tokens: int = 16384
+    model: str | None = None
+    """A folder or a hub id of another model, such as a teacher's; null: the one that is asked for."""
+    revision: str | None = None
 
     @classmethod
     def read(cls, engine: EngineConfig) -> HF:
-        """Read its only setting, which is outside `args`."""
-        if engine.args:
+        """Read its settings, of which one is outside `args`."""
+        if others := engine.args.keys() - {"model", "revision"}:
             raise ValueError(
-                f"engine.args.{min(engine.args)} cannot be set for engine.kind=hf, which takes engine.batch_tokens"
+                f"engine.args.{min(others)} cannot be set for engine.kind=hf, which takes engine.args.model, "
+                "engine.args.revision and engine.batch_tokens"
             )
-        return cls(batch_tokens=engine.batch_tokens)
+        return build(cls, {"batch_tokens": engine.batch_tokens, **engine.args}, "engine.args.")
+
+    @property
+    def has_own_model(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]  (others always do, or never)
+        return self.model is not None
+
+    @property
+    def cuts_prompts(self) -> bool:
+        return True
+
+    @property
+    def model_label(self) -> str:
+        return _label(self.model, self.revision, "hf")
 
     def identity(self) -> dict[str, Any]:
-        """Add nothing, because batching does not change answers."""
+        """Add nothing: batching does not change answers, and the weights identify the model."""
         return {}
+
+    def folder(self, config: Config, ref: str) -> Path | None:
+        return super().folder(config, ref) if self.model is None else _own_folder(config, self.model, self.revision)
 
     def build(self, model: ModelConfig, folder: Path | None) -> Engine:
         assert folder is not None
@@ -122,10 +156,12 @@ class CrossEncoder(PairEngine):
     def requires(self) -> Sequence[str]:
         return ("torch", "transformers", "sentence_transformers")
 
+    @property
+    def model_label(self) -> str:
+        return _label(self.model, self.revision, "cross_encoder")
+
     def folder(self, config: Config, ref: str) -> Path | None:
-        own = {} if self.model is None else {"path": self.model, "revision": self.revision}
-        checkpoint = load("rl_rerank.engines.local.checkpoint", "engine.kind=cross_encoder")
-        return checkpoint.base_model_dir(dataclasses.replace(config.model, **own))
+        return _own_folder(config, self.model, self.revision)
 
     def build(self, model: ModelConfig, folder: Path | None) -> Engine:
         assert folder is not None
@@ -149,6 +185,10 @@ class BiEncoder(PairEngine):
     def requires(self) -> Sequence[str]:
         own = (minilm.PACKAGE,) if self.model == minilm.NAME else ()
         return ("torch", "transformers", *own)
+
+    @property
+    def model_label(self) -> str:
+        return _label(self.model, self.revision, "bi_encoder")
 
     def check(self, place: str, paradigm: Paradigm, advice: str) -> None:
         super().check(place, paradigm, advice)

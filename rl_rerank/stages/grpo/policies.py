@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from rl_rerank.config import Config, at_least
+from rl_rerank.config import Config, ListTargets, at_least
 from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.reward.base import Term
-from rl_rerank.stages.training import list_tokens, require_list_scores
+from rl_rerank.stages.training import check_loss, list_tokens, refuse_targets, require_list_scores
 from rl_rerank.training.loop.batches import Step, Tokens
 
 if TYPE_CHECKING:
@@ -49,6 +49,11 @@ class PolicyConfig:
     def samples(self) -> bool:
         """Whether it samples completions."""
         return False
+
+    @property
+    def learns_grades(self) -> bool:
+        """Whether a query teaches by the grades of its candidates, and not by a teacher's scores or order."""
+        return True
 
     def check_stage(self, stage: GRPOStage) -> None:
         """Refuse settings of the stage that mean nothing to this policy."""
@@ -211,7 +216,7 @@ class TokensPolicy(PolicyConfig):
 
 
 @dataclass(kw_only=True)
-class ScoresPolicy(PolicyConfig):
+class ScoresPolicy(ListTargets, PolicyConfig):
     """Orders of a list of documents, drawn by their scores in one forward."""
 
     unit: ClassVar[str] = "lists"
@@ -231,6 +236,10 @@ class ScoresPolicy(PolicyConfig):
     loss_params: dict[str, Any] = field(default_factory=dict)
     loss_weight: float = 1.0
 
+    @property
+    def learns_grades(self) -> bool:
+        return self.target == "grades"
+
     def check_stage(self, stage: GRPOStage) -> None:
         super().check_stage(stage)
         at_least("grpo stage: policy", self, list_size=2, top_k=1, entropy=0)
@@ -246,8 +255,11 @@ class ScoresPolicy(PolicyConfig):
 
     def check(self, name: str, stage: GRPOStage, plugins: Plugins) -> None:
         require_list_scores(plugins, f"stages.{name}.policy=scores")
-        if self.loss is not None:
-            plugins.loss(f"stages.{name}.policy", self.loss, self.loss_params)
+        place = f"stages.{name}.policy"
+        if self.loss is None:
+            refuse_targets(place, self, "without a loss", "weights", "curriculum")
+        else:
+            check_loss(place, self, plugins, self.loss, self.loss_params)
         for term in plugins.terms if self.estimator != "group" else ():
             if term.traits.position_based is None:
                 raise ValueError(

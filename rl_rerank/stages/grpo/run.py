@@ -17,7 +17,6 @@ from transformers import TrainerState, set_seed
 
 from rl_rerank import data
 from rl_rerank.config import Config
-from rl_rerank.data.examples import ExampleFile
 from rl_rerank.engines.local import checkpoint, vllm_environment
 from rl_rerank.paradigms.base import Paradigm, check_template
 from rl_rerank.paradigms.build import build_paradigm
@@ -28,6 +27,7 @@ from rl_rerank.stages.grpo.rollouts import VLLMRollout, VLLMRollouts, VLLMServer
 from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.stages.plugins import Plugins
 from rl_rerank.stages.rerank.spec import reported_protocol
+from rl_rerank.stages.training import training_examples
 from rl_rerank.training.exact.build import choice_objective, num_tasks, scores_objective
 from rl_rerank.training.exact.trainer import Objective, PolicyTrainer
 from rl_rerank.training.grpo import algorithms
@@ -76,7 +76,7 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
     store = data.prepare(config.data, Path(config.run_dir) / "data")
     renderer = checkpoint.renderer(config.model, start)
     tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
-    examples = _examples(config, stage, store)
+    examples = training_examples(config, stage.data, store)
     check_template(paradigm, renderer)
     lengths.warn_of_longest(name, examples, [paradigm], renderer)
     rates = None
@@ -225,13 +225,6 @@ def _policy_trainer(
         train_dataset=Dataset.from_dict({"index": list(range(num_tasks(stage)))}),
         processing_class=tokenizer,
     )
-
-
-def _examples(config: Config, stage: GRPOStage, store: data.Store) -> Sequence[RankingExample]:
-    """The examples to train on: the training queries, or those of a synth stage."""
-    if stage.data is None:
-        return store.examples("train")
-    return ExampleFile(Path(config.run_dir) / stage.data / "examples.jsonl")
 
 
 def _questions(

@@ -102,6 +102,10 @@ class GRPOStage(TrainingStage):
         self.policy.check_stage(self)
 
     @property
+    def learns_grades(self) -> bool:
+        return self.policy.learns_grades
+
+    @property
     def trains_head(self) -> bool:
         return not isinstance(self.policy, TokensPolicy)
 

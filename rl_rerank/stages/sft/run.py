@@ -18,6 +18,7 @@ from rl_rerank.paradigms.base import check_template
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.stages.plugins import Plugins
 from rl_rerank.stages.sft.spec import SFTStage
+from rl_rerank.stages.training import training_examples
 from rl_rerank.training.exact.lists import ListCollator, lists, reading
 from rl_rerank.training.exact.supervised import RankingTrainer
 from rl_rerank.training.loop import lengths, lora_targets, order, precision, tracking
@@ -55,9 +56,11 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
 def _completion_trainer(
     config: Config, name: str, stage: SFTStage, start: Path, tokenizer: Any, arguments: SFTConfig
 ) -> Trainer:
+    assert stage.source is not None
+    folder = Path(config.run_dir) / stage.source
     renderer = checkpoint.renderer(config.model, start)
-    examples = ExampleFile(Path(config.run_dir) / stage.data / "examples.jsonl")
-    rows = RowFile(Path(config.run_dir) / stage.data / "rows.jsonl", examples, config.model.max_prompt_tokens)
+    examples = ExampleFile(folder / "examples.jsonl")
+    rows = RowFile(folder / "rows.jsonl", examples, config.model.max_prompt_tokens)
     paradigms = {kind: build_paradigm(config, kind) for kind in rows.paradigms}
     separator = float(stage.loss_params.get("separator", 1.0)) if stage.loss == "fullrank" else None
     made = tokenised(rows, examples, paradigms, renderer, separator=separator)
@@ -80,7 +83,8 @@ def _ranking_trainer(
     paradigm = build_paradigm(config, config.paradigm)
     renderer = checkpoint.renderer(config.model, start)
     check_template(paradigm, renderer)
-    examples = data.prepare(config.data, Path(config.run_dir) / "data").examples("train")
+    store = data.prepare(config.data, Path(config.run_dir) / "data")
+    examples = training_examples(config, stage.data, store)
     lengths.warn_of_longest(name, examples, [paradigm], renderer)
     asked = lists(
         examples,
@@ -89,6 +93,8 @@ def _ranking_trainer(
         count=stage.max_steps * stage.batch_size,
         size=stage.list_size,
         seed=stage.seed,
+        targets=stage,
+        with_answers=stage.answer_weight > 0,
     )
     model = precision.load(start, config.model, stage, arguments)
     if (adapter := peft_config(stage.lora)) is not None:
@@ -101,6 +107,7 @@ def _ranking_trainer(
         pad_id=tokenizer.pad_token_id,
         loss=build_loss("sft stage", stage.loss, stage.loss_params),
         answer_weight=stage.answer_weight,
+        curriculum=stage.curriculum,
         processing_class=tokenizer,
     )
 

@@ -6,8 +6,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from rl_rerank.config import Config, Reference, StageConfig, at_least, unknown_key
-from rl_rerank.stages.training import TrainingStage, check_answer_tokens, list_tokens, require_list_scores
+from rl_rerank.config import Config, ListTargets, Reference, StageConfig, at_least, unknown_key
+from rl_rerank.stages.training import (
+    TrainingStage,
+    check_answer_tokens,
+    check_loss,
+    list_tokens,
+    refuse_targets,
+    require_list_scores,
+)
 from rl_rerank.training.loop.batches import Step, Tokens
 
 if TYPE_CHECKING:
@@ -23,16 +30,17 @@ ANSWER_LOSSES: Mapping[str, Mapping[str, float]] = {"completion": {}, "fullrank"
 
 
 @dataclass(kw_only=True)
-class SFTStage(TrainingStage):
-    """Supervised fine-tuning: on synthesised answers, or by a ranking loss over lists of the training queries."""
+class SFTStage(ListTargets, TrainingStage):
+    """Supervised fine-tuning: on synthesised answers, or by a ranking loss over lists of candidates."""
 
-    data: str = "synth"
-    """The synth stage whose rows are used."""
+    data: str | None = None
+    """The synth stage whose rows are used (ranking losses: its examples); null: `synth` (ranking losses: the training
+    queries with their first-stage candidates)."""
     loss: str = "completion"
     """`completion`: cross-entropy on the answers' tokens. `fullrank`: the same with more weight on the first
     identifiers of an order. Or a ranking loss on the paradigm's logits: softmax, listnet, listmle, plackett_luce, bce,
-    hinge, ranknet, lambdarank, first, ranklist_style, anchored_hinge, or an installed plugin's. Formulas:
-    rl_rerank/training/losses."""
+    hinge, ranknet, lambdarank, first, ranklist_style, anchored_hinge, those of a teacher's scores mse, margin_mse,
+    soft_ranknet, list_kl, or an installed plugin's. Formulas: rl_rerank/training/losses."""
     loss_params: dict[str, Any] = field(default_factory=dict)
     """Parameters of the loss."""
     batch_size: int = 16
@@ -42,12 +50,21 @@ class SFTStage(TrainingStage):
     candidates, or as many as the paradigm shows at once."""
     answer_weight: float = 0.3
     """Weight of an auxiliary cross-entropy on the correct answers (ranking losses); at 0 the model's sampled answers
-    collapse to one."""
+    collapse to one. Whether a document is relevant is taken from its judgment, whatever the target."""
 
     @property
     def is_ranking(self) -> bool:
         """Whether the loss is one over lists and not over synthesised answers."""
         return self.loss not in ANSWER_LOSSES
+
+    @property
+    def source(self) -> str | None:
+        """The synth stage that it reads; None: it reads the training queries."""
+        return self.data or (None if self.is_ranking else "synth")
+
+    @property
+    def learns_grades(self) -> bool:
+        return self.target == "grades"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -77,27 +94,28 @@ class SFTStage(TrainingStage):
         return sft_arguments(config, self, output)
 
     def mixture(self, config: Config) -> Mapping[str, int]:
-        teacher = config.stages.get(self.data)
         if self.is_ranking:
             return super().mixture(config)
+        teacher = config.stages.get(self.source or "")
         return {name: rows for name, rows in teacher.rows().items() if rows} if teacher is not None else {}
 
     def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
-        if not self.is_ranking:
-            yield Reference("data", self.data, "examples")
+        if self.source is not None:
+            yield Reference("data", self.source, "examples")
         yield from super().references(before)
 
     def paradigms(self, plugins: Plugins) -> Sequence[str]:
         config = plugins.config
-        teacher = config.stages.get(self.data)
+        teacher = None if self.is_ranking else config.stages.get(self.source or "")
         return [config.paradigm, *(teacher.rows() if teacher is not None else ())]
 
     def check(self, name: str, plugins: Plugins) -> None:
         place = f"stages.{name}"
         if self.is_ranking:
-            plugins.loss(place, self.loss, self.loss_params)
+            check_loss(place, self, plugins, self.loss, self.loss_params)
             require_list_scores(plugins, f"{place}.loss={self.loss}")
         else:
+            refuse_targets(place, self, f"to loss={self.loss}, which learns answers")
             known = ANSWER_LOSSES[self.loss]
             for key, value in self.loss_params.items():
                 if key not in known:
@@ -112,4 +130,6 @@ class SFTStage(TrainingStage):
         line = f"sft from {self.model}: {self.max_steps} steps x {step.rows} {step.unit} = {rows} {step.unit}"
         in_all = 0 if self.is_ranking else sum(self.mixture(plugins.config).values())
         passes = f" ({rows / in_all:.1f} passes over {in_all})" if in_all else ""
+        if self.is_ranking and (self.source is not None or not self.learns_grades):
+            line += f", towards the {self.target} of {self.source or 'the training queries'}"
         return [line + passes, *self.describe_batches(name, plugins)]

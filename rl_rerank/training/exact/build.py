@@ -35,7 +35,8 @@ def scores_objective(
     terms: Sequence[Term],
 ) -> Objective:
     """Build the objective of policy=scores over the training examples."""
-    asked = lists(examples, paradigm, renderer, count=num_tasks(stage), size=policy.list_size, seed=stage.seed)
+    count, size = num_tasks(stage), policy.list_size
+    asked = lists(examples, paradigm, renderer, count=count, size=size, seed=stage.seed, targets=policy)
     settings = ScoreSettings(
         num_generations=stage.num_generations,
         temperature=stage.temperature,
@@ -46,6 +47,7 @@ def scores_objective(
         entropy=policy.entropy,
         loss=None if policy.loss is None else build_loss("policy", policy.loss, policy.loss_params),
         loss_weight=policy.loss_weight,
+        curriculum=policy.curriculum,
         permute_rewards=stage.permute_rewards,
         seed=stage.seed,
     )

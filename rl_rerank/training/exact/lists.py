@@ -17,7 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rl_rerank.data.indexed import grade_counts
+from rl_rerank.config import ListTargets
+from rl_rerank.data.indexed import outlines
 from rl_rerank.packed.head import Scored
 from rl_rerank.packed.layout import Labelled, pack
 from rl_rerank.paradigms.base import Paradigm, traits
@@ -25,6 +26,9 @@ from rl_rerank.paradigms.windows import training_window
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.prompts.token_ids import TokenIds
 from rl_rerank.training.exact.draws import Draws
+from rl_rerank.training.exact.targets import target_counts, targeted
+from rl_rerank.training.exact.weights import document_weights, padded
+from rl_rerank.training.loop.curriculum import SIGNALS, require_signal
 from rl_rerank.training.loop.on_index import OnIndex
 from rl_rerank.types import RankingExample
 
@@ -36,11 +40,15 @@ class RankedList:
     example: RankingExample
     docids: tuple[str, ...]
     grades: tuple[float, ...]
-    """Grade of each document, at least 0."""
+    """Target of each document: a grade of at least 0, or a teacher's score."""
     prompts: tuple[Sequence[int], ...]
     """Token ids: one prompt per document, or one for all."""
     answers: tuple[tuple[int, ...], ...]
     """Token ids of the correct answer to each prompt, with its end token."""
+    weights: tuple[float, ...] | None = None
+    """Weight of each document in a ranking loss; None: all 1."""
+    signals: tuple[float, ...] | None = None
+    """The first stage's signal of each document, for the weights of pairs; None: all 1."""
 
 
 class Lists(OnIndex[RankedList]):
@@ -65,36 +73,70 @@ def lists(
     count: int,
     size: int | None,
     seed: int,
+    targets: ListTargets | None = None,
+    with_answers: bool = False,
 ) -> Lists:
     """Draw `count` lists in passes over the examples, each pass in a fresh order.
 
-    A list has one document of the query's highest grade and `size` - 1 of lower grades, redrawn in every pass. None
+    A list has one document of the query's highest target and `size` - 1 of lower ones, redrawn in every pass. None
     takes all candidates, up to the number the paradigm shows at once. Their order is random if one prompt shows all.
 
+    Args:
+        targets: what documents are trained towards, and with what weights; None: their grades, with weights of 1.
+        with_answers: whether the answers will be trained, so that each must be known.
+
     Raises:
-        ValueError: if no query has candidates of different grades.
+        ValueError: if no query has candidates of different targets, or a document has none, or no weight.
     """
-    draws = Draws(*grade_counts(examples), size=size, seed=seed)
-    if not len(draws):
-        raise ValueError("no training query has candidates of different grades, so a list has nothing to teach")
+    settings = targets or ListTargets()
     together = traits(paradigm).list_scores == "identifiers"
+    needs_judgments = with_answers and not together
+    draws = Draws(*target_counts(examples, settings, needs_judgments=needs_judgments), size=size, seed=seed)
+    if not len(draws):
+        raise ValueError(
+            f"no training query has candidates of different {settings.target}, so a list has nothing to teach"
+        )
+    _check_weights(examples, settings)
     most = len(paradigm.continuations)
 
     def made(number: int) -> RankedList:
         draw = draws[number]
-        example = examples[draw.example]
-        docids = list(example.docids) if draw.chosen is None else _chosen(example, *draw.chosen)
+        shown, ranked, values = targeted(examples[draw.example], settings)
+        docids = list(ranked.docids) if draw.chosen is None else _chosen(ranked, *draw.chosen)
         if together:
-            own = random.Random(f"{seed}:{draw.turn}:{example.qid}")
-            docids = training_window(example, most, own) if len(docids) > most else own.sample(docids, len(docids))
+            own = random.Random(f"{seed}:{draw.turn}:{ranked.qid}")
+            docids = training_window(ranked, most, own) if len(docids) > most else own.sample(docids, len(docids))
         asked = [docids] if together else [[docid] for docid in docids]
-        prompts = [paradigm.prompt(example, shown) for shown in asked]
-        answers = [(*renderer.continuation_ids(paradigm.target(example, p)), renderer.end_id) for p in prompts]
-        grades = tuple(float(example.gain(docid)) for docid in docids)
-        token_ids = tuple(TokenIds(prompt, renderer) for prompt in prompts)
-        return RankedList(example, tuple(docids), grades, token_ids, tuple(answers))
+        prompts = [paradigm.prompt(shown, some) for some in asked]
+        # An order of documents follows from any targets; whether one is relevant, from its judgment alone.
+        labelled = ranked if together else shown
+        answers = [(*renderer.continuation_ids(paradigm.target(labelled, p)), renderer.end_id) for p in prompts]
+        return RankedList(
+            shown,
+            tuple(docids),
+            tuple(values[docid] for docid in docids),
+            tuple(TokenIds(prompt, renderer) for prompt in prompts),
+            tuple(answers),
+            None if settings.weights is None else document_weights(shown, docids, settings.weights),
+            None if settings.curriculum is None else _signals(shown, docids, settings.curriculum.kind),
+        )
 
     return Lists(count, made, draws, most if together else None)
+
+
+def _check_weights(examples: Sequence[RankingExample], settings: ListTargets) -> None:
+    """Refuse examples that lists would find no weights for, before the first list is made."""
+    for example in outlines(examples) if settings.weights or settings.curriculum else ():
+        shown = targeted(example, settings).shown
+        if settings.weights is not None:
+            document_weights(shown, shown.docids, settings.weights)
+        if settings.curriculum is not None and shown.candidates:
+            require_signal(shown, settings.curriculum.kind)
+
+
+def _signals(example: RankingExample, docids: Sequence[str], kind: str) -> tuple[float, ...]:
+    found = SIGNALS[kind](example)
+    return tuple(found[docid] for docid in docids)
 
 
 def _chosen(example: RankingExample, first: int, others: Sequence[int]) -> list[str]:
@@ -168,14 +210,16 @@ class ListCollator:
         read = [sequence for one in chosen for sequence in self.reading.sequences(one)]
         answers = [
             ([*prompt, *answer], len(prompt))
-            for one in chosen
+            for one in (chosen if self.with_answers else ())
             for prompt, answer in zip(one.prompts, one.answers, strict=True)
         ]
         sizes = [len(one.docids) for one in chosen]
         return {
-            "packed": pack([*read, *answers] if self.with_answers else read),
+            "packed": pack([*read, *answers]),
             "read": len(read),
             "grades": torch.tensor([[*one.grades, *[0.0] * (max(sizes) - len(one.grades))] for one in chosen]),
             "mask": torch.arange(max(sizes)) < torch.tensor(sizes).unsqueeze(1),
             "index": [row["index"] for row in rows],
+            "item_weights": padded([one.weights for one in chosen]),
+            "signals": padded([one.signals for one in chosen]),
         }

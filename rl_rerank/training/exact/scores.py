@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rl_rerank.config import CurriculumConfig
 from rl_rerank.packed.head import Scored
 from rl_rerank.paradigms.labels import NUMBERS
 from rl_rerank.paradigms.listwise import Listwise
@@ -31,6 +32,7 @@ from rl_rerank.training.exact import rank_gradients
 from rl_rerank.training.exact.lists import ListCollator, RankedList, Reading
 from rl_rerank.training.exact.plackett_luce import Placed, entropy, kl, place, sample
 from rl_rerank.training.exact.trainer import Outcome
+from rl_rerank.training.exact.weights import loss_weights
 from rl_rerank.training.loop import scoring, table
 from rl_rerank.training.loop.on_index import OnIndex
 from rl_rerank.training.loop.training_prompts import Question
@@ -54,6 +56,8 @@ class ScoreSettings:
     entropy: float = 0.0
     loss: RankingLoss | None = None
     loss_weight: float = 1.0
+    curriculum: CurriculumConfig | None = None
+    """Of the weights of pairs in the loss."""
     permute_rewards: bool = False
     seed: int = 1
 
@@ -102,7 +106,8 @@ class ScoresObjective:
             centred = rank_gradients.group_advantages(costs.detach(), scale=False)
             loss = loss + (costs + centred * placed.log_probs.sum(2)).mean()
         if own.loss is not None:
-            ranking = own.loss(policy * own.temperature, batch["grades"], mask).mean()
+            weights = loss_weights(batch, own.curriculum, step - 1)
+            ranking = own.loss(policy * own.temperature, batch["grades"], mask, **weights).mean()
             loss = loss + own.loss_weight * ranking
             metrics["ranking_loss"] = ranking.item()
         rows = self._rows(batch, step, scored, orders, rewards, advantages)

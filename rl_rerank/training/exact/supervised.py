@@ -12,7 +12,9 @@ from accelerate.utils import gather_object
 from torch import nn
 from transformers import Trainer
 
+from rl_rerank.config import CurriculumConfig
 from rl_rerank.training.exact.lists import ListCollator
+from rl_rerank.training.exact.weights import loss_weights
 from rl_rerank.training.loop.label_scores import LabelScores
 from rl_rerank.training.losses.base import RankingLoss
 
@@ -21,13 +23,21 @@ class RankingTrainer(Trainer):
     """Trains scores by a ranking loss, a mean over lists. The dataset's rows are indices into the collator's lists."""
 
     def __init__(
-        self, *, loss: RankingLoss, answer_weight: float, data_collator: ListCollator, pad_id: int, **kwargs: Any
+        self,
+        *,
+        loss: RankingLoss,
+        answer_weight: float,
+        data_collator: ListCollator,
+        pad_id: int,
+        curriculum: CurriculumConfig | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(data_collator=data_collator, **kwargs)
         self.scored = LabelScores(self.accelerator, [self.model], pad_id)
         self.reading = data_collator.reading
         self.loss = loss
         self.answer_weight = answer_weight
+        self.curriculum = curriculum
         self._shares: list[float] = []
 
     def compute_loss(
@@ -36,7 +46,8 @@ class RankingTrainer(Trainer):
         labels = self.scored(model, inputs["packed"])
         scores = self.reading.scores(labels, inputs)
         self._shares.append(self.reading.answer_share(labels, inputs))
-        loss = self.loss(scores, inputs["grades"], inputs["mask"]).mean()
+        weights = loss_weights(inputs, self.curriculum, self.state.global_step)
+        loss = self.loss(scores, inputs["grades"], inputs["mask"], **weights).mean()
         if self.answer_weight:
             loss = loss - self.answer_weight * labels.log_probs[inputs["read"] :].mean()
         return (loss, None) if return_outputs else loss

@@ -68,6 +68,16 @@ SIGNALS: dict[str, Callable[[RankingExample], dict[str, float]]] = {
 }
 
 
+def require_signal(example: RankingExample, kind: str) -> None:
+    """Refuse an example that the signal `kind` cannot rate.
+
+    Raises:
+        ValueError: if the signal is one of scores, and no candidate has one.
+    """
+    if kind != "reciprank":
+        _scores(example, kind)
+
+
 def ease(example: RankingExample, signal: Callable[[RankingExample], dict[str, float]]) -> float:
     """Compute D in [0, 1], the mean over pairs of candidates with different grades; 0.5 without pairs."""
     h = signal(example)

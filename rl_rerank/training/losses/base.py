@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ Weights: TypeAlias = "Tensor | None"
 
 @dataclass(frozen=True)
 class RankingLoss:
-    """A loss of scores against grades, invariant to the order of a list's documents.
+    """A loss of scores against grades or a teacher's scores, invariant to the order of a list's documents.
 
     A loss is a frozen dataclass under the entry point `rl_rerank.loss`; its fields are `loss_params`. Integer fields
     must be at least 1, other numbers at least 0. Its module must import without torch, because settings are also
@@ -24,6 +25,9 @@ class RankingLoss:
 
     of_pairs: ClassVar[bool] = True
     """Whether it is a sum over pairs of documents and takes `pair_weights`."""
+    targets: ClassVar[tuple[str, ...]] = ("grades", "order")
+    """What it can read as `grades`: `grades`, the judgments; `order`, grades n to 1 along a gold order of n documents;
+    `scores`, a teacher's, which may be any finite numbers."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -42,7 +46,7 @@ class RankingLoss:
 
         Args:
             scores: [L, N].
-            grades: [L, N], >= 0.
+            grades: [L, N], >= 0; finite if they are a teacher's scores.
             mask: [L, N] of bool, True for documents; other positions have no effect.
             item_weights: [L, N], weights of the documents.
             pair_weights: [L, N, N], weights of pairs of a better document (first) and a worse one.
@@ -66,7 +70,7 @@ def _check(name: str, value: Any, default: object) -> None:
     kind: Any = int if is_count else (int, float)
     is_number = isinstance(value, kind) and not isinstance(value, bool)
     number: Any = value
-    if not is_number or number < (1 if is_count else 0) or (name == "temperature" and number == 0):
+    if not is_number or not (1 if is_count else 0) <= number < inf or (name == "temperature" and number == 0):
         what = "a whole number of at least 1" if is_count else "a number of at least 0"
         raise ValueError(f"{name} must be {'a number above 0' if name == 'temperature' else what}; got {value!r}")
 

@@ -80,6 +80,7 @@ class BCE(RankingLoss):
     """Mean over documents of the binary cross-entropy of sigmoid(s); grades of at least `relevant` are positive."""
 
     of_pairs: ClassVar[bool] = False
+    targets: ClassVar[tuple[str, ...]] = ("grades",)
 
     relevant: int = 1
 

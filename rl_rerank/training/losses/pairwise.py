@@ -8,7 +8,7 @@ Notation: d_ij = s_i - s_j, where document i has the higher grade; softplus(x) =
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rl_rerank.training.losses.base import RankingLoss, Weights, better, margins, mean_over_pairs, softplus, weighted
 
@@ -106,6 +106,8 @@ class AnchoredHinge(RankingLoss):
     f = sigmoid(s), and b = max((f - (y + 1/2) / levels)^2 - width^2, 0) keeps a score near the anchor of its grade y.
     After Zou et al. 2021, https://arxiv.org/abs/2105.11108; form and constants from memory.
     """
+
+    targets: ClassVar[tuple[str, ...]] = ("grades",)
 
     margin: float = 0.1
     anchor_weight: float = 0.7
