@@ -25,6 +25,7 @@ import random
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -35,8 +36,11 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
+from rl_rerank.config import ModelConfig
 from rl_rerank.packed.forward import install, pack, scored
 from rl_rerank.packed.layout import Labelled
+from rl_rerank.training.memory import activations, state
+from rl_rerank.training.memory.setup import Setup
 
 SMOLLM2 = {
     "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
@@ -155,6 +159,27 @@ def compared(model: Any, sequences: list[Labelled], rounds: int) -> dict[str, An
     }
 
 
+def estimated(model: Any, sequences: list[Labelled]) -> float:
+    """GiB of a packed step above the weights, as `rl-rerank plan` counts them, with the gradients."""
+    tokens, dtype = pack(sequences).layout.length, next(model.parameters()).dtype
+    with tempfile.TemporaryDirectory() as folder:
+        model.config.save_pretrained(folder)
+        setup = Setup(
+            model=ModelConfig(path=folder, dtype=str(dtype).removeprefix("torch.")),
+            strategy="zero2",  # whose bfloat16 weights are computed with as they are
+            processes=1,
+            lora=None,
+            bf16=dtype == torch.bfloat16,
+            checkpointing=True,
+            has_reference=False,
+            tokens=tokens,
+        )
+        found = activations.count(setup, tokens)
+        head = state.head(setup, activations.parameters(setup))
+    gradients = sum(p.numel() * p.element_size() for p in model.parameters())
+    return (max(found.kept + head, found.forward, found.backward) + gradients) / 2**30
+
+
 def main() -> int:
     """Print a line for each part and write all as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -191,7 +216,9 @@ def main() -> int:
             continue
         try:
             model = built(shape, attention, dtype, device)
-            row |= compared(model, group(*sizes, model.config.vocab_size), 1 if given.small else 3)
+            sequences = group(*sizes, model.config.vocab_size)
+            row["estimated_gib"] = estimated(model, sequences)
+            row |= compared(model, sequences, 1 if given.small else 3)
             del model
         except Exception as e:  # noqa: BLE001 (one kernel that fails should not hide the others' results)
             row |= {"failed": f"{type(e).__name__}: {e}"}

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.policies import policy as policy_of
 from support.scores_objective import scores_objective
 from transformers import AutoModelForCausalLM, TrainingArguments
 
@@ -284,7 +285,7 @@ def test_the_loss_beside_rewards_reads_targets_and_weights_too(chatml_tokenizer,
     )
     plain = scores_objective(chatml_tokenizer, targets=ListTargets(target="scores"), **settings)
     batch = objective.collate([{"index": 0}, {"index": 1}])
-    policy = objective.forward(model, batch)
+    policy = policy_of(objective, model, batch)
     assert torch.equal(batch["grades"], plain.collate([{"index": 0}, {"index": 1}])["grades"])
     for row, mask, one in zip(batch["grades"], batch["mask"], objective.lists, strict=True):
         assert row[mask].tolist() == pytest.approx(list(one.grades))
