@@ -119,6 +119,11 @@ def test_an_override_reaches_its_setting(overrides: list[str], place: str, value
         (["budget.sft_step=5"], ValueError, "there is no setting 'budget.sft_step'. Did you mean 'sft_steps'?"),
         (["stages.sft.max_steps=many"], ValueError, "stages.sft.max_steps must be of type int; got 'many'"),
         (["stages.grpo.micro_batch=3"], ValueError, "micro_batch=3 is not a multiple of num_generations="),
+        (
+            ["stages.grpo.micro_batch=null", "+stages.grpo.trl.entropy_coef=0.01"],
+            ValueError,
+            "trl.entropy_coef=0.01 is a mean over a micro-batch",
+        ),
         (["stages.new.kind=sfft"], ValueError, "stages.new.kind must be one of check, evaluate,"),
         (
             ["data=pydoc"],

@@ -160,6 +160,11 @@ class TokensPolicy(PolicyConfig):
                 "grpo stage: policy.kl_estimator=k3_weighted weights every token by its own ratio, and algorithm=gspo "
                 "has one for the sequence; use k3"
             )
+        if self.budget(stage) is not None and stage.trl.get("entropy_coef"):
+            raise ValueError(
+                f"grpo stage: trl.entropy_coef={stage.trl['entropy_coef']} is a mean over a micro-batch, and a token "
+                "budget makes micro-batches of different sizes; set micro_batch instead"
+            )
         if self.budget(stage) is None and stage.micro_batch_rows % stage.num_generations:
             raise ValueError(
                 f"grpo stage: micro_batch={stage.micro_batch} is not a multiple of "
