@@ -90,7 +90,10 @@ def test_both_run_in_an_experiment_and_are_skipped_when_done(command, tmp_path):
         ("stages.agree.runs=[bm25,evaluate]", "of kind evaluate; it must be a stage that leaves a run"),
         ("stages.agree.runz=[bm25]", "there is no setting 'stages.agree.runz'. Did you mean 'runs'?"),
         ("stages.words.engine.args.scalee=1", "there is no setting 'engine.args.scalee'. Did you mean 'scale'?"),
-        ("stages.words.engine.kind=overlapp", "engine.kind must be one of cross_encoder, hf, openai, overlap, vllm"),
+        (
+            "stages.words.engine.kind=overlapp",
+            "engine.kind must be one of bi_encoder, cross_encoder, hf, openai, overlap, vllm",
+        ),
         ("paradigm=listwise", "stages.words: engine.kind=overlap scores pointwise prompts alone; got listwise"),
     ],
 )

@@ -206,7 +206,7 @@ def test_descending_a_loss_orders_the_documents_by_grade(name):
         ("hinge", {"margin": math.nan}, "loss_params: margin must be a number of at least 0; got nan"),
         ("mse", {"scale": math.inf}, "loss_params: scale must be a number of at least 0; got inf"),
         ("plackett_luce", {"k": 0}, "loss_params: k must be a whole number of at least 1; got 0"),
-        ("plackett_luce", {"k": None}, "loss_params: k must be a whole number of at least 1; got None"),
+        ("plackett_luce", {"k": None}, "loss_params: loss 'plackett_luce': k must be of type int; got None"),
         ("listnet", {"temperature": 0}, "loss_params: temperature must be a number above 0; got 0"),
         ("ranknet", {"k": 1}, "loss 'ranknet' has no parameter 'k'; it has: none"),
     ],

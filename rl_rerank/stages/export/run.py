@@ -108,7 +108,8 @@ def _contract(
 
 
 def _ranks(paradigm: Paradigm, engine: Engine, examples: Sequence[RankingExample]) -> list[Scores]:
-    rankings, _ = rerank(examples, paradigm, engine)
+    # Query by query, as the exported model is asked: in bfloat16 a score is rounded by what stands in the same batch.
+    rankings = [rerank([example], paradigm, engine)[0][0] for example in examples]
     places = [{docid: i for i, docid in enumerate(example.docids)} for example in examples]
     return [[(p[d], r.scores[d]) for d in r.docids] for p, r in zip(places, rankings, strict=True)]
 
