@@ -92,7 +92,7 @@ def main() -> None:
         seconds, gradients = timed(
             {
                 "padded": learn(lambda packed: plainly_scored(model, packed.sequences, pad_id=pad)),
-                "packed": learn(lambda packed: scored(model, packed)),
+                "packed": learn(lambda packed: scored(model, packed, with_logits=True)),
             },
             len(batches),
             given.rounds,

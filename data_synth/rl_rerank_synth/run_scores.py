@@ -17,10 +17,10 @@ from rl_rerank.types import RankingExample
 class RunScores:
     """Gold scores, and the gold order by them, of the candidates that a run has scored.
 
-    `path` is a rerank stage's `rankings.jsonl`, whose `raw_scores` are the model's own, or a TREC run, plain or .gz. In
-    TREC runs of ours equal scores are told apart, and where that fails ranks stand for scores. An example of which the
-    run has no candidate is dropped and counted as `without_scores`; single candidates without a score are counted as
-    `unscored`.
+    `path` is a rerank stage's `rankings.jsonl`, whose `raw_scores` are the model's own, or a TREC run, plain or .gz.
+    Our TREC runs change equal scores slightly to keep their order, or write ranks instead of scores. An example of
+    which the run has no candidate is dropped and counted as `without_scores`; single candidates without a score are
+    counted as `unscored`.
     """
 
     path: str

@@ -14,7 +14,10 @@ from rl_rerank.packed.attention import refusal
 from rl_rerank.packed.head import Asked, Scored
 from rl_rerank.packed.layout import Labelled, Packed, pack
 
-__all__ = ["install", "pack", "plainly_scored", "refusal", "scored"]
+GAP_FLOAT32, GAP_REDUCED = 1e-3, 5e-2
+"""How far apart a packed row and separate rows may be on the first batch, in nats a token on average."""
+
+__all__ = ["GAP_FLOAT32", "GAP_REDUCED", "install", "pack", "plainly_scored", "refusal", "scored"]
 
 
 def install(model: Any) -> None:
@@ -29,6 +32,7 @@ def scored(
     packed: Packed,
     *,
     temperature: float = 1.0,
+    with_logits: bool = False,
     with_entropy: bool = False,
     with_top1: bool = False,
     with_aux_loss: bool = False,
@@ -46,7 +50,7 @@ def scored(
         attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
         position_ids=torch.from_numpy(packed.layout.positions).to(device)[None],
         packed=packed.layout,
-        asked=Asked(packed.places, packed.labels, temperature, with_entropy, with_top1, with_aux_loss),
+        asked=Asked(packed.places, packed.labels, temperature, with_logits, with_entropy, with_top1, with_aux_loss),
     )
 
 
@@ -77,4 +81,4 @@ def plainly_scored(
     each = (of_labels / temperature).log_softmax(-1)
     own = each.gather(1, label).squeeze(1)
     is_top1 = own >= each.amax(1) if with_top1 else None
-    return Scored(of_labels.gather(1, label).squeeze(1), own, is_top1=is_top1)
+    return Scored(own, is_top1=is_top1, logits=of_labels.gather(1, label).squeeze(1))

@@ -44,6 +44,7 @@ class Asked:
     """[M]: token ids."""
     temperature: float = 1.0
     """Divides the logits."""
+    with_logits: bool = False
     with_entropy: bool = False
     with_top1: bool = False
     """Whether to say which labels are the likeliest tokens."""
@@ -55,8 +56,6 @@ class Asked:
 class Scored(ModelOutput):
     """What a model returns for `asked`, in float32."""
 
-    logits: Tensor = None  # pyright: ignore[reportAssignmentType]
-    """[M], not divided by the temperature."""
     log_probs: Tensor = None  # pyright: ignore[reportAssignmentType]
     """[M], natural logarithms."""
     entropy: Tensor | None = None
@@ -64,6 +63,8 @@ class Scored(ModelOutput):
     is_top1: Tensor | None = None
     """[M] of bool: whether no token is likelier than the label."""
     aux_loss: Tensor | None = None
+    logits: Tensor | None = None
+    """[M], not divided by the temperature."""
 
 
 def install(model: Any) -> None:
@@ -99,12 +100,10 @@ def _projected(head: nn.Module, hidden: Tensor, asked: Asked, config: Any) -> Sc
     if type(head) is not nn.Linear:
         # An adapter or a quantised head computes its logits in a way of its own.
         logits = head(hidden)
-        own = _transformed(logits.gather(1, asked.labels[:, None]).squeeze(1), scale, cap)
-        return Scored(own, *_read(logits, asked, asked.labels, scale, cap))
+        found = _read(logits, asked, asked.labels, scale, cap)
+        return Scored(*found, logits=_transformed(logits.gather(1, asked.labels[:, None]).squeeze(1), scale, cap))
     with _gathered(head):
-        # In float32, in which fewer logits are equal than in bfloat16.
-        own = (hidden.float() * head.weight.index_select(0, asked.labels).float()).sum(1)
-        own = _transformed(own if head.bias is None else own + head.bias[asked.labels].float(), scale, cap)
+        own = _transformed(_label_logits(head, hidden, asked.labels), scale, cap) if asked.with_logits else None
         if torch.is_grad_enabled():
             # Imported here: engines score without trl.
             from trl.kernels import ChunkedLogProbFunction
@@ -113,14 +112,21 @@ def _projected(head: nn.Module, hidden: Tensor, asked: Asked, config: Any) -> Sc
             wanted = {"entropy": asked.with_entropy, "is_top1": asked.with_top1}
             outputs = tuple(name for name, is_wanted in wanted.items() if is_wanted)
             of = (hidden, head.weight, head.bias, asked.labels)
-            found: Any = ChunkedLogProbFunction.apply(*of, asked.temperature, columns, cap, scale, outputs)
-            return Scored(own, found[0], found[1], found[4])
+            kernel: Any = ChunkedLogProbFunction.apply(*of, asked.temperature, columns, cap, scale, outputs)
+            return Scored(kernel[0], kernel[1], kernel[4], logits=own)
         size = max(1, elements // len(head.weight))
         pieces = [
             _read(nn.functional.linear(some, head.weight, head.bias), asked, labels, scale, cap)
             for some, labels in zip(hidden.split(size), asked.labels.split(size), strict=True)
         ]
-    return Scored(own, *(None if some[0] is None else torch.cat(some) for some in zip(*pieces, strict=True)))  # pyright: ignore[reportArgumentType]
+    whole = [None if some[0] is None else torch.cat(some) for some in zip(*pieces, strict=True)]
+    return Scored(*whole, logits=own)  # pyright: ignore[reportArgumentType]
+
+
+def _label_logits(head: nn.Linear, hidden: Tensor, labels: Tensor) -> Tensor:
+    """Compute the logit of each label alone: [M], in float32, in which fewer are equal than in bfloat16."""
+    own = (hidden.float() * head.weight.index_select(0, labels).float()).sum(1)
+    return own if head.bias is None else own + head.bias[labels].float()
 
 
 def _transformed(logits: Tensor, scale: float, cap: float | None) -> Tensor:

@@ -20,12 +20,6 @@ from rl_rerank.packed.layout import Labelled, pack
 
 logger = logging.getLogger(__name__)
 
-GAPS = {torch.float32: 1e-3}
-"""How far apart both ways may be, in nats on average, by the type of the weights."""
-
-GAP = 5e-2
-"""The same for other types."""
-
 COMPARED = 4
 """Prompts that are computed both ways."""
 
@@ -92,7 +86,8 @@ class Scorer:
         self._is_verified = True
         plain = forward.plainly_scored(self.model, sequences, pad_id=self.pad_id).log_probs
         gap = (forward.scored(self.model, pack(sequences).to(self.model.device)).log_probs - plain).abs().mean().item()
-        if gap > (allowed := GAPS.get(self.model.dtype, GAP)):
+        allowed = forward.GAP_FLOAT32 if self.model.dtype == torch.float32 else forward.GAP_REDUCED
+        if gap > allowed:
             self.refusal = f"the log-probabilities were {gap:.2g} nats apart from those of separate rows, not {allowed}"
             logger.warning("prompts of a query are scored one by one: %s", self.refusal)
 

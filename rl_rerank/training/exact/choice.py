@@ -132,6 +132,7 @@ class ChoiceObjective:
     def policy(self, labels: Scored, batch: Mapping[str, Any]) -> Tensor:
         """Return the [B, A] log-probabilities of the answers, 0 at padding."""
         if self.settings.restrict_to_answers:
+            assert labels.logits is not None
             each = (_options(labels.logits, batch) / self.settings.temperature).log_softmax(1)
         else:
             each = _options(labels.log_probs, batch)

@@ -163,6 +163,7 @@ class Reading:
 
     def scores(self, labels: Scored, batch: Mapping[str, Any]) -> Tensor:
         """Read [L, N] scores from the labels of a batch's packed row; 0 for padding."""
+        assert labels.logits is not None
         mask, read = batch["mask"], labels.logits[: batch["read"]]
         if not self.together:
             positive, negative = read.view(-1, 2).unbind(1)

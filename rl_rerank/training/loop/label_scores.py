@@ -22,9 +22,6 @@ from rl_rerank.training.loop import precision
 
 logger = logging.getLogger(__name__)
 
-GAP_FLOAT32, GAP_REDUCED = 1e-3, 5e-2
-"""How far apart the two ways may be on the first batch, in nats a token on average."""
-
 SEQUENCES = 8
 """Sequences of the first batch that are compared."""
 
@@ -58,7 +55,7 @@ class LabelScores:
             self._verify(model, packed)
         if self.refusal is not None:
             return forward.plainly_scored(model, packed.sequences, pad_id=self.pad_id, **asked)
-        return forward.scored(model, packed.to(self.accelerator.device), **asked)
+        return forward.scored(model, packed.to(self.accelerator.device), with_logits=True, **asked)
 
     def _verify(self, model: Any, packed: Packed) -> None:
         """Compare both ways on some sequences of every process."""
@@ -79,7 +76,7 @@ def disagreement(accelerator: Accelerator, model: Any, gap: Tensor) -> str | Non
     everywhere = accelerator.gather(gap.reshape(1))
     assert isinstance(everywhere, Tensor)
     largest = everywhere.max().item()
-    allowed = GAP_FLOAT32 if precision.computes_in_float32(accelerator, model) else GAP_REDUCED
+    allowed = forward.GAP_FLOAT32 if precision.computes_in_float32(accelerator, model) else forward.GAP_REDUCED
     if largest <= allowed:
         logger.info("packed rows give the log-probabilities of separate rows (%.1e nats apart)", largest)
         return None

@@ -155,7 +155,7 @@ class AdaptiveQuestions(Sequence[Question]):
             times += 1
 
     def _weights(self) -> NDArray[np.float64]:
-        """Compute the weight of each example, which is 1 until it has been asked about."""
+        """Compute the weight of each example; 1 before its first prompt is answered."""
         weights = np.ones(len(self.examples))
         for qid in self.rates.counts:
             if (place := self._place(qid)) is not None:

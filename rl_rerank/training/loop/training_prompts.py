@@ -68,7 +68,7 @@ class Questions(Sequence[Question]):
         self._per_query = per_query
         self._curriculum = curriculum
         self._step_size = step_size
-        # Of each example that is asked about, in order: its first question, its pass and its place.
+        # For each example that gives prompts, in training order: its first question, its pass and its place.
         self._first, self._epochs, self._places = array("Q"), array("I"), array("I")
         self._found = 0
         self._made = lru_cache(KEPT)(self._make)
@@ -103,7 +103,7 @@ class Questions(Sequence[Question]):
             next(self._walk)
 
     def _walked(self) -> Iterator[None]:
-        """Find the next example that is asked about, again and again."""
+        """Record the next example that gives prompts at every step, without end."""
         left_out = False
         for epoch in numbers():
             before = self._found
