@@ -65,11 +65,13 @@ def kill_after(marker: Path, command: list[str], **settings: Any) -> None:
     """Start a run and kill its runner with SIGKILL as soon as `marker` exists."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **settings)
     deadline = time.monotonic() + 400
-    while not marker.exists():
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
+    try:
+        while not marker.exists():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
 
 
 def gathered(checkpoint: Path) -> dict[str, torch.Tensor]:

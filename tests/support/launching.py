@@ -3,8 +3,10 @@
 import os
 import subprocess
 
+from rl_rerank.engines.local.cache import cache_dir
 from rl_rerank.experiment import runner
 from rl_rerank.experiment.compose import compose
+from rl_rerank.io import build_locks
 
 
 def two_processes(strategy: str) -> list[str]:
@@ -14,6 +16,7 @@ def two_processes(strategy: str) -> list[str]:
 
 
 def run(command, model_dir, output, script):
+    build_locks.prepare(cache_dir())  # as the command of a stage does, in whose place the script runs
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, script, str(model_dir), str(output)], capture_output=True, text=True, env=environment
