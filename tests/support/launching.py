@@ -10,13 +10,13 @@ from rl_rerank.io import build_locks
 
 
 def two_processes(strategy: str) -> list[str]:
+    build_locks.prepare(cache_dir())  # as the command of a stage does, in whose place a script runs
     launcher = ["launcher=accelerate", f"launcher.strategy={strategy}", "launcher.num_processes=2"]
     command = runner.command(compose("run", ["experiment=quickstart", *launcher]), "grpo", [])
     return command[: -len(["-m", "rl_rerank", "grpo", "stage=grpo"])]
 
 
 def run(command, model_dir, output, script):
-    build_locks.prepare(cache_dir())  # as the command of a stage does, in whose place the script runs
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, script, str(model_dir), str(output)], capture_output=True, text=True, env=environment
