@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,10 @@ def pytest_collection_finish() -> None:
 def pytest_unconfigure() -> None:
     """Let the interpreter free them at its end: libraries written in C++ report what is left as leaks."""
     gc.unfreeze()
+
+
+# Stages compute in float32 on any processor, as their comparisons expect.
+os.environ["ONEDNN_MAX_CPU_ISA"] = "AVX512_CORE_BF16"
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from rl_rerank.config import ListTargets, LoraConfig, ModelConfig, Reference, StageConfig, at_least, trained
 from rl_rerank.data import Store
 from rl_rerank.data.examples import ExampleFile
-from rl_rerank.engines.local import embedded
+from rl_rerank.engines.local import amx, embedded
 from rl_rerank.paradigms.base import traits
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.training.loop import batches, health, lengths, owned
@@ -51,7 +51,7 @@ class TrainingStage(StageConfig):
     lora: LoraConfig | None = None
     """null trains all weights."""
     bf16: bool | None = None
-    """Compute in bfloat16, with float32 weights; null: where CUDA has bfloat16."""
+    """Compute in bfloat16, with float32 weights; null: where CUDA or the processor's AMX does so faster."""
     gradient_checkpointing: bool | None = None
     """Keep the inputs of layers only and compute the rest again in the backward, which takes about a third more
     arithmetic and a small part of the memory; null: on CUDA."""
@@ -202,7 +202,7 @@ class TrainingStage(StageConfig):
             strategy="local" if launcher.kind == "local" else launcher.strategy,
             processes=launcher.num_processes,
             lora=self.lora,
-            bf16=is_cuda if self.bf16 is None else self.bf16,
+            bf16=is_cuda or amx.is_used() if self.bf16 is None else self.bf16,
             checkpointing=is_cuda if self.gradient_checkpointing is None else self.gradient_checkpointing,
             has_reference=self.has_reference,
             tokens=shown.prompts * model.max_prompt_tokens + shown.completions * shown.completion_tokens,

@@ -79,6 +79,21 @@ def test_scores_do_not_depend_on_the_batch(engine, one_by_one):
         assert a.continuations == pytest.approx(b.continuations, abs=1e-5)
 
 
+def test_bfloat16_arithmetic_rounds_scores_and_answers_and_leaves_the_weights(engine, renderer):
+    rounded = HFEngine(engine.model, renderer, bf16=True)
+    prompts = [ask(text) for text in QUESTIONS]
+    exact, near = (
+        torch.tensor([[*found.continuations.values()] for found in one.score(prompts, ["yes", "no"])])
+        for one in (engine, rounded)
+    )
+    assert 0 < (exact - near).abs().max() < 5e-2
+    [[answer]] = rounded.generate(prompts[:1], Sampling(max_tokens=4, temperature=0.0))
+    [[plain]] = engine.generate(prompts[:1], Sampling(max_tokens=4, temperature=0.0))
+    assert answer.logprobs != plain.logprobs
+    assert answer.logprobs == pytest.approx(plain.logprobs, abs=5e-2)
+    assert engine.model.dtype == torch.float32
+
+
 def test_scoring_no_continuations_is_refused(engine):
     with pytest.raises(ValueError, match="no continuations"):
         engine.score(PROMPTS, [])

@@ -22,7 +22,7 @@ from support.trained_weights import (
 )
 from transformers import AutoModelForCausalLM, Trainer, TrainingArguments
 
-from rl_rerank.engines.local import checkpoint
+from rl_rerank.engines.local import amx, checkpoint
 from rl_rerank.experiment.compose import compose
 from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.training.loop import precision
@@ -114,12 +114,53 @@ def test_float16_training_is_refused_before_anything_starts(override):
         Experiment.of(compose("run", ["experiment=quickstart", override]))
 
 
-def test_bfloat16_is_the_default_where_cuda_has_it(monkeypatch):
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """A machine with or without CUDA, bfloat16 on it, and AMX, as Linux describes it."""
+
+    def set_up(*, cuda: bool, type_: bool, flags: str) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: type_)
+        (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+        monkeypatch.setattr(amx, "CPUINFO", tmp_path / "cpuinfo")
+        amx._is_listed.cache_clear()
+
+    for name in amx.LIMITS:
+        monkeypatch.setenv(name, "")  # so that it is restored
+        monkeypatch.delenv(name)
+    yield set_up
+    amx._is_listed.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("cuda", "type_", "flags", "limit", "expected"),
+    [
+        (True, True, "", None, True),
+        (True, False, "amx_bf16", None, False),
+        (False, False, "fpu avx512_bf16 amx_tile", None, False),
+        (False, False, "fpu amx_bf16 amx_tile", None, True),
+        (False, False, "amx_bf16", "avx512_core_bf16", False),
+        (False, False, "amx_bf16", "AVX512_CORE_AMX", True),
+    ],
+)
+def test_bfloat16_is_the_default_where_it_is_faster(
+    machine, monkeypatch, tmp_path, cuda, type_, flags, limit, expected
+):
     stage = compose("run", ["experiment=quickstart"]).stages["grpo"]
     assert stage.bf16 is None
-    for has_cuda, has_type in ((True, True), (True, False), (False, False)):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda has_cuda=has_cuda: has_cuda)
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, has=has_type: has)
-        assert precision.uses_bf16(stage) is (has_cuda and has_type)
-    stage.bf16 = False
-    assert precision.uses_bf16(stage) is False
+    machine(cuda=cuda, type_=type_, flags=flags)
+    if limit is not None:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    assert precision.uses_bf16(stage, tmp_path) is expected
+    stage.bf16 = not expected
+    assert precision.uses_bf16(stage, tmp_path) is not expected
+
+
+def test_a_stage_continues_in_the_arithmetic_that_it_began_with(machine, tmp_path):
+    stage = compose("run", ["experiment=quickstart"]).stages["grpo"]
+    machine(cuda=False, type_=False, flags="amx_bf16")
+    precision.record(stage, tmp_path)
+    machine(cuda=False, type_=False, flags="fpu")
+    assert precision.uses_bf16(stage, tmp_path / "another") is False
+    precision.record(stage, tmp_path)
+    assert precision.uses_bf16(stage, tmp_path) is True

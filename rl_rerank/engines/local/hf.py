@@ -4,8 +4,10 @@ Generation itself is plain `generate()`.
 Shapes: B rows of a batch, L padded length, V vocabulary.
 """
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,6 +43,7 @@ class HFEngine:
         *,
         dtype: str = "float32",
         batch_tokens: int = 16384,
+        bf16: bool = False,
         trust_remote_code: bool = False,
     ) -> None:
         """
@@ -48,6 +51,7 @@ class HFEngine:
             model: a model folder, or a model in memory, which keeps its device and dtype.
             renderer: turns prompts into this model's token ids.
             batch_tokens: token budget of one forward, padding included; a longer row is a batch by itself.
+            bf16: compute in bfloat16, with weights of `dtype`.
         """
         if batch_tokens < 1:
             raise ValueError(f"engine.batch_tokens must be at least 1; got {batch_tokens}")
@@ -58,6 +62,7 @@ class HFEngine:
             self.model = loaded.to("cuda") if torch.cuda.is_available() else loaded  # pyright: ignore[reportArgumentType]
         self.renderer = renderer
         self.batch_tokens = batch_tokens
+        self.bf16 = bf16
         self.context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         self.stop_ids = renderer.stop_ids
         pad = renderer.tokenizer.pad_token_id
@@ -81,7 +86,7 @@ class HFEngine:
             for sample in range(sampling.num_generations)
         ]
         found: list[list[Completion | None]] = [[None] * sampling.num_generations for _ in prompts]
-        with torch.no_grad(), _Inference(self.model):
+        with torch.no_grad(), _Inference(self.model), self._arithmetic():
             for batch in padded_batches([len(ids) + sampling.max_tokens for *_, ids in rows], self.batch_tokens):
                 picked = [rows[i] for i in batch]
                 answers = self._generate_batch(
@@ -106,7 +111,7 @@ class HFEngine:
         asked = [self.render(prompt) for prompt in prompts]
         self._check_context(asked, max(map(len, endings)))
         found: list[Completion | None] = [None] * len(prompts)
-        with torch.no_grad(), _Inference(self.model):
+        with torch.no_grad(), _Inference(self.model), self._arithmetic():
             for batch in self.scorer.batches(asked, endings):
                 scored = self.scorer([asked[place] for place in batch], endings)
                 for place, values in zip(batch, scored, strict=True):
@@ -121,6 +126,10 @@ class HFEngine:
         del self.model, self.scorer
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _arithmetic(self) -> contextlib.AbstractContextManager[Any]:
+        # Disabled autocast would end that of a trainer, within which dev queries are ranked.
+        return torch.autocast(self.model.device.type, torch.bfloat16) if self.bf16 else contextlib.nullcontext()
 
     def _generate_batch(
         self,

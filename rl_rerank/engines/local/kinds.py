@@ -40,14 +40,16 @@ class HF(EngineKind):
     model: str | None = None
     """A folder or a hub id of another model, such as a teacher's; null: the one that is asked for."""
     revision: str | None = None
+    bf16: bool | None = False
+    """Compute in bfloat16, with weights of model.dtype; null: where CUDA or the processor's AMX does so faster."""
 
     @classmethod
     def read(cls, engine: EngineConfig) -> HF:
         """Read its settings, of which one is outside `args`."""
-        if others := engine.args.keys() - {"model", "revision"}:
+        if others := engine.args.keys() - {"model", "revision", "bf16"}:
             raise ValueError(
                 f"engine.args.{min(others)} cannot be set for engine.kind=hf, which takes engine.args.model, "
-                "engine.args.revision and engine.batch_tokens"
+                "engine.args.revision, engine.args.bf16 and engine.batch_tokens"
             )
         return build(cls, {"batch_tokens": engine.batch_tokens, **engine.args}, "engine.args.")
 
@@ -64,8 +66,14 @@ class HF(EngineKind):
         return _label(self.model, self.revision, "hf")
 
     def identity(self) -> dict[str, Any]:
-        """Add nothing: batching does not change answers, and the weights identify the model."""
-        return {}
+        """Add the arithmetic: batching does not change answers, and the weights identify the model."""
+        return {"bf16": True} if self._computes_in_bf16 else {}
+
+    @property
+    def _computes_in_bf16(self) -> bool:
+        if self.bf16 is not None:
+            return self.bf16
+        return load("rl_rerank.engines.local.arithmetic", "engine.kind=hf").prefers_bf16()
 
     def folder(self, config: Config, ref: str) -> Path | None:
         return super().folder(config, ref) if self.model is None else _own_folder(config, self.model, self.revision)
@@ -78,6 +86,7 @@ class HF(EngineKind):
             renderer,
             dtype=model.dtype,
             batch_tokens=self.batch_tokens,
+            bf16=self._computes_in_bf16,
             trust_remote_code=model.trust_remote_code,
         )
 

@@ -86,7 +86,8 @@ class Scorer:
         self._is_verified = True
         plain = forward.plainly_scored(self.model, sequences, pad_id=self.pad_id).log_probs
         gap = (forward.scored(self.model, pack(sequences).to(self.model.device)).log_probs - plain).abs().mean().item()
-        allowed = forward.GAP_FLOAT32 if self.model.dtype == torch.float32 else forward.GAP_REDUCED
+        is_reduced = self.model.dtype != torch.float32 or torch.is_autocast_enabled(self.model.device.type)
+        allowed = forward.GAP_REDUCED if is_reduced else forward.GAP_FLOAT32
         if gap > allowed:
             self.refusal = f"the log-probabilities were {gap:.2g} nats apart from those of separate rows, not {allowed}"
             logger.warning("prompts of a query are scored one by one: %s", self.refusal)

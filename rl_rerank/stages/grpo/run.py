@@ -58,15 +58,7 @@ CPU_TOKENS = 2048
 def run(config: Config, name: str, stage: GRPOStage) -> None:
     """Train on what the policy samples or may choose, and leave run_dir/<name>/model."""
     output = Path(config.run_dir) / name
-    if isinstance(stage.rollout, VLLMServerRollout) and not torch.cuda.is_available():
-        raise ValueError(
-            f"stages.{name}.rollout=vllm_server sends weights over NCCL, which needs CUDA devices; rollout=vllm works "
-            "without"
-        )
-    tracking.prepare(config, output)
-    set_seed(stage.seed)  # adapters are made before a trainer would seed
-    if stage.rollout.uses_vllm:
-        vllm_environment.apply()
+    _begin(config, name, stage, output)
     paradigm = build_paradigm(config, config.paradigm)
     terms = reward_terms(config)
     per_query = stage.whole_queries(name, terms, paradigm)
@@ -115,6 +107,20 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
         save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
     elif trainer.accelerator.is_main_process:
         _keep(config, name, stage, state.global_step if best is None else best)
+
+
+def _begin(config: Config, name: str, stage: GRPOStage, output: Path) -> None:
+    """Prepare the process and the folder before anything is loaded."""
+    if isinstance(stage.rollout, VLLMServerRollout) and not torch.cuda.is_available():
+        raise ValueError(
+            f"stages.{name}.rollout=vllm_server sends weights over NCCL, which needs CUDA devices; rollout=vllm works "
+            "without"
+        )
+    tracking.prepare(config, output)
+    precision.record(stage, output)
+    set_seed(stage.seed)  # adapters are made before a trainer would seed
+    if stage.rollout.uses_vllm:
+        vllm_environment.apply()
 
 
 def _keep(config: Config, name: str, stage: GRPOStage, step: int) -> None:
@@ -171,7 +177,10 @@ def _token_trainer(
         refill=refill if policy.dynamic_sampling else None,
         observe=asked.rates.observe if isinstance(asked, AdaptiveQuestions) else None,
         max_logprob_gap=rollout.max_logprob_gap if isinstance(rollout, VLLMRollouts) else math.inf,
-        rollout_args={"dtype": "bfloat16" if precision.uses_bf16(stage) else config.model.dtype, **vllm_arguments},
+        rollout_args={
+            "dtype": "bfloat16" if precision.uses_bf16(stage, output) else config.model.dtype,
+            **vllm_arguments,
+        },
         train_dataset=Dataset.from_dict(
             {"prompt": [str(first + place) for first in range(0, len(asked), refill.block) for place in order]}
         ),

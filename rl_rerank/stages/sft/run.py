@@ -37,6 +37,7 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
     """Train on synthesised rows, or on lists by a ranking loss, and leave run_dir/<name>/model."""
     output = Path(config.run_dir) / name
     tracking.prepare(config, output)
+    precision.record(stage, output)
     set_seed(stage.seed)  # adapters are made before a trainer would seed
     start = checkpoint.locate(config, stage.model)
     lengths.check_context(config.model, name, stage.completion_tokens(Plugins(config)), start)

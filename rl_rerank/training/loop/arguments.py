@@ -134,7 +134,7 @@ def _build(cls: Any, config: Config, stage: TrainingStage, output: Path, **speci
         "max_steps": stage.max_steps,
         **_schedule(stage),
         "weight_decay": stage.weight_decay,
-        "bf16": precision.uses_bf16(stage),
+        "bf16": precision.uses_bf16(stage, output),
         "gradient_checkpointing": precision.checkpoints(stage),
         # The other way keeps no graph of a layer, so its hooks do not fire where DDP and DeepSpeed expect them.
         "gradient_checkpointing_kwargs": {"use_reentrant": False},

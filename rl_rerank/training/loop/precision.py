@@ -13,7 +13,9 @@ Where the weights are float32:
 
 from __future__ import annotations
 
+import json
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +26,34 @@ from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from rl_rerank.config import ModelConfig
-from rl_rerank.engines.local import checkpoint
+from rl_rerank.engines.local import arithmetic, checkpoint
+from rl_rerank.io.files import write_json
 
 if TYPE_CHECKING:
     from rl_rerank.stages.training import TrainingStage
 
 
-def uses_bf16(stage: TrainingStage) -> bool:
-    """Whether the stage computes in bfloat16; by default where CUDA has it."""
+RECORD = "arithmetic.json"
+"""In a training stage's folder: the arithmetic that it began with."""
+
+
+def uses_bf16(stage: TrainingStage, output: Path) -> bool:
+    """Whether the stage computes in bfloat16; by default what it began with, or what is faster here.
+
+    Args:
+        output: the stage's folder.
+    """
     if stage.bf16 is not None:
         return stage.bf16
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    if (output / RECORD).is_file():
+        return json.loads((output / RECORD).read_text(encoding="utf-8"))["bf16"]
+    return arithmetic.prefers_bf16()
+
+
+def record(stage: TrainingStage, output: Path) -> None:
+    """Record the arithmetic of a stage that begins, so that it continues in the same on another machine."""
+    if os.environ.get("RANK", "0") == "0":
+        write_json(output / RECORD, {"bf16": uses_bf16(stage, output)})
 
 
 def checkpoints(stage: TrainingStage) -> bool:
