@@ -33,7 +33,7 @@ class RankingTrainer(Trainer):
         **kwargs: Any,
     ) -> None:
         super().__init__(data_collator=data_collator, **kwargs)
-        self.scored = LabelScores(self.accelerator, [self.model], pad_id)
+        self.scored = LabelScores(self, [self.model], pad_id)
         self.reading = data_collator.reading
         self.loss = loss
         self.answer_weight = answer_weight

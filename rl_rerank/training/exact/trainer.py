@@ -82,7 +82,7 @@ class PolicyTrainer(Trainer):
         self._rows: list[dict[str, Any]] = []
         self._reference: Any = None
         models = [self.model] if reference is None else [self.model, reference]
-        self.scored = LabelScores(self.accelerator, models, pad_id)
+        self.scored = LabelScores(self, models, pad_id)
         if objective.beta and not isinstance(model, PeftModel):
             if reference is None:
                 raise ValueError("beta is above 0 and all weights are trained, so a reference model is needed")

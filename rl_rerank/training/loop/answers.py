@@ -52,7 +52,7 @@ class AnswerTrainer(SFTTrainer):
         super().__init__(**kwargs)
         # trl has made a collator of its own.
         self.data_collator = RowCollator(rows)
-        self.scored = LabelScores(self.accelerator, [self.model], pad_id)
+        self.scored = LabelScores(self, [self.model], pad_id)
 
     def compute_loss(
         self,
