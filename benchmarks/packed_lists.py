@@ -64,7 +64,7 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         source = ["data=pydocs"] if given.data == "pydocs" else ["data=collection", f"data.path={given.data}"]
-        config: Any = compose("run", ["experiment=quickstart", *source, "data.depth=20", f"run_dir={folder}"])
+        config: Any = compose("run", ["experiment=quickstart_tokens", *source, "data.depth=20", f"run_dir={folder}"])
         store = data.prepare(config.data, Path(folder) / "data")
         start = checkpoint.locate(config, "model")
         renderer = checkpoint.renderer(ModelConfig(max_passage_tokens=config.model.max_passage_tokens), start)

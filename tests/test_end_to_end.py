@@ -41,9 +41,10 @@ def collection(tmp_path_factory):
 
 def command(collection, model, run_dir, *more):
     return [
-        sys.executable, "-m", "rl_rerank", "run", "experiment=quickstart", "data=jsonl", f"data.path={collection}",
+        sys.executable, "-m", "rl_rerank", "run", "experiment=quickstart_tokens",
+        "data=jsonl", f"data.path={collection}",
         f"run_dir={run_dir}", f"model.path={model}", "model.max_prompt_tokens=1024",
-        "budget=smoke", "budget.depth=6", "budget.format_prompts=2",
+        "budget=tokens_smoke", "budget.depth=6", "budget.format_prompts=2",
         "budget.train_queries=30", "budget.test_queries=10", "budget.sft_steps=6",
         "budget.format_steps=2", "budget.grpo_steps=6",
         "stages.sft.save_steps=2", "stages.grpo.save_steps=2", *more,

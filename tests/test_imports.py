@@ -71,7 +71,7 @@ def test_the_interpreter_of_these_tests_has_no_torch(no_torch: Path):
         ["grpo", "--help"],
         ["rewards", "list"],
         ["rewards", "check", "ndcg"],
-        ["run", "experiment=quickstart", "dry_run=true"],
+        ["run", "experiment=quickstart_tokens", "dry_run=true"],
     ],
 )
 def test_commands_that_train_nothing_need_no_torch(no_torch: Path, arguments: list[str]):
@@ -115,7 +115,7 @@ def test_a_stage_that_needs_torch_says_what_to_install(no_torch: Path, tmp_path:
     for file in no_torch.iterdir():
         file.write_text(f"raise ModuleNotFoundError({file.stem!r}, name={file.stem!r})\n")
     (tmp_path / "data.jsonl").write_text(DATA)
-    arguments = ["experiment=quickstart", "data=jsonl", f"data.path={tmp_path / 'data.jsonl'}"]
+    arguments = ["experiment=quickstart_tokens", "data=jsonl", f"data.path={tmp_path / 'data.jsonl'}"]
     ended = command("sft", *arguments, "stage=sft", f"run_dir={tmp_path / 'run'}", path=no_torch)
     assert ended.returncode == 2
     assert "Install it with: pip install 'rl-rerank[train]'" in ended.stderr
@@ -135,7 +135,7 @@ def installed_plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_installed_plugin_is_listed_and_chosen_by_name(installed_plugin: Path):
     listed = command("rewards", "list", path=installed_plugin)
     assert "mine(x=1.0)\n    Reciprocal rank of the first relevant document" in listed.stdout
-    arguments = ("run", "experiment=quickstart", "reward=[ndcg,mine]", "rewards.mine.params.x=3", "dry_run=true")
+    arguments = ("run", "experiment=quickstart_tokens", "reward=[ndcg,mine]", "rewards.mine.params.x=3", "dry_run=true")
     arguments += ("model.path=nowhere",)  # without a tokenizer no prompts are made, which would take a while
     planned = command(*arguments, path=installed_plugin)
     assert planned.returncode == 0, planned.stderr

@@ -36,8 +36,8 @@ T = TypeVar("T")
 GROUPS = ("data", "model", "engine", "launcher", "reward", "recipe", "budget", "experiment", "scale")
 """The folders of conf/: an override of one of these names chooses a file."""
 
-SIZES = {"budget": ("budget/demo.yaml", None), "scale": ("scale/cpu.yaml", "scale")}
-"""Groups whose numbers experiments read by interpolation -> a file that names them, and where in it."""
+SIZES = {"budget": None, "scale": "scale"}
+"""Groups whose numbers experiments read by interpolation -> where in their files these stand."""
 
 PRIMARY = "rl_rerank_config"
 """Our config.yaml goes by this name, so that another project's ./conf/config.yaml does not take its place."""
@@ -289,13 +289,14 @@ def _refuse_environment(value: Any, place: str) -> None:
 def _check_sizes(raw: dict[str, Any]) -> None:
     """A budget's or a scale's number counts only where an interpolation reads it: any other is a typing error."""
     others = OmegaConf.to_yaml(OmegaConf.create({k: v for k, v in raw.items() if k not in SIZES}))
-    for sizes, (file, place) in SIZES.items():
+    for sizes, place in SIZES.items():
         if sizes not in raw:
             continue
-        text = (conf_dir() / file).read_text(encoding="utf-8")  # it may itself read a number that experiments set
-        read = re.findall(rf"\$\{{(?:oc\.select:)?{sizes}\.(\w+)", others + text)
-        written: Any = OmegaConf.create(text)
-        known = {*read, *(written[place] if place else written)}
+        texts = [file.read_text(encoding="utf-8") for file in sorted((conf_dir() / sizes).glob("*.yaml"))]
+        # They may themselves read a number that experiments set.
+        known = set(re.findall(rf"\$\{{(?:oc\.select:)?{sizes}\.(\w+)", "".join([others, *texts])))
+        for written in map(OmegaConf.create, texts):
+            known |= {str(key) for key in (written[place] if place else written)}
         for key in raw[sizes]:
             if key not in known:
                 raise ValueError(unknown_key(f"{sizes}.{key}", str(key), map(str, known)))

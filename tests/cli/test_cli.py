@@ -52,13 +52,13 @@ def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]):
         (["evalute"], "there is no command 'evalute'. Did you mean 'evaluate'?"),
         (["run"], "run: there are no stages; give experiment=NAME, one of: bias, encoder, erank"),
         (["evaluate"], "give run=FILE qrels=FILE, or experiment=NAME"),
-        (["run", "experiment=quickstart", "stages.sft.lr=1"], "there is no setting 'stages.sft.lr'"),
-        (["run", "experiment=quickstart", "reward=[ndgc]"], "no reward is named 'ndgc'"),
+        (["run", "experiment=quickstart_tokens", "stages.sft.lr=1"], "there is no setting 'stages.sft.lr'"),
+        (["run", "experiment=quickstart_tokens", "reward=[ndgc]"], "no reward is named 'ndgc'"),
         (
-            ["run", "experiment=quickstart", "budget.num_generations=8", "stages.grpo.micro_batch=12"],
+            ["run", "experiment=quickstart_tokens", "budget.num_generations=8", "stages.grpo.micro_batch=12"],
             "micro_batch=12 is not a multiple of num_generations=8, so a group would be split",
         ),
-        (["sft", "experiment=quickstart", "stage=grpo"], "stage=grpo is no sft stage; there are: sft, format"),
+        (["sft", "experiment=quickstart_tokens", "stage=grpo"], "stage=grpo is no sft stage; there are: sft, format"),
         (["evaluate", "run=nowhere.run", "qrels=nowhere.qrels"], "nowhere.run"),
         (["run", "--config-dir"], "--config-dir needs a folder"),
         (["run", "--config-dir=nowhere"], "--config-dir: there is no folder"),
@@ -105,7 +105,7 @@ def test_a_dry_run_of_one_stage_shows_that_stage(
     (tmp_path / "data.jsonl").write_text(json.dumps(row))
     data = ["data=jsonl", f"data.path={tmp_path / 'data.jsonl'}"]
     data += [f"model.path={tiny_model_dir}", "model.max_prompt_tokens=100"]
-    assert main(["sft", "experiment=quickstart", "stage=sft", *data, "dry_run=true"]) == 0
+    assert main(["sft", "experiment=quickstart_tokens", "stage=sft", *data, "dry_run=true"]) == 0
     planned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("# ") and line[2] != " "]
     # the plan, the memory of the stage with its verdict, and the lengths of its prompts
     assert [line.split()[1] for line in planned] == ["The", "sft", "sft:", "sft", "sft:"]
@@ -125,7 +125,7 @@ def test_init_copies_an_experiment_once(
 
 
 def test_a_step_that_would_split_a_query_is_refused_before_anything_starts(capsys: pytest.CaptureFixture[str]):
-    arguments = ["experiment=quickstart", "stage=grpo", "model.path=nowhere", "dry_run=true"]
+    arguments = ["experiment=quickstart_tokens", "stage=grpo", "model.path=nowhere", "dry_run=true"]
     step = ["reward=[pooled_reciprocal_rank]", "stages.grpo.prompts_per_step=7"]
     assert main(["grpo", *arguments, *step]) == 2
     # pointwise asks about one relevant document and one that is not

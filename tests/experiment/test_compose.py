@@ -32,8 +32,11 @@ class MyReward:
 '''
 
 
+SMOKE = OmegaConf.load(conf_dir() / "budget/tokens_smoke.yaml")
+
+
 def quickstart(*overrides: str, config_dir: str | None = None) -> Any:
-    config = compose("run", ["experiment=quickstart", *overrides], config_dir)
+    config = compose("run", ["experiment=quickstart_tokens", *overrides], config_dir)
     assert isinstance(config, Config)
     return config
 
@@ -59,17 +62,23 @@ def test_every_experiment_composes_and_names_only_what_exists(name: str):
 def test_every_file_of_a_group_composes(group: str):
     for file in (conf_dir() / group).glob("*.yaml"):
         required = OmegaConf.missing_keys(OmegaConf.load(file))
-        quickstart(f"{group}={file.stem}", *(f"{group}.{key}=somewhere" for key in required))
+        experiment = "quickstart" if file.stem in ("demo", "smoke") else "quickstart_tokens"
+        settings = (f"{group}.{key}=somewhere" for key in required)
+        compose("run", [f"experiment={experiment}", f"{group}={file.stem}", *settings])
 
 
 @pytest.mark.parametrize(
     ("overrides", "place", "value"),
     [
-        ([], "run_dir", "runs/quickstart"),
+        ([], "run_dir", "runs/quickstart_tokens"),
         (["run_dir=/tmp/a folder"], "run_dir", "/tmp/a folder"),
-        (["data=collection", "data.path=x/scifact", "budget=smoke"], "run_dir", "runs/quickstart-scifact-smoke"),
-        (["seed=2"], "run_dir", "runs/quickstart-seed2"),
-        (["data.first_stage=dense"], "run_dir", "runs/quickstart-dense"),
+        (
+            ["data=collection", "data.path=x/scifact", "budget=tokens_smoke"],
+            "run_dir",
+            "runs/quickstart_tokens-scifact-tokens_smoke",
+        ),
+        (["seed=2"], "run_dir", "runs/quickstart_tokens-seed2"),
+        (["data.first_stage=dense"], "run_dir", "runs/quickstart_tokens-dense"),
         (["data.first_stage={kind: hybrid, weight: 0.7}"], "data.first_stage.weight", 0.7),
         (["data.first_stage=hybrid", "data.first_stage.weight=0.7"], "data.first_stage.weight", 0.7),
         (["data.first_stage.encoder=a", "data.first_stage.kind=dense"], "data.first_stage.encoder", "a"),
@@ -86,8 +95,12 @@ def test_every_file_of_a_group_composes(group: str):
         (["launcher=accelerate", "launcher.args=[--max_restarts,2]"], "launcher.args", ["--max_restarts", "2"]),
         (["launcher=accelerate", "launcher.strategy=zero3", "launcher.strategy=zero2"], "launcher.strategy", "zero2"),
         (["launcher=accelerate", "launcher=local"], "launcher.kind", "local"),
-        (["budget=smoke"], "stages.sft.max_steps", OmegaConf.load(conf_dir() / "budget/smoke.yaml")["sft_steps"]),
-        (["budget=smoke", "budget.sft_steps=5"], "stages.sft.max_steps", 5),
+        (
+            ["budget=tokens_smoke"],
+            "stages.sft.max_steps",
+            SMOKE["sft_steps"],
+        ),
+        (["budget=tokens_smoke", "budget.sft_steps=5"], "stages.sft.max_steps", 5),
         (["seed=9"], "stages.grpo.seed", 9),
         (["seed=9", "stages.grpo.seed=3"], "stages.grpo.seed", 3),
         (["seed=9"], "data.seed", 1),
@@ -200,12 +213,12 @@ def test_a_plugin_that_does_not_import_matters_only_where_it_is_chosen(tmp_path:
 def test_a_users_folders_are_searched_before_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     for folder, steps in (("conf", 11), ("extra", 22)):
         (tmp_path / folder / "budget").mkdir(parents=True)
-        ours = OmegaConf.load(conf_dir() / "budget/smoke.yaml")
+        ours = OmegaConf.load(conf_dir() / "budget/tokens_smoke.yaml")
         text = OmegaConf.to_yaml(OmegaConf.merge(ours, {"sft_steps": steps}))
-        (tmp_path / folder / "budget/smoke.yaml").write_text(f"# @package budget\n{text}")
+        (tmp_path / folder / "budget/tokens_smoke.yaml").write_text(f"# @package budget\n{text}")
     monkeypatch.chdir(tmp_path)
-    assert quickstart("budget=smoke").stages["sft"].max_steps == 11
-    assert quickstart("budget=smoke", config_dir="extra").stages["sft"].max_steps == 22
+    assert quickstart("budget=tokens_smoke").stages["sft"].max_steps == 11
+    assert quickstart("budget=tokens_smoke", config_dir="extra").stages["sft"].max_steps == 22
 
 
 def test_another_projects_primary_configuration_does_not_take_the_place_of_ours(
@@ -226,11 +239,11 @@ def test_a_file_that_is_not_yaml_is_named(tmp_path: Path):
 
 def test_an_experiment_can_extend_another(tmp_path: Path):
     (tmp_path / "experiment").mkdir()
-    text = "# @package _global_\ndefaults: [quickstart, _self_]\nstages: {sft: {max_steps: 3}}\n"
+    text = "# @package _global_\ndefaults: [quickstart_tokens, _self_]\nstages: {sft: {max_steps: 3}}\n"
     (tmp_path / "experiment/longer.yaml").write_text(text)
-    config = compose("run", ["experiment=longer", "budget=smoke"], str(tmp_path))
+    config = compose("run", ["experiment=longer", "budget=tokens_smoke"], str(tmp_path))
     assert isinstance(config, Config)
-    assert config.run_dir == "runs/longer-smoke"
+    assert config.run_dir == "runs/longer-tokens_smoke"
     assert getattr(config.stages["sft"], "max_steps") == 3  # noqa: B009
     assert list(config.stages) == list(quickstart().stages)
 

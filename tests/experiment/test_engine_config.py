@@ -27,7 +27,7 @@ def synthesis(*overrides: str) -> Experiment:
 
 
 def quickstart(*overrides: str) -> Config:
-    config = compose("run", ["experiment=quickstart", *overrides])
+    config = compose("run", ["experiment=quickstart_tokens", *overrides])
     assert isinstance(config, Config)
     return config
 

@@ -36,7 +36,7 @@ def test_every_plugin_is_built_once(monkeypatch, experiment):
 
 
 def test_a_resolved_stage_knows_what_it_reads_asks_and_needs():
-    resolved = Experiment.of(composed("experiment=quickstart"))
+    resolved = Experiment.of(composed("experiment=quickstart_tokens"))
     grpo = resolved.stages["grpo"]
     assert (grpo.inputs, list(grpo.paradigms), grpo.engine) == (("format",), ["pointwise"], None)
     assert grpo.requires == ("torch", "transformers", "trl")
@@ -73,13 +73,13 @@ def test_a_missing_extra_of_a_step_or_an_output_is_named_before_any_work(
 
 def test_a_missing_extra_of_a_source_a_reward_and_a_paradigm_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(requirements, "is_installed", lambda name: name in ("torch", "transformers", "trl"))
-    config = composed("experiment=quickstart", "data=ir_datasets", "data.params.test=a/b")
+    config = composed("experiment=quickstart_tokens", "data=ir_datasets", "data.params.test=a/b")
     with pytest.raises(ImportError, match=r"stage 'first_stage' needs ir_datasets, .*rl-rerank\[ir-datasets\]"):
         Experiment.of(config).check_installed(["first_stage"])
     (tmp_path / "mine.py").write_text(
         "class Mine:\n    requires = ('faiss',)\n    def __call__(self, example, rollout):\n        return 1.0\n"
     )
-    config = composed("experiment=quickstart", f"reward=[{tmp_path / 'mine.py'}:Mine]")
+    config = composed("experiment=quickstart_tokens", f"reward=[{tmp_path / 'mine.py'}:Mine]")
     with pytest.raises(ImportError, match="stage 'grpo' needs faiss, which is not installed: pip install faiss"):
         Experiment.of(config).check_installed(["grpo"])
 
@@ -116,7 +116,7 @@ class Mine(Pointwise):
 )  # fmt: skip
 def test_a_misspelt_optional_member_of_a_reward_is_refused(tmp_path, attribute, method, meant):
     (tmp_path / "mine.py").write_text(REWARD.format(attribute=attribute, method=method))
-    config = composed("experiment=quickstart", f"reward=[{tmp_path / 'mine.py'}:Mine]")
+    config = composed("experiment=quickstart_tokens", f"reward=[{tmp_path / 'mine.py'}:Mine]")
     with pytest.raises(
         ValueError, match=rf"the reward 'mine' \(Mine\) has .*, which nothing reads; did you mean '{meant}'"
     ):
@@ -133,7 +133,7 @@ def test_a_misspelt_optional_member_of_a_step_is_refused(tmp_path):
 def test_a_misspelt_optional_member_of_a_paradigm_is_refused(tmp_path):
     (tmp_path / "mine.py").write_text(PARADIGM.format(attribute="needs_logprob"))
     target = f"paradigms.mine.target={tmp_path / 'mine.py'}:Mine"
-    config = composed("experiment=quickstart", target, "paradigm=mine")
+    config = composed("experiment=quickstart_tokens", target, "paradigm=mine")
     with pytest.raises(
         ValueError, match=r"the paradigm 'mine' .* has 'needs_logprob', .* did you mean 'needs_logprobs'"
     ):
@@ -146,7 +146,7 @@ def test_a_paradigm_whose_prompts_contradict_its_reasoning_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match=r"the paradigm 'mine' \(Mine\) has reasoning=True and makes prompts with reasoning=False"
     ):
-        Experiment.of(composed("experiment=quickstart", target, "paradigm=mine"))
+        Experiment.of(composed("experiment=quickstart_tokens", target, "paradigm=mine"))
 
 
 def test_no_plugin_of_ours_is_taken_for_misspelt(tmp_path):
@@ -182,9 +182,9 @@ class Mine(RankingLoss):
 def test_a_ranking_loss_of_ones_own_is_checked_and_refused_like_ours(tmp_path):
     (tmp_path / "mine.py").write_text(LOSS)
     own = f"stages.sft.loss='{tmp_path / 'mine.py'}:Mine'"
-    resolved = Experiment.of(composed("experiment=quickstart", own, "stages.sft.loss_params={margin: 2.0}"))
+    resolved = Experiment.of(composed("experiment=quickstart_tokens", own, "stages.sft.loss_params={margin: 2.0}"))
     assert "lists" in resolved.describe(["sft"])[0]
     with pytest.raises(ValueError, match=r"stages\.sft\.loss_params: margin must be a number of at least 0; got -1"):
-        Experiment.of(composed("experiment=quickstart", own, "stages.sft.loss_params={margin: -1}"))
+        Experiment.of(composed("experiment=quickstart_tokens", own, "stages.sft.loss_params={margin: -1}"))
     with pytest.raises(LookupError, match=r"stages\.sft\.loss: no loss is named 'softmx'.*Did you mean 'softmax'"):
-        Experiment.of(composed("experiment=quickstart", "stages.sft.loss=softmx"))
+        Experiment.of(composed("experiment=quickstart_tokens", "stages.sft.loss=softmx"))

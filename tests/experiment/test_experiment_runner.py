@@ -267,7 +267,7 @@ def test_a_dry_run_shows_the_arithmetic_and_writes_nothing(fresh_folder: Path, c
     arguments += ["budget.num_generations=8", "budget.prompts_per_step=6", "budget.grpo_steps=5"]
     arguments += ["stages.grpo.micro_batch=8"]
     arguments += ["run_dir=run", "model.path=nowhere", "data=jsonl", "data.path=data.jsonl"]
-    assert main(["run", "experiment=quickstart", "dry_run=true", *arguments]) == 0
+    assert main(["run", "experiment=quickstart_tokens", "dry_run=true", *arguments]) == 0
     shown = capsys.readouterr().out
     # 10 steps x 16 rows = 160 rows, over 60 + 20 + 0 = 80 synthesised ones twice; 16 / 4 = 4 micro-batches
     assert "10 steps x 16 rows = 160 rows (2.0 passes over 80)\n" in shown
@@ -281,13 +281,13 @@ def test_a_dry_run_shows_the_arithmetic_and_writes_nothing(fresh_folder: Path, c
 
 def test_accelerate_launches_the_training_stages_alone():
     launcher = ["launcher=accelerate", "launcher.strategy=zero2", "launcher.num_processes=2", "launcher.args=[--debug]"]
-    config = compose("run", ["experiment=quickstart", *launcher])
+    config = compose("run", ["experiment=quickstart_tokens", *launcher])
     assert isinstance(config, Config)
-    assert runner.command(config, "sft", ["experiment=quickstart"])[1:] == [
+    assert runner.command(config, "sft", ["experiment=quickstart_tokens"])[1:] == [
         *("-m", "accelerate.commands.launch", "--config_file", str(conf_dir() / "accelerate/zero2.yaml")),
         *("--num_processes", "2", "--num_machines", "1", "--machine_rank", "0", "--main_process_port", "0", "--debug"),
         *("--no_python", "env", f"PYTHONPATH={os.environ.get('PYTHONPATH', '')}", sys.executable),
-        *("-m", "rl_rerank", "sft", "experiment=quickstart", "stage=sft"),
+        *("-m", "rl_rerank", "sft", "experiment=quickstart_tokens", "stage=sft"),
     ]
     assert runner.command(config, "evaluate", [])[1:] == ["-m", "rl_rerank", "evaluate", "stage=evaluate"]
 
@@ -296,7 +296,7 @@ def test_an_evaluation_reads_its_runs_and_those_that_stand_beside_every_number()
     config = compose(
         "run",
         [
-            "experiment=quickstart",
+            "experiment=quickstart_tokens",
             "stages.evaluate.runs=[sft_eval,grpo_eval]",
             "stages.evaluate.comparisons=[[both,sft_eval]]",
             "+stages.evaluate.seeds.both=[sft_eval,grpo_eval]",
@@ -377,7 +377,7 @@ def test_what_does_not_exist_is_refused_before_any_work(overrides: list[str], fr
     (tmp_path / "bare.py").write_text("import dataclasses\n@dataclasses.dataclass\nclass Bare:\n    x: int\n")
     (tmp_path / "odd.py").write_text("class Odd(\n")
     with pytest.raises((ValueError, LookupError, FileNotFoundError, ImportError)) as caught:
-        config = compose("run", ["experiment=quickstart", *(o.format(folder=tmp_path) for o in overrides)])
+        config = compose("run", ["experiment=quickstart_tokens", *(o.format(folder=tmp_path) for o in overrides)])
         assert isinstance(config, Config)
         Experiment.of(config)
     assert fragment in str(caught.value)
@@ -387,7 +387,7 @@ def test_a_reward_file_that_changes_is_another_configuration(tmp_path: Path):
     file = tmp_path / "mine.py"
     source = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mine:\n    x: float = 1.0\n"
     file.write_text(source)
-    arguments = ["experiment=quickstart", f"reward=[{file}:Mine]", f"run_dir={tmp_path / 'run'}"]
+    arguments = ["experiment=quickstart_tokens", f"reward=[{file}:Mine]", f"run_dir={tmp_path / 'run'}"]
     config = compose("run", arguments)
     assert isinstance(config, Config)
     run_state.begin(Experiment.of(config), "grpo")

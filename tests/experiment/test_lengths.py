@@ -17,7 +17,7 @@ from rl_rerank.training.loop.lengths import Lengths
 
 
 def composed(*overrides: str) -> Config:
-    config = compose("run", ["experiment=quickstart", *overrides])
+    config = compose("run", ["experiment=quickstart_tokens", *overrides])
     assert isinstance(config, Config)
     return config
 
@@ -106,7 +106,7 @@ def test_lengths_by_hand():
 def test_a_dry_run_measures_the_prompts_and_writes_nothing(
     data: list[str], tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    arguments = ["run", "experiment=quickstart", f"model.path={tiny_model_dir}", *data, "dry_run=true"]
+    arguments = ["run", "experiment=quickstart_tokens", f"model.path={tiny_model_dir}", *data, "dry_run=true"]
     assert main([*arguments, "model.max_prompt_tokens=1000", "model.max_passage_tokens=null"]) == 0
     free = summary(capsys.readouterr().out)
     # 12 queries, each with one positive prompt and one negative one
@@ -127,7 +127,7 @@ def test_a_dry_run_measures_the_prompts_and_writes_nothing(
 def test_without_the_model_s_tokenizer_lengths_are_estimates_and_say_so(
     data: list[str], capsys: pytest.CaptureFixture[str]
 ):
-    arguments = ["run", "experiment=quickstart", *data, "dry_run=true"]
+    arguments = ["run", "experiment=quickstart_tokens", *data, "dry_run=true"]
     assert main([*arguments, "model.path=smollm2"]) == 0
     known = summary(capsys.readouterr().out)
     assert main([*arguments, "model.path=nobody/nothing"]) == 0
@@ -142,7 +142,7 @@ def test_a_dry_run_reads_the_data_of_the_run_where_they_are(
     data: list[str], tiny_model_dir: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     caplog.set_level("INFO")
-    arguments = ["experiment=quickstart", f"model.path={tiny_model_dir}", "model.max_prompt_tokens=1000", *data]
+    arguments = ["experiment=quickstart_tokens", f"model.path={tiny_model_dir}", "model.max_prompt_tokens=1000", *data]
     assert main(["synth", *arguments, "stage=synth"]) == 0
     before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
     caplog.clear()

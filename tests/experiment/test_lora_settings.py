@@ -9,7 +9,7 @@ PLACE = "stages.grpo.lora."
 
 
 def composed(override):
-    return compose("run", ["experiment=quickstart", f"{PLACE}{override}"]).stages["grpo"].lora
+    return compose("run", ["experiment=quickstart_tokens", f"{PLACE}{override}"]).stages["grpo"].lora
 
 
 def test_target_modules_are_a_list_or_a_string():

@@ -318,12 +318,12 @@ def test_a_push_without_a_login_is_refused_before_any_work(tmp_path, place, ther
 
 
 def test_a_dry_run_looks_at_the_name(capsys):
-    assert main(["export", "experiment=quickstart", "push=tiny", "dry_run=true"]) == 2
+    assert main(["export", "experiment=quickstart_tokens", "push=tiny", "dry_run=true"]) == 2
     assert capsys.readouterr().err == "rl-rerank: push='tiny' must be user/name or organisation/name\n"
 
 
 @pytest.mark.parametrize("name", ["run", "sft", "grpo", "rerank", "evaluate", "report"])
 def test_only_export_and_synth_push(name, capsys):
-    assert main([name, "experiment=quickstart", "push=ann/tiny"]) == 2
+    assert main([name, "experiment=quickstart_tokens", "push=ann/tiny"]) == 2
     expected = f"rl-rerank: push=ann/tiny belongs to the commands export and synth; {name} uploads nothing\n"
     assert capsys.readouterr().err == expected

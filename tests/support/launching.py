@@ -12,7 +12,7 @@ from rl_rerank.io import build_locks
 def two_processes(strategy: str) -> list[str]:
     build_locks.prepare(cache_dir())  # as the command of a stage does, in whose place a script runs
     launcher = ["launcher=accelerate", f"launcher.strategy={strategy}", "launcher.num_processes=2"]
-    command = runner.command(compose("run", ["experiment=quickstart", *launcher]), "grpo", [])
+    command = runner.command(compose("run", ["experiment=quickstart_tokens", *launcher]), "grpo", [])
     return command[: -len(["-m", "rl_rerank", "grpo", "stage=grpo"])]
 
 

@@ -101,7 +101,7 @@ def test_a_step_of_a_recipe_is_set_on_the_command_line(collection):
 
 
 def test_a_recipe_takes_the_place_of_an_experiments_synthesis():
-    config = compose("run", ["experiment=quickstart", "recipe=reasonrank"])
+    config = compose("run", ["experiment=quickstart_tokens", "recipe=reasonrank"])
     assert isinstance(config, Config)
     stage = config.stages["synth"]
     assert isinstance(stage, SynthStage) and next(iter(stage.steps)) == "bm25"

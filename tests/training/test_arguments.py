@@ -53,7 +53,7 @@ def test_every_trainer_has_the_schedule_and_the_decay_of_its_stage(tmp_path, kin
     policy = [] if kind == "sft" else [f"stages.grpo.policy={kind}"]
     if kind in ("scores", "choice"):
         policy += ["~stages.grpo.num_generations", "stages.grpo.micro_batch=4"]
-    config = compose("run", ["experiment=quickstart", "report_to=[]", *policy, *settings])
+    config = compose("run", ["experiment=quickstart_tokens", "report_to=[]", *policy, *settings])
     stage = config.stages[name]
     if isinstance(stage, SFTStage):
         arguments = sft_arguments(config, stage, tmp_path / name)
@@ -73,13 +73,13 @@ def test_what_is_refused_are_fields_of_the_arguments():
 
 @pytest.mark.parametrize(("kind", "field"), [("sft", "loss_type=dft"), ("grpo", "loss_type=grpo")])
 def test_the_loss_of_a_stage_is_not_trls(tmp_path, kind, field):
-    config = compose("run", ["experiment=quickstart", "report_to=[]", f"stages.{kind}.trl.{field}"])
+    config = compose("run", ["experiment=quickstart_tokens", "report_to=[]", f"stages.{kind}.trl.{field}"])
     with pytest.raises(ValueError, match=rf"trl.loss_type is derived from the {kind} stage's own settings"):
         config.stages[kind].arguments(config, tmp_path / kind)
 
 
 def test_a_reference_that_moves_needs_one(tmp_path):
-    config = compose("run", ["experiment=quickstart", "report_to=[]", "stages.grpo.trl.sync_ref_model=true"])
+    config = compose("run", ["experiment=quickstart_tokens", "report_to=[]", "stages.grpo.trl.sync_ref_model=true"])
     with pytest.raises(ValueError, match="sync_ref_model needs a reference model, and beta=0 has none"):
         config.stages["grpo"].arguments(config, tmp_path / "grpo")
 
@@ -88,7 +88,7 @@ def test_a_reference_that_moves_needs_one(tmp_path):
 def test_the_policy_says_which_kl_trl_computes(tmp_path, estimator, weighted):
     settings = [f"stages.grpo.policy.kl_estimator={estimator}", "stages.grpo.rollout=vllm"]
     settings += ["stages.grpo.rollout.correction_clip=2.0", "stages.grpo.policy.updates_per_batch=3"]
-    config = compose("run", ["experiment=quickstart", "report_to=[]", *settings])
+    config = compose("run", ["experiment=quickstart_tokens", "report_to=[]", *settings])
     stage = config.stages["grpo"]
     assert isinstance(stage, GRPOStage) and isinstance(stage.policy, TokensPolicy)
     arguments = grpo_arguments(config, stage, stage.policy, tmp_path / "grpo", max_completion_tokens=8)

@@ -66,7 +66,8 @@ def stage(tmp_path, tiny_model_dir, monkeypatch, values, *overrides) -> Path:
     config = compose(
         "run",
         [
-            *("experiment=quickstart", "data=jsonl", f"data.path={tmp_path / 'data.jsonl'}", "budget=smoke"),
+            *("experiment=quickstart_tokens", "budget=tokens_smoke"),
+            *("data=jsonl", f"data.path={tmp_path / 'data.jsonl'}"),
             *(f"run_dir={tmp_path / 'run'}", f"model.path={tiny_model_dir}", "model.max_prompt_tokens=400"),
             *(f"reward=[{tmp_path / 'mine.py'}:Letters]", "stages.grpo.model=model", "stages.grpo.max_steps=4"),
             *(

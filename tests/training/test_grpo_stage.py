@@ -51,7 +51,8 @@ def composed(tmp_path, tiny_model_dir, *overrides):
     return compose(
         "run",
         [
-            *("experiment=quickstart", "data=jsonl", f"data.path={tmp_path / 'data.jsonl'}", "budget=smoke"),
+            *("experiment=quickstart_tokens", "budget=tokens_smoke"),
+            *("data=jsonl", f"data.path={tmp_path / 'data.jsonl'}"),
             *(f"run_dir={tmp_path / 'run'}", f"model.path={tiny_model_dir}", "model.max_prompt_tokens=400"),
             *(f"reward=[{tmp_path / 'mine.py'}:Letters]", "stages.grpo.model=model", "stages.grpo.max_steps=4"),
             *("stages.grpo.save_steps=2", "stages.grpo.learning_rate=1e-3", "report_to=[]", *overrides),

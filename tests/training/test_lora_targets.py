@@ -95,7 +95,7 @@ def test_a_model_that_is_not_here_yet_is_checked_in_the_stage_by_its_folder(fold
 
 
 def composed(*overrides):
-    return compose("run", ["experiment=quickstart", "model.max_prompt_tokens=400", *overrides])
+    return compose("run", ["experiment=quickstart_tokens", "model.max_prompt_tokens=400", *overrides])
 
 
 @pytest.mark.parametrize("stage", ["sft", "grpo"])

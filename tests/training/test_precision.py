@@ -111,7 +111,7 @@ def test_an_optimizer_on_weights_without_masters_is_refused_with_the_arithmetic(
 @pytest.mark.parametrize("override", ["model.dtype=float16", "stages.grpo.trl.fp16=true"])
 def test_float16_training_is_refused_before_anything_starts(override):
     with pytest.raises(ValueError, match=r"stages\.\w+.*float16"):
-        Experiment.of(compose("run", ["experiment=quickstart", override]))
+        Experiment.of(compose("run", ["experiment=quickstart_tokens", override]))
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def machine(monkeypatch, tmp_path):
 def test_bfloat16_is_the_default_where_it_is_faster(
     machine, monkeypatch, tmp_path, cuda, type_, flags, limit, expected
 ):
-    stage = compose("run", ["experiment=quickstart"]).stages["grpo"]
+    stage = compose("run", ["experiment=quickstart_tokens"]).stages["grpo"]
     assert stage.bf16 is None
     machine(cuda=cuda, type_=type_, flags=flags)
     if limit is not None:
@@ -157,7 +157,7 @@ def test_bfloat16_is_the_default_where_it_is_faster(
 
 
 def test_a_stage_continues_in_the_arithmetic_that_it_began_with(machine, tmp_path):
-    stage = compose("run", ["experiment=quickstart"]).stages["grpo"]
+    stage = compose("run", ["experiment=quickstart_tokens"]).stages["grpo"]
     machine(cuda=False, type_=False, flags="amx_bf16")
     precision.record(stage, tmp_path)
     machine(cuda=False, type_=False, flags="fpu")
