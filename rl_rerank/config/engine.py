@@ -109,6 +109,8 @@ class EngineConfig:
     installed plugin."""
     batch_tokens: int = 16384
     """hf: token budget (with padding) of one forward."""
+    bf16: bool | None = False
+    """hf: compute in bfloat16, with weights of model.dtype; null: where CUDA or the processor's AMX does so faster."""
     args: dict[str, Any] = field(default_factory=dict)
     """The kind's settings. vllm: any argument of vllm.LLM."""
 

@@ -28,7 +28,7 @@ LAUNCHED = {
 class ResolvedStage:
     """A stage together with everything that its settings name.
 
-    Example: `grpo` of quickstart has `inputs=("sft",)`, `paradigms={"pointwise": Pointwise()}`, `engine=None` and
+    Example: `rl` of quickstart has `inputs=("sft",)`, `paradigms={"pointwise": Pointwise()}`, `engine=None` and
     `requires=("torch", "transformers", "trl")`.
     """
 

@@ -102,7 +102,7 @@ The reward `{name}` for rl-rerank.
     pip install -e .
     pytest
     rl-rerank rewards check {name}
-    rl-rerank run experiment=quickstart 'reward=[{name},format]'
+    rl-rerank run experiment=quickstart 'reward=[{name}]'
 """
 
 

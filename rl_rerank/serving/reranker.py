@@ -48,7 +48,7 @@ class Reranker:
             engine: hf or vllm; or an engine with its settings, instead of `engine_args`.
             dtype: float32, bfloat16 or float16; None takes that of the export.
             revision: a branch, tag or commit of the hub's repository; None takes main.
-            engine_args: `batch_tokens` for hf; any argument of vllm.LLM for vllm.
+            engine_args: `batch_tokens` and `bf16` for hf; any argument of vllm.LLM for vllm.
 
         Raises:
             FileNotFoundError: if the folder is not an exported model.
@@ -159,7 +159,7 @@ def golden_scores(paradigm: Paradigm, engine: Engine, query: str, documents: Seq
 
 
 def _engine(kind: str, args: dict[str, Any]) -> EngineConfig:
-    beside = {name: args.pop(name) for name in ("batch_tokens",) if kind == "hf" and name in args}
+    beside = {name: args.pop(name) for name in ("batch_tokens", "bf16") if kind == "hf" and name in args}
     return EngineConfig(kind=kind, args=args, **beside)
 
 

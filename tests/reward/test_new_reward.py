@@ -92,7 +92,7 @@ def test_the_commands_of_the_documentation_work_one_after_the_other(environment,
     (work / "completions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in completions))
     (work / "conf/experiment").mkdir(parents=True)
     # It takes the place of ours, which would train for minutes.
-    (work / "conf/experiment/quickstart.yaml").write_text(EXPERIMENT.format(model=tiny_model_dir))
+    (work / "conf/experiment/quickstart_tokens.yaml").write_text(EXPERIMENT.format(model=tiny_model_dir))
 
     assert [shlex.split(command)[0] for command in COMMANDS].count("rl-rerank") == 5
     shown = {}

@@ -41,17 +41,16 @@ class HF(EngineKind):
     """A folder or a hub id of another model, such as a teacher's; null: the one that is asked for."""
     revision: str | None = None
     bf16: bool | None = False
-    """Compute in bfloat16, with weights of model.dtype; null: where CUDA or the processor's AMX does so faster."""
 
     @classmethod
     def read(cls, engine: EngineConfig) -> HF:
         """Read its settings, of which one is outside `args`."""
-        if others := engine.args.keys() - {"model", "revision", "bf16"}:
+        if others := engine.args.keys() - {"model", "revision"}:
             raise ValueError(
                 f"engine.args.{min(others)} cannot be set for engine.kind=hf, which takes engine.args.model, "
-                "engine.args.revision, engine.args.bf16 and engine.batch_tokens"
+                "engine.args.revision, engine.batch_tokens and engine.bf16"
             )
-        return build(cls, {"batch_tokens": engine.batch_tokens, **engine.args}, "engine.args.")
+        return build(cls, {"batch_tokens": engine.batch_tokens, "bf16": engine.bf16, **engine.args}, "engine.args.")
 
     @property
     def has_own_model(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]  (others always do, or never)
