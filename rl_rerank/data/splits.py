@@ -38,7 +38,7 @@ def fraction(key: str) -> float:
 def _split(query: Query, given: set[str], seed: int) -> str:
     if given and (query.split != "train" or "dev" in given):
         return query.split
-    place = fraction(f"{seed}:split:{query.group or query.qid}")
+    place = fraction(f"{seed}:split:{query.cluster or query.qid}")
     if place < DEV_SHARE:
         return "dev"
     return "test" if not given and place < DEV_SHARE + TEST_SHARE else "train"

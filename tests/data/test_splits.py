@@ -29,10 +29,10 @@ def test_a_query_keeps_its_split_when_others_come_and_moves_with_the_seed():
     assert assign(QUERIES, 2, Omissions()) != large
 
 
-def test_queries_of_one_group_fall_into_one_split():
-    grouped = [query._replace(group=f"g{n // 10}") for n, query in enumerate(QUERIES)]
-    for queries in assign(grouped, 1, Omissions()).values():
-        assert len(queries) == 10 * len({query.group for query in queries})
+def test_queries_of_one_cluster_fall_into_one_split():
+    clustered = [query._replace(cluster=f"c{n // 10}") for n, query in enumerate(QUERIES)]
+    for queries in assign(clustered, 1, Omissions()).values():
+        assert len(queries) == 10 * len({query.cluster for query in queries})
 
 
 def test_given_splits_are_kept_and_dev_is_carved_out_of_train_only_where_it_is_absent():

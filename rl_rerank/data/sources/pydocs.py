@@ -68,7 +68,7 @@ class PyDocs:
             for entry in entries
             if entry.text
         }
-        return Collection(documents, _grouped(queries, qrels, documents), qrels, warnings=omissions.sentences())
+        return Collection(documents, _clustered(queries, qrels, documents), qrels, warnings=omissions.sentences())
 
     def state(self) -> str:
         """The packages' versions."""
@@ -158,8 +158,8 @@ def _related(entry: _Entry, known: dict[str, _Entry]) -> Iterator[_Entry]:
                 break
 
 
-def _grouped(queries: list[Query], qrels: dict[str, dict[str, int]], documents: dict[str, Document]) -> list[Query]:
-    """The queries with a group each, such that near duplicates of a sought document are sought in one split only."""
+def _clustered(queries: list[Query], qrels: dict[str, dict[str, int]], documents: dict[str, Document]) -> list[Query]:
+    """The queries with a cluster each, such that near duplicates of a sought document are sought in one split only."""
     cluster = near_duplicates.clusters({docid: document.text for docid, document in documents.items()})
     union = near_duplicates.Union(documents)
     for query in queries:
@@ -167,7 +167,7 @@ def _grouped(queries: list[Query], qrels: dict[str, dict[str, int]], documents: 
         for other in others:
             union.join(first, other)
     grade_2 = {query.qid: next(d for d, grade in qrels[query.qid].items() if grade == 2) for query in queries}
-    return [query._replace(group=union.find(cluster[grade_2[query.qid]])) for query in queries]
+    return [query._replace(cluster=union.find(cluster[grade_2[query.qid]])) for query in queries]
 
 
 def _version(package: str) -> str:
