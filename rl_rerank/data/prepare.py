@@ -122,20 +122,20 @@ def _build(config: DataConfig, source: Source, wanted: str, folder: Path, cache:
     assigned = splits.assign(collection.queries, config.seed, omissions)
     found = _Candidates(collection, config, omissions, cache)
     writer = Writer(folder, collection.documents)
-    unanswered: dict[str, dict[str, Mapping[str, int]]] = {}
+    unanswered = _Unanswered(omissions)
     limits = {"train": config.train_queries, "dev": config.dev_queries, "test": config.test_queries}
     for split, queries in assigned.items():
         is_filled = split == "train" and config.ensure_relevant
         chosen = queries if limits[split] is None else splits.by_hash(queries, config.seed)
         made = (_row(query, collection, found.of(query.qid), config.depth, is_filled) for query in chosen)
         kept = _limited(made, limits[split], is_training=split == "train")
-        rows = _answered(kept, split, omissions, unanswered.setdefault(split, {}))
-        writer.split(split, rows)
+        writer.split(split, unanswered.apart(kept, split))
     found.check()
     writer.finish(
         fingerprint=wanted,
         source=config.source,
-        unanswered=unanswered,
+        unanswered=unanswered.qrels,
+        groups=unanswered.groups,
         warnings=(*collection.warnings, *omissions.sentences()),
     )
 
@@ -205,7 +205,17 @@ def _row(
             candidates.append((best, dict(run).get(best)))
     known = collection.features.get(query.qid, {})
     features = {docid: known[docid] for docid, _ in candidates if docid in known} or None
-    return Row(query.qid, query.text, tuple(candidates), qrels, query.instruction, query.order, query.scores, features)
+    return Row(
+        query.qid,
+        query.text,
+        tuple(candidates),
+        qrels,
+        query.instruction,
+        query.order,
+        query.scores,
+        features,
+        query.group,
+    )
 
 
 def _limited(rows: Iterator[Row], limit: int | None, *, is_training: bool) -> Iterator[Row]:
@@ -218,15 +228,27 @@ def _limited(rows: Iterator[Row], limit: int | None, *, is_training: bool) -> It
     return islice(usable, limit)
 
 
-def _answered(
-    rows: Iterator[Row], split: str, omissions: Omissions, unanswered: dict[str, Mapping[str, int]]
-) -> Iterator[Row]:
-    """The rows that have a candidate; the judgments of the others go into `unanswered`."""
-    for row in rows:
-        if row.candidates:
-            yield row
-            continue
-        omissions.add("queries skipped for want of candidates", f"{split}, qid {row.qid!r}")
-        # A held-out query that nothing was found for stays in the qrels: leaving it out would flatter every mean.
-        if split != "train":
-            unanswered[row.qid] = row.qrels
+class _Unanswered:
+    """The held-out queries that nothing was found for.
+
+    They stay in the qrels: leaving them out would flatter every mean.
+    """
+
+    def __init__(self, omissions: Omissions) -> None:
+        self._omissions = omissions
+        self.qrels: dict[str, dict[str, Mapping[str, int]]] = {}
+        """split -> qid -> docid -> grade."""
+        self.groups: dict[str, dict[str, str]] = {}
+        """split -> qid -> group, where there is one."""
+
+    def apart(self, rows: Iterator[Row], split: str) -> Iterator[Row]:
+        """The rows that have a candidate."""
+        for row in rows:
+            if row.candidates:
+                yield row
+                continue
+            self._omissions.add("queries skipped for want of candidates", f"{split}, qid {row.qid!r}")
+            if split != "train":
+                self.qrels.setdefault(split, {})[row.qid] = row.qrels
+                if row.group:
+                    self.groups.setdefault(split, {})[row.qid] = row.group

@@ -33,6 +33,8 @@ class Query(NamedTuple):
     """A gold order of docids, best first, where one is known."""
     scores: Mapping[str, float] | None = None
     """docid -> gold score, where known."""
+    group: str = ""
+    """What evaluations average over beside queries, such as a task or a domain; empty: there is none."""
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ class Row(NamedTuple):
     scores: Mapping[str, float] | None = None
     features: Mapping[str, Mapping[str, float | str]] | None = None
     """docid -> further features of the candidate."""
+    group: str = ""
 
 
 class Split(IndexedExamples):
@@ -75,6 +76,7 @@ class Split(IndexedExamples):
             order=tuple(row["order"]) if "order" in row else None,
             scores=row.get("scores"),
             provenance=self._provenance,
+            group=row.get("group", ""),
         )
 
 
@@ -147,6 +149,11 @@ class Store:
         judged |= self._meta["unanswered"].get(split, {})
         return {qid: grades for qid, grades in judged.items() if grades}
 
+    def groups(self, split: str) -> dict[str, str]:
+        """Return qid -> group, of the queries that have one, also those without any candidate."""
+        found = {e.qid: e.group for e in self.examples(split).outlines() if e.group}
+        return found | self._meta.get("groups", {}).get(split, {})
+
 
 class Writer:
     """Writes a store into an empty folder, one row after the other.
@@ -179,12 +186,14 @@ class Writer:
         fingerprint: str,
         source: str,
         unanswered: Mapping[str, Mapping[str, Mapping[str, int]]],
+        groups: Mapping[str, Mapping[str, str]],
         warnings: Sequence[str],
     ) -> None:
         """Write the file that declares the store complete.
 
         Args:
             unanswered: split -> qid -> judgments of the queries that have no example.
+            groups: split -> qid -> group, of those of them that have one.
         """
         meta = {
             "fingerprint": fingerprint,
@@ -195,6 +204,8 @@ class Writer:
             "images": self._has_images,
             "unanswered": {split: dict(judged) for split, judged in unanswered.items() if judged},
         }
+        if found := {split: dict(of) for split, of in groups.items() if of}:
+            meta["groups"] = found
         write_json(self._folder / _META, meta)
 
     def _written(self, rows: Iterable[Row], file: BinaryIO, documents: BinaryIO) -> Iterator[Line]:
@@ -214,7 +225,13 @@ class Writer:
 def _line(row: Row, where: Mapping[str, int]) -> dict[str, Any]:
     candidates = [(docid, score, where[docid]) for docid, score in row.candidates]
     line: dict[str, Any] = {"qid": row.qid, "query": row.query, "candidates": candidates, "qrels": dict(row.qrels)}
-    known = {"instruction": row.instruction or None, "order": row.order, "scores": row.scores, "features": row.features}
+    known = {
+        "instruction": row.instruction or None,
+        "order": row.order,
+        "scores": row.scores,
+        "features": row.features,
+        "group": row.group or None,
+    }
     # An absent key stands for None: most collections have none of these fields, and every reading of a split would
     # parse their nulls again.
     return line | {name: value for name, value in known.items() if value is not None}

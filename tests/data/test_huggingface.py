@@ -334,10 +334,17 @@ def test_texts_are_never_in_memory_all_at_once(tmp_path):
     assert peak < 0.4 * size
 
 
-@pytest.mark.parametrize("preset", ["hf_tevatron", "hf_msmarco", "hf_reasonir", "hf_reasonrank"])
+def test_a_group_is_read_and_must_be_a_text(tmp_path):
+    row = {"q": "ice", "pos": ["a"], "neg": ["b"], "subset": "caves"}
+    assert read(tmp_path, [row], {**TEXTS, "group": "subset"}).queries[0].group == "caves"
+    with pytest.raises(ValueError, match="row 0: column 'subset' must be a text; got 3"):
+        read(tmp_path, [{**row, "subset": 3}], {**TEXTS, "group": "subset"})
+
+
+@pytest.mark.parametrize("preset", ["hf_tevatron", "hf_msmarco", "hf_reasonir", "hf_reasonrank", "hf_rlhn"])
 def test_presets_read_rows_of_their_layout(tmp_path, preset):
     folder = tmp_path / "data"
-    jsonl(folder / "train.jsonl", ROWS)
+    jsonl(folder / "train.jsonl", [{**row, "subset": "fiqa"} for row in ROWS])
     (folder / "train.jsonl.gz").write_bytes(gzip.compress((folder / "train.jsonl").read_bytes()))
     (folder / "train.jsonl").unlink()
     data = compose("run", [f"data={preset}", f"data.path={folder}"]).data

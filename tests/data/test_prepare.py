@@ -291,3 +291,15 @@ def test_gold_that_is_none_names_its_line(tmp_path, key, value, says):
     with pytest.raises(ValueError, match=says) as caught:
         prepare(config, tmp_path / "data")
     assert "data.jsonl:1" in str(caught.value)
+
+
+def test_the_group_of_a_query_is_kept_also_where_nothing_was_found_for_it(tmp_path):
+    rows = [
+        {"qid": "q0", "text": "ice", "split": "test", "group": "caves"},
+        {"qid": "q1", "text": "zzz", "split": "test", "group": "nowhere"},
+        {"qid": "q2", "text": "rock", "split": "test"},
+    ]
+    path = collection(tmp_path / "c", rows, {f"q{n}": {"d1": 1} for n in range(3)})
+    store = built(tmp_path, path)
+    assert {example.qid: example.group for example in store.examples("test")} == {"q0": "caves", "q2": ""}
+    assert store.groups("test") == {"q0": "caves", "q1": "nowhere"}

@@ -28,6 +28,8 @@ class Columns:
     query: str = "query"
     qid: str = ""
     instruction: str = ""
+    group: str = ""
+    """What evaluations average over beside queries."""
     positives: str = ""
     """Relevant passages, grade 1."""
     negatives: str = ""
@@ -89,6 +91,7 @@ class Parsed(NamedTuple):
     """(docid, document): candidates in the order of the first stage; positives and negatives in no order."""
     qrels: dict[str, int]
     scores: dict[str, float] | None
+    group: str
 
 
 class _Passage(NamedTuple):
@@ -137,7 +140,7 @@ class RowParser:
         qid = hash_of(query)
         if "qid" in self._paths:
             qid = identifier({"qid": self._given(row, "qid", place)}, ("qid",), self._at(place, "qid"))
-        instruction = string({"instruction": self._value(row, "instruction")}, ("instruction",), place, "")
+        instruction = self._words(row, "instruction", place)
         passages = self._passages(row, place)
         if self._columns.positives:
             # The file has relevant passages first, and no order of them means anything.
@@ -150,6 +153,7 @@ class RowParser:
             tuple((docid, p.document) for docid, p in passages.items()),
             {docid: p.grade for docid, p in passages.items() if p.grade is not None},
             scores or None,
+            self._words(row, "group", place),
         )
 
     def _passages(self, row: Mapping[str, Any], place: str) -> dict[str, _Passage]:
@@ -228,6 +232,12 @@ class RowParser:
         for part in self._paths.get(name, ()):
             value = None if value is None else value[part]
         return value
+
+    def _words(self, row: Mapping[str, Any], name: str, place: str) -> str:
+        value = self._value(row, name)
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{self._at(place, name)} must be a text; got {value!r:.80}")
+        return value or ""
 
     def _given(self, row: Mapping[str, Any], name: str, place: str) -> Any:
         value = self._value(row, name)

@@ -225,6 +225,16 @@ def _scan(rows: _Rows, omissions: Omissions, *, has_qids: bool) -> tuple[_Docume
         documents.add(number, parsed)
         # Rows of one query under several ids must not be spread over splits.
         cluster = hash_of(parsed.query)
-        queries.append(Query(parsed.qid, parsed.query, split, cluster, parsed.instruction, scores=parsed.scores))
+        queries.append(
+            Query(
+                parsed.qid,
+                parsed.query,
+                split,
+                cluster,
+                parsed.instruction,
+                scores=parsed.scores,
+                group=parsed.group,
+            )
+        )
     documents.close()
     return documents, queries, numbers
