@@ -20,6 +20,7 @@ from rl_rerank.evaluation.groups import group_means
 from rl_rerank.evaluation.measures import Evaluation, evaluate, is_sum, parse
 from rl_rerank.evaluation.seeds import interval_over_seeds
 from rl_rerank.evaluation.statistics import bootstrap_intervals, rise
+from rl_rerank.evaluation.subtopics import any_subtopic, needs_subtopics
 from rl_rerank.evaluation.table import table
 from rl_rerank.io import trec
 from rl_rerank.io.files import read_jsonl, write_json, write_text
@@ -104,7 +105,11 @@ def evaluate_files(config: EvaluateFiles) -> dict[str, Any]:
     for field, path in paths.items():
         if not path.is_file():
             raise FileNotFoundError(f"{field}={str(path)!r}: there is no such file")
-    result = evaluate(trec.read_run(paths["run"]), trec.read_qrels(paths["qrels"]), config.measures)
+    by_subtopic = None
+    if any(needs_subtopics(parse(measure)) for measure in config.measures):
+        by_subtopic = trec.read_subtopics(paths["qrels"])
+    qrels = trec.read_qrels(paths["qrels"]) if by_subtopic is None else any_subtopic(by_subtopic)
+    result = evaluate(trec.read_run(paths["run"]), qrels, config.measures, by_subtopic)
     if result.num_unjudged:
         logger.warning("%s: %d queries have no judgments and are left out", config.run, result.num_unjudged)
     if result.missing:
