@@ -14,9 +14,13 @@ from rl_rerank.stages.evaluate.run import evaluate_files
 # d1 and d2 are about the first subtopic, d3 about the second.
 QRELS = "q 1 d1 1\nq 1 d2 1\nq 2 d3 1\nq 2 d1 0\nr 1 d1 1\n"
 RUN = "q Q0 d1 1 3.0 x\nq Q0 d2 2 2.0 x\nq Q0 d3 3 1.0 x\n"
-# With alpha = .5 the second document about a subtopic gains .5. The best order is d1, d3, d2.
-DCG = 1 + 0.5 / math.log2(3) + 1 / math.log2(4)
-IDEAL = 1 + 1 / math.log2(3) + 0.5 / math.log2(4)
+
+
+def alpha_ndcg(alpha: float) -> float:
+    # The second document about a subtopic gains 1 - alpha. The best order is d1, d3, d2.
+    dcg = 1 + (1 - alpha) / math.log2(3) + 1 / math.log2(4)
+    return dcg / (1 + 1 / math.log2(3) + (1 - alpha) / math.log2(4))
+
 
 has_pyndeval = pytest.mark.skipif(not is_installed("pyndeval"), reason="needs pyndeval")
 
@@ -31,15 +35,19 @@ def files(tmp_path):
 @has_pyndeval
 def test_alpha_ndcg_by_hand(files):
     # Two settings at once, since the provider loses the run behind the first.
-    measures = ["alpha_nDCG@10", "alpha_nDCG(alpha=0)@10", "StRecall@2", "RR@10"]
+    measures = ["alpha_nDCG@10", "alpha_nDCG(alpha=0.1)@10", "StRecall@2", "RR@10"]
     found = evaluate_files(EvaluateFiles(**files, measures=measures))
     assert found["per_query"]["q"] == pytest.approx(
-        # With alpha = 0 every document gains 1 and the order is as good as any. The first two documents are about one
-        # of two subtopics.
-        {"alpha_nDCG@10": DCG / IDEAL, "alpha_nDCG(alpha=0)@10": 1.0, "StRecall@2": 0.5, "RR@10": 1.0},
+        # Alpha is .5 where it is not given. The first two documents are about one of two subtopics.
+        {
+            "alpha_nDCG@10": alpha_ndcg(0.5),
+            "alpha_nDCG(alpha=0.1)@10": alpha_ndcg(0.1),
+            "StRecall@2": 0.5,
+            "RR@10": 1.0,
+        },
         abs=1e-5,
     )
-    assert found["mean"]["alpha_nDCG@10"] == pytest.approx(DCG / IDEAL / 2, abs=1e-5)
+    assert found["mean"]["alpha_nDCG@10"] == pytest.approx(alpha_ndcg(0.5) / 2, abs=1e-5)
     assert found["missing"] == ["r"]
     assert "pyndeval" in found["provider"]
 
