@@ -9,11 +9,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from rl_rerank import registry
 from rl_rerank.config import DataConfig
 from rl_rerank.data import bm25, splits
-from rl_rerank.data.records import Collection, Omissions, Query, Source
+from rl_rerank.data.records import Collection, Document, Omissions, Query, Source
 from rl_rerank.data.store import Row, Store, Writer
 from rl_rerank.io import digest
 
@@ -118,8 +119,13 @@ def _sweep(directory: Path) -> None:
 
 def _build(config: DataConfig, source: Source, wanted: str, folder: Path, cache: Path) -> None:
     collection, omissions = _by_protocol(source.read(), config.protocol), Omissions()
+    if config.fields != "both":
+        collection = dataclasses.replace(collection, documents=_Part(collection.documents, config.fields))
     log.info("%s: %d documents, %d queries", config.source, len(collection.documents), len(collection.queries))
-    assigned = splits.assign(collection.queries, config.seed, omissions)
+    if config.folds is None:
+        assigned = splits.assign(collection.queries, config.seed, omissions)
+    else:
+        assigned = splits.fold(collection.queries, config.seed, config.folds, config.fold)
     found = _Candidates(collection, config, omissions, cache)
     writer = Writer(folder, collection.documents)
     unanswered = _Unanswered(omissions)
@@ -146,6 +152,24 @@ def _by_protocol(collection: Collection, protocol: str) -> Collection:
     # The queries are documents of the corpus, and each would find itself first.
     excluded = {query.qid: {query.qid, *collection.excluded.get(query.qid, ())} for query in collection.queries}
     return dataclasses.replace(collection, excluded=excluded)
+
+
+class _Part(Mapping[str, Document]):
+    """Documents of which only the title or the text is known. One that lacks it keeps what it has."""
+
+    def __init__(self, documents: Mapping[str, Document], part: Literal["title", "text"]) -> None:
+        self._documents, self._part = documents, part
+
+    def __getitem__(self, docid: str) -> Document:
+        document = self._documents[docid]
+        title, text = (document.title, "") if self._part == "title" else ("", document.text)
+        return document._replace(title=title, text=text) if (title or text).strip() else document
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._documents)
+
+    def __len__(self) -> int:
+        return len(self._documents)
 
 
 class _Candidates:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Literal
 
 import ir_measures
 from ir_measures import Measure, providers
@@ -16,7 +17,7 @@ from ir_measures import Measure, providers
 from rl_rerank.evaluation import subtopics
 from rl_rerank.evaluation.total_recall import TotalRecall
 from rl_rerank.evaluation.user_models import UserModels
-from rl_rerank.io.trec import trec_order
+from rl_rerank.io.trec import file_order, trec_order
 
 OURS = (TotalRecall(), UserModels())
 PIPELINE = providers.FallbackProvider([*OURS, *ir_measures.DefaultPipeline.providers])
@@ -95,12 +96,18 @@ def lower_is_better(text: str) -> bool:
 
 
 def evaluate(
-    run: Run, qrels: Qrels, measures: Sequence[str], by_subtopic: subtopics.Subtopics | None = None
+    run: Run,
+    qrels: Qrels,
+    measures: Sequence[str],
+    by_subtopic: subtopics.Subtopics | None = None,
+    *,
+    ties: Literal["docid", "file"] = "docid",
 ) -> Evaluation:
     """The values of `measures` for `run`.
 
     Args:
         by_subtopic: the judgments of measures of diversity, on the same queries as `qrels`.
+        ties: the order of equal scores: the larger docid first, or as they stand in `run`.
 
     The mean is trec_eval's with `-c`: it is taken over all judged queries of the qrels, and one that the run lacks
     counts 0 (trec_eval without `-c` leaves it out, so that a system that fails on hard queries looks better). The value
@@ -120,7 +127,7 @@ def evaluate(
     if not judged:
         raise ValueError("the qrels hold no judged query, so there is nothing to measure against")
     ranked = {qid: scores for qid, scores in run.items() if scores}
-    kept = {qid: _ranks(qid, scores) for qid, scores in ranked.items() if qid in judged}
+    kept = {qid: _ranks(qid, scores, ties) for qid, scores in ranked.items() if qid in judged}
     if ranked and not kept:
         raise ValueError(
             f"run and qrels share no query: the run has {_some(ranked)}, the qrels have {_some(judged)}; "
@@ -144,10 +151,10 @@ def evaluate(
     )
 
 
-def _ranks(qid: str, scores: Mapping[str, float]) -> dict[str, float]:
+def _ranks(qid: str, scores: Mapping[str, float], ties: Literal["docid", "file"]) -> dict[str, float]:
     # Providers break ties in different ways. Scores without ties leave them no choice.
     try:
-        order = trec_order(scores)
+        order = trec_order(scores) if ties == "docid" else file_order(scores)
     except ValueError as e:
         raise ValueError(f"qid {qid!r}: {e}") from None
     return {docid: float(len(order) - place) for place, docid in enumerate(order)}

@@ -126,13 +126,22 @@ def one_word(docid: str) -> str:
 
 def trec_order(scores: Mapping[str, float]) -> list[str]:
     """docids as trec_eval orders them: by 32-bit float score, highest first; of equal ones the larger docid first."""
+    return [docid for _, docid in sorted(zip(_rounded(scores), scores, strict=True), reverse=True)]
+
+
+def file_order(scores: Mapping[str, float]) -> list[str]:
+    """docids by 32-bit float score, highest first; equal ones in the given order."""
+    ranked = sorted(zip(_rounded(scores), scores, strict=True), key=lambda pair: -pair[0])
+    return [docid for _, docid in ranked]
+
+
+def _rounded(scores: Mapping[str, float]) -> list[float]:
     values = np.fromiter(scores.values(), dtype=np.float64, count=len(scores))
     if np.isnan(values).any():
         docid = next(d for d, score in scores.items() if math.isnan(score))
         raise ValueError(f"docid {docid!r} has the score nan, which has no place in an order")
     with np.errstate(over="ignore"):
-        rounded = values.astype(np.float32).tolist()
-    return [docid for _, docid in sorted(zip(rounded, scores, strict=True), reverse=True)]
+        return values.astype(np.float32).tolist()
 
 
 def write_run(path: str | Path, rankings: Iterable[Ranking], tag: str) -> None:

@@ -109,7 +109,7 @@ def evaluate_files(config: EvaluateFiles) -> dict[str, Any]:
     if any(needs_subtopics(parse(measure)) for measure in config.measures):
         by_subtopic = trec.read_subtopics(paths["qrels"])
     qrels = trec.read_qrels(paths["qrels"]) if by_subtopic is None else any_subtopic(by_subtopic)
-    result = evaluate(trec.read_run(paths["run"]), qrels, config.measures, by_subtopic)
+    result = evaluate(trec.read_run(paths["run"]), qrels, config.measures, by_subtopic, ties=config.ties)
     if result.num_unjudged:
         logger.warning("%s: %d queries have no judgments and are left out", config.run, result.num_unjudged)
     if result.missing:
