@@ -67,6 +67,8 @@ class RankingExample:
     """docid -> gold score, where known."""
     teachers: tuple[TeacherOutput, ...] = ()
     provenance: Mapping[str, str] = field(default_factory=dict)
+    group: str = ""
+    """What evaluations average over beside queries, such as a task or a domain; empty: there is none."""
 
     def __post_init__(self) -> None:
         if not self.query.strip():

@@ -15,6 +15,9 @@ class EvaluateFiles:
     run: str
     qrels: str
     measures: list[str] = field(default_factory=lambda: ["nDCG@10"])
+    ties: Literal["docid", "file"] = "docid"
+    """Order of documents with equal scores: as trec_eval has it, the larger docid first; or as they stand in the run
+    file, as CLEF TAR's tool has it."""
     output: str | None = None
     """Path of the JSON output; null prints it."""
 

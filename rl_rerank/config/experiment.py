@@ -40,8 +40,19 @@ class DataConfig:
     the documents excluded for a query. arguana: also removes the document whose docid is the qid."""
     seed: int = 1
     """Seed of the choice of queries, and of the split if the source has none."""
+    fields: Literal["both", "title", "text"] = "both"
+    """What is known of a document, in prompts and to a first stage that searches; a run of the source stays as it is. A
+    document without that part keeps the other."""
+    folds: int | None = None
+    """Cross-validation: divide the queries into so many parts of equal size, of which `fold` is test, the next one dev,
+    and the others train. null: the splits of the source, or by hash."""
+    fold: int = 0
 
     def __post_init__(self) -> None:
+        if self.folds is not None and self.folds < 3:
+            raise ValueError(f"data.folds must be at least 3, for test, dev and train; got {self.folds}")
+        if not 0 <= self.fold < (self.folds or 1):
+            raise ValueError(f"data.fold must be from 0 to data.folds - 1; got {self.fold} of {self.folds} folds")
         if self.depth < 2:
             raise ValueError(
                 f"data.depth must be at least 2, because one document has only one order; got {self.depth}"
@@ -56,6 +67,10 @@ class DataConfig:
         values = dataclasses.asdict(self)
         if self.first_stage is None:
             del values["first_stage"]  # runs and stores from before the setting stay what they are
+        if self.fields == "both":
+            del values["fields"]
+        if self.folds is None:
+            del values["folds"], values["fold"]
         return values
 
 

@@ -62,7 +62,8 @@ def _stored(folder: Path, split: str) -> Iterator[tuple[str, Row]]:
             {"docid": c.docid, "title": c.title, "text": c.text, "score": c.score} for c in example.candidates
         ]
         row: Row = {"qid": example.qid, "query": example.query, "candidates": candidates, "qrels": dict(example.qrels)}
-        yield f"qid {example.qid!r}", {**row, "split": split}
+        known = {"group": example.group} if example.group else {}
+        yield f"qid {example.qid!r}", {**row, "split": split, **known}
 
 
 def _as_it_is(row: Row, place: str) -> Row:

@@ -23,6 +23,7 @@ def to_json(example: RankingExample) -> dict[str, Any]:
         "scores": dict(example.scores) if example.scores is not None else None,
         "teachers": [_teacher(output) for output in example.teachers] or None,
         "provenance": dict(example.provenance) or None,
+        "group": example.group or None,
     }
     return row | {name: value for name, value in known.items() if value is not None}
 
@@ -54,6 +55,7 @@ def from_json(row: dict[str, Any]) -> RankingExample:
             for value in row.get("teachers", ())
         ),
         provenance=row.get("provenance", {}),
+        group=row.get("group", ""),
     )
 
 

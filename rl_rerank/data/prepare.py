@@ -6,14 +6,16 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 from rl_rerank import registry
 from rl_rerank.config import DataConfig
 from rl_rerank.data import bm25, splits
-from rl_rerank.data.records import Collection, Omissions, Query, Source
-from rl_rerank.data.store import Row, Store, write
+from rl_rerank.data.records import Collection, Document, Omissions, Query, Source
+from rl_rerank.data.store import Row, Store, Writer
 from rl_rerank.io import digest
 
 # Part of the fingerprint: raise it when the same files are to give another store.
@@ -117,29 +119,29 @@ def _sweep(directory: Path) -> None:
 
 def _build(config: DataConfig, source: Source, wanted: str, folder: Path, cache: Path) -> None:
     collection, omissions = _by_protocol(source.read(), config.protocol), Omissions()
+    if config.fields != "both":
+        collection = dataclasses.replace(collection, documents=_Part(collection.documents, config.fields))
     log.info("%s: %d documents, %d queries", config.source, len(collection.documents), len(collection.queries))
-    assigned = splits.assign(collection.queries, config.seed, omissions)
-    runs = _runs(collection, config, omissions, cache)
-    rows: dict[str, list[Row]] = {}
-    unanswered: dict[str, dict[str, Mapping[str, int]]] = {}
+    if config.folds is None:
+        assigned = splits.assign(collection.queries, config.seed, omissions)
+    else:
+        assigned = splits.fold(collection.queries, config.seed, config.folds, config.fold)
+    found = _Candidates(collection, config, omissions, cache)
+    writer = Writer(folder, collection.documents)
+    unanswered = _Unanswered(omissions)
     limits = {"train": config.train_queries, "dev": config.dev_queries, "test": config.test_queries}
     for split, queries in assigned.items():
         is_filled = split == "train" and config.ensure_relevant
-        made = [_row(query, collection, runs.get(query.qid, ()), config.depth, is_filled) for query in queries]
-        kept = _limited(made, queries, limits[split], config.seed, is_training=split == "train")
-        for row in kept:
-            if not row.candidates:
-                omissions.add("queries skipped for want of candidates", f"{split}, qid {row.qid!r}")
-        rows[split] = [row for row in kept if row.candidates]
-        # A held-out query that nothing was found for stays in the qrels: leaving it out would flatter every mean.
-        unanswered[split] = {row.qid: row.qrels for row in kept if not row.candidates and split != "train"}
-    write(
-        folder,
+        chosen = queries if limits[split] is None else splits.by_hash(queries, config.seed)
+        made = (_row(query, collection, found.of(query.qid), config.depth, is_filled) for query in chosen)
+        kept = _limited(made, limits[split], is_training=split == "train")
+        writer.split(split, unanswered.apart(kept, split))
+    found.check()
+    writer.finish(
         fingerprint=wanted,
         source=config.source,
-        rows=rows,
-        unanswered=unanswered,
-        documents=collection.documents,
+        unanswered=unanswered.qrels,
+        groups=unanswered.groups,
         warnings=(*collection.warnings, *omissions.sentences()),
     )
 
@@ -152,33 +154,64 @@ def _by_protocol(collection: Collection, protocol: str) -> Collection:
     return dataclasses.replace(collection, excluded=excluded)
 
 
-def _runs(
-    collection: Collection, config: DataConfig, omissions: Omissions, cache: Path
-) -> Mapping[str, Sequence[tuple[str, float | None]]]:
-    """Candidates that are documents of the collection and not excluded, best first."""
-    if config.first_stage is not None or collection.runs is None:
-        retriever = config.first_stage or bm25.BM25()
-        return retriever.retrieve(
-            collection.documents, collection.queries, depth=config.depth, excluded=collection.excluded, cache=cache
-        )
-    runs: dict[str, list[tuple[str, float | None]]] = {}
-    found = 0
-    for query in collection.queries:
-        runs[query.qid] = []
-        for docid, score in collection.runs.get(query.qid, ()):
-            if docid in collection.excluded.get(query.qid, ()):
+class _Part(Mapping[str, Document]):
+    """Documents of which only the title or the text is known. One that lacks it keeps what it has."""
+
+    def __init__(self, documents: Mapping[str, Document], part: Literal["title", "text"]) -> None:
+        self._documents, self._part = documents, part
+
+    def __getitem__(self, docid: str) -> Document:
+        document = self._documents[docid]
+        title, text = (document.title, "") if self._part == "title" else ("", document.text)
+        return document._replace(title=title, text=text) if (title or text).strip() else document
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._documents)
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+
+class _Candidates:
+    """Candidates that are documents of the collection and not excluded, best first, found when they are asked for."""
+
+    def __init__(self, collection: Collection, config: DataConfig, omissions: Omissions, cache: Path) -> None:
+        self._collection, self._omissions, self._source = collection, omissions, config.source
+        self._runs = collection.runs
+        self._is_retrieved = config.first_stage is not None or collection.runs is None
+        self._given = self._found = 0
+        if self._is_retrieved:
+            retriever = config.first_stage or bm25.BM25()
+            self._runs = retriever.retrieve(
+                collection.documents, collection.queries, depth=config.depth, excluded=collection.excluded, cache=cache
+            )
+
+    def of(self, qid: str) -> Sequence[tuple[str, float | None]]:
+        """The (docid, score) of one query."""
+        assert self._runs is not None
+        run = self._runs.get(qid, ())
+        if self._is_retrieved:
+            return run
+        excluded = self._collection.excluded.get(qid, ())
+        kept: list[tuple[str, float | None]] = []
+        for docid, score in run:
+            if docid in excluded:
                 continue
-            if docid not in collection.documents:
-                omissions.add("candidates left out, because no document has their docid", f"{docid!r}, {query.qid!r}")
-                continue
-            runs[query.qid].append((docid, score))
-            found += 1
-    if not found and any(collection.runs.values()):
-        raise ValueError(
-            f"data.source={config.source}: no query of the collection has a candidate that is one of its "
-            f"{len(collection.documents)} documents; the run belongs to other queries or another corpus"
-        )
-    return runs
+            if docid in self._collection.documents:
+                kept.append((docid, score))
+            else:
+                self._omissions.add("candidates left out, because no document has their docid", f"{docid!r}, {qid!r}")
+        self._given += len(run)
+        self._found += len(kept)
+        return kept
+
+    def check(self) -> None:
+        """Raise ValueError if no candidate of any query that was asked for is a document."""
+        if self._given and not self._found:
+            raise ValueError(
+                f"data.source={self._source}: no query of the collection has a candidate that is one of its "
+                f"{len(self._collection.documents)} documents; the run belongs to other queries or another corpus"
+            )
 
 
 def _row(
@@ -196,18 +229,50 @@ def _row(
             candidates.append((best, dict(run).get(best)))
     known = collection.features.get(query.qid, {})
     features = {docid: known[docid] for docid, _ in candidates if docid in known} or None
-    return Row(query.qid, query.text, tuple(candidates), qrels, query.instruction, query.order, query.scores, features)
+    return Row(
+        query.qid,
+        query.text,
+        tuple(candidates),
+        qrels,
+        query.instruction,
+        query.order,
+        query.scores,
+        features,
+        query.group,
+    )
 
 
-def _limited(
-    rows: list[Row], queries: Sequence[Query], limit: int | None, seed: int, *, is_training: bool
-) -> list[Row]:
-    """All rows, or the first `limit` usable ones in the seeded order: a smaller limit is a prefix of a larger."""
+def _limited(rows: Iterator[Row], limit: int | None, *, is_training: bool) -> Iterator[Row]:
+    """All rows, or the first `limit` usable ones of the seeded order: a smaller limit is a prefix of a larger."""
     if limit is None:
         return rows
-    by_qid = {row.qid: row for row in rows}
-    ordered = [by_qid[query.qid] for query in splits.by_hash(queries, seed)]
-    usable = [row for row in ordered if row.candidates and any(grade >= 1 for grade in row.qrels.values())]
+    usable = (row for row in rows if row.candidates and any(grade >= 1 for grade in row.qrels.values()))
     if is_training:
-        usable = [row for row in usable if len({row.qrels.get(docid, 0) for docid, _ in row.candidates}) > 1]
-    return usable[:limit]
+        usable = (row for row in usable if len({row.qrels.get(docid, 0) for docid, _ in row.candidates}) > 1)
+    return islice(usable, limit)
+
+
+class _Unanswered:
+    """The held-out queries that nothing was found for.
+
+    They stay in the qrels: leaving them out would flatter every mean.
+    """
+
+    def __init__(self, omissions: Omissions) -> None:
+        self._omissions = omissions
+        self.qrels: dict[str, dict[str, Mapping[str, int]]] = {}
+        """split -> qid -> docid -> grade."""
+        self.groups: dict[str, dict[str, str]] = {}
+        """split -> qid -> group, where there is one."""
+
+    def apart(self, rows: Iterator[Row], split: str) -> Iterator[Row]:
+        """The rows that have a candidate."""
+        for row in rows:
+            if row.candidates:
+                yield row
+                continue
+            self._omissions.add("queries skipped for want of candidates", f"{split}, qid {row.qid!r}")
+            if split != "train":
+                self.qrels.setdefault(split, {})[row.qid] = row.qrels
+                if row.group:
+                    self.groups.setdefault(split, {})[row.qid] = row.group

@@ -26,13 +26,15 @@ class Query(NamedTuple):
     text: str
     split: str = ""
     """train, dev or test; empty where the source has no splits, or leaves this query out of them."""
-    group: str = ""
-    """Queries of one group always fall into the same split; empty means the query stands alone."""
+    cluster: str = ""
+    """Queries of one cluster always fall into the same split; empty means the query stands alone."""
     instruction: str = ""
     order: tuple[str, ...] | None = None
     """A gold order of docids, best first, where one is known."""
     scores: Mapping[str, float] | None = None
     """docid -> gold score, where known."""
+    group: str = ""
+    """What evaluations average over beside queries, such as a task or a domain; empty: there is none."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,28 @@ def assign(queries: Sequence[Query], seed: int, omissions: Omissions) -> dict[st
     return splits
 
 
+def fold(queries: Sequence[Query], seed: int, folds: int, test: int) -> dict[str, list[Query]]:
+    """The queries of each split in a cross-validation: one part is test, the next one dev, the others train.
+
+    Clusters of queries are dealt to the parts in a seeded order, so that the parts have equally many of them.
+
+    Raises:
+        ValueError: if there are fewer clusters than parts, or queries have splits already.
+    """
+    if given := sorted({query.split for query in queries} - {""}):
+        raise ValueError(f"data.folds={folds}: the queries have splits already, {', '.join(given)}")
+    clusters = {query.cluster or query.qid for query in queries}
+    if len(clusters) < folds:
+        raise ValueError(f"data.folds={folds}: there are only {len(clusters)} queries, or clusters of queries")
+    ordered = sorted(clusters, key=lambda name: (fraction(f"{seed}:fold:{name}"), name))
+    part = {name: number % folds for number, name in enumerate(ordered)}
+    splits: dict[str, list[Query]] = {name: [] for name in SPLITS}
+    for query in queries:
+        away = (part[query.cluster or query.qid] - test) % folds
+        splits["test" if away == 0 else "dev" if away == 1 else "train"].append(query)
+    return splits
+
+
 def by_hash(queries: Sequence[Query], seed: int) -> list[Query]:
     """The queries in a seeded order in which each keeps its place relative to all others, whatever is added."""
     return sorted(queries, key=lambda query: (fraction(f"{seed}:order:{query.qid}"), query.qid))
@@ -38,7 +60,7 @@ def fraction(key: str) -> float:
 def _split(query: Query, given: set[str], seed: int) -> str:
     if given and (query.split != "train" or "dev" in given):
         return query.split
-    place = fraction(f"{seed}:split:{query.group or query.qid}")
+    place = fraction(f"{seed}:split:{query.cluster or query.qid}")
     if place < DEV_SHARE:
         return "dev"
     return "test" if not given and place < DEV_SHARE + TEST_SHARE else "train"

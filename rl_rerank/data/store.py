@@ -4,9 +4,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from itertools import tee
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from rl_rerank.data.indexed import Index, IndexedExamples, Line
 from rl_rerank.data.records import Document
@@ -34,6 +33,7 @@ class Row(NamedTuple):
     scores: Mapping[str, float] | None = None
     features: Mapping[str, Mapping[str, float | str]] | None = None
     """docid -> further features of the candidate."""
+    group: str = ""
 
 
 class Split(IndexedExamples):
@@ -76,6 +76,7 @@ class Split(IndexedExamples):
             order=tuple(row["order"]) if "order" in row else None,
             scores=row.get("scores"),
             provenance=self._provenance,
+            group=row.get("group", ""),
         )
 
 
@@ -148,73 +149,99 @@ class Store:
         judged |= self._meta["unanswered"].get(split, {})
         return {qid: grades for qid, grades in judged.items() if grades}
 
+    def groups(self, split: str) -> dict[str, str]:
+        """Return qid -> group, of the queries that have one, also those without any candidate."""
+        found = {e.qid: e.group for e in self.examples(split).outlines() if e.group}
+        return found | self._meta.get("groups", {}).get(split, {})
 
-def write(
-    folder: Path,
-    *,
-    fingerprint: str,
-    source: str,
-    rows: Mapping[str, Sequence[Row]],
-    unanswered: Mapping[str, Mapping[str, Mapping[str, int]]],
-    documents: Mapping[str, Document],
-    warnings: Sequence[str],
-) -> None:
-    """Write a store into an empty folder.
 
-    Args:
-        rows: split -> examples. An empty split is left out.
-        unanswered: split -> qid -> judgments of the queries that have no example.
+class Writer:
+    """Writes a store into an empty folder, one row after the other.
+
+    Only candidates are stored, so the store's size follows the retrieval depth and not the corpus. Neither rows nor
+    texts stay in memory.
     """
-    # Only candidates are stored, so the store's size follows the retrieval depth and not the corpus. A dict keeps the
-    # order in which they first occur, where a set of strings would give another file in every process.
-    shown = dict.fromkeys(docid for part in rows.values() for row in part for docid, _ in row.candidates)
-    # Documents come before rows, whose lines contain the documents' offsets.
-    listed = ({"docid": docid, **documents[docid]._asdict()} for docid in shown)
-    where = dict(zip(shown, _write_lines(folder / _DOCUMENTS, listed), strict=True))
-    queries: dict[str, int] = {}
-    for split, part in rows.items():
-        if part:
-            path = folder / f"{split}.jsonl"
-            index = Index.of(_written(path, part, where), lambda path=path: path.stat().st_size)
+
+    def __init__(self, folder: Path, documents: Mapping[str, Document]) -> None:
+        self._folder = folder
+        self._documents = documents
+        self._where: dict[str, int] = {}
+        self._queries: dict[str, int] = {}
+        self._has_images = False
+
+    def split(self, split: str, rows: Iterable[Row]) -> None:
+        """Write the examples of a split; an empty split is left out."""
+        path = self._folder / f"{split}.jsonl"
+        with path.open("wb") as file, (self._folder / _DOCUMENTS).open("ab") as documents:
+            index = Index.of(self._written(rows, file, documents), file.tell)
+        if len(index):
             index.write(path)
-            queries[split] = len(index)
-    meta = {
-        "fingerprint": fingerprint,
-        "source": source,
-        "warnings": list(warnings),
-        "queries": queries,
-        "documents": len(where),
-        "images": any(documents[docid].images for docid in where),
-        "unanswered": {split: dict(judged) for split, judged in unanswered.items() if judged},
-    }
-    # Last, because its presence declares the store complete.
-    write_json(folder / _META, meta)
+            self._queries[split] = len(index)
+        else:
+            path.unlink()
 
+    def finish(
+        self,
+        *,
+        fingerprint: str,
+        source: str,
+        unanswered: Mapping[str, Mapping[str, Mapping[str, int]]],
+        groups: Mapping[str, Mapping[str, str]],
+        warnings: Sequence[str],
+    ) -> None:
+        """Write the file that declares the store complete.
 
-def _written(path: Path, rows: Sequence[Row], where: Mapping[str, int]) -> Iterator[Line]:
-    """Write rows, and yield what the index needs of each."""
-    written, indexed = tee(rows)
-    offsets = _write_lines(path, (_line(row, where) for row in written))
-    for row, offset in zip(indexed, offsets, strict=True):
-        docids = [docid for docid, _ in row.candidates]
-        yield Line(offset, row.qid, docids, row.qrels, len(row.query) + len(row.instruction))
+        Args:
+            unanswered: split -> qid -> judgments of the queries that have no example.
+            groups: split -> qid -> group, of those of them that have one.
+        """
+        meta = {
+            "fingerprint": fingerprint,
+            "source": source,
+            "warnings": list(warnings),
+            "queries": self._queries,
+            "documents": len(self._where),
+            "images": self._has_images,
+            "unanswered": {split: dict(judged) for split, judged in unanswered.items() if judged},
+        }
+        if found := {split: dict(of) for split, of in groups.items() if of}:
+            meta["groups"] = found
+        write_json(self._folder / _META, meta)
+
+    def _written(self, rows: Iterable[Row], file: BinaryIO, documents: BinaryIO) -> Iterator[Line]:
+        """Write rows, and yield what the index needs of each."""
+        for row in rows:
+            # Documents come before their rows, whose lines contain the documents' offsets.
+            for docid, _ in row.candidates:
+                if docid not in self._where:
+                    document = self._documents[docid]
+                    self._has_images = self._has_images or bool(document.images)
+                    self._where[docid] = _write_line(documents, {"docid": docid, **document._asdict()})
+            offset = _write_line(file, _line(row, self._where))
+            docids = [docid for docid, _ in row.candidates]
+            yield Line(offset, row.qid, docids, row.qrels, len(row.query) + len(row.instruction))
 
 
 def _line(row: Row, where: Mapping[str, int]) -> dict[str, Any]:
     candidates = [(docid, score, where[docid]) for docid, score in row.candidates]
     line: dict[str, Any] = {"qid": row.qid, "query": row.query, "candidates": candidates, "qrels": dict(row.qrels)}
-    known = {"instruction": row.instruction or None, "order": row.order, "scores": row.scores, "features": row.features}
+    known = {
+        "instruction": row.instruction or None,
+        "order": row.order,
+        "scores": row.scores,
+        "features": row.features,
+        "group": row.group or None,
+    }
     # An absent key stands for None: most collections have none of these fields, and every reading of a split would
     # parse their nulls again.
     return line | {name: value for name, value in known.items() if value is not None}
 
 
-def _write_lines(path: Path, values: Iterable[Any]) -> Iterator[int]:
-    """Write one JSON value a line, and yield the byte offset of each."""
+def _write_line(file: BinaryIO, value: Any) -> int:
+    """Write a JSON value as a line, and return the byte offset at which it begins."""
     # In binary mode `tell` counts bytes; in text mode it is an opaque number, and newlines may be translated. JSON
     # escapes every line feed inside a value and binary `readline` ends at no other character, so that a value is
     # exactly one line, though other characters that count as line breaks in text, such as U+2028, stay unescaped.
-    with path.open("wb") as file:
-        for value in values:
-            yield file.tell()
-            file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
+    offset = file.tell()
+    file.write(json.dumps(value, ensure_ascii=False).encode() + b"\n")
+    return offset

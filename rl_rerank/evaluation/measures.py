@@ -1,20 +1,23 @@
 """Measuring runs with ir_measures, by trec_eval's rules whatever computes a measure.
 
 Beside what ir_measures offers there are the measures of `total_recall` and `user_models`. nDCG with exponential gains,
-`nDCG(dcg='exp-log2')@10`, is computed as nDCG with the gains 2^grade - 1. None of these needs another program.
+`nDCG(dcg='exp-log2')@10`, is computed as nDCG with the gains 2^grade - 1. None of these needs another program. Measures
+of diversity are those of `subtopics`.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Literal
 
 import ir_measures
 from ir_measures import Measure, providers
 
+from rl_rerank.evaluation import subtopics
 from rl_rerank.evaluation.total_recall import TotalRecall
 from rl_rerank.evaluation.user_models import UserModels
-from rl_rerank.io.trec import trec_order
+from rl_rerank.io.trec import file_order, trec_order
 
 OURS = (TotalRecall(), UserModels())
 PIPELINE = providers.FallbackProvider([*OURS, *ir_measures.DefaultPipeline.providers])
@@ -51,6 +54,7 @@ def parse(text: str) -> Measure:
 
     Raises:
         ValueError: if there is no such measure, a parameter is wrong, or nothing that is installed computes it.
+        ImportError: with what to install, for a measure of diversity.
     """
     try:
         measure = ir_measures.parse_measure(text.strip())
@@ -66,9 +70,19 @@ def parse(text: str) -> Measure:
     if not 0 < measure.params.get("p", 0.5) < 1:
         reason = f"p must lie between 0 and 1; got {measure.params['p']}"
         raise ValueError(f"{text!r} is no measure: {reason}. Examples: {EXAMPLES}")
+    subtopics.check_installed(text, measure)
     if not PIPELINE.supports(_with_linear_gains(text, measure)):
         raise ValueError(f"{text!r}: nothing that is installed computes this measure. Examples: {EXAMPLES}")
     return measure
+
+
+def check_judgments(text: str) -> None:
+    """Raise ValueError for a measure that judgments without subtopics do not suffice for."""
+    if subtopics.needs_subtopics(parse(text)):
+        raise ValueError(
+            f"{text!r} needs judgments by subtopic, which the data of an experiment do not have; "
+            "`rl-rerank evaluate run=RUN qrels=QRELS` reads them from the second column of QRELS"
+        )
 
 
 def is_sum(text: str) -> bool:
@@ -81,8 +95,19 @@ def lower_is_better(text: str) -> bool:
     return parse(text).NAME in LOWER_IS_BETTER
 
 
-def evaluate(run: Run, qrels: Qrels, measures: Sequence[str]) -> Evaluation:
+def evaluate(
+    run: Run,
+    qrels: Qrels,
+    measures: Sequence[str],
+    by_subtopic: subtopics.Subtopics | None = None,
+    *,
+    ties: Literal["docid", "file"] = "docid",
+) -> Evaluation:
     """The values of `measures` for `run`.
+
+    Args:
+        by_subtopic: the judgments of measures of diversity, on the same queries as `qrels`.
+        ties: the order of equal scores: the larger docid first, or as they stand in `run`.
 
     The mean is trec_eval's with `-c`: it is taken over all judged queries of the qrels, and one that the run lacks
     counts 0 (trec_eval without `-c` leaves it out, so that a system that fails on hard queries looks better). The value
@@ -102,13 +127,19 @@ def evaluate(run: Run, qrels: Qrels, measures: Sequence[str]) -> Evaluation:
     if not judged:
         raise ValueError("the qrels hold no judged query, so there is nothing to measure against")
     ranked = {qid: scores for qid, scores in run.items() if scores}
-    kept = {qid: _ranks(qid, scores) for qid, scores in ranked.items() if qid in judged}
+    kept = {qid: _ranks(qid, scores, ties) for qid, scores in ranked.items() if qid in judged}
     if ranked and not kept:
         raise ValueError(
             f"run and qrels share no query: the run has {_some(ranked)}, the qrels have {_some(judged)}; "
             "do they belong to the same collection?"
         )
-    values = _values(kept, judged, set(parsed.values()))
+    for text in measures if by_subtopic is None else ():
+        check_judgments(text)
+    of_subtopics = {m for m in parsed.values() if subtopics.needs_subtopics(m)}
+    values = _values(kept, judged, set(parsed.values()) - of_subtopics)
+    for measure in of_subtopics:
+        found = dict(subtopics.values(measure, by_subtopic or {}, kept))
+        values[measure] = {qid: found.get(qid, 0.0) for qid in judged}
     per_query = {qid: {text: values[measure][qid] for text, measure in parsed.items()} for qid in judged}
     totals = {text: math.fsum(row[text] for row in per_query.values()) for text in parsed}
     return Evaluation(
@@ -120,10 +151,10 @@ def evaluate(run: Run, qrels: Qrels, measures: Sequence[str]) -> Evaluation:
     )
 
 
-def _ranks(qid: str, scores: Mapping[str, float]) -> dict[str, float]:
+def _ranks(qid: str, scores: Mapping[str, float], ties: Literal["docid", "file"]) -> dict[str, float]:
     # Providers break ties in different ways. Scores without ties leave them no choice.
     try:
-        order = trec_order(scores)
+        order = trec_order(scores) if ties == "docid" else file_order(scores)
     except ValueError as e:
         raise ValueError(f"qid {qid!r}: {e}") from None
     return {docid: float(len(order) - place) for place, docid in enumerate(order)}
@@ -169,7 +200,10 @@ def _with_gains_of(measure: Measure, qrels: Qrels) -> Measure:
 
 def _distributions(measures: Iterable[Measure]) -> list[str]:
     is_ours = any(provider.supports(measure) for measure in measures for provider in OURS)
-    return ["ir_measures", "pytrec_eval-terrier", *(["rl-rerank"] if is_ours else [])]
+    beside = ["rl-rerank"] if is_ours else []
+    if any(map(subtopics.needs_subtopics, measures)):
+        beside.append(subtopics.PACKAGE)
+    return ["ir_measures", "pytrec_eval-terrier", *beside]
 
 
 def _absent(measure: Measure, grades: Mapping[str, int]) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 from rl_rerank.evaluation.cost import Cost
 from rl_rerank.evaluation.enough import too_few
 from rl_rerank.evaluation.fusion_weight import ChosenWeight
+from rl_rerank.evaluation.groups import GroupMeans
 from rl_rerank.evaluation.measures import lower_is_better
 from rl_rerank.evaluation.protocol import Protocol
 
@@ -173,6 +174,8 @@ class Metrics:
     """Training stage -> its reward."""
     weights: Mapping[str, ChosenWeight] = field(default_factory=dict)
     """Run -> the weight of its fusion, where it was chosen on development queries."""
+    groups: Sequence[GroupMeans] = ()
+    """Each row's means by group, in table order, where queries have groups."""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -211,8 +214,11 @@ class Metrics:
     def to_json(self) -> dict[str, Any]:
         """The content of `metrics.json`."""
         content = asdict(self)
+        # Files of runs that have neither stay what they are.
         if not self.weights:
-            del content["weights"]  # files of runs without a chosen weight stay what they are
+            del content["weights"]
+        if not self.groups:
+            del content["groups"]
         return content
 
     @classmethod
@@ -235,6 +241,7 @@ class Metrics:
             "format": {run: formats(found) for run, found in content.get("format", {}).items()},
             "training": {stage: RewardTrend(**found) for stage, found in content.get("training", {}).items()},
             "weights": {run: ChosenWeight(**found) for run, found in content.get("weights", {}).items()},
+            "groups": [GroupMeans(**found) for found in content.get("groups", ())],
         }
         return cls(**{**content, **typed})
 

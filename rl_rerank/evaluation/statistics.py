@@ -61,7 +61,26 @@ def bootstrap_intervals(
     return list(zip(low.tolist(), high.tolist(), strict=True))
 
 
-def bootstrap_means(values: Floats, seed: int, draws: int) -> Floats:
+def stratified_intervals(
+    strata: Sequence[Sequence[Sequence[float]]], seed: int, level: float = 0.95, draws: int = 10_000
+) -> list[tuple[float, float]]:
+    """The percentile bootstrap interval of each measure's mean over strata of the strata's means.
+
+    Queries are resampled inside of each stratum, independently of the others.
+
+    Args:
+        strata: of each stratum the values of its queries, [measures, queries].
+
+    Source: Efron & Tibshirani 1993, An Introduction to the Bootstrap, chapter 8.
+    """
+    seeds = np.random.SeedSequence(seed).spawn(len(strata))
+    samples = [np.stack([_sample(values, "values") for values in stratum], axis=1) for stratum in strata]
+    means = [bootstrap_means(values, child, draws) for values, child in zip(samples, seeds, strict=True)]
+    low, high = np.quantile(np.mean(means, axis=0), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return list(zip(low.tolist(), high.tolist(), strict=True))
+
+
+def bootstrap_means(values: Floats, seed: int | np.random.SeedSequence, draws: int) -> Floats:
     """Means of `values` [queries, measures] over queries drawn with replacement: [draws, measures]."""
     rng = np.random.default_rng(seed)
     n = len(values)

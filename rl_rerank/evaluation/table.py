@@ -3,6 +3,7 @@
 from rl_rerank.evaluation import protocol
 from rl_rerank.evaluation.enough import too_few
 from rl_rerank.evaluation.fusion_weight import WEIGHTS
+from rl_rerank.evaluation.groups import GroupMeans
 from rl_rerank.evaluation.records import SIGNIFICANT, Comparison, Metrics, RewardTrend, Row
 
 
@@ -26,6 +27,8 @@ def table(metrics: Metrics, *, is_page: bool = False) -> str:
         values = [few or _value(row, m) for m in metrics.measures]
         counts = [str(row.num_queries), str(num_missing)]
         lines.append(_row([row.label, *values, *counts, share(row.malformed), share(row.fallback)]))
+    if metrics.groups:
+        lines += ["", *_by_group(metrics, is_page=is_page)]
     sentences = [untested(*test) if is_page and few_queries(test) else verdict(*test) for test in metrics.tests]
     sentences += [learned(stage, trend) for stage, trend in metrics.training.items()]
     sentences += weight_sentences(metrics, is_page=is_page)
@@ -33,6 +36,44 @@ def table(metrics: Metrics, *, is_page: bool = False) -> str:
         lines += ["", *(f"- {sentence}" for sentence in sentences)]
     lines += ["", *protocol_sentences(metrics)]
     return "\n".join(lines) + "\n"
+
+
+def group_cell(means: GroupMeans, group: str, measure: str, *, is_page: bool) -> str:
+    """A row's mean of a measure over one group; on a page none of too few queries, and a dash where it has none."""
+    size = means.sizes.get(group, 0)
+    if not size:
+        return "-"
+    return (too_few(size) if is_page else "") or f"{means.mean[measure][group]:.4f}"
+
+
+def group_names(metrics: Metrics) -> dict[str, int]:
+    """Group -> its number of queries, the most of any row."""
+    found: dict[str, int] = {}
+    for means in metrics.groups:
+        for group, size in means.sizes.items():
+            found[group] = max(size, found.get(group, 0))
+    return found
+
+
+def _by_group(metrics: Metrics, *, is_page: bool) -> list[str]:
+    """The table of the first measure by group."""
+    measure, names = metrics.measures[0], group_names(metrics)
+    header = [f"{measure} by group", "macro average [95% interval]", *(f"{g} ({n} queries)" for g, n in names.items())]
+    lines = [_row(header), _row(["---", *("---:" for _ in header[1:])])]
+    for means in metrics.groups:
+        if measure not in means.macro:
+            return []
+        few = too_few(sum(means.sizes.values())) if is_page else ""
+        cells = [group_cell(means, group, measure, is_page=is_page) for group in names]
+        lines.append(_row([means.label, few or macro(means, measure), *cells]))
+    return lines
+
+
+def macro(means: GroupMeans, measure: str) -> str:
+    """The mean over groups with its interval, where there is one."""
+    interval = means.interval.get(measure)
+    said = f" [{interval[0]:.4f}, {interval[1]:.4f}]" if interval else ""
+    return f"{means.macro[measure]:.4f}{said}"
 
 
 def verdict(test: Comparison, system: Row, baseline: Row) -> str:

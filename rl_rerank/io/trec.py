@@ -12,6 +12,7 @@ from rl_rerank.io.files import write_bytes
 from rl_rerank.types import Ranking
 
 _QRELS_LINE = "expected 'qid iteration docid grade'"
+_SUBTOPICS_LINE = "expected 'qid subtopic docid grade'"
 _RUN_LINE = "expected 'qid Q0 docid rank score tag'"
 
 
@@ -56,6 +57,25 @@ def read_qrels(path: str | Path, *, spaced: bool = False) -> dict[str, dict[str,
         grade = parse_grade(text, place, _QRELS_LINE)
         add_judgment(qrels, qid, docid, grade, place)
     return qrels
+
+
+def read_subtopics(path: str | Path) -> dict[str, dict[str, dict[str, int]]]:
+    """qid -> subtopic -> docid -> grade, of a diversity file: `qid subtopic docid grade`.
+
+    Raises:
+        ValueError: naming file and line for a line that does not have this form or contradicts another.
+    """
+    found: dict[str, dict[str, dict[str, int]]] = {}
+    for place, fields in _rows(Path(path)):
+        if len(fields) != 4:
+            raise ValueError(f"{place}: {_SUBTOPICS_LINE}; got {len(fields)} fields: {' '.join(fields)[:80]!r}")
+        qid, subtopic, docid, text = fields
+        grade = parse_grade(text, place, _SUBTOPICS_LINE)
+        known = found.setdefault(qid, {}).setdefault(subtopic, {}).setdefault(docid, grade)
+        if known != grade:
+            what = f"qid {qid!r}, subtopic {subtopic!r} and docid {docid!r}"
+            raise ValueError(f"{place}: expected one grade for {what}; got {grade} here and {known} before")
+    return found
 
 
 def parse_grade(text: str, place: str, expected: str) -> int:
@@ -106,13 +126,22 @@ def one_word(docid: str) -> str:
 
 def trec_order(scores: Mapping[str, float]) -> list[str]:
     """docids as trec_eval orders them: by 32-bit float score, highest first; of equal ones the larger docid first."""
+    return [docid for _, docid in sorted(zip(_rounded(scores), scores, strict=True), reverse=True)]
+
+
+def file_order(scores: Mapping[str, float]) -> list[str]:
+    """docids by 32-bit float score, highest first; equal ones in the given order."""
+    ranked = sorted(zip(_rounded(scores), scores, strict=True), key=lambda pair: -pair[0])
+    return [docid for _, docid in ranked]
+
+
+def _rounded(scores: Mapping[str, float]) -> list[float]:
     values = np.fromiter(scores.values(), dtype=np.float64, count=len(scores))
     if np.isnan(values).any():
         docid = next(d for d, score in scores.items() if math.isnan(score))
         raise ValueError(f"docid {docid!r} has the score nan, which has no place in an order")
     with np.errstate(over="ignore"):
-        rounded = values.astype(np.float32).tolist()
-    return [docid for _, docid in sorted(zip(rounded, scores, strict=True), reverse=True)]
+        return values.astype(np.float32).tolist()
 
 
 def write_run(path: str | Path, rankings: Iterable[Ranking], tag: str) -> None:

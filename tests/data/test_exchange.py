@@ -25,6 +25,7 @@ REQUESTS = [
     },
     {"query": {"text": "rock", "qid": 7}, "candidates": [{"docid": 3, "score": 1.0, "doc": {"segment": "ä wall"}}]},
 ]
+GROUPED = [{"qid": "q", "query": "ice", "group": "caves", "candidates": [{"docid": "d", "text": "x"}]}]
 QUESTIONS = [
     {
         "question": "What is ice?",
@@ -197,3 +198,10 @@ def test_a_file_that_is_no_array_is_named(tmp_path):
 def test_a_conversion_that_makes_no_sense_is_refused(settings, reason):
     with pytest.raises(ValueError, match=reason):
         build(ConvertFiles, {"input": "a", "output": "b.jsonl", "format": "jsonl", **settings})
+
+
+@pytest.mark.parametrize("form", ["rankllm", "rankify"])
+def test_the_group_of_a_query_goes_there_and_back(tmp_path, form):
+    [row] = converted(tmp_path, GROUPED, form, "jsonl")
+    assert row["group"] == "caves"
+    assert JsonLines(written(tmp_path / "again.jsonl", [row])).read().queries[0].group == "caves"

@@ -291,3 +291,47 @@ def test_gold_that_is_none_names_its_line(tmp_path, key, value, says):
     with pytest.raises(ValueError, match=says) as caught:
         prepare(config, tmp_path / "data")
     assert "data.jsonl:1" in str(caught.value)
+
+
+def test_the_group_of_a_query_is_kept_also_where_nothing_was_found_for_it(tmp_path):
+    rows = [
+        {"qid": "q0", "text": "ice", "split": "test", "group": "caves"},
+        {"qid": "q1", "text": "zzz", "split": "test", "group": "nowhere"},
+        {"qid": "q2", "text": "rock", "split": "test"},
+    ]
+    path = collection(tmp_path / "c", rows, {f"q{n}": {"d1": 1} for n in range(3)})
+    store = built(tmp_path, path)
+    assert {example.qid: example.group for example in store.examples("test")} == {"q0": "caves", "q2": ""}
+    assert store.groups("test") == {"q0": "caves", "q1": "nowhere"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [("title", [("Ice", ""), ("Cave", ""), ("", "moss")]), ("text", [("", "cold"), ("Cave", ""), ("", "moss")])],
+)
+def test_of_documents_only_the_title_or_the_text_is_known(tmp_path, fields, shown):
+    corpus = [{"docid": "d1", "title": "Ice", "text": "cold"}, {"docid": "d2", "title": "Cave", "text": ""}]
+    path = collection(tmp_path / "c", queries(1, "test"), {"q0": {"d1": 1}}, {"q0": ["d1", "d2", "d3"]})
+    jsonl(tmp_path / "c/corpus.jsonl", [*corpus, {"docid": "d3", "text": "moss"}])
+    [example] = built(tmp_path, path, fields=fields).examples("test")
+    assert [(c.title, c.text) for c in example.candidates] == shown
+
+
+def test_bm25_searches_only_what_is_known(tmp_path):
+    path = collection(tmp_path / "c", [{"qid": "q", "text": "titel", "split": "test"}], {"q": {"d1": 1}})
+    with_titles = built(tmp_path, path, fields="title")
+    assert len(with_titles.example("q").candidates) == 10
+    assert prepare(DataConfig(source="collection", path=path, fields="text"), tmp_path / "text/data").splits == ()
+
+
+def test_a_fold_is_another_store_and_bad_ones_are_refused(tmp_path):
+    path = collection(tmp_path / "c", [{"qid": f"q{n}", "text": WORDS[n]} for n in range(9)], {"q0": {"d0": 1}})
+    stores = [
+        prepare(DataConfig(source="collection", path=path, folds=3, fold=n), tmp_path / f"{n}/data") for n in range(3)
+    ]
+    assert [store.size("test") for store in stores] == [3, 3, 3]
+    assert len({store.fingerprint for store in stores}) == 3
+    with pytest.raises(ValueError, match=r"data\.folds must be at least 3, for test, dev and train; got 2"):
+        DataConfig(folds=2)
+    with pytest.raises(ValueError, match=r"data.fold must be from 0 to data.folds - 1; got 3 of 3 folds"):
+        DataConfig(folds=3, fold=3)

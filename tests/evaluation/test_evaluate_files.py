@@ -73,3 +73,11 @@ def test_it_runs_where_torch_and_transformers_cannot_be_imported(files, tmp_path
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "0.25"
+
+
+def test_ties_are_broken_as_asked(tmp_path):
+    (tmp_path / "run.trec").write_text("1 Q0 a 1 1.0 tag\n1 Q0 b 2 1.0 tag\n")
+    (tmp_path / "qrels.tsv").write_text("1 0 a 1\n")
+    files = {"run": str(tmp_path / "run.trec"), "qrels": str(tmp_path / "qrels.tsv"), "measures": ["RR"]}
+    assert evaluate_files(EvaluateFiles(**files))["mean"] == {"RR": 0.5}
+    assert evaluate_files(EvaluateFiles(**files, ties="file"))["mean"] == {"RR": 1.0}

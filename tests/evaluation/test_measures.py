@@ -163,3 +163,12 @@ def test_the_provider_names_its_versions():
     provider = evaluate({"1": {"a": 1.0}}, {"1": {"a": 1}}, ["AP"]).provider
     assert set(provider) == {"ir_measures", "pytrec_eval-terrier"}
     assert all(version[0].isdigit() for version in provider.values())
+
+
+def test_equal_scores_stand_by_docid_or_in_the_order_of_the_file():
+    # Scores that differ beyond the 24 bits of a 32-bit float are equal.
+    run = {"q": {"a": 1.0, "c": 1.0, "b": 1.0 + 1e-12, "d": 0.5}}
+    qrels = {"q": {"a": 1}}
+    assert evaluate(run, qrels, ["LastRel", "RR"]).mean == {"LastRel": 3.0, "RR": pytest.approx(1 / 3)}
+    assert evaluate(run, qrels, ["LastRel", "RR"], ties="file").mean == {"LastRel": 1.0, "RR": 1.0}
+    assert evaluate({"q": {"d": 0.5, "a": 1.0}}, qrels, ["RR"], ties="file").mean == {"RR": 1.0}

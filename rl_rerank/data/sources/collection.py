@@ -10,9 +10,9 @@ from rl_rerank.io import trec
 
 @dataclass(frozen=True)
 class CollectionFolder:
-    """Reads a folder of `corpus.jsonl {docid, title, text}`, `queries.jsonl {qid, text, split}`, `qrels.tsv` (four
-    columns, as TREC's) and `run.NAME.trec`, each plain or with .gz. Where there is an `excluded.tsv {qid, docid}`, its
-    documents are no candidates of their queries."""
+    """Reads a folder of `corpus.jsonl {docid, title, text}`, `queries.jsonl {qid, text, split, group}`, `qrels.tsv`
+    (four columns, as TREC's) and `run.NAME.trec`, each plain or with .gz. Where there is an
+    `excluded.tsv {qid, docid}`, its documents are no candidates of their queries."""
 
     path: str
     run: str = ""

@@ -13,7 +13,7 @@ from rl_rerank.io import trec
 @dataclass(frozen=True)
 class JsonLines:
     """Reads a line `{qid, query, candidates: [{docid, text, title, score, features}], qrels: {docid: grade}, excluded,
-    split}`.
+    split, group}`.
 
     Candidates stand in first-stage order, and no document of the list `excluded` is one. All but qid, query, docid and
     text may be absent. `instruction` says more of what is sought, `order` is a gold order of docids, best first, and
@@ -74,7 +74,8 @@ class Reader:
         if not text.strip():
             self.omissions.add("empty queries skipped", f"{place}, qid {qid!r}")
             return
-        self.queries.append(Query(qid, text, split, "", instruction, order, scores))
+        group = string(row, ("group",), place, "")
+        self.queries.append(Query(qid, text, split, "", instruction, order, scores, group))
         self.qrels[qid] = qrels
         if excluded:
             self.excluded[qid] = excluded

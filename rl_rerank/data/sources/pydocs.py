@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class _Entry:
+class Entry:
     """One documented object under all its names."""
 
     doc: Docstring
@@ -52,39 +52,39 @@ class PyDocs:
 
     def read(self) -> Collection:
         """Walk the packages. About 2,200 queries for numpy and scipy, in seconds."""
-        entries = _entries(self.packages)
-        queries, qrels = _queries(entries)
+        found = entries(self.packages)
+        queries, qrels = _queries(found)
         if not queries:
             raise ValueError(
                 f"data.params.packages={list(self.packages)} has no docstring that makes a query; "
                 "Python started with -OO drops them all"
             )
         omissions = Omissions()
-        for entry in entries:
+        for entry in found:
             if not entry.text:
                 omissions.add("docstrings left out, because they have a summary and nothing else", entry.names[0])
         documents = {
             entry.names[0]: Document(entry.names[0].rsplit(".", 1)[1] if self.names else "", entry.text)
-            for entry in entries
+            for entry in found
             if entry.text
         }
-        return Collection(documents, _grouped(queries, qrels, documents), qrels, warnings=omissions.sentences())
+        return Collection(documents, _clustered(queries, qrels, documents), qrels, warnings=omissions.sentences())
 
     def state(self) -> str:
         """The packages' versions."""
         return ", ".join(f"{package}=={_version(package)}" for package in self.packages)
 
 
-def _entries(packages: Sequence[str]) -> list[_Entry]:
+def entries(packages: Sequence[str]) -> list[Entry]:
     """The documented objects, sorted by docid. Aliases, and objects with the same docstring, are one entry."""
     roots = tuple({package.split(".")[0] for package in packages})
-    by_text: dict[str, _Entry] = {}
+    by_text: dict[str, Entry] = {}
     # All imports come first, because some modules replace members of others while they are imported.
     for module in [module for package in packages for module in _modules(package)]:
         for name, text in _members(module, roots):
             entry = by_text.get(text)
             if entry is None:
-                entry = by_text[text] = _Entry(parse(text))
+                entry = by_text[text] = Entry(parse(text))
             entry.names.append(f"{module.__name__}.{name}")
     for entry in by_text.values():
         entry.names = sorted(set(entry.names), key=lambda name: (name.count("."), name))
@@ -128,10 +128,10 @@ def _is_own(member: Any, roots: tuple[str, ...]) -> bool:
     return not isinstance(home, str) or home.split(".")[0].lstrip("_") in roots
 
 
-def _queries(entries: list[_Entry]) -> tuple[list[Query], dict[str, dict[str, int]]]:
+def _queries(entries: list[Entry]) -> tuple[list[Query], dict[str, dict[str, int]]]:
     """One query for each different summary, with its judgments."""
     known = {name: entry for entry in entries for name in entry.names}
-    twins: dict[str, list[_Entry]] = {}
+    twins: dict[str, list[Entry]] = {}
     for entry in entries:
         if entry.text and len(entry.doc.summary.split()) >= MIN_WORDS:
             twins.setdefault(entry.doc.summary.casefold().rstrip(" ."), []).append(entry)
@@ -145,7 +145,7 @@ def _queries(entries: list[_Entry]) -> tuple[list[Query], dict[str, dict[str, in
     return queries, qrels
 
 
-def _related(entry: _Entry, known: dict[str, _Entry]) -> Iterator[_Entry]:
+def _related(entry: Entry, known: dict[str, Entry]) -> Iterator[Entry]:
     """The entries that See Also names, looked up from the module of the entry outwards."""
     for written in entry.doc.see_also:
         for name in entry.names:
@@ -158,8 +158,8 @@ def _related(entry: _Entry, known: dict[str, _Entry]) -> Iterator[_Entry]:
                 break
 
 
-def _grouped(queries: list[Query], qrels: dict[str, dict[str, int]], documents: dict[str, Document]) -> list[Query]:
-    """The queries with a group each, such that near duplicates of a sought document are sought in one split only."""
+def _clustered(queries: list[Query], qrels: dict[str, dict[str, int]], documents: dict[str, Document]) -> list[Query]:
+    """The queries with a cluster each, such that near duplicates of a sought document are sought in one split only."""
     cluster = near_duplicates.clusters({docid: document.text for docid, document in documents.items()})
     union = near_duplicates.Union(documents)
     for query in queries:
@@ -167,7 +167,7 @@ def _grouped(queries: list[Query], qrels: dict[str, dict[str, int]], documents: 
         for other in others:
             union.join(first, other)
     grade_2 = {query.qid: next(d for d, grade in qrels[query.qid].items() if grade == 2) for query in queries}
-    return [query._replace(group=union.find(cluster[grade_2[query.qid]])) for query in queries]
+    return [query._replace(cluster=union.find(cluster[grade_2[query.qid]])) for query in queries]
 
 
 def _version(package: str) -> str:

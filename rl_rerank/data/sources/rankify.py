@@ -13,7 +13,7 @@ from rl_rerank.data.records import Collection
 from rl_rerank.data.sources import exchange
 from rl_rerank.data.sources.exchange import Row
 
-KEPT = ("answers", "excluded", "split")
+KEPT = ("answers", "excluded", "split", "group")
 DOC = ("text_key", "doc")
 
 

@@ -13,7 +13,7 @@ from rl_rerank.data.sources.exchange import Row
 
 TEXT_KEYS = ("text", "segment", "contents", "content", "body", "passage")
 """Where RankLLM looks for a document's text, in this order."""
-KEPT = ("qrels", "excluded", "split", "answers")
+KEPT = ("qrels", "excluded", "split", "group", "answers")
 
 
 @dataclass(frozen=True)

@@ -117,9 +117,9 @@ def read_documents(path: Path, omissions: Omissions, *, spaced: bool = False) ->
 
 
 def read_queries(path: Path, omissions: Omissions, split_of: Callable[[str], str] | None = None) -> list[Query]:
-    """Queries: jsonl {qid, text, split} (`_id` and `id` stand for qid), or `qid TAB text` where the name has .tsv.
+    """Queries: jsonl {qid, text, split, group}, or `qid TAB text` where the name has .tsv.
 
-    Empty queries are left out. `split_of` overrules the split in the file.
+    `_id` and `id` stand for qid. Empty queries are left out. `split_of` overrules the split in the file.
     """
     rows = _query_columns(path) if ".tsv" in path.suffixes else _query_records(path)
     queries: list[Query] = []
@@ -165,7 +165,7 @@ def _query_records(path: Path) -> Iterator[tuple[str, Query]]:
     for place, row in records(path):
         split = split_name(string(row, ("split",), place, ""), place)
         qid = identifier(row, ("qid", "_id", "id"), place)
-        yield place, Query(qid, string(row, ("text", "query"), place), split)
+        yield place, Query(qid, string(row, ("text", "query"), place), split, group=string(row, ("group",), place, ""))
 
 
 def _query_columns(path: Path) -> Iterator[tuple[str, Query]]:

@@ -5,7 +5,7 @@ import json
 import logging
 import statistics
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,11 @@ from rl_rerank.evaluation import protocol, records, references
 from rl_rerank.evaluation.comparisons import compare
 from rl_rerank.evaluation.cost import Cost
 from rl_rerank.evaluation.fusion_weight import ChosenWeight
+from rl_rerank.evaluation.groups import group_means
 from rl_rerank.evaluation.measures import Evaluation, evaluate, is_sum, parse
 from rl_rerank.evaluation.seeds import interval_over_seeds
 from rl_rerank.evaluation.statistics import bootstrap_intervals, rise
+from rl_rerank.evaluation.subtopics import any_subtopic, needs_subtopics
 from rl_rerank.evaluation.table import table
 from rl_rerank.io import trec
 from rl_rerank.io.files import read_jsonl, write_json, write_text
@@ -54,23 +56,35 @@ def run(config: Config, name: str, stage: EvaluateStage) -> None:
     of_system = {system: [evaluations[r] for r in run_names] for system, run_names in systems.items()}
     comparisons = compare(of_system, stage.comparisons, stage.measures[0], config.seed)
     over_seeds = [c for c in comparisons if {c.system, c.baseline} & stage.seeds.keys()]
+    seeds_rows = [_row_over_seeds(config, n, rows, stage.seeds[n], of_system[n]) for n in stage.seeds]
+    computed = list(_computed(config, stage, chosen, store))
+    groups = {split: store.groups(split) for split in {s.split for s in chosen.values()}}
+    measured = [
+        *((labels[n], chosen[n].split, [e]) for n, e in evaluations.items()),
+        *((row.label, chosen[row.runs[0]].split, of_system[row.system]) for row in seeds_rows),
+        *((row.label, split, [e]) for row, split, e in computed),
+    ]
+    grouped = [
+        group_means(label, [e.per_query for e in runs], groups[split], config.seed) for label, split, runs in measured
+    ]
     metrics = records.Metrics(
         provider=any_evaluation.provider,
         measures=list(any_evaluation.mean),
         rows=rows,
-        references=_computed(config, stage, chosen, store),
+        references=[row for row, _, _ in computed],
         per_query={run_name: e.per_query for run_name, e in evaluations.items()},
         missing={run_name: e.missing for run_name, e in evaluations.items()},
         protocols=protocols,
         forced=forced,
         comparisons=[c for c in comparisons if c not in over_seeds],
         over_seeds=records.OverSeeds(
-            rows=[_row_over_seeds(config, n, rows, stage.seeds[n], of_system[n]) for n in stage.seeds],
+            rows=seeds_rows,
             comparisons=over_seeds,
         ),
         format=_formats(run_dir, chosen),
         training=_training(config),
         weights=_weights(run_dir, chosen),
+        groups=[means for means in grouped if means is not None],
     )
     write_json(run_dir / name / records.FILE, metrics.to_json())
     write_text(run_dir / name / "table.md", table(metrics))
@@ -91,7 +105,11 @@ def evaluate_files(config: EvaluateFiles) -> dict[str, Any]:
     for field, path in paths.items():
         if not path.is_file():
             raise FileNotFoundError(f"{field}={str(path)!r}: there is no such file")
-    result = evaluate(trec.read_run(paths["run"]), trec.read_qrels(paths["qrels"]), config.measures)
+    by_subtopic = None
+    if any(needs_subtopics(parse(measure)) for measure in config.measures):
+        by_subtopic = trec.read_subtopics(paths["qrels"])
+    qrels = trec.read_qrels(paths["qrels"]) if by_subtopic is None else any_subtopic(by_subtopic)
+    result = evaluate(trec.read_run(paths["run"]), qrels, config.measures, by_subtopic, ties=config.ties)
     if result.num_unjudged:
         logger.warning("%s: %d queries have no judgments and are left out", config.run, result.num_unjudged)
     if result.missing:
@@ -190,10 +208,9 @@ def _intervals(result: Evaluation, seed: int) -> dict[str, list[float]]:
 
 def _computed(
     config: Config, stage: EvaluateStage, chosen: Mapping[str, RerankStage], store: Store
-) -> list[records.ReferenceRow]:
-    """Rows of the candidates' best order, and of the first stage where it has no run."""
+) -> Iterator[tuple[records.ReferenceRow, str, Evaluation]]:
+    """(row, split, values) of the candidates' best order, and of the first stage where it has no run."""
     splits = list(dict.fromkeys(s.split for s in chosen.values()))
-    found: list[records.ReferenceRow] = []
     for split in splits:
         examples, qrels = store.examples(split), store.qrels(split)
         where = f", {split}" if len(splits) > 1 else ""
@@ -205,8 +222,8 @@ def _computed(
         for role, label, ranked in runs:
             result = evaluate(ranked, qrels, stage.measures)
             missing = len(result.missing)
-            found.append(records.ReferenceRow(label=label, role=role, num_missing=missing, **_measured(config, result)))
-    return found
+            row = records.ReferenceRow(label=label, role=role, num_missing=missing, **_measured(config, result))
+            yield row, split, result
 
 
 def _row_over_seeds(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from rl_rerank.config import Reference, StageConfig
-from rl_rerank.evaluation.measures import parse
+from rl_rerank.evaluation.measures import check_judgments
 from rl_rerank.stages.rerank.spec import RerankStage
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class EvaluateStage(StageConfig):
 
     def check(self, name: str, plugins: Plugins) -> None:
         for measure in self.measures:
-            parse(measure)
+            check_judgments(measure)
         ranked, place = _ranked(plugins.config.before(self)), f"evaluate stage {name!r}"
         for run in self.runs:
             if run not in ranked:

@@ -1,0 +1,62 @@
+"""Recipes from their files, all stages one after another, with a tiny model and few queries."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+
+from rl_rerank.config import Config
+from rl_rerank.experiment.compose import compose
+from rl_rerank.experiment.experiment import Experiment
+
+pytestmark = pytest.mark.slow
+
+
+def ran(tmp_path: Path, model: Path, experiment: str, *overrides: str) -> Config:
+    settings = [f"run_dir={tmp_path / 'run'}", "report_to=[]", f"model.path={model}"]
+    config = compose("run", [f"experiment={experiment}", "scale=cpu", *settings, *overrides])
+    assert isinstance(config, Config)
+    Experiment.of(config)
+    for name, stage in config.stages.items():
+        importlib.import_module(f"rl_rerank.stages.{stage.kind}.run").run(config, name, stage)
+    return config
+
+
+def checks(config: Config) -> list[dict]:
+    return json.loads((Path(config.run_dir) / "mechanism/checks.json").read_text())
+
+
+def test_rankifys_file_goes_through_the_whole_recipe(tmp_path, tiny_model_dir):
+    contexts = [{"score": 3.0 - n, "has_answer": n == 1, "id": n, "text": f"text {n}", "title": ""} for n in range(3)]
+    items = [{"question": f"what is {n}?", "answers": [f"{n}"], "query_id": n, "ctxs": contexts} for n in range(4)]
+    (tmp_path / "nq.json").write_text(json.dumps(items))
+    data = ["data=rankify", f"data.path={tmp_path / 'nq.json'}", "data.params.split=test"]
+    config = ran(tmp_path, tiny_model_dir, "rankify", *data)
+    assert [(found["passed"], found["found"]) for found in checks(config)][:2] == [
+        (True, "16 of 16 fields of 4 questions"),
+        (True, "4 of 4 questions"),
+    ]
+    assert all(found["passed"] for found in checks(config))
+    rows = json.loads((tmp_path / "run/evaluate/metrics.json").read_text())["rows"]
+    # The passage with the answer stands second in their file.
+    assert [row["mean"]["Success@1"] for row in rows if row["run"] == "first_stage"] == [0.0]
+    assert [row["mean"]["Success@5"] for row in rows if row["run"] == "first_stage"] == [1.0]
+
+
+def test_screening_ranks_all_records_of_topics_that_it_was_not_trained_on(tmp_path, tiny_model_dir):
+    few = ["data.test_queries=3", "data.dev_queries=2", "data.train_queries=4", "data.params.documents=40"]
+    config = ran(tmp_path, tiny_model_dir, "screening", *few, "stages.sft.max_steps=2", "stages.sft.micro_batch=1")
+    lines = (tmp_path / "run/sft_eval/run.trec").read_text().splitlines()
+    assert len(lines) == 3 * 40
+    metrics = json.loads((tmp_path / "run/evaluate/metrics.json").read_text())
+    assert [row["run"] for row in metrics["rows"]] == ["first_stage", "untrained", "sft_eval", "fused"]
+    assert metrics["measures"] == ["AP", "WSS@95", "WSS@100", "LastRel", "RPercent@20", "NormArea"]
+    topics = {
+        split: {json.loads(line)["qid"] for line in (tmp_path / f"run/data/{split}.jsonl").read_text().splitlines()}
+        for split in ("train", "dev", "test")
+    }
+    families = [{".".join(qid.split(".")[:2]) for qid in qids} for qids in topics.values()]
+    assert not (families[0] & families[2] or families[1] & families[2])
+    # Three topics are too few to learn from, and the checks say so.
+    assert any("too few" in found["found"] or not found["passed"] for found in checks(config))
