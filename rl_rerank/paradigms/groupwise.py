@@ -27,10 +27,12 @@ from rl_rerank.paradigms.answers import (
     no_answer,
     scaled,
     thought,
+    without_cut_number,
     written,
     wrong_ids,
 )
 from rl_rerank.paradigms.base import Strategy
+from rl_rerank.paradigms.lenient.score_maps import loose_scores
 from rl_rerank.paradigms.ordering import rank_by_scores
 from rl_rerank.paradigms.windows import training_window
 from rl_rerank.prompts.constraints import Scores
@@ -38,7 +40,6 @@ from rl_rerank.prompts.messages import contract, numbered, query, question
 from rl_rerank.types import Completion, Issue, Judgment, Prompt, RankingExample, Status
 
 KEY = re.compile(rf"\[({NUMBER})\]")
-PAIR = re.compile(r"\[([0-9]{1,9})\]\"?\s*:\s*\"?(-?[0-9]{1,9}(?:\.[0-9]{1,9})?)")
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,8 @@ class Groupwise:
             issues = (*issues, issue("not_json_scores", text))
             if strict:
                 return Judgment(Status.answer, issues=issues)
-            pairs = [(int(i), min(max(float(v), 0.0), float(self.max_score))) for i, v in PAIR.findall(text)]
+            found = loose_scores(without_cut_number(completion, text), n, self.max_score)
+            pairs = [(i, min(max(score, 0.0), float(self.max_score))) for i, score in found]
         ids = tuple(i for i, _ in pairs)
         issues = (*issues, *wrong_ids(ids, n))
         if not issues:
@@ -114,7 +116,7 @@ class Groupwise:
         if strict:
             return Judgment(Status.ids, ids=ids, issues=issues)
         given = {i: score for i, score in pairs if 1 <= i <= n}
-        if not given:
+        if not given or (0 in ids and n not in ids):  # Counted from 0, the document 1 would be the second.
             return Judgment(Status.answer, ids=ids, issues=issues)
         # A document that the answer leaves out goes behind those that it names.
         below = min(given.values()) - 1.0

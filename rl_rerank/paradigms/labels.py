@@ -13,7 +13,18 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 from rl_rerank.metrics import softmax
-from rl_rerank.paradigms.answers import NUMBER, clean_answer, find_answer, issue, no_answer, not_finite, wrong_ids
+from rl_rerank.paradigms.answers import (
+    NUMBER,
+    clean_answer,
+    find_answer,
+    issue,
+    no_answer,
+    not_finite,
+    without_cut_number,
+    wrong_ids,
+)
+from rl_rerank.paradigms.lenient.orders import loose_order
+from rl_rerank.paradigms.lenient.plain import plain
 from rl_rerank.paradigms.order_scores import OrderScores
 from rl_rerank.types import Completion, Issue, Judgment, Prompt, Status
 
@@ -65,16 +76,13 @@ class Labels:
         return re.compile(f"{self.exact}(?: > {self.exact})*")
 
     @cached_property
-    def chain(self) -> re.Pattern[str]:
-        """Labels in a lenient order: several with or without brackets, or one in brackets."""
-        one = rf"\[?\b{self.label}\b\]?"
-        return re.compile(rf"{one}(?:\s*>\s*{one})+|\[{self.label}\]")
-
-    @cached_property
     def mention(self) -> re.Pattern[str]:
         """A label in a lenient choice: in brackets, or behind a word that announces it."""
-        word = r"\b(?i:passage|document|answer)(?i: is)?[ :*\"'`]{1,4}"
-        return re.compile(rf"\[ ?((?i:{self.label})) ?\]|{word}({self.label})\b", re.ASCII)
+        word = (
+            r"(?:\b(?i:passage|document|answer|option|choice)|答案|选项|段落|文档)(?i: is)?[ :*\"'`]{0,4}(?<![A-Za-z])"
+        )
+        box = r"\\boxed\s*\{\s*"
+        return re.compile(rf"\[ ?((?i:{self.label})) ?\]|(?:{word}|{box})({self.label})\b", re.ASCII)
 
 
 LETTERS = Labels("letters", "[A-Z]", "[A-Z]")
@@ -137,7 +145,7 @@ def order(
             issues = (*issues, issue("not_a_permutation", text))
             if strict:
                 return Judgment(Status.answer, issues=issues)
-            ids = tuple(i for chain in labels.chain.findall(text) for i in labels.read(chain))
+            ids = loose_order(without_cut_number(completion, text), labels, n)
     issues = (*issues, *wrong_ids(ids, n, labels.answer))
     if not issues:
         return Judgment(Status.ok, OrderScores(prompt.docids, ids), ids)
@@ -154,6 +162,7 @@ def order(
 
 def _mentioned(text: str, labels: Labels) -> tuple[int, ...]:
     """The different identifiers that a loosely written choice names, in order."""
+    text = plain(text)
     alone = text.strip(AROUND)
     if re.fullmatch(labels.label, alone, LOOSELY):
         return labels.read(alone)

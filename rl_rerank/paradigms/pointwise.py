@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from rl_rerank.paradigms.answers import find_answer, issue, not_finite
 from rl_rerank.paradigms.base import Paradigm, Strategy
+from rl_rerank.paradigms.lenient.words import loose_word
 from rl_rerank.paradigms.ordering import rank_by_scores
 from rl_rerank.prompts.messages import ours, passage, query, question
 from rl_rerank.types import Completion, Judgment, Prompt, RankingExample, Status
@@ -88,12 +89,11 @@ class Pointwise:
         text = answer.text.strip()
         if text in values and not answer.issues:
             return Judgment(Status.ok, {docid: values[text]})
-        word = text.split(maxsplit=1)[0].strip(".,;:!\"'*`").lower() if text else ""
-        loose = {name.lower(): value for name, value in values.items()}
         issues = (*answer.issues, issue("not_the_exact_answer", text))
-        if not strict and word in loose:
-            return Judgment(Status.repaired, {docid: loose[word]}, issues=issues)
-        return Judgment(Status.answer, issues=issues)
+        place = None if strict else loose_word(text, (self.negative, self.positive))
+        if place is None:
+            return Judgment(Status.answer, issues=issues)
+        return Judgment(Status.repaired, {docid: float(place)}, issues=issues)
 
     def strategy(self, example: RankingExample) -> Strategy:
         return score_each(self, example)

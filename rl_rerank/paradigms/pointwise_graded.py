@@ -34,6 +34,7 @@ from dataclasses import dataclass, replace
 from rl_rerank.metrics import softmax
 from rl_rerank.paradigms.answers import (
     NUMBER,
+    Answer,
     find_answer,
     issue,
     no_answer,
@@ -43,6 +44,7 @@ from rl_rerank.paradigms.answers import (
     written,
 )
 from rl_rerank.paradigms.base import Strategy
+from rl_rerank.paradigms.lenient.scores import loose_score
 from rl_rerank.paradigms.pointwise import score_each
 from rl_rerank.paradigms.windows import training_window
 from rl_rerank.prompts.constraints import Score
@@ -50,15 +52,6 @@ from rl_rerank.prompts.messages import contract, passage, query, question
 from rl_rerank.types import END, Completion, Judgment, Prompt, RankingExample, Status
 
 RULES = ("plain", "weighted", "expected")
-VALUE = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?!\.?[0-9])"
-LEADING = re.compile(rf"[\s\"'*(\[]*{VALUE}(?=[\"'*)\]]*(?:[.!]?\s*$|[^\S\n]*\n|[,;:]\s|\s*/\s*[0-9]))")
-"""A number at the beginning, unless prose goes on with it: `7`, `7/10`, `**7**`, `7: good`; not `20 years`."""
-LABELLED = re.compile(
-    rf"\b(?:score|rating|relevance)\b[\s:=\"'*]{{0,6}}(?:(?:is|of)\b)?[\s:=\"'*(\[]{{0,6}}{VALUE}"
-    r"(?!\s*(?:to|-)\s*[0-9])",
-    re.IGNORECASE,
-)
-"""A number under its name, such as `Relevance score: 7`, but no scale as in `a score of 0 to 10`."""
 
 
 @dataclass(frozen=True)
@@ -152,12 +145,12 @@ class PointwiseGraded:
             issues = (*issues, issue("score_out_of_range", text))
         if strict:
             return Judgment(Status.answer, issues=issues) if issues else Judgment(Status.ok, {docid: float(text)})
-        found = _number(answer.text)
+        found = loose_score(answer.text, self.max_score)
         if found is None:
             return Judgment(Status.answer, issues=issues)
-        score = min(float(found[1]), float(self.max_score))
+        score = min(float(found["score"]), float(self.max_score))
         if self.rule == "weighted":
-            probability = _probability(completion, answer.text, found.span(1), reasoning=self.reasoning)
+            probability = _probability(completion, answer, found.span("score"), reasoning=self.reasoning)
             if probability is None:
                 return Judgment(Status.answer, issues=(*issues, issue("no_probability", text)))
             score *= probability
@@ -167,31 +160,20 @@ class PointwiseGraded:
         return score_each(self, example)
 
 
-def _number(answer: str) -> re.Match[str] | None:
-    """The score in a lenient answer: what it begins with, or else the last number under a name."""
-    found = LEADING.match(answer)
-    for labelled in [] if found else LABELLED.finditer(answer):
-        found = labelled
-    return found
-
-
 def _expected(continuations: Mapping[str, float]) -> float:
     """The mean score under the probabilities of all scores, normalised to 1."""
     shares = softmax([*continuations.values()])
     return sum(int(text.removesuffix(END)) * share for text, share in zip(continuations, shares, strict=True))
 
 
-def _probability(completion: Completion, answer: str, span: tuple[int, int], *, reasoning: bool) -> float | None:
+def _probability(completion: Completion, answer: Answer, span: tuple[int, int], *, reasoning: bool) -> float | None:
     """p of the tokens that hold `span` of the answer and of the first one behind it; None where they are not known."""
     if completion.logprobs is None:
         return None
     if completion.token_ends is None:
         # Without reasoning an answer that is a number and nothing else needs no places: all tokens are the score's.
-        alone = not reasoning and completion.text.strip() == answer[slice(*span)]
+        alone = not reasoning and completion.text.strip() == (answer.text or "")[slice(*span)]
         return math.exp(math.fsum(completion.logprobs)) if alone else None
-    begin = len(completion.text) - len(answer)
-    if reasoning:
-        begin = completion.text.rindex(f"<answer>{answer}</answer>") + len("<answer>")
-    first = bisect_right(completion.token_ends, begin + span[0])
-    behind = bisect_right(completion.token_ends, begin + span[1])
+    first = bisect_right(completion.token_ends, answer.start + span[0])
+    behind = bisect_right(completion.token_ends, answer.start + span[1])
     return math.exp(math.fsum(completion.logprobs[first : behind + 1]))
