@@ -310,7 +310,7 @@ CHOICES = [
     ("\u3010B\u3011", "b"),
     ("\\boxed{B}", "b"),
     ('{"answer": "B"}', "b"),
-    ("答案：B", "b"),
+    ("答案: B", "b"),
     ("[A] or [B]", ""),
     ("A glacier cave", ""),
     ("Both", ""),

@@ -79,7 +79,7 @@ def loose_order(text: str, labels: Labels, n: int) -> Order:
     mentioned = [one for joins, run in runs if "worse" not in joins for one in run if one.kind == "bracketed"]
     if mentioned:
         return _ids(mentioned) if _agree(text, mentioned) else ()
-    return next((ids for ids in lists if len(lists) == 1 and _are_known(ids, n)), ())
+    return lists[0] if len({*lists}) == 1 and _are_known(lists[0], n) else ()
 
 
 def _ids(run: Iterable[_Named]) -> Order:
@@ -174,7 +174,7 @@ def _nothing_else(text: str, labels: Labels, n: int) -> Iterator[Order]:
 
 
 def _is_list(text: str, run: Sequence[_Named], n: int) -> bool:
-    """Whether documents are a list and not numbers in a sentence: bare ones fill their line, or stand behind a colon."""
+    """Whether documents are a list, not numbers in a sentence: bare ones fill their line, or stand behind a colon."""
     if all(one.kind != "bare" for one in run):
         return True
     if not _are_known(_ids(run), n):
