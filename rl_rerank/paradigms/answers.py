@@ -3,9 +3,9 @@
 Without reasoning the whole completion is the answer; in lenient mode, where a model has thought all the same, it is the
 text after the last thought, in whatever tags. With reasoning it is the text of the `<answer>` block after the last
 `</think>`: exactly one in strict mode; in lenient mode the last one, or what stands behind the thought where a
-completion that was not cut has none. The opening `<think>` is not asked for: where the
-chat template writes it at the end of the prompt, the completion begins inside the reasoning. A thought that is opened
-and not closed has no answer, whatever it quotes.
+completion that was not cut has none. The opening `<think>` is not asked for: where the chat template writes it at the
+end of the prompt, the completion begins inside the reasoning. A thought that is opened and not closed has no answer,
+whatever it quotes. A wording may have other tags.
 """
 
 import math
@@ -13,13 +13,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from rl_rerank.prompts import thoughts
+from rl_rerank.prompts.tags import DEFAULT, Tags
 from rl_rerank.types import Completion, Issue, Judgment, RankingExample, Status
 
-THINK_END, OPEN, CLOSE = "</think>", "<answer>", "</answer>"
-STRICT_TAG = re.compile("<(?P<closing>/?)answer>")
-LENIENT_TAG = re.compile(r"<\s?(?P<closing>/?)\s?answer\s?>", re.IGNORECASE)
 NOT_FINITE = "not_finite"
 """Issue of an answer whose log-probabilities are NaN or infinite."""
 NUMBER = r"(?:0|[1-9][0-9]{0,8})"
@@ -41,7 +40,7 @@ def issue(kind: str, place: str) -> Issue:
     return Issue(kind, place[:80])
 
 
-def clean_answer(completion: Completion, reasoning: bool) -> str | None:
+def clean_answer(completion: Completion, reasoning: bool, tags: Tags = DEFAULT) -> str | None:
     """What `find_answer` finds, stripped, where the completion ends with the answer and nothing stands around it.
 
     It looks at the end only, and not for faults: the answer may hold tags, which no reader of answers accepts. None
@@ -51,15 +50,19 @@ def clean_answer(completion: Completion, reasoning: bool) -> str | None:
         return None
     if not reasoning:
         return completion.text.strip()
-    ended = completion.text.rfind(THINK_END)
-    block = completion.text[ended + len(THINK_END) :].strip()
-    if ended < 0 or block[: len(OPEN)] != OPEN or block[-len(CLOSE) :] != CLOSE:
+    ended = completion.text.rfind(tags.think_end)
+    block = completion.text[ended + len(tags.think_end) :].strip()
+    if ended < 0 or not block.startswith(tags.open) or not block.endswith(tags.close):
         return None
-    return block[len(OPEN) : -len(CLOSE)].strip()
+    return block[len(tags.open) : -len(tags.close)].strip()
 
 
-def find_answer(completion: Completion, *, reasoning: bool, strict: bool) -> Answer:
-    """The answer's text. In strict mode any issue means that the completion is malformed."""
+def find_answer(completion: Completion, *, reasoning: bool, strict: bool, tags: Tags = DEFAULT) -> Answer:
+    """The answer's text. In strict mode any issue means that the completion is malformed.
+
+    Args:
+        tags: what stands around the thought and the answer.
+    """
     if unusable := _not_finite_tokens(completion):
         return Answer(None, unusable)
     issues: list[Issue] = []
@@ -70,15 +73,16 @@ def find_answer(completion: Completion, *, reasoning: bool, strict: bool) -> Ans
         start, found = (0, []) if strict else _behind_thoughts(whole)
         issues += found
         return _answer(whole, None if (strict and issues) or start is None else (start, len(whole)), issues)
-    start, found = _behind_reasoning(whole, strict=strict)
+    start, found = _behind_reasoning(whole, tags.think_end, strict=strict)
     issues += found
-    if start is None or (THINK_END not in whole and completion.finish_reason == "length"):
+    if start is None or (tags.think_end not in whole and completion.finish_reason == "length"):
         return Answer(None, tuple(issues))  # Inside the reasoning: a block in it is a draft or a quotation.
-    blocks, outside = _blocks(whole, start, STRICT_TAG if strict else LENIENT_TAG)
+    exact, loose = _answer_tags(tags.answer)
+    blocks, outside = _blocks(whole, start, exact if strict else loose)
     if not blocks:
         issues.append(issue("no_answer_block", whole[start:]))
-        return _answer(whole, None if strict else _unmarked(completion, start), issues)
-    if not strict and blocks != _blocks(whole, start, STRICT_TAG)[0]:
+        return _answer(whole, None if strict else _unmarked(completion, start, loose), issues)
+    if not strict and blocks != _blocks(whole, start, exact)[0]:
         issues.append(issue("inexact_answer_tags", whole[start:]))
     if len(blocks) > 1:
         issues.append(issue("several_answer_blocks", whole[start:]))
@@ -119,13 +123,19 @@ def _behind_thoughts(text: str) -> tuple[int | None, list[Issue]]:
     return last.end(), [issue("thought_before_answer", text[: last.end()])]
 
 
-def _behind_reasoning(text: str, *, strict: bool) -> tuple[int | None, list[Issue]]:
+@cache
+def _answer_tags(name: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """The tags around answers as they are asked for, and as they are read leniently."""
+    return re.compile(f"<(?P<closing>/?){name}>"), re.compile(rf"<\s?(?P<closing>/?)\s?{name}\s?>", re.IGNORECASE)
+
+
+def _behind_reasoning(text: str, think_end: str, *, strict: bool) -> tuple[int | None, list[Issue]]:
     """Where the reasoning ends, 0 if there is none; None if it is not closed."""
-    ended = text.rfind(THINK_END)
+    ended = text.rfind(think_end)
     if strict:
-        return (0, [issue("no_think_end", text)]) if ended < 0 else (ended + len(THINK_END), [])
+        return (0, [issue("no_think_end", text)]) if ended < 0 else (ended + len(think_end), [])
     start, found = _behind_thoughts(text)
-    if start is not None and text[:start].endswith(THINK_END):
+    if start is not None and text[:start].endswith(think_end):
         return start, []
     missing = [] if start is None and ended >= 0 else [issue("no_think_end", text)]
     return start, missing + [one for one in found if one.kind == "open_thought"]
@@ -149,13 +159,13 @@ def _blocks(text: str, start: int, tag: re.Pattern[str]) -> tuple[list[tuple[int
     return blocks, (outside + text[cursor:]).strip()
 
 
-def _unmarked(completion: Completion, start: int) -> tuple[int, int] | None:
+def _unmarked(completion: Completion, start: int, tag: re.Pattern[str]) -> tuple[int, int] | None:
     """The span of an answer that no block marks: behind `<answer>` that is left open, or else behind the thought.
 
     None where the completion was cut, or where nothing says that the thought has ended.
     """
     text = completion.text
-    opened = [tag for tag in LENIENT_TAG.finditer(text, start) if not tag["closing"]]
+    opened = [found for found in tag.finditer(text, start) if not found["closing"]]
     begin = opened[-1].end() if opened else start
     if completion.finish_reason == "length" or begin == 0 or not text[begin:].strip():
         return None
@@ -183,11 +193,12 @@ def wrong_ids(ids: Sequence[int], n: int, written: Callable[[int], str] = "[{}]"
     return found + [issue("missing_id", written(i)) for i in sorted(asked - given)]
 
 
-def written(answer: str, *, reasoning: bool, thought: str = "", think_open: bool = False) -> str:
+def written(answer: str, *, reasoning: bool, thought: str = "", think_open: bool = False, tags: Tags = DEFAULT) -> str:
     """A completion with this answer, as `find_answer` reads it; without `<think>` where the prompt ends with it."""
     if not reasoning:
         return answer
-    return f"{'' if think_open else '<think>'}{thought}</think><answer>{answer}</answer>"
+    opening = "" if think_open else tags.think_open
+    return f"{opening}{thought}{tags.think_end}{tags.open}{answer}{tags.close}"
 
 
 def scaled(example: RankingExample, docid: str, max_score: int) -> int:

@@ -26,6 +26,7 @@ from rl_rerank.paradigms.answers import (
 from rl_rerank.paradigms.lenient.orders import loose_order
 from rl_rerank.paradigms.lenient.plain import plain
 from rl_rerank.paradigms.order_scores import OrderScores
+from rl_rerank.prompts.tags import DEFAULT, Tags
 from rl_rerank.types import Completion, Issue, Judgment, Prompt, Status
 
 ALPHABET = string.ascii_uppercase
@@ -87,10 +88,14 @@ class Labels:
 
 LETTERS = Labels("letters", "[A-Z]", "[A-Z]")
 NUMBERS = Labels("numbers", "[0-9]{1,9}", rf"\[{NUMBER}\]")
+ARRAY = re.compile(rf"\[{NUMBER}(?:, {NUMBER})*\]")
+"""A JSON array of identifiers, as `json.dumps` writes it."""
 KINDS = {"letters": LETTERS, "numbers": NUMBERS}
 
 
-def choice(prompt: Prompt, completion: Completion, labels: Labels, *, reasoning: bool, strict: bool) -> Judgment:
+def choice(
+    prompt: Prompt, completion: Completion, labels: Labels, *, reasoning: bool, strict: bool, tags: Tags = DEFAULT
+) -> Judgment:
     """Read an answer that names one document.
 
     Returns:
@@ -102,7 +107,7 @@ def choice(prompt: Prompt, completion: Completion, labels: Labels, *, reasoning:
         if unusable := not_finite(logprobs):
             return Judgment(Status.answer, issues=unusable)
         return Judgment(Status.ok, dict(zip(prompt.docids, softmax([*logprobs.values()]), strict=True)))
-    answer = find_answer(completion, reasoning=reasoning, strict=strict)
+    answer = find_answer(completion, reasoning=reasoning, strict=strict, tags=tags)
     if answer.text is None:
         return no_answer(answer)
     text, issues = answer.text.strip(), answer.issues
@@ -122,24 +127,33 @@ def choice(prompt: Prompt, completion: Completion, labels: Labels, *, reasoning:
 
 
 def order(
-    prompt: Prompt, completion: Completion, labels: Labels, *, reasoning: bool, strict: bool, complete: bool = True
+    prompt: Prompt,
+    completion: Completion,
+    labels: Labels,
+    *,
+    reasoning: bool,
+    strict: bool,
+    complete: bool = True,
+    form: str = "chain",
+    tags: Tags = DEFAULT,
 ) -> Judgment:
     """Read an answer that names every document once, best first; the scores are n, n - 1, ..., 1.
 
     Args:
         complete: a lenient answer that leaves documents out is completed with them, in the order of the prompt.
+        form: what strict reading takes: `chain`, or `array` for a JSON array of numbers.
     """
     n = len(prompt.docids)
     issues: tuple[Issue, ...] = ()
-    ids = _listed(completion, labels.kind, n, reasoning)
+    ids = _listed(completion, labels.kind, n, reasoning, tags) if form == "chain" else ()
     if len(ids) == n and len(set(ids)) == n:
         return Judgment(Status.ok, OrderScores(prompt.docids, ids), ids)
     if not ids:
-        answer = find_answer(completion, reasoning=reasoning, strict=strict)
+        answer = find_answer(completion, reasoning=reasoning, strict=strict, tags=tags)
         if answer.text is None:
             return no_answer(answer)
         text, issues = answer.text.strip(), answer.issues
-        if labels.permutation.fullmatch(text):
+        if (ARRAY if form == "array" else labels.permutation).fullmatch(text):
             ids = labels.read(text)
         else:
             issues = (*issues, issue("not_a_permutation", text))
@@ -170,9 +184,9 @@ def _mentioned(text: str, labels: Labels) -> tuple[int, ...]:
     return tuple(dict.fromkeys(i for label in found for i in labels.read(label)))
 
 
-def _listed(completion: Completion, kind: str, n: int, reasoning: bool) -> tuple[int, ...]:
+def _listed(completion: Completion, kind: str, n: int, reasoning: bool, tags: Tags) -> tuple[int, ...]:
     """The identifiers of a clean answer in the form of `Labels.ordered`, all of the first `n`; empty for any other."""
-    clean = clean_answer(completion, reasoning)
+    clean = clean_answer(completion, reasoning, tags)
     if clean is None:
         return ()
     try:

@@ -30,6 +30,8 @@ import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 from rl_rerank.metrics import softmax
 from rl_rerank.paradigms.answers import (
@@ -47,8 +49,10 @@ from rl_rerank.paradigms.base import Strategy
 from rl_rerank.paradigms.lenient.scores import loose_score
 from rl_rerank.paradigms.pointwise import score_each
 from rl_rerank.paradigms.windows import training_window
+from rl_rerank.paradigms.wordings import words_of
 from rl_rerank.prompts.constraints import Score
-from rl_rerank.prompts.messages import contract, passage, query, question
+from rl_rerank.prompts.tags import Tags
+from rl_rerank.prompts.wordings.wording import Wording
 from rl_rerank.types import END, Completion, Judgment, Prompt, RankingExample, Status
 
 RULES = ("plain", "weighted", "expected")
@@ -69,6 +73,8 @@ class PointwiseGraded:
 
     constrained: bool = False
     """Engines hold answers to a score, token by token. Not with reasoning."""
+    wording: str | Mapping[str, Any] | None = None
+    """The words of the prompts: a name, a file or its content; None: the paradigm's own. `make` sets what follows."""
 
     name = "pointwise_graded"
     score_scale = "points"
@@ -87,6 +93,15 @@ class PointwiseGraded:
             )
         if self.constrained and self.reasoning:
             raise ValueError("pointwise_graded: constrained=true holds the whole completion to a score: no reasoning")
+        _ = self._words  # A wording that cannot be used is refused now.
+
+    @cached_property
+    def _words(self) -> Wording:
+        return words_of(self.name, self.wording)
+
+    @property
+    def tags(self) -> Tags:
+        return self._words.answer.tags
 
     @property
     def prompts_per_query(self) -> int:
@@ -107,18 +122,17 @@ class PointwiseGraded:
     @property
     def max_completion_tokens(self) -> int:
         # At most a token a character, and the end token.
-        longest = written(str(self.max_score), reasoning=self.reasoning)
+        longest = written(str(self.max_score), reasoning=self.reasoning, tags=self.tags)
         return len(longest) + 1 + (self.think_tokens if self.reasoning else 0)
 
     def choices(self, prompt: Prompt) -> tuple[str, ...]:
         return tuple(map(str, range(self.max_score + 1)))
 
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
-        [docid] = docids
-        form = contract("Answer with the score only, like 7.", reasoning=self.reasoning)
-        user = [*query(example), *passage(example.candidate(docid), "Passage:"), form]
-        system = f"Score the passage's relevance to the query from 0 to {self.max_score}."
-        asked = question(example, docids, self.name, system, user, reasoning=self.reasoning)
+        [_] = docids
+        scores = ", ".join(map(str, range(self.max_score + 1)))
+        reasoning, max_score = self.reasoning, self.max_score
+        asked = self._words.prompt(example, docids, reasoning=reasoning, max_score=max_score, scores=scores)
         return replace(asked, constraint=Score(self.max_score)) if self.constrained else asked
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
@@ -127,7 +141,7 @@ class PointwiseGraded:
     def target(self, example: RankingExample, prompt: Prompt) -> str:
         score = str(scaled(example, prompt.docids[0], self.max_score))
         said = thought(example, prompt.docids)
-        return written(score, reasoning=self.reasoning, thought=said, think_open=self.think_open)
+        return written(score, reasoning=self.reasoning, thought=said, think_open=self.think_open, tags=self.tags)
 
     def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
         [docid] = prompt.docids
@@ -135,7 +149,7 @@ class PointwiseGraded:
             if unusable := not_finite(completion.continuations):
                 return Judgment(Status.answer, issues=unusable)
             return Judgment(Status.ok, {docid: _expected(completion.continuations)})
-        answer = find_answer(completion, reasoning=self.reasoning, strict=strict)
+        answer = find_answer(completion, reasoning=self.reasoning, strict=strict, tags=self.tags)
         if answer.text is None:
             return no_answer(answer)
         text, issues = answer.text.strip(), answer.issues
