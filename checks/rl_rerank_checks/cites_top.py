@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from rl_rerank.paradigms.answers import THINK_END
+from rl_rerank.prompts.tags import DEFAULT
 from rl_rerank.stages.check.finished_run import Finding, Run
 from rl_rerank.stages.rerank.spec import RerankStage
 from rl_rerank.stages.synth.spec import SynthStage
@@ -75,7 +75,7 @@ class CitesTop:
 
 def _cited(text: str, docids: tuple[str, ...]) -> set[str]:
     """The documents that the reasoning names."""
-    names = [one or other for one, other in CITED.findall(text.rpartition(THINK_END)[0])]
+    names = [one or other for one, other in CITED.findall(text.rpartition(DEFAULT.open)[0])]
     places = [int(name) if name.isdecimal() else ord(name) - ord("A") + 1 for name in names]
     return {docids[place - 1] for place in places if 1 <= place <= len(docids)}
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from rl_rerank.paradigms.answers import THINK_END
+from rl_rerank.paradigms.base import traits
 from rl_rerank.prompts.messages import ours
 from rl_rerank.synthesis.prompts import prompts
 from rl_rerank.synthesis.rows import called_for
@@ -36,27 +36,28 @@ class Reasons:
         paradigm = context.paradigm(self.paradigm)
         if not getattr(paradigm, "reasoning", False):
             raise ValueError(f"reasons: paradigms.{self.paradigm}.params.reasoning must be true")
+        tags = traits(paradigm).tags
         batch = list(examples)
         asked: list[tuple[RankingExample, Prompt, str]] = []
         for example in batch:
             seen = called_for(example, paradigm)
             for prompt in prompts(seen, paradigm, context.stage.seed, 0):
                 target = paradigm.target(seen, prompt)
-                asked.append((example, prompt, target.rsplit(THINK_END, 1)[1]))
+                asked.append((example, prompt, target.rsplit(tags.think_end, 1)[1]))
         if not asked:
             return
         engine, who = teacher(context, self.engine, batch, paradigm)
         sampling = Sampling(self.max_tokens, self.temperature, seed=context.number)
         shown = [_with_sight(prompt, answer) for _, prompt, answer in asked]
-        opening = "" if getattr(paradigm, "think_open", False) else "<think>"
+        opening = "" if getattr(paradigm, "think_open", False) else tags.think_open
         written: dict[str, list[TeacherOutput]] = {}
         for (example, prompt, answer), seen, [completion] in zip(
             asked, shown, engine.generate(shown, sampling), strict=True
         ):
-            text = f"{opening}{completion.text.strip()}{THINK_END}{answer}"
+            text = f"{opening}{completion.text.strip()}{tags.think_end}{answer}"
             said = TeacherOutput(who, self.paradigm, prompt.docids, text, digest(seen))
             is_whole = completion.finish_reason == "stop" and completion.text.strip()
-            has_tags = any(tag in completion.text for tag in ("think>", "answer>"))
+            has_tags = any(f"{name}>" in completion.text for name in (tags.thought, tags.answer))
             if is_whole and not has_tags and paradigm.parse(prompt, Completion(text), strict=True).is_ok:
                 written.setdefault(example.qid, []).append(said)
             else:

@@ -2,9 +2,10 @@
 
 Without reasoning the whole completion is the answer; in lenient mode, where a model has thought all the same, it is the
 text after the last thought, in whatever tags. With reasoning it is the text of the `<answer>` block after the last
-`</think>`: exactly one in strict mode, the last one in lenient mode. The opening `<think>` is not asked for: where the
-chat template writes it at the end of the prompt, the completion begins inside the reasoning. A thought that is opened
-and not closed has no answer, whatever it quotes.
+`</think>`: exactly one in strict mode; in lenient mode the last one, or what stands behind the thought where a
+completion that was not cut has none. The opening `<think>` is not asked for: where the chat template writes it at the
+end of the prompt, the completion begins inside the reasoning. A thought that is opened and not closed has no answer,
+whatever it quotes. A wording may have other tags.
 """
 
 import math
@@ -12,11 +13,12 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from rl_rerank.prompts import thoughts
+from rl_rerank.prompts.tags import DEFAULT, Tags
 from rl_rerank.types import Completion, Issue, Judgment, RankingExample, Status
 
-THINK_END, OPEN, CLOSE = "</think>", "<answer>", "</answer>"
 NOT_FINITE = "not_finite"
 """Issue of an answer whose log-probabilities are NaN or infinite."""
 NUMBER = r"(?:0|[1-9][0-9]{0,8})"
@@ -29,6 +31,8 @@ class Answer:
 
     text: str | None
     issues: tuple[Issue, ...] = ()
+    start: int = 0
+    """Where it begins in the completion's text."""
 
 
 def issue(kind: str, place: str) -> Issue:
@@ -36,7 +40,7 @@ def issue(kind: str, place: str) -> Issue:
     return Issue(kind, place[:80])
 
 
-def clean_answer(completion: Completion, reasoning: bool) -> str | None:
+def clean_answer(completion: Completion, reasoning: bool, tags: Tags = DEFAULT) -> str | None:
     """What `find_answer` finds, stripped, where the completion ends with the answer and nothing stands around it.
 
     It looks at the end only, and not for faults: the answer may hold tags, which no reader of answers accepts. None
@@ -46,39 +50,45 @@ def clean_answer(completion: Completion, reasoning: bool) -> str | None:
         return None
     if not reasoning:
         return completion.text.strip()
-    ended = completion.text.rfind(THINK_END)
-    block = completion.text[ended + len(THINK_END) :].strip()
-    if ended < 0 or block[: len(OPEN)] != OPEN or block[-len(CLOSE) :] != CLOSE:
+    ended = completion.text.rfind(tags.think_end)
+    block = completion.text[ended + len(tags.think_end) :].strip()
+    if ended < 0 or not block.startswith(tags.open) or not block.endswith(tags.close):
         return None
-    return block[len(OPEN) : -len(CLOSE)].strip()
+    return block[len(tags.open) : -len(tags.close)].strip()
 
 
-def find_answer(completion: Completion, *, reasoning: bool, strict: bool) -> Answer:
-    """The answer's text. In strict mode any issue means that the completion is malformed."""
+def find_answer(completion: Completion, *, reasoning: bool, strict: bool, tags: Tags = DEFAULT) -> Answer:
+    """The answer's text. In strict mode any issue means that the completion is malformed.
+
+    Args:
+        tags: what stands around the thought and the answer.
+    """
     if unusable := _not_finite_tokens(completion):
         return Answer(None, unusable)
     issues: list[Issue] = []
     if completion.finish_reason == "length":
         issues.append(issue("truncated", completion.text[-80:]))
-    text: str | None = completion.text
+    whole: str = completion.text
     if not reasoning:
-        if not strict:
-            text, found = _behind_thoughts(text)
-            issues += found
-        return Answer(None if strict and issues else text, tuple(issues))
-    text, found = _behind_reasoning(text, strict=strict)
+        start, found = (0, []) if strict else _behind_thoughts(whole)
+        issues += found
+        return _answer(whole, None if (strict and issues) or start is None else (start, len(whole)), issues)
+    start, found = _behind_reasoning(whole, tags.think_end, strict=strict)
     issues += found
-    if text is None or (THINK_END not in completion.text and completion.finish_reason == "length"):
+    if start is None or (tags.think_end not in whole and completion.finish_reason == "length"):
         return Answer(None, tuple(issues))  # Inside the reasoning: a block in it is a draft or a quotation.
-    blocks, outside = _blocks(text)
+    exact, loose = _answer_tags(tags.answer)
+    blocks, outside = _blocks(whole, start, exact if strict else loose)
     if not blocks:
-        issues.append(issue("no_answer_block", text))
-        return Answer(None, tuple(issues))
+        issues.append(issue("no_answer_block", whole[start:]))
+        return _answer(whole, None if strict else _unmarked(completion, start, loose), issues)
+    if not strict and blocks != _blocks(whole, start, exact)[0]:
+        issues.append(issue("inexact_answer_tags", whole[start:]))
     if len(blocks) > 1:
-        issues.append(issue("several_answer_blocks", text))
+        issues.append(issue("several_answer_blocks", whole[start:]))
     if outside:
         issues.append(issue("text_outside_answer", outside))
-    return Answer(None if strict and issues else blocks[-1], tuple(issues))
+    return _answer(whole, None if strict and issues else blocks[-1], issues)
 
 
 def not_finite(logprobs: Mapping[str, float]) -> tuple[Issue, ...]:
@@ -98,42 +108,73 @@ def _not_finite_tokens(completion: Completion) -> tuple[Issue, ...]:
     return (issue(NOT_FINITE, completion.text),)
 
 
-def _behind_thoughts(text: str) -> tuple[str | None, list[Issue]]:
-    """The text after the last thought, None if that is not closed; with the issue of having thought."""
+def _answer(text: str, span: tuple[int, int] | None, issues: Iterable[Issue]) -> Answer:
+    return Answer(None, tuple(issues)) if span is None else Answer(text[slice(*span)], tuple(issues), span[0])
+
+
+def _behind_thoughts(text: str) -> tuple[int | None, list[Issue]]:
+    """Where the last thought ends, None if that is not closed; with the issue of having thought."""
     tags = thoughts.tags(text)
     if not tags:
-        return text, []
+        return 0, []
     last = tags[-1]
     if not last["closing"]:
         return None, [issue("open_thought", text[last.start() :])]
-    return text[last.end() :], [issue("thought_before_answer", text[: last.end()])]
+    return last.end(), [issue("thought_before_answer", text[: last.end()])]
 
 
-def _behind_reasoning(text: str, *, strict: bool) -> tuple[str | None, list[Issue]]:
-    """The text after the reasoning, all of it if there is none; None if that is not closed."""
+@cache
+def _answer_tags(name: str) -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """The tags around answers as they are asked for, and as they are read leniently."""
+    return re.compile(f"<(?P<closing>/?){name}>"), re.compile(rf"<\s?(?P<closing>/?)\s?{name}\s?>", re.IGNORECASE)
+
+
+def _behind_reasoning(text: str, think_end: str, *, strict: bool) -> tuple[int | None, list[Issue]]:
+    """Where the reasoning ends, 0 if there is none; None if it is not closed."""
+    ended = text.rfind(think_end)
     if strict:
-        if THINK_END in text:
-            return text.rsplit(THINK_END, 1)[1], []
-        return text, [issue("no_think_end", text)]
-    behind, found = _behind_thoughts(text)
-    if behind is not None and text.removesuffix(behind).endswith(THINK_END):
-        return behind, []
-    missing = [] if behind is None and THINK_END in text else [issue("no_think_end", text)]
-    return behind, missing + [one for one in found if one.kind == "open_thought"]
+        return (0, [issue("no_think_end", text)]) if ended < 0 else (ended + len(think_end), [])
+    start, found = _behind_thoughts(text)
+    if start is not None and text[:start].endswith(think_end):
+        return start, []
+    missing = [] if start is None and ended >= 0 else [issue("no_think_end", text)]
+    return start, missing + [one for one in found if one.kind == "open_thought"]
 
 
-def _blocks(text: str) -> tuple[list[str], str]:
-    """What stands in the answer blocks, and what stands outside them. Linear in the text, as a lazy regex is not."""
-    *closed, outside = text.split(CLOSE)
-    blocks = []
-    for part in reversed(closed):
-        before, opened, block = part.partition(OPEN)
-        if opened:
-            blocks.append(block)
-            outside = before + outside
-        else:
-            outside = f"{part}{CLOSE}{outside}"
-    return blocks[::-1], outside.strip()
+def _blocks(text: str, start: int, tag: re.Pattern[str]) -> tuple[list[tuple[int, int]], str]:
+    """The spans of the answer blocks behind `start`, and what stands outside them.
+
+    A closing tag ends what was opened first since the last one. Linear in the text, as a lazy regex is not.
+    """
+    blocks: list[tuple[int, int]] = []
+    outside, cursor = "", start
+    opened: re.Match[str] | None = None
+    for found in tag.finditer(text, start):
+        if not found["closing"]:
+            opened = opened or found
+        elif opened is not None:
+            blocks.append((opened.end(), found.start()))
+            outside += text[cursor : opened.start()]
+            cursor, opened = found.end(), None
+    return blocks, (outside + text[cursor:]).strip()
+
+
+def _unmarked(completion: Completion, start: int, tag: re.Pattern[str]) -> tuple[int, int] | None:
+    """The span of an answer that no block marks: behind `<answer>` that is left open, or else behind the thought.
+
+    None where the completion was cut, or where nothing says that the thought has ended.
+    """
+    text = completion.text
+    opened = [found for found in tag.finditer(text, start) if not found["closing"]]
+    begin = opened[-1].end() if opened else start
+    if completion.finish_reason == "length" or begin == 0 or not text[begin:].strip():
+        return None
+    return begin, len(text)
+
+
+def without_cut_number(completion: Completion, answer: str) -> str:
+    """An answer without the digits that end it where the completion was cut: a 1 may have been meant as a 12."""
+    return re.sub(r"[0-9.]+$", "", answer) if completion.finish_reason == "length" else answer
 
 
 def no_answer(answer: Answer) -> Judgment:
@@ -152,11 +193,12 @@ def wrong_ids(ids: Sequence[int], n: int, written: Callable[[int], str] = "[{}]"
     return found + [issue("missing_id", written(i)) for i in sorted(asked - given)]
 
 
-def written(answer: str, *, reasoning: bool, thought: str = "", think_open: bool = False) -> str:
+def written(answer: str, *, reasoning: bool, thought: str = "", think_open: bool = False, tags: Tags = DEFAULT) -> str:
     """A completion with this answer, as `find_answer` reads it; without `<think>` where the prompt ends with it."""
     if not reasoning:
         return answer
-    return f"{'' if think_open else '<think>'}{thought}</think><answer>{answer}</answer>"
+    opening = "" if think_open else tags.think_open
+    return f"{opening}{thought}{tags.think_end}{tags.open}{answer}{tags.close}"
 
 
 def scaled(example: RankingExample, docid: str, max_score: int) -> int:

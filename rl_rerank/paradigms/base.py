@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from rl_rerank import registry
+from rl_rerank.prompts.tags import DEFAULT, Tags
 from rl_rerank.types import Completion, Judgment, Prompt, Ranking, RankingExample
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class ParadigmTraits:
     """Whether reasoning comes before the answer."""
     think_open: bool = False
     """Whether the prompt itself opens the reasoning."""
+    tags: Tags = DEFAULT
+    """The tags around the reasoning and around the answer behind it."""
     choices: Callable[[Prompt], tuple[str, ...]] | None = None
     """Takes a prompt and gives all the answers that it may have, where these are few."""
     members: Mapping[str, Paradigm] | None = None

@@ -1,5 +1,6 @@
 """From the configuration to a paradigm."""
 
+import random
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, cast
@@ -7,12 +8,15 @@ from typing import Any, cast
 from rl_rerank import registry
 from rl_rerank.config import Config, PluginConfig
 from rl_rerank.paradigms.base import Paradigm, ParadigmTraits, members, traits
-from rl_rerank.types import Candidate, RankingExample
+from rl_rerank.paradigms.wordings import following
+from rl_rerank.types import Candidate, Completion, RankingExample
 
 REQUIRED = ("name", "max_completion_tokens", "continuations", "prompt", "prompts", "target", "parse", "strategy")
 KNOWN = frozenset({*REQUIRED, *(field.name for field in fields(ParadigmTraits))})
 
-TRIED = RankingExample("tried", "a query", (Candidate("a", "one text", rank=1), Candidate("b", "another", rank=2)))
+TRIED = RankingExample(
+    "tried", "a query", (Candidate("a", "one text", rank=1), Candidate("b", "another", rank=2)), {"a": 1}
+)
 
 
 def build_paradigm(config: Config, name: str) -> Paradigm:
@@ -28,11 +32,22 @@ def make(name: str, params: Mapping[str, Any], *, target: str | None = None) -> 
         LookupError, ImportError, ValueError: for a paradigm or a parameter that does not exist, a misspelt optional
             attribute, or prompts that contradict it.
     """
+    if params.get("wording") is not None:
+        params = following(params["wording"], params)
     paradigm = registry.build("paradigm", name, params, target=target)
     registry.refuse_misspelt("paradigm", name, paradigm, KNOWN)
     paradigm = cast(Paradigm, paradigm)
     _check_reasoning(name, paradigm)
+    _check_target(name, paradigm)
     return paradigm
+
+
+def _check_target(name: str, paradigm: Paradigm) -> None:
+    """Refuse a wording whose own well-formed answer would not be read back."""
+    for prompt in paradigm.prompts(TRIED, random.Random(0)) if getattr(paradigm, "wording", None) is not None else ():
+        answer = paradigm.target(TRIED, prompt)
+        if not paradigm.parse(prompt, Completion(answer), strict=True).is_ok:
+            raise ValueError(f"the paradigm {name!r}: with this wording its own answer {answer!r} cannot be read back")
 
 
 def _check_reasoning(name: str, paradigm: Paradigm) -> None:

@@ -12,14 +12,17 @@ The identifiers are letters because a letter is one token at the beginning of an
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from rl_rerank.paradigms.answers import not_finite, written
 from rl_rerank.paradigms.base import Strategy
 from rl_rerank.paradigms.labels import ALPHABET, LETTERS, order
 from rl_rerank.paradigms.windows import check_windows, slide, training_window
-from rl_rerank.prompts.messages import contract, numbered, query, question
+from rl_rerank.paradigms.wordings import words_of
+from rl_rerank.prompts.wordings.wording import Wording
 from rl_rerank.types import Completion, Judgment, Prompt, RankingExample, Status
 
 
@@ -31,6 +34,8 @@ class FirstToken:
     """How far the window moves; None: half of it."""
     passes: int = 1
     """How often the windows slide over the list."""
+    wording: str | Mapping[str, Any] | None = None
+    """The words of the prompts: a name, a file or its content; None: the paradigm's own. `make` sets what follows."""
 
     name = "first_token"
     list_scores = "identifiers"
@@ -41,6 +46,11 @@ class FirstToken:
             raise ValueError(f"first_token: window must be at most {len(ALPHABET)}, the letters; got {self.window}")
         if self.passes < 1:
             raise ValueError(f"first_token: passes must be at least 1; got {self.passes}")
+        _ = self._words  # A wording that cannot be used is refused now.
+
+    @cached_property
+    def _words(self) -> Wording:
+        return words_of(self.name, self.wording)
 
     @property
     def continuations(self) -> tuple[str, ...]:
@@ -52,10 +62,7 @@ class FirstToken:
         return len(LETTERS.ordered(range(1, self.window + 1))) + 1
 
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
-        asked = contract("Answer with all letters, most relevant first, like B > A.", reasoning=False)
-        user = [*query(example), *numbered(example, docids, LETTERS.name), asked]
-        system = "Rank the passages by relevance to the query."
-        return question(example, docids, self.name, system, user, reasoning=False)
+        return self._words.prompt(example, docids, name=LETTERS.name)
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
         docids = training_window(example, self.window, rng)

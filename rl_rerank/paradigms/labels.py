@@ -13,8 +13,20 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 
 from rl_rerank.metrics import softmax
-from rl_rerank.paradigms.answers import NUMBER, clean_answer, find_answer, issue, no_answer, not_finite, wrong_ids
+from rl_rerank.paradigms.answers import (
+    NUMBER,
+    clean_answer,
+    find_answer,
+    issue,
+    no_answer,
+    not_finite,
+    without_cut_number,
+    wrong_ids,
+)
+from rl_rerank.paradigms.lenient.orders import loose_order
+from rl_rerank.paradigms.lenient.plain import plain
 from rl_rerank.paradigms.order_scores import OrderScores
+from rl_rerank.prompts.tags import DEFAULT, Tags
 from rl_rerank.types import Completion, Issue, Judgment, Prompt, Status
 
 ALPHABET = string.ascii_uppercase
@@ -65,24 +77,25 @@ class Labels:
         return re.compile(f"{self.exact}(?: > {self.exact})*")
 
     @cached_property
-    def chain(self) -> re.Pattern[str]:
-        """Labels in a lenient order: several with or without brackets, or one in brackets."""
-        one = rf"\[?\b{self.label}\b\]?"
-        return re.compile(rf"{one}(?:\s*>\s*{one})+|\[{self.label}\]")
-
-    @cached_property
     def mention(self) -> re.Pattern[str]:
         """A label in a lenient choice: in brackets, or behind a word that announces it."""
-        word = r"\b(?i:passage|document|answer)(?i: is)?[ :*\"'`]{1,4}"
-        return re.compile(rf"\[ ?((?i:{self.label})) ?\]|{word}({self.label})\b", re.ASCII)
+        word = (
+            r"(?:\b(?i:passage|document|answer|option|choice)|答案|选项|段落|文档)(?i: is)?[ :*\"'`]{0,4}(?<![A-Za-z])"
+        )
+        box = r"\\boxed\s*\{\s*"
+        return re.compile(rf"\[ ?((?i:{self.label})) ?\]|(?:{word}|{box})({self.label})\b", re.ASCII)
 
 
 LETTERS = Labels("letters", "[A-Z]", "[A-Z]")
 NUMBERS = Labels("numbers", "[0-9]{1,9}", rf"\[{NUMBER}\]")
+ARRAY = re.compile(rf"\[{NUMBER}(?:, {NUMBER})*\]")
+"""A JSON array of identifiers, as `json.dumps` writes it."""
 KINDS = {"letters": LETTERS, "numbers": NUMBERS}
 
 
-def choice(prompt: Prompt, completion: Completion, labels: Labels, *, reasoning: bool, strict: bool) -> Judgment:
+def choice(
+    prompt: Prompt, completion: Completion, labels: Labels, *, reasoning: bool, strict: bool, tags: Tags = DEFAULT
+) -> Judgment:
     """Read an answer that names one document.
 
     Returns:
@@ -94,7 +107,7 @@ def choice(prompt: Prompt, completion: Completion, labels: Labels, *, reasoning:
         if unusable := not_finite(logprobs):
             return Judgment(Status.answer, issues=unusable)
         return Judgment(Status.ok, dict(zip(prompt.docids, softmax([*logprobs.values()]), strict=True)))
-    answer = find_answer(completion, reasoning=reasoning, strict=strict)
+    answer = find_answer(completion, reasoning=reasoning, strict=strict, tags=tags)
     if answer.text is None:
         return no_answer(answer)
     text, issues = answer.text.strip(), answer.issues
@@ -114,30 +127,39 @@ def choice(prompt: Prompt, completion: Completion, labels: Labels, *, reasoning:
 
 
 def order(
-    prompt: Prompt, completion: Completion, labels: Labels, *, reasoning: bool, strict: bool, complete: bool = True
+    prompt: Prompt,
+    completion: Completion,
+    labels: Labels,
+    *,
+    reasoning: bool,
+    strict: bool,
+    complete: bool = True,
+    form: str = "chain",
+    tags: Tags = DEFAULT,
 ) -> Judgment:
     """Read an answer that names every document once, best first; the scores are n, n - 1, ..., 1.
 
     Args:
         complete: a lenient answer that leaves documents out is completed with them, in the order of the prompt.
+        form: what strict reading takes: `chain`, or `array` for a JSON array of numbers.
     """
     n = len(prompt.docids)
     issues: tuple[Issue, ...] = ()
-    ids = _listed(completion, labels.kind, n, reasoning)
+    ids = _listed(completion, labels.kind, n, reasoning, tags) if form == "chain" else ()
     if len(ids) == n and len(set(ids)) == n:
         return Judgment(Status.ok, OrderScores(prompt.docids, ids), ids)
     if not ids:
-        answer = find_answer(completion, reasoning=reasoning, strict=strict)
+        answer = find_answer(completion, reasoning=reasoning, strict=strict, tags=tags)
         if answer.text is None:
             return no_answer(answer)
         text, issues = answer.text.strip(), answer.issues
-        if labels.permutation.fullmatch(text):
+        if (ARRAY if form == "array" else labels.permutation).fullmatch(text):
             ids = labels.read(text)
         else:
             issues = (*issues, issue("not_a_permutation", text))
             if strict:
                 return Judgment(Status.answer, issues=issues)
-            ids = tuple(i for chain in labels.chain.findall(text) for i in labels.read(chain))
+            ids = loose_order(without_cut_number(completion, text), labels, n)
     issues = (*issues, *wrong_ids(ids, n, labels.answer))
     if not issues:
         return Judgment(Status.ok, OrderScores(prompt.docids, ids), ids)
@@ -154,6 +176,7 @@ def order(
 
 def _mentioned(text: str, labels: Labels) -> tuple[int, ...]:
     """The different identifiers that a loosely written choice names, in order."""
+    text = plain(text)
     alone = text.strip(AROUND)
     if re.fullmatch(labels.label, alone, LOOSELY):
         return labels.read(alone)
@@ -161,9 +184,9 @@ def _mentioned(text: str, labels: Labels) -> tuple[int, ...]:
     return tuple(dict.fromkeys(i for label in found for i in labels.read(label)))
 
 
-def _listed(completion: Completion, kind: str, n: int, reasoning: bool) -> tuple[int, ...]:
+def _listed(completion: Completion, kind: str, n: int, reasoning: bool, tags: Tags) -> tuple[int, ...]:
     """The identifiers of a clean answer in the form of `Labels.ordered`, all of the first `n`; empty for any other."""
-    clean = clean_answer(completion, reasoning)
+    clean = clean_answer(completion, reasoning, tags)
     if clean is None:
         return ()
     try:

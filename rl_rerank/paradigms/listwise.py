@@ -12,16 +12,21 @@ Every further pass repeats this on the order that the last one produced. A pass 
 Without a window the whole list is one prompt, as in Liu et al. 2024, https://arxiv.org/abs/2412.14574.
 """
 
+import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 from rl_rerank.paradigms.answers import thought, written
 from rl_rerank.paradigms.base import Strategy
 from rl_rerank.paradigms.labels import NUMBERS, order
 from rl_rerank.paradigms.windows import check_windows, settle, slide, training_window
+from rl_rerank.paradigms.wordings import check_form, words_of
 from rl_rerank.prompts.constraints import Permutation
-from rl_rerank.prompts.messages import contract, in_turns, numbered, query, question
+from rl_rerank.prompts.tags import Tags
+from rl_rerank.prompts.wordings.wording import Wording
 from rl_rerank.types import Completion, Judgment, Prompt, RankingExample
 
 LONGEST = 100
@@ -38,8 +43,6 @@ class Listwise:
     """How often the window slides over the list."""
     settle: bool = False
     """Inference: passes go over what the ones before have not settled, until every rank is: labels for a whole list."""
-    turns: bool = False
-    """Show each document in a message of its own, which the model has acknowledged, as RankGPT does."""
     complete: bool = True
     """Inference: an answer that leaves documents out is completed with these, in the order shown, behind those that it
     names. It counts as malformed either way; False: nothing of it is used."""
@@ -50,6 +53,8 @@ class Listwise:
     """With reasoning: the chat template ends the prompt with `<think>`, so that answers begin inside the reasoning."""
     constrained: bool = False
     """Engines hold answers to a permutation of the identifiers, token by token. Not with reasoning."""
+    wording: str | Mapping[str, Any] | None = None
+    """The words of the prompts: a name, a file or its content; None: the paradigm's own. `make` sets what follows."""
 
     name = "listwise"
     continuations = ()
@@ -68,12 +73,22 @@ class Listwise:
             )
         if self.constrained and self.reasoning:
             raise ValueError("listwise: constrained=true holds the whole completion to a permutation: no reasoning")
+        check_form(self.name, self._words, constrained=self.constrained)
+
+    @cached_property
+    def _words(self) -> Wording:
+        return words_of(self.name, self.wording)
+
+    @property
+    def tags(self) -> Tags:
+        return self._words.answer.tags
 
     @property
     def max_completion_tokens(self) -> int:
         # At most a token a character, and the end token.
-        longest = NUMBERS.ordered(range(1, (self.window or LONGEST) + 1))
-        return len(written(longest, reasoning=self.reasoning)) + 1 + (self.think_tokens if self.reasoning else 0)
+        longest = self._ordered(range(1, (self.window or LONGEST) + 1))
+        whole = written(longest, reasoning=self.reasoning, tags=self.tags)
+        return len(whole) + 1 + (self.think_tokens if self.reasoning else 0)
 
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
         if self.window is None and len(docids) > LONGEST:
@@ -81,13 +96,7 @@ class Listwise:
                 f"qid {example.qid!r}: {len(docids)} documents are too many for one listwise prompt, which has room "
                 f"for an answer about {LONGEST}; set the parameter window, and it slides over them"
             )
-        form = contract("Answer with all identifiers, most relevant first, like [2] > [1].", reasoning=self.reasoning)
-        system = "Rank the passages by relevance to the query."
-        if self.turns:
-            asked = in_turns(example, docids, self.name, system, form, reasoning=self.reasoning)
-        else:
-            user = [*query(example), *numbered(example, docids), form]
-            asked = question(example, docids, self.name, system, user, reasoning=self.reasoning)
+        asked = self._words.prompt(example, docids, reasoning=self.reasoning)
         return replace(asked, constraint=Permutation(len(docids))) if self.constrained else asked
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
@@ -98,10 +107,24 @@ class Listwise:
         n = len(prompt.docids)
         best = sorted(range(1, n + 1), key=lambda i: -example.qrels.get(prompt.docids[i - 1], 0))
         said = thought(example, prompt.docids)
-        return written(NUMBERS.ordered(best), reasoning=self.reasoning, thought=said, think_open=self.think_open)
+        form = self._ordered(best)
+        return written(form, reasoning=self.reasoning, thought=said, think_open=self.think_open, tags=self.tags)
 
     def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
-        return order(prompt, completion, NUMBERS, reasoning=self.reasoning, strict=strict, complete=self.complete)
+        return order(
+            prompt,
+            completion,
+            NUMBERS,
+            reasoning=self.reasoning,
+            strict=strict,
+            complete=self.complete,
+            form=self._words.answer.form,
+            tags=self.tags,
+        )
+
+    def _ordered(self, identifiers: Iterable[int]) -> str:
+        """An answer that names several, best first."""
+        return json.dumps([*identifiers]) if self._words.answer.form == "array" else NUMBERS.ordered(identifiers)
 
     def strategy(self, example: RankingExample) -> Strategy:
         window = self.window or max(len(example.docids), 2)

@@ -13,10 +13,11 @@ the aggregation of duoT5, Pradeep et al. 2021, https://arxiv.org/abs/2101.05667.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import combinations
+from typing import Any
 
 from rl_rerank.paradigms.answers import thought, written
 from rl_rerank.paradigms.base import Strategy
@@ -24,7 +25,9 @@ from rl_rerank.paradigms.labels import LETTERS, choice
 from rl_rerank.paradigms.options import check_mode, one_of
 from rl_rerank.paradigms.ordering import Counts, rank_by_scores, rank_top
 from rl_rerank.paradigms.sorting import Asking, bubble_top, heap_top
-from rl_rerank.prompts.messages import contract, numbered, query, question
+from rl_rerank.paradigms.wordings import words_of
+from rl_rerank.prompts.tags import Tags
+from rl_rerank.prompts.wordings.wording import Wording
 from rl_rerank.types import Completion, Judgment, Prompt, RankingExample
 
 
@@ -44,6 +47,8 @@ class Pairwise:
     reasoning: bool = False
     think_tokens: int = 256
     """With reasoning: tokens that the reasoning may take."""
+    wording: str | Mapping[str, Any] | None = None
+    """The words of the prompts: a name, a file or its content; None: the paradigm's own. `make` sets what follows."""
 
     name = "pairwise"
 
@@ -60,6 +65,15 @@ class Pairwise:
             raise ValueError(f"pairwise: k must be at least 1, or null for all ranks; got {self.k}")
         if self.pairs < 1:
             raise ValueError(f"pairwise: pairs must be at least 1; got {self.pairs}")
+        _ = self._words  # A wording that cannot be used is refused now.
+
+    @cached_property
+    def _words(self) -> Wording:
+        return words_of(self.name, self.wording)
+
+    @property
+    def tags(self) -> Tags:
+        return self._words.answer.tags
 
     @property
     def prompts_per_query(self) -> int:
@@ -72,7 +86,8 @@ class Pairwise:
     @property
     def max_completion_tokens(self) -> int:
         # At most a token a character, and the end token.
-        return len(written("A", reasoning=self.reasoning)) + 1 + (self.think_tokens if self.reasoning else 0)
+        whole = written("A", reasoning=self.reasoning, tags=self.tags)
+        return len(whole) + 1 + (self.think_tokens if self.reasoning else 0)
 
     def choices(self, prompt: Prompt) -> tuple[str, ...]:
         return LETTERS.answers(2)
@@ -80,10 +95,7 @@ class Pairwise:
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
         if len(docids) != 2:
             raise ValueError(f"pairwise: a prompt compares 2 documents; got {len(docids)}")
-        asked = contract("Answer A or B.", reasoning=self.reasoning)
-        user = [*query(example), *numbered(example, docids, LETTERS.name), asked]
-        system = "Which of the two passages is more relevant to the query?"
-        return question(example, docids, self.name, system, user, reasoning=self.reasoning)
+        return self._words.prompt(example, docids, reasoning=self.reasoning, name=LETTERS.name)
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
         gains = {docid: example.gain(docid) for docid in example.docids}
@@ -94,10 +106,11 @@ class Pairwise:
     def target(self, example: RankingExample, prompt: Prompt) -> str:
         first, second = (example.qrels.get(docid, 0) for docid in prompt.docids)
         reason = thought(example, prompt.docids, LETTERS.name) if self.reasoning else ""
-        return written(LETTERS.answer(1 if first >= second else 2), reasoning=self.reasoning, thought=reason)
+        letter = LETTERS.answer(1 if first >= second else 2)
+        return written(letter, reasoning=self.reasoning, thought=reason, tags=self.tags)
 
     def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
-        return choice(prompt, completion, LETTERS, reasoning=self.reasoning, strict=strict)
+        return choice(prompt, completion, LETTERS, reasoning=self.reasoning, strict=strict, tags=self.tags)
 
     def strategy(self, example: RankingExample) -> Strategy:
         counts = Counts()

@@ -10,13 +10,17 @@ Scores follow Nogueira et al. 2020 (monoT5), https://arxiv.org/abs/2003.06713, w
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from rl_rerank.paradigms.answers import find_answer, issue, not_finite
 from rl_rerank.paradigms.base import Paradigm, Strategy
+from rl_rerank.paradigms.lenient.words import loose_word
 from rl_rerank.paradigms.ordering import rank_by_scores
-from rl_rerank.prompts.messages import ours, passage, query, question
+from rl_rerank.paradigms.wordings import words_of
+from rl_rerank.prompts.wordings.wording import Wording
 from rl_rerank.types import Completion, Judgment, Prompt, RankingExample, Status
 
 
@@ -29,6 +33,8 @@ class Pointwise:
     pairs: int = 1
     """Training: prompts with a positive answer for each query, and as many with a negative one."""
     max_completion_tokens: int = 4
+    wording: str | Mapping[str, Any] | None = None
+    """The words of the prompts: a name, a file or its content; None: the paradigm's own. `make` sets what follows."""
 
     name = "pointwise"
     score_scale = "log_odds"
@@ -42,6 +48,11 @@ class Pointwise:
                 "pointwise: positive and negative must be two different answers; got "
                 f"{self.positive!r} and {self.negative!r}"
             )
+        _ = self._words  # A wording that cannot be used is refused now.
+
+    @cached_property
+    def _words(self) -> Wording:
+        return words_of(self.name, self.wording)
 
     @property
     def prompts_per_query(self) -> int:
@@ -55,13 +66,8 @@ class Pointwise:
         return self.continuations
 
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
-        [docid] = docids
-        user = [
-            *query(example),
-            *passage(example.candidate(docid), "Passage:"),
-            ours(f"\nAnswer {self.positive} or {self.negative}."),
-        ]
-        return question(example, docids, self.name, "Is the passage relevant to the query?", user, reasoning=False)
+        [_] = docids
+        return self._words.prompt(example, docids, positive=self.positive, negative=self.negative)
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
         positive = [d for d in example.docids if self._is_relevant(example, d)]
@@ -88,12 +94,11 @@ class Pointwise:
         text = answer.text.strip()
         if text in values and not answer.issues:
             return Judgment(Status.ok, {docid: values[text]})
-        word = text.split(maxsplit=1)[0].strip(".,;:!\"'*`").lower() if text else ""
-        loose = {name.lower(): value for name, value in values.items()}
         issues = (*answer.issues, issue("not_the_exact_answer", text))
-        if not strict and word in loose:
-            return Judgment(Status.repaired, {docid: loose[word]}, issues=issues)
-        return Judgment(Status.answer, issues=issues)
+        place = None if strict else loose_word(text, (self.negative, self.positive))
+        if place is None:
+            return Judgment(Status.answer, issues=issues)
+        return Judgment(Status.repaired, {docid: float(place)}, issues=issues)
 
     def strategy(self, example: RankingExample) -> Strategy:
         return score_each(self, example)

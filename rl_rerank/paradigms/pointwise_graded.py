@@ -30,10 +30,13 @@ import re
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 from rl_rerank.metrics import softmax
 from rl_rerank.paradigms.answers import (
     NUMBER,
+    Answer,
     find_answer,
     issue,
     no_answer,
@@ -43,22 +46,16 @@ from rl_rerank.paradigms.answers import (
     written,
 )
 from rl_rerank.paradigms.base import Strategy
+from rl_rerank.paradigms.lenient.scores import loose_score
 from rl_rerank.paradigms.pointwise import score_each
 from rl_rerank.paradigms.windows import training_window
+from rl_rerank.paradigms.wordings import words_of
 from rl_rerank.prompts.constraints import Score
-from rl_rerank.prompts.messages import contract, passage, query, question
+from rl_rerank.prompts.tags import Tags
+from rl_rerank.prompts.wordings.wording import Wording
 from rl_rerank.types import END, Completion, Judgment, Prompt, RankingExample, Status
 
 RULES = ("plain", "weighted", "expected")
-VALUE = r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(?!\.?[0-9])"
-LEADING = re.compile(rf"[\s\"'*(\[]*{VALUE}(?=[\"'*)\]]*(?:[.!]?\s*$|[^\S\n]*\n|[,;:]\s|\s*/\s*[0-9]))")
-"""A number at the beginning, unless prose goes on with it: `7`, `7/10`, `**7**`, `7: good`; not `20 years`."""
-LABELLED = re.compile(
-    rf"\b(?:score|rating|relevance)\b[\s:=\"'*]{{0,6}}(?:(?:is|of)\b)?[\s:=\"'*(\[]{{0,6}}{VALUE}"
-    r"(?!\s*(?:to|-)\s*[0-9])",
-    re.IGNORECASE,
-)
-"""A number under its name, such as `Relevance score: 7`, but no scale as in `a score of 0 to 10`."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +73,8 @@ class PointwiseGraded:
 
     constrained: bool = False
     """Engines hold answers to a score, token by token. Not with reasoning."""
+    wording: str | Mapping[str, Any] | None = None
+    """The words of the prompts: a name, a file or its content; None: the paradigm's own. `make` sets what follows."""
 
     name = "pointwise_graded"
     score_scale = "points"
@@ -94,6 +93,15 @@ class PointwiseGraded:
             )
         if self.constrained and self.reasoning:
             raise ValueError("pointwise_graded: constrained=true holds the whole completion to a score: no reasoning")
+        _ = self._words  # A wording that cannot be used is refused now.
+
+    @cached_property
+    def _words(self) -> Wording:
+        return words_of(self.name, self.wording)
+
+    @property
+    def tags(self) -> Tags:
+        return self._words.answer.tags
 
     @property
     def prompts_per_query(self) -> int:
@@ -114,18 +122,17 @@ class PointwiseGraded:
     @property
     def max_completion_tokens(self) -> int:
         # At most a token a character, and the end token.
-        longest = written(str(self.max_score), reasoning=self.reasoning)
+        longest = written(str(self.max_score), reasoning=self.reasoning, tags=self.tags)
         return len(longest) + 1 + (self.think_tokens if self.reasoning else 0)
 
     def choices(self, prompt: Prompt) -> tuple[str, ...]:
         return tuple(map(str, range(self.max_score + 1)))
 
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
-        [docid] = docids
-        form = contract("Answer with the score only, like 7.", reasoning=self.reasoning)
-        user = [*query(example), *passage(example.candidate(docid), "Passage:"), form]
-        system = f"Score the passage's relevance to the query from 0 to {self.max_score}."
-        asked = question(example, docids, self.name, system, user, reasoning=self.reasoning)
+        [_] = docids
+        scores = ", ".join(map(str, range(self.max_score + 1)))
+        reasoning, max_score = self.reasoning, self.max_score
+        asked = self._words.prompt(example, docids, reasoning=reasoning, max_score=max_score, scores=scores)
         return replace(asked, constraint=Score(self.max_score)) if self.constrained else asked
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
@@ -134,7 +141,7 @@ class PointwiseGraded:
     def target(self, example: RankingExample, prompt: Prompt) -> str:
         score = str(scaled(example, prompt.docids[0], self.max_score))
         said = thought(example, prompt.docids)
-        return written(score, reasoning=self.reasoning, thought=said, think_open=self.think_open)
+        return written(score, reasoning=self.reasoning, thought=said, think_open=self.think_open, tags=self.tags)
 
     def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
         [docid] = prompt.docids
@@ -142,7 +149,7 @@ class PointwiseGraded:
             if unusable := not_finite(completion.continuations):
                 return Judgment(Status.answer, issues=unusable)
             return Judgment(Status.ok, {docid: _expected(completion.continuations)})
-        answer = find_answer(completion, reasoning=self.reasoning, strict=strict)
+        answer = find_answer(completion, reasoning=self.reasoning, strict=strict, tags=self.tags)
         if answer.text is None:
             return no_answer(answer)
         text, issues = answer.text.strip(), answer.issues
@@ -152,12 +159,12 @@ class PointwiseGraded:
             issues = (*issues, issue("score_out_of_range", text))
         if strict:
             return Judgment(Status.answer, issues=issues) if issues else Judgment(Status.ok, {docid: float(text)})
-        found = _number(answer.text)
+        found = loose_score(answer.text, self.max_score)
         if found is None:
             return Judgment(Status.answer, issues=issues)
-        score = min(float(found[1]), float(self.max_score))
+        score = min(float(found["score"]), float(self.max_score))
         if self.rule == "weighted":
-            probability = _probability(completion, answer.text, found.span(1), reasoning=self.reasoning)
+            probability = _probability(completion, answer, found.span("score"), reasoning=self.reasoning)
             if probability is None:
                 return Judgment(Status.answer, issues=(*issues, issue("no_probability", text)))
             score *= probability
@@ -167,31 +174,20 @@ class PointwiseGraded:
         return score_each(self, example)
 
 
-def _number(answer: str) -> re.Match[str] | None:
-    """The score in a lenient answer: what it begins with, or else the last number under a name."""
-    found = LEADING.match(answer)
-    for labelled in [] if found else LABELLED.finditer(answer):
-        found = labelled
-    return found
-
-
 def _expected(continuations: Mapping[str, float]) -> float:
     """The mean score under the probabilities of all scores, normalised to 1."""
     shares = softmax([*continuations.values()])
     return sum(int(text.removesuffix(END)) * share for text, share in zip(continuations, shares, strict=True))
 
 
-def _probability(completion: Completion, answer: str, span: tuple[int, int], *, reasoning: bool) -> float | None:
+def _probability(completion: Completion, answer: Answer, span: tuple[int, int], *, reasoning: bool) -> float | None:
     """p of the tokens that hold `span` of the answer and of the first one behind it; None where they are not known."""
     if completion.logprobs is None:
         return None
     if completion.token_ends is None:
         # Without reasoning an answer that is a number and nothing else needs no places: all tokens are the score's.
-        alone = not reasoning and completion.text.strip() == answer[slice(*span)]
+        alone = not reasoning and completion.text.strip() == (answer.text or "")[slice(*span)]
         return math.exp(math.fsum(completion.logprobs)) if alone else None
-    begin = len(completion.text) - len(answer)
-    if reasoning:
-        begin = completion.text.rindex(f"<answer>{answer}</answer>") + len("<answer>")
-    first = bisect_right(completion.token_ends, begin + span[0])
-    behind = bisect_right(completion.token_ends, begin + span[1])
+    first = bisect_right(completion.token_ends, answer.start + span[0])
+    behind = bisect_right(completion.token_ends, answer.start + span[1])
     return math.exp(math.fsum(completion.logprobs[first : behind + 1]))

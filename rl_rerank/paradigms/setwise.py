@@ -14,9 +14,10 @@ labels=numbers and reasoning=true it is Rank-R1, Zhuang et al. 2025, https://arx
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
+from typing import Any
 
 from rl_rerank.paradigms.answers import thought, written
 from rl_rerank.paradigms.base import Strategy
@@ -24,7 +25,9 @@ from rl_rerank.paradigms.labels import ALPHABET, KINDS, Labels, choice
 from rl_rerank.paradigms.options import check_mode, one_of
 from rl_rerank.paradigms.ordering import Counts, rank_top
 from rl_rerank.paradigms.sorting import Asking, bubble_top, heap_top, remembering
-from rl_rerank.prompts.messages import contract, numbered, query, question
+from rl_rerank.paradigms.wordings import words_of
+from rl_rerank.prompts.tags import Tags
+from rl_rerank.prompts.wordings.wording import Wording
 from rl_rerank.types import Completion, Judgment, Prompt, RankingExample
 
 
@@ -45,6 +48,8 @@ class Setwise:
     reasoning: bool = False
     think_tokens: int = 256
     """With reasoning: tokens that the reasoning may take."""
+    wording: str | Mapping[str, Any] | None = None
+    """The words of the prompts: a name, a file or its content; None: the paradigm's own. `make` sets what follows."""
 
     name = "setwise"
 
@@ -60,6 +65,15 @@ class Setwise:
                 f"setwise: letters name at most {len(ALPHABET)} documents, so children must be below that; got "
                 f"{self.children}. Use labels=numbers"
             )
+        _ = self._words  # A wording that cannot be used is refused now.
+
+    @cached_property
+    def _words(self) -> Wording:
+        return words_of(self.name, self.wording)
+
+    @property
+    def tags(self) -> Tags:
+        return self._words.answer.tags
 
     @property
     def continuations(self) -> tuple[str, ...]:
@@ -69,20 +83,21 @@ class Setwise:
     def max_completion_tokens(self) -> int:
         # At most a token a character, and the end token.
         longest = self._labels.answer(self.children + 1)
-        return len(written(longest, reasoning=self.reasoning)) + 1 + (self.think_tokens if self.reasoning else 0)
+        whole = written(longest, reasoning=self.reasoning, tags=self.tags)
+        return len(whole) + 1 + (self.think_tokens if self.reasoning else 0)
 
     def choices(self, prompt: Prompt) -> tuple[str, ...]:
         return self._labels.answers(len(prompt.docids))
 
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
-        label = self.labels.removesuffix("s")
-        asked = contract(
-            f"Answer with the {label} of the most relevant passage, like {self._labels.answer(2)}.",
+        return self._words.prompt(
+            example,
+            docids,
             reasoning=self.reasoning,
+            name=self._labels.name,
+            label=self.labels.removesuffix("s"),
+            like=self._labels.answer(2),
         )
-        user = [*query(example), *numbered(example, docids, self._labels.name), asked]
-        system = "Choose the passage that is most relevant to the query."
-        return question(example, docids, self.name, system, user, reasoning=self.reasoning)
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
         """One set of one document and others of lower grades, so that there is one right answer."""
@@ -99,10 +114,10 @@ class Setwise:
     def target(self, example: RankingExample, prompt: Prompt) -> str:
         best = max(range(len(prompt.docids)), key=lambda i: example.qrels.get(prompt.docids[i], 0))
         reason = thought(example, prompt.docids, self._labels.name) if self.reasoning else ""
-        return written(self._labels.answer(best + 1), reasoning=self.reasoning, thought=reason)
+        return written(self._labels.answer(best + 1), reasoning=self.reasoning, thought=reason, tags=self.tags)
 
     def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
-        return choice(prompt, completion, self._labels, reasoning=self.reasoning, strict=strict)
+        return choice(prompt, completion, self._labels, reasoning=self.reasoning, strict=strict, tags=self.tags)
 
     def strategy(self, example: RankingExample) -> Strategy:
         counts = Counts()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from rl_rerank.types import Candidate, Message, Prompt, RankingExample, Segment
+from rl_rerank.types import Candidate, RankingExample, Segment
 
 
 def ours(text: str) -> Segment:
@@ -41,25 +41,6 @@ def require_text(candidate: Candidate) -> None:
         )
 
 
-def question(
-    example: RankingExample,
-    docids: Sequence[str],
-    paradigm: str,
-    system: str,
-    user: Sequence[Segment],
-    *,
-    reasoning: bool = False,
-) -> Prompt:
-    """A prompt of a system and a user message."""
-    return Prompt(
-        example.qid,
-        tuple(docids),
-        (Message("system", (ours(system),)), Message("user", tuple(user))),
-        paradigm,
-        reasoning=reasoning,
-    )
-
-
 def numbered(example: RankingExample, docids: Sequence[str], name: Callable[[int], str] = str) -> list[Segment]:
     """The documents under the identifiers [1], [2], ..., or the names that these are given."""
     return [
@@ -67,33 +48,3 @@ def numbered(example: RankingExample, docids: Sequence[str], name: Callable[[int
         for identifier, docid in enumerate(docids, start=1)
         for segment in passage(example.candidate(docid), f"[{name(identifier)}]")
     ]
-
-
-def in_turns(
-    example: RankingExample,
-    docids: Sequence[str],
-    paradigm: str,
-    system: str,
-    form: Segment,
-    *,
-    reasoning: bool = False,
-) -> Prompt:
-    """A conversation in which every document is a turn, and the last one asks.
-
-    After RankGPT, Sun et al. 2023, https://arxiv.org/abs/2304.09542.
-    """
-    opening = [*query(example), ours(f"\n{len(docids)} passages follow, each with its identifier.")]
-    turns = [Message("user", tuple(opening)), Message("assistant", (ours("Okay, please provide the passages."),))]
-    for identifier, docid in enumerate(docids, start=1):
-        [first, *shown] = passage(example.candidate(docid), f"[{identifier}]")
-        turns.append(Message("user", (ours(first.text.lstrip("\n")), *shown)))
-        turns.append(Message("assistant", (ours(f"Received passage [{identifier}]."),)))
-    last = Message("user", (*query(example), form))
-    messages = (Message("system", (ours(system),)), *turns, last)
-    return Prompt(example.qid, tuple(docids), messages, paradigm, reasoning=reasoning)
-
-
-def contract(text: str, *, reasoning: bool) -> Segment:
-    """The line that says how to answer."""
-    asked = f"Think in <think></think>, then answer in <answer></answer>. {text}" if reasoning else text
-    return ours(f"\n{asked}")

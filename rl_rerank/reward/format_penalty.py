@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from rl_rerank.paradigms.answers import find_answer
-from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.types import Completion, Judgment, Rollout, Status
 
 OUTSIDE = "text_outside_answer"
@@ -77,6 +77,6 @@ def without_outside(rollout: Rollout, alone: Paradigm) -> Rollout:
     if set(kinds) != {OUTSIDE}:
         others = tuple(issue for issue in rollout.judgment.issues if issue.kind != OUTSIDE)
         return replace(rollout, judgment=replace(rollout.judgment, issues=others))
-    block = find_answer(rollout.completion, reasoning=True, strict=False).text
+    block = find_answer(rollout.completion, reasoning=True, strict=False, tags=traits(alone).tags).text
     assert block is not None  # it is the only fault
     return replace(rollout, judgment=alone.parse(rollout.prompt, Completion(block), strict=True))

@@ -18,6 +18,7 @@ from rl_rerank.io.files import write_json
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.paradigms.build import make
 from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.prompts.wordings.files import content
 from rl_rerank.types import Candidate, RankingExample
 
 FILE = "reranker.json"
@@ -81,9 +82,12 @@ class Contract:
 
 
 def parameters(paradigm: Paradigm) -> dict[str, Any]:
-    """Collect all parameters of a paradigm."""
+    """Collect all parameters of a paradigm; of a wording its content, so that the folder needs no other file."""
     assert dataclasses.is_dataclass(paradigm)
-    return {f.name: getattr(paradigm, f.name) for f in dataclasses.fields(paradigm) if f.init}
+    found = {f.name: getattr(paradigm, f.name) for f in dataclasses.fields(paradigm) if f.init}
+    if found.get("wording") is not None:
+        found["wording"] = dict(content(found["wording"]))
+    return found
 
 
 def golden_example(query: str, documents: tuple[str, ...] | list[str]) -> RankingExample:

@@ -72,7 +72,11 @@ def kinds(answer):
         ("</think><answer>x</answer></answer>", "x", ["text_outside_answer"]),
         ("</think><answer>x</answer><answer>", "x", ["text_outside_answer"]),
         ("<answer>x</answer>", "x", ["no_think_end"]),
-        ("</think>x", None, ["no_answer_block"]),
+        ("</think>x", "x", ["no_answer_block"]),
+        ("</think>x<answer>y", "y", ["no_answer_block"]),
+        ("</think><Answer>x</ANSWER>", "x", ["inexact_answer_tags"]),
+        ("</think> ", None, ["no_answer_block"]),
+        ("x", None, ["no_think_end", "no_answer_block"]),
         ("", None, ["no_think_end", "no_answer_block"]),
     ],
 )

@@ -92,7 +92,7 @@ def test_a_malformed_answer_keeps_the_order_that_was_shown_and_is_counted():
         ("[2]>[1]>[3]", "answer", "repaired", "bac"),
         ("2 > 1 > 3", "answer", "repaired", "bac"),
         ("[02] > [1] > [3]", "answer", "repaired", "bac"),
-        ("[\uff12] > [1] > [3]", "answer", "repaired", "acb"),  # a full-width 2 is no identifier
+        ("[\uff12] > [1] > [3]", "answer", "repaired", "bac"),  # a full-width 2
         ("Sure: [3] > [1] > [2].", "answer", "repaired", "cab"),
         ("[2] > [1]", "ids", "repaired", "bac"),
         ("[2] > [2] > [1] > [3]", "ids", "repaired", "bac"),

@@ -18,13 +18,13 @@ from rl_rerank.types import Candidate, Message, Prompt, RankingExample, Segment
 
 EXAMPLE = RankingExample("q", "how are caves formed?", (Candidate("a", "ice"), Candidate("b", "bread")), {"a": 1})
 PLAIN = [Pointwise(), PointwiseGraded(rule="expected"), FirstToken(), Setwise(), Pairwise(), Listwise(), Groupwise()]
-PLAIN += [Listwise(turns=True)]
+PLAIN += [Listwise(wording="rankgpt")]
 REASONING = [
     PointwiseGraded(reasoning=True),
     Setwise(reasoning=True),
     Pairwise(reasoning=True),
     Listwise(reasoning=True),
-    Listwise(reasoning=True, turns=True),
+    Listwise(reasoning=True, wording="rankgpt"),
     Groupwise(reasoning=True, think_open=False),
 ]
 CLOSED = "<think>\n\n</think>\n\n"

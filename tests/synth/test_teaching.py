@@ -176,7 +176,7 @@ def test_the_reasoning_to_a_known_answer_is_asked_for_and_put_before_it():
 
 
 def test_a_conversation_shows_one_document_a_turn():
-    prompt = Listwise(turns=True).prompt(example("q", GRADES), ["b", "a"])
+    prompt = Listwise(wording="rankgpt").prompt(example("q", GRADES), ["b", "a"])
     assert [message.role for message in prompt.messages] == ["system", *["user", "assistant"] * 3, "user"]
     said = ["".join(segment.text for segment in message.segments) for message in prompt.messages]
     assert said[3:5] == ["[1] text of b", "Received passage [1]."]

@@ -1,0 +1,1 @@
+"""Answers in other forms than the one asked for: what one says plainly is read, and nothing is guessed."""
