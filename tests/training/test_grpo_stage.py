@@ -20,7 +20,9 @@ from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.stages.plugins import Plugins
 from rl_rerank.stages.sft.spec import SFTStage
 from rl_rerank.training.loop import batches
+from rl_rerank.training.loop.micro_batches import CPU_TOKENS
 from rl_rerank.training.loop.pass_rate import STATE
+from rl_rerank.training.memory import budget as memory_budget
 from rl_rerank.training.memory import estimate
 from rl_rerank.training.memory.cards import Hardware
 
@@ -147,12 +149,11 @@ def test_a_setting_has_no_second_door(tiny_model_dir, tmp_path, overrides, messa
 
 def budget(tmp_path, model_dir, *overrides):
     config = composed(tmp_path, model_dir, *overrides)
-    stage = config.stages["grpo"]
-    return grpo_stage._budget(config, stage, stage.policy, "grpo", model_dir)
+    return memory_budget.tokens(config.stages["grpo"], "grpo", Plugins(config), model_dir)
 
 
 def test_micro_batches_fill_a_budget_unless_their_rows_are_given(tiny_model_dir, tmp_path):
-    assert budget(tmp_path, tiny_model_dir, "stages.grpo.micro_batch=null") == grpo_stage.CPU_TOKENS
+    assert budget(tmp_path, tiny_model_dir, "stages.grpo.micro_batch=null") == CPU_TOKENS
     assert budget(tmp_path, tiny_model_dir, "stages.grpo.micro_batch=4") is None
     assert budget(tmp_path, tiny_model_dir, "stages.grpo.policy.micro_batch_tokens=600") == 600
 
@@ -173,7 +174,7 @@ def test_a_budget_takes_the_place_of_the_micro_batch(tiny_model_dir, tmp_path):
         tmp_path, tiny_model_dir, "stages.grpo.policy.micro_batch_tokens=600", "stages.grpo.micro_batch=3"
     )
     stage = config.stages["grpo"]
-    found = batches.layout("grpo", stage.step(), stage.micro_batch_rows, processes=1)
+    found = batches.layout("grpo", stage.step(), stage.micro_batch, processes=1)
     assert (found.micro_batches, found.micro_batch) == (1, stage.prompts_per_step * stage.num_generations)
     [line, _] = stage.describe_batches("grpo", Plugins(config))
     assert "in micro-batches of up to 600 tokens; every group lies whole on one process" in line

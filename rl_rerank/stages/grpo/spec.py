@@ -35,6 +35,7 @@ class GRPOStage(TrainingStage):
     """Reinforcement learning with group-relative advantages."""
 
     reads_rewards: ClassVar[bool] = True
+    budget_setting: ClassVar[str] = "policy.micro_batch_tokens"
     moved: ClassVar[Mapping[str, str]] = {
         **{name: f"policy.{name}" for name in _OF_POLICY.split()},
         "held": "policy.restrict_to_answers",
@@ -52,7 +53,7 @@ class GRPOStage(TrainingStage):
     rollout: RolloutConfig = field(default_factory=HFRollout)
     micro_batch: int | None = None
     """Completions (policy=scores: lists, choice: prompts) per forward and backward of one process. null: as
-    policy.micro_batch_tokens says; policy=scores and choice: 8."""
+    policy.micro_batch_tokens says."""
     num_generations: int = 8
     """Completions sampled for each prompt (G); policy=scores: orders drawn for each list."""
     prompts_per_step: int = 8
@@ -108,10 +109,6 @@ class GRPOStage(TrainingStage):
     @property
     def trains_head(self) -> bool:
         return not isinstance(self.policy, TokensPolicy)
-
-    @property
-    def micro_batch_rows(self) -> int:
-        return 8 if self.micro_batch is None else self.micro_batch
 
     @property
     def has_reference(self) -> bool:
