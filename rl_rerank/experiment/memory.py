@@ -66,7 +66,9 @@ def _planned(estimates: Any, experiment: Experiment, name: str, stage: TrainingS
         )
     head = f"{name}: {setup}; {setup.model.path}, whose shape is from {source}"
     verdict = f"{name} does not fit: {reason}" if reason else f"{name} fits {hardware}"
-    return Planned(name, (head, *_table(found), _limits(setup, found, tokens, fitting), verdict), reason, hardware.is_cuda)
+    return Planned(
+        name, (head, *_table(found), _limits(setup, found, tokens, fitting), verdict), reason, hardware.is_cuda
+    )
 
 
 def _table(found: Estimate) -> Iterator[str]:

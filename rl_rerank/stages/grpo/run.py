@@ -92,7 +92,7 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
             assert isinstance(policy, ChoicePolicy)
             objective = choice_objective(stage, policy, examples, paradigm, renderer, terms)
         trainer = _policy_trainer(config, stage, output, start, tokenizer, objective, budget)
-    trainer.add_callback(Records(output, completions=lambda: trainer.unlogged))
+    trainer.add_callback(Records(output, completions=lambda: trainer.unlogged, most=stage.logged_completions))
     trainer.add_callback(Watch(stage.health, measured=stage.eval_steps, documents=_documents(config, policy)))
     if stage.eval_steps is not None:
         trainer.add_callback(_dev_evaluation(config, name, stage, trainer, store, paradigm, start))

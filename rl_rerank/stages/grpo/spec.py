@@ -79,6 +79,8 @@ class GRPOStage(TrainingStage):
     """Nor can a step with a larger share of document pairs with equal scores."""
     patience: int | None = None
     """Stop after this many evaluations without a new best; null: never."""
+    logged_completions: int = 64
+    """Rows of the completions table a step: of whole queries, drawn at random, and of one query at least."""
     permute_rewards: bool = False
     """A control: train on rewards permuted within groups. The logged rewards stay the true ones."""
 
@@ -90,6 +92,7 @@ class GRPOStage(TrainingStage):
                 f"got {self.num_generations}"
             )
         at_least("grpo stage", self, prompts_per_step=1, eval_steps=1, eval_queries=1, patience=1, beta=0)
+        at_least("grpo stage", self, logged_completions=1)
         for name in ("max_malformed", "max_ties"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"grpo stage: {name} must be from 0 to 1; got {getattr(self, name)}")
