@@ -18,6 +18,7 @@ from rl_rerank.training.exact.lists import ListCollator, lists, reading
 from rl_rerank.training.exact.supervised import RankingTrainer
 from rl_rerank.training.exact.trainer import PolicyTrainer
 from rl_rerank.training.loop.answers import AnswerTrainer
+from rl_rerank.training.loop.micro_batches import WITHOUT_GRADIENTS
 from rl_rerank.training.losses.build import build_loss
 from rl_rerank_rewards.exact_match import ExactMatch
 from rl_rerank_rewards.setwise_label import SetwiseLabel
@@ -163,19 +164,17 @@ def test_a_model_that_cannot_pack_rows_has_budgets_with_padding(
 
 @pytest.mark.parametrize("name", ["scores", "choice"])
 def test_the_reference_is_computed_in_fewer_forwards(name, tiny_model_dir, chatml_tokenizer, tmp_path):
-    """Its labels are those of the micro-batches, which the losses of divided steps show."""
-    whole, [first, *_] = train(name, tiny_model_dir, chatml_tokenizer, tmp_path, tokens=100_000)
+    run, _ = train(name, tiny_model_dir, chatml_tokenizer, tmp_path, tokens=100_000)
+    rendered = run.collator.step([{"index": number} for number in range(ROWS)])["rendered"]
+    # A third of what the rows have, so that three micro-batches do not hold them, and three times as much does.
+    run.micro_batch_tokens = -(-sum(unit.tokens for unit in rendered.units) // WITHOUT_GRADIENTS)
     forwards = []
-    run = MADE[name](chatml_tokenizer, {"model": whole.model, "args": whole.args, "micro_batch_tokens": first // 2})
     run._reference.register_forward_pre_hook(
         lambda module, args, kwargs: forwards.append(kwargs["input_ids"].numel()), with_kwargs=True
     )
-    batch = run.collator.step([{"index": number} for number in range(ROWS)])
-    run._reference_labels(run.model, batch["rendered"])  # and a comparison with separate rows
-    verified, forwards[:] = len(forwards), []
-    found = run._reference_labels(run.model, batch["rendered"])
-    assert (verified, len(forwards)) == (3, 1) and len(run.budget.filled(batch["rendered"].units)) >= 3
+    found = run._reference_labels(run.model, rendered)
+    assert len(forwards) == 1 and len(run.budget.filled(rendered.units)) == ROWS
     for row, labels in enumerate(found):
-        alone = run._reference_of(run.model, run.part(batch["rendered"], [row])["packed"])
-        assert torch.allclose(labels.logits, alone.logits, atol=1e-4)
-        assert torch.allclose(labels.log_probs, alone.log_probs, atol=1e-4)
+        alone = run._reference_of(run.model, run.part(rendered, [row])["packed"])
+        assert torch.allclose(labels.logits, alone.logits, atol=1e-5)
+        assert torch.allclose(labels.log_probs, alone.log_probs, atol=1e-5)

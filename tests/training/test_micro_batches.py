@@ -9,7 +9,7 @@ from support.grpo_trainer import trainer
 from rl_rerank.stages.grpo.policies import TokensPolicy
 from rl_rerank.training.grpo import algorithms
 from rl_rerank.training.grpo.micro_batches import divide, rows
-from rl_rerank.training.loop.micro_batches import TokenBudget, Unit, spread
+from rl_rerank.training.loop.micro_batches import WITHOUT_GRADIENTS, TokenBudget, Unit, spread
 
 pytestmark = pytest.mark.slow
 
@@ -121,6 +121,28 @@ def test_the_gradient_of_a_step_is_that_of_one_micro_batch(tiny_model_dir, chatm
     for sum_of_losses, parts, _ in others:
         assert sum_of_losses == pytest.approx(loss, abs=1e-6)
         assert (whole - parts).norm() / whole.norm() < 1e-4
+
+
+def test_a_pass_without_gradients_has_larger_micro_batches_and_the_same_values(
+    tiny_model_dir, chatml_tokenizer, tmp_path
+):
+    prompt_ids, prompt_mask, completion_ids, completion_mask = batch()
+    ids, mask = torch.cat([prompt_ids, completion_ids], 1), torch.cat([prompt_mask, completion_mask], 1)
+    run = trainer(tiny_model_dir, chatml_tokenizer, tmp_path, micro_batch_tokens=16)
+    asked = (run.model, ids, mask, completion_ids.size(1))
+    with torch.no_grad():
+        run._get_per_token_logps_and_entropies(*asked, batch_size=4)  # with the comparison of both ways
+        forwards = []
+        run.model.register_forward_pre_hook(
+            lambda module, args, kwargs: forwards.append(kwargs["input_ids"].numel()), with_kwargs=True
+        )
+        found = run._get_per_token_logps_and_entropies(*asked, batch_size=4)[0]
+        few = len(forwards)
+        training = run._parts(mask, completion_ids.size(1), torch.ones(len(ids)))
+        alone = run.log_probs(*asked, parts=training).log_probs
+    # Sequences are cut behind their last token but one.
+    assert max(forwards[:few]) <= WITHOUT_GRADIENTS * 16 and len(forwards) - few == len(training) > 2 * few
+    assert torch.allclose(found, alone, atol=1e-5)
 
 
 def test_training_by_a_budget_ends_in_the_same_weights(tiny_model_dir, chatml_tokenizer, tmp_path):

@@ -17,11 +17,11 @@ from rl_rerank.packed.layout import Labelled, pack
 
 CPU_TOKENS = 2048
 """Token budget on a CPU, where a larger one computes no faster."""
-WITHOUT_GRADIENTS = 4
-"""How many times the budget of training a packed row without gradients may have.
+WITHOUT_GRADIENTS = 3
+"""How many times the tokens of a packed row in training one without gradients may have.
 
-It keeps the activations of one layer, and training those of all layers, or with gradient checkpointing the inputs of
-all and the gradients of one. A test compares both estimates for the shapes of all recipes.
+It keeps the activations of one layer, where training keeps those of all or, with gradient checkpointing, the inputs of
+all layers with the activations of one and their gradients. A test compares the estimates.
 """
 
 P = TypeVar("P")
