@@ -14,7 +14,7 @@ from rl_rerank.io.files import read_jsonl
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
 from rl_rerank.reward.base import Term
 from rl_rerank.stages.grpo import run as grpo_stage
-from rl_rerank.stages.grpo.policies import TokensPolicy
+from rl_rerank.stages.grpo.policies import ScoresPolicy, TokensPolicy
 from rl_rerank.stages.grpo.rollouts import VLLMRollout
 from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.stages.plugins import Plugins
@@ -117,6 +117,25 @@ def test_a_batch_is_trained_on_in_several_updates_each_prompt_once(tiny_model_di
     assert all(row["grad_norm"] > 0 for row in metrics)
     # Two steps of warm-up; the rate that is logged is that of the next step.
     assert [row["learning_rate"] for row in metrics] == pytest.approx([0, 5e-4, 1e-3, 1e-3])
+
+
+def test_a_plan_says_what_is_larger_than_the_budget(tiny_model_dir, tmp_path):
+    settings = ("stages.format.micro_batch_tokens=300", "stages.format.batch_size=16", "stages.sft.micro_batch=null")
+    config = composed(tmp_path, tiny_model_dir, *settings)
+    rows, lists, plugins = config.stages["format"], config.stages["sft"], Plugins(config)
+    [limit, alone, _] = rows.describe_batches("format", plugins)
+    assert limit == "1 process: 16 rows a step, in micro-batches of up to 300 tokens"
+    longest = 400 + rows.completion_tokens(plugins)
+    assert alone == f"a row above the budget, of up to {longest:,} tokens, is computed alone"
+    [limit, _] = lists.describe_batches("sft", plugins)
+    assert limit == "1 process: 4 lists a step, in micro-batches of as many tokens as fit the memory"
+
+
+def test_a_budget_below_one_is_refused():
+    with pytest.raises(ValueError, match="sft stage: micro_batch_tokens must be at least 1; got 0"):
+        SFTStage(kind="sft", micro_batch_tokens=0)
+    with pytest.raises(ValueError, match="grpo stage: policy: micro_batch_tokens must be at least 1; got -2"):
+        GRPOStage(kind="grpo", policy=ScoresPolicy(micro_batch_tokens=-2))
 
 
 @pytest.mark.parametrize(
