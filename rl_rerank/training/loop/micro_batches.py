@@ -17,7 +17,7 @@ from rl_rerank.packed.layout import Labelled, pack
 
 CPU_TOKENS = 2048
 """Token budget on a CPU, where a larger one computes no faster."""
-WITHOUT_GRADIENTS = 3
+WITHOUT_GRADIENTS = 2
 """How many times the tokens of a packed row in training one without gradients may have.
 
 It keeps the activations of one layer, where training keeps those of all or, with gradient checkpointing, the inputs of
