@@ -51,9 +51,11 @@ def _planned(estimates: Any, experiment: Experiment, name: str, stage: TrainingS
     launcher = experiment.config.launcher
     setup = stage.memory(name, experiment.plugins, is_cuda=hardware.is_cuda)
     try:
-        found = estimates.estimate(setup, hardware, setup.largest)
-        fitting = estimates.largest(setup, hardware)
-        reason = estimates.refusal(setup, hardware)
+        tokens, fitting = setup.largest, estimates.largest(setup, hardware)
+        found, reason = estimates.estimate(setup, hardware, tokens), estimates.refusal(setup, hardware)
+        if reason is None and not found.fits:  # the longest list, which refuses nothing
+            tokens = fitting
+            found = estimates.estimate(setup, hardware, tokens)
         source = estimates.architecture.find(setup.model).source
     except LookupError as e:
         return Planned(name, (f"{name}: the memory is not known: {e}",), None, hardware.is_cuda)
@@ -64,7 +66,9 @@ def _planned(estimates: Any, experiment: Experiment, name: str, stage: TrainingS
         )
     head = f"{name}: {setup}; {setup.model.path}, whose shape is from {source}"
     verdict = f"{name} does not fit: {reason}" if reason else f"{name} fits {hardware}"
-    return Planned(name, (head, *_table(found), _limits(setup, found, fitting), verdict), reason, hardware.is_cuda)
+    return Planned(
+        name, (head, *_table(found), _limits(setup, found, tokens, fitting), verdict), reason, hardware.is_cuda
+    )
 
 
 def _table(found: Estimate) -> Iterator[str]:
@@ -83,6 +87,11 @@ def _row(name: str, cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join([f"  {name:<20}", *(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))])
 
 
-def _limits(setup: Setup, found: Estimate, fitting: int) -> str:
+def _limits(setup: Setup, found: Estimate, tokens: int, fitting: int) -> str:
     room = f"the largest micro_batch_tokens that fits is {fitting:,}"
-    return f"  limit: {found.binding}, {found.peak:.1f} of {found.card:.1f} GiB with {setup.largest:,} tokens; {room}"
+    alone = ""
+    if tokens < setup.largest:
+        alone = f"; the longest list may have {setup.largest:,}, is computed alone and would not fit"
+    elif isinstance(setup.budget, int) and setup.tokens > setup.budget:
+        alone = f", more than the budget of {setup.budget:,}: what has as many is computed alone"
+    return f"  limit: {found.binding}, {found.peak:.1f} of {found.card:.1f} GiB with {tokens:,} tokens{alone}; {room}"

@@ -11,7 +11,7 @@ from rl_rerank.evaluation.enough import too_few
 from rl_rerank.evaluation.measures import lower_is_better
 from rl_rerank.evaluation.records import FormatShare, Metrics, RunRow
 from rl_rerank.evaluation.table import learned, protocol_sentences, weight_sentences
-from rl_rerank.io import trec
+from rl_rerank.io import rotated, trec
 from rl_rerank.io.files import read_jsonl
 from rl_rerank.pages import figures
 from rl_rerank.pages.figures import Plot
@@ -166,7 +166,7 @@ def training_name(stage: str, run: str) -> str:
 
 def _completions(folder: Path) -> list[Any]:
     path = folder / "completions.jsonl"
-    return read_jsonl(path) if path.is_file() else []
+    return rotated.read(path) if path.is_file() else []
 
 
 def _format_plot(formats: Mapping[str, Mapping[str, FormatShare]], paradigms: Sequence[str]) -> Plot | None:

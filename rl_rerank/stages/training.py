@@ -40,7 +40,8 @@ class TrainingStage(StageConfig):
     max_steps: int = 100
     """Optimizer steps."""
     micro_batch: int | None = None
-    """Rows per forward and backward of one process; fewer where its share of a step is smaller. null: 4."""
+    """Rows per forward and backward of one process; fewer where its share of a step is smaller. null: as
+    micro_batch_tokens says."""
     schedule: Literal["linear", "cosine", "cosine_with_min_lr", "inverse_sqrt", "constant"] = "linear"
     """Course of the learning rate after the warm-up: linear and cosine fall to 0 at the last step, cosine_with_min_lr
     to the `min_lr` or `min_lr_rate` of trl.lr_scheduler_kwargs."""
@@ -89,10 +90,8 @@ class TrainingStage(StageConfig):
     def start(self) -> str:
         return self.model
 
-    @property
-    def micro_batch_rows(self) -> int:
-        """Rows per forward and backward of one process, where nothing else divides a step."""
-        return 4 if self.micro_batch is None else self.micro_batch
+    budget_setting: ClassVar[str] = "micro_batch_tokens"
+    """Where the stage has the token budget of a micro-batch."""
 
     @property
     def has_reference(self) -> bool:
@@ -141,7 +140,7 @@ class TrainingStage(StageConfig):
     def check(self, name: str, plugins: Plugins) -> None:
         config = plugins.config
         owned.refuse(f"stages.{name}", self.trl)
-        batches.layout(name, self.step(), self.micro_batch_rows, config.launcher.num_processes)
+        batches.layout(name, self.step(), self.micro_batch, config.launcher.num_processes)
         lengths.check_context(config.model, name, self.completion_tokens(plugins))
         self._check_lora(name, config.model)
         self._check_types(name, config.model)
@@ -193,8 +192,8 @@ class TrainingStage(StageConfig):
         """
         config, step = plugins.config, self.step()
         launcher, model = config.launcher, config.model
-        layout = batches.layout(name, step, self.micro_batch_rows, launcher.num_processes)
-        # Under a token budget groups are divided, and the smallest micro-batch is a completion with its prompt.
+        layout = batches.layout(name, step, self.micro_batch, launcher.num_processes)
+        # Under a token budget steps are divided, and the smallest micro-batch is a row.
         rows = layout.micro_batch if step.micro_batch_tokens is None else 1
         shown = self.prompt_tokens(plugins, rows)
         return Setup(
@@ -205,17 +204,31 @@ class TrainingStage(StageConfig):
             bf16=is_cuda or amx.is_used() if self.bf16 is None else self.bf16,
             checkpointing=is_cuda if self.gradient_checkpointing is None else self.gradient_checkpointing,
             has_reference=self.has_reference,
-            tokens=shown.prompts * model.max_prompt_tokens + shown.completions * shown.completion_tokens,
+            tokens=shown.total(model.max_prompt_tokens),
             budget=step.micro_batch_tokens,
+            is_rare=shown.is_rare,
             vllm=self.colocated(model.max_prompt_tokens + shown.completion_tokens),
         )
 
     def describe_batches(self, name: str, plugins: Plugins) -> list[str]:
         """The arithmetic of a step, for the plan."""
         config = plugins.config
-        layout = batches.layout(name, self.step(), self.micro_batch_rows, config.launcher.num_processes)
-        tokens = self.prompt_tokens(plugins, layout.micro_batch)
-        return batches.describe(layout, config.launcher, tokens, config.model.max_prompt_tokens)
+        layout = batches.layout(name, self.step(), self.micro_batch, config.launcher.num_processes)
+        tokens, row = (self.prompt_tokens(plugins, rows) for rows in (layout.micro_batch, 1))
+        return batches.describe(layout, config.launcher, tokens, row, config.model.max_prompt_tokens)
+
+
+def token_budget(place: str, tokens: int | Literal["auto"], micro_batch: int | None) -> int | Literal["auto"] | None:
+    """Return the token budget of a micro-batch; None where `micro_batch` is its number of rows.
+
+    Raises:
+        ValueError: if the budget is below 1, at `place`.
+    """
+    if tokens == "auto":
+        return "auto" if micro_batch is None else None
+    if tokens < 1:
+        raise ValueError(f"{place}: micro_batch_tokens must be at least 1; got {tokens}")
+    return tokens
 
 
 def require_list_scores(plugins: Plugins, place: str) -> None:
@@ -290,4 +303,5 @@ def list_tokens(plugins: Plugins, lists: int, list_size: int | None, *, with_ans
     else:
         shown = min(shown, len(paradigm.continuations))
     completions = prompts if with_answers else 0
-    return batches.Tokens(prompts, completions, paradigm.max_completion_tokens, f", {shown} documents a list")
+    note = f", {shown} documents a list"
+    return batches.Tokens(prompts, completions, paradigm.max_completion_tokens, note, is_rare=prompts > lists)

@@ -48,7 +48,7 @@ def test_the_trainers_of_a_recipe_have_the_arguments_of_the_table(recipe, tmp_pa
     stages = {name: stage for name, stage in config.stages.items() if isinstance(stage, TrainingStage)}
     assert list(rows) == list(stages)
     for name, stage in stages.items():
-        layout(name, stage.step(), stage.micro_batch_rows, config.launcher.num_processes)  # it divides over its GPUs
+        layout(name, stage.step(), stage.micro_batch, config.launcher.num_processes)  # it divides over its GPUs
         stage.bf16 = False  # refused without a GPU
         arguments, row = built(config, name, stage, tmp_path), rows[name]
         assert row["model"] == config.model.path

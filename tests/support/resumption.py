@@ -55,6 +55,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "lists-lora": ("lists", {"lora": "{r: 4, dropout: 0.1}", "answer_weight": 0.0}),
     # Step 4 is the first one of whose pairs all weigh 1.
     "lists-curriculum": ("lists", {"loss": "ranknet", "curriculum": "{kind: normscore, steps: 4}", "data": "synth"}),
+    "lists-budget": ("lists", {"micro_batch_tokens": 250, "lora": "{r: 4, dropout: 0.1}"}),
+    "answers-budget": ("answers", {"micro_batch_tokens": 250}),
     "tokens": ("tokens", {}),
     "tokens-reused": ("tokens", {"policy.num_iterations": 2, "beta": 0.05}),
     "tokens-reused-lora": (
@@ -87,7 +89,9 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         "scores",
         {"beta": 0.05, "lora": "{r: 4, dropout: 0.1}", "eval_steps": 2, "keep": "best", "patience": 1},
     ),
+    "scores-budget": ("scores", {"beta": 0.05, "policy.micro_batch_tokens": 250}),
     "choice": ("choice", {"beta": 0.05}),
+    "choice-budget": ("choice", {"beta": 0.05, "policy.micro_batch_tokens": 200}),
     "choice-lora": ("choice", {"beta": 0.05, "lora": "{r: 4, dropout: 0.1}"}),
 }
 """Case -> the stage, and its settings above `COMMON`."""

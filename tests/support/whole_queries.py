@@ -68,7 +68,7 @@ def layouts(world: int) -> list[tuple[int, int]]:
                 kind="grpo", prompts_per_step=queries * DOCUMENTS, num_generations=GENERATIONS, micro_batch=micro
             )
             try:
-                step = layout("grpo", stage.step(), stage.micro_batch_rows, world)
+                step = layout("grpo", stage.step(), stage.micro_batch, world)
             except ValueError:
                 continue
             if (pair := (stage.prompts_per_step, step.micro_batch)) not in found:

@@ -64,7 +64,7 @@ def test_decisions_part_where_answers_do(any_tokenizer):
 
 def log_prob(model, objective, number, text):
     """Of an answer, token by token over what may come next."""
-    renderer, prompt = objective.renderer, objective.questions[number]
+    renderer, prompt = objective.collate.renderer, objective.questions[number]
     endings = [(*renderer.continuation_ids(t), renderer.end_id) for t in objective.paradigm.choices(prompt.prompt)]
     mine = (*renderer.continuation_ids(text), renderer.end_id)
     total = torch.zeros(())

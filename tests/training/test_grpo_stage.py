@@ -14,13 +14,15 @@ from rl_rerank.io.files import read_jsonl
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
 from rl_rerank.reward.base import Term
 from rl_rerank.stages.grpo import run as grpo_stage
-from rl_rerank.stages.grpo.policies import TokensPolicy
+from rl_rerank.stages.grpo.policies import ScoresPolicy, TokensPolicy
 from rl_rerank.stages.grpo.rollouts import VLLMRollout
 from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.stages.plugins import Plugins
 from rl_rerank.stages.sft.spec import SFTStage
 from rl_rerank.training.loop import batches
+from rl_rerank.training.loop.micro_batches import CPU_TOKENS
 from rl_rerank.training.loop.pass_rate import STATE
+from rl_rerank.training.memory import budget as memory_budget
 from rl_rerank.training.memory import estimate
 from rl_rerank.training.memory.cards import Hardware
 
@@ -118,6 +120,25 @@ def test_a_batch_is_trained_on_in_several_updates_each_prompt_once(tiny_model_di
     assert [row["learning_rate"] for row in metrics] == pytest.approx([0, 5e-4, 1e-3, 1e-3])
 
 
+def test_a_plan_says_what_is_larger_than_the_budget(tiny_model_dir, tmp_path):
+    settings = ("stages.format.micro_batch_tokens=300", "stages.format.batch_size=16", "stages.sft.micro_batch=null")
+    config = composed(tmp_path, tiny_model_dir, *settings)
+    rows, lists, plugins = config.stages["format"], config.stages["sft"], Plugins(config)
+    [limit, alone, _] = rows.describe_batches("format", plugins)
+    assert limit == "1 process: 16 rows a step, in micro-batches of up to 300 tokens"
+    longest = 400 + rows.completion_tokens(plugins)
+    assert alone == f"a row above the budget, of up to {longest:,} tokens, is computed alone"
+    [limit, _] = lists.describe_batches("sft", plugins)
+    assert limit == "1 process: 4 lists a step, in micro-batches of as many tokens as fit the memory"
+
+
+def test_a_budget_below_one_is_refused():
+    with pytest.raises(ValueError, match="sft stage: micro_batch_tokens must be at least 1; got 0"):
+        SFTStage(kind="sft", micro_batch_tokens=0)
+    with pytest.raises(ValueError, match="grpo stage: policy: micro_batch_tokens must be at least 1; got -2"):
+        GRPOStage(kind="grpo", policy=ScoresPolicy(micro_batch_tokens=-2))
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -148,12 +169,11 @@ def test_a_setting_has_no_second_door(tiny_model_dir, tmp_path, overrides, messa
 
 def budget(tmp_path, model_dir, *overrides):
     config = composed(tmp_path, model_dir, *overrides)
-    stage = config.stages["grpo"]
-    return grpo_stage._budget(config, stage, stage.policy, "grpo", model_dir)
+    return memory_budget.tokens(config.stages["grpo"], "grpo", Plugins(config), model_dir)
 
 
 def test_micro_batches_fill_a_budget_unless_their_rows_are_given(tiny_model_dir, tmp_path):
-    assert budget(tmp_path, tiny_model_dir, "stages.grpo.micro_batch=null") == grpo_stage.CPU_TOKENS
+    assert budget(tmp_path, tiny_model_dir, "stages.grpo.micro_batch=null") == CPU_TOKENS
     assert budget(tmp_path, tiny_model_dir, "stages.grpo.micro_batch=4") is None
     assert budget(tmp_path, tiny_model_dir, "stages.grpo.policy.micro_batch_tokens=600") == 600
 
@@ -174,7 +194,7 @@ def test_a_budget_takes_the_place_of_the_micro_batch(tiny_model_dir, tmp_path):
         tmp_path, tiny_model_dir, "stages.grpo.policy.micro_batch_tokens=600", "stages.grpo.micro_batch=3"
     )
     stage = config.stages["grpo"]
-    found = batches.layout("grpo", stage.step(), stage.micro_batch_rows, processes=1)
+    found = batches.layout("grpo", stage.step(), stage.micro_batch, processes=1)
     assert (found.micro_batches, found.micro_batch) == (1, stage.prompts_per_step * stage.num_generations)
     [line, _] = stage.describe_batches("grpo", Plugins(config))
     assert "in micro-batches of up to 600 tokens; every group lies whole on one process" in line

@@ -34,11 +34,11 @@ def test_the_share_of_a_choice_is_that_of_the_tokens_with_which_answers_part(
     batch = made.collate([{"index": 0}, {"index": 1}])
     expected = []
     for number in (0, 1):
-        one = made._decisions(number)
+        one = made.collate.decisions(number)
         expected.append(share(model, [*made.questions[number].token_ids, *one.beginnings[0]], list(one.options[0])))
     with torch.no_grad():
         found = made.answer_share(labels(made, model, batch), batch)
-    assert found == pytest.approx(sum(expected) / 2, rel=1e-4)
+    assert found.prompts == 2 and found.mean == pytest.approx(sum(expected) / 2, rel=1e-4)
 
 
 @pytest.mark.parametrize("with_answers", [True, False])
@@ -54,4 +54,5 @@ def test_the_share_of_lists_is_that_of_the_tokens_that_are_read(model, chatml_to
     ]
     with torch.no_grad():
         found = made.answer_share(labels(made, model, batch), batch)
-    assert found == pytest.approx(sum(expected) / len(expected), rel=1e-4)
+    assert found.prompts == len(expected)
+    assert found.mean == pytest.approx(sum(expected) / len(expected), rel=1e-4)

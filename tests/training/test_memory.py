@@ -6,9 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM
 
 from rl_rerank.config import LoraConfig, ModelConfig
+from rl_rerank.training.loop.micro_batches import WITHOUT_GRADIENTS
 from rl_rerank.training.memory import activations, architecture, cards, estimate, state
 from rl_rerank.training.memory.cards import Hardware
 from rl_rerank.training.memory.setup import Colocated, Setup
@@ -115,6 +117,37 @@ def test_autocast_keeps_a_bfloat16_copy_of_every_weight_until_the_end_of_the_for
     copies = 2 * (weights.total - weights.head - weights.embedding)  # neither is multiplied by in the layers
     found = activations.count(made, 1000)
     assert found.forward - found.kept == pytest.approx(copies, rel=0.05)
+
+
+def without_gradients(made, tokens):
+    """Bytes that a forward of the layers takes."""
+    config = architecture.find(made.model).config
+
+    def peak(layers):
+        model = activations._build(activations._cut(config, layers), made)
+        with FakeTensorMode():
+            model = model._apply(lambda t: torch.empty(t.shape, dtype=t.dtype))
+            ids = torch.zeros(1, tokens, dtype=torch.long)
+            live = activations._Live([*model.parameters(), *model.buffers(), ids])
+            with live, torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=made.autocasts):
+                model.get_decoder()(input_ids=ids, position_ids=ids.clone(), use_cache=False)
+        return live.peak
+
+    two, three = peak(2), peak(3)
+    return two + (three - two) * (config.num_hidden_layers - 2)
+
+
+@pytest.mark.parametrize("strategy", ["zero3", "ddp"])
+@pytest.mark.parametrize(
+    "path",
+    ["smollm2", *(f"Qwen/{name}" for name in ("Qwen2.5-0.5B-Instruct", "Qwen3-4B-Base", "Qwen2.5-7B-Instruct"))],
+)
+def test_the_larger_budget_without_gradients_takes_no_more_than_training(path, strategy):
+    """With gradient checkpointing; without, training takes several times as much."""
+    made, tokens = setup(ModelConfig(path=path, dtype="bfloat16"), strategy), 4096
+    kept, forward, backward = activations.count(made, tokens)
+    training = max(kept + state.head(made, activations.parameters(made)), forward, backward)
+    assert without_gradients(made, WITHOUT_GRADIENTS * tokens) <= training
 
 
 def gib(made, hardware=H100, tokens=1000):

@@ -8,13 +8,14 @@ from support.grpo_trainer import trainer
 
 from rl_rerank.stages.grpo.policies import TokensPolicy
 from rl_rerank.training.grpo import algorithms
-from rl_rerank.training.grpo.micro_batches import TokenBudget, Unit, rows, spread
+from rl_rerank.training.grpo.micro_batches import divide, rows
+from rl_rerank.training.loop.micro_batches import WITHOUT_GRADIENTS, TokenBudget, Unit, spread
 
 pytestmark = pytest.mark.slow
 
 
 def unit(number, prompt, longest, completions, rows=1):
-    return Unit(tuple(range(number * rows, (number + 1) * rows)), prompt, longest, completions)
+    return Unit(tuple(range(number * rows, (number + 1) * rows)), prompt + completions, rows, prompt, longest)
 
 
 def numbers(batches, rows=1):
@@ -46,9 +47,10 @@ def test_padded_micro_batches_hold_groups_of_like_length():
 def test_a_group_above_the_budget_is_divided():
     budget = TokenBudget(30, is_packed=True)
     # 10 + 9 + 8 = 27, and 6 more would be 33; 10 + 6 + 5 + 4 = 25; 40 alone is above the budget.
-    found = budget.units(range(20, 26), 10, [9, 8, 6, 5, 4, 40])
-    assert found == [Unit((20, 21), 10, 9, 17), Unit((22, 23, 24), 10, 6, 15), Unit((25,), 10, 40, 40)]
-    assert [len(one.rows) for one in TokenBudget(40, is_packed=False).units(range(5), 10, [9, 8, 6, 5, 4])] == [2, 2, 1]
+    found = divide(budget, range(20, 26), 10, [9, 8, 6, 5, 4, 40])
+    assert found == [Unit((20, 21), 27, 2, 10, 9), Unit((22, 23, 24), 25, 3, 10, 6), Unit((25,), 50, 1, 10, 40)]
+    padded = TokenBudget(40, is_packed=False)
+    assert [len(one.rows) for one in divide(padded, range(5), 10, [9, 8, 6, 5, 4])] == [2, 2, 1]
 
 
 def test_micro_batches_are_spread_over_as_many_as_the_other_processes_have():
@@ -119,6 +121,28 @@ def test_the_gradient_of_a_step_is_that_of_one_micro_batch(tiny_model_dir, chatm
     for sum_of_losses, parts, _ in others:
         assert sum_of_losses == pytest.approx(loss, abs=1e-6)
         assert (whole - parts).norm() / whole.norm() < 1e-4
+
+
+def test_a_pass_without_gradients_has_larger_micro_batches_and_the_same_values(
+    tiny_model_dir, chatml_tokenizer, tmp_path
+):
+    prompt_ids, prompt_mask, completion_ids, completion_mask = batch()
+    ids, mask = torch.cat([prompt_ids, completion_ids], 1), torch.cat([prompt_mask, completion_mask], 1)
+    run = trainer(tiny_model_dir, chatml_tokenizer, tmp_path, micro_batch_tokens=16)
+    asked = (run.model, ids, mask, completion_ids.size(1))
+    with torch.no_grad():
+        run._get_per_token_logps_and_entropies(*asked, batch_size=4)  # with the comparison of both ways
+        forwards = []
+        run.model.register_forward_pre_hook(
+            lambda module, args, kwargs: forwards.append(kwargs["input_ids"].numel()), with_kwargs=True
+        )
+        found = run._get_per_token_logps_and_entropies(*asked, batch_size=4)[0]
+        few = len(forwards)
+        training = run._parts(mask, completion_ids.size(1), torch.ones(len(ids)))
+        alone = run.log_probs(*asked, parts=training).log_probs
+    # Sequences are cut behind their last token but one.
+    assert max(forwards[:few]) <= WITHOUT_GRADIENTS * 16 and len(forwards) - few == len(training) > few
+    assert torch.allclose(found, alone, atol=1e-5)
 
 
 def test_training_by_a_budget_ends_in_the_same_weights(tiny_model_dir, chatml_tokenizer, tmp_path):

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 import torch
-from support.resumption import differences, prepare, train
+from support.resumption import CASES, differences, prepare, train
 
 pytestmark = pytest.mark.slow
 
@@ -16,18 +16,19 @@ def folder(tiny_model_dir, tmp_path_factory):
     return found
 
 
-@pytest.mark.parametrize("case", ["answers", "lists", "scores", "choice"])
+@pytest.mark.parametrize("case", ["answers", "answers-budget", "lists", "scores", "scores-budget", "choice"])
 def test_a_stage_whose_batches_are_rendered_ahead_ends_as_one_whose_are_not(folder, tiny_model_dir, monkeypatch, case):
     monkeypatch.chdir(folder)
     runs = [shutil.copytree(folder / "prepared", folder / f"{case}-{workers}") for workers in (0, 2)]
+    stage = CASES[case][0]
     train(runs[0], tiny_model_dir, case)
     torch.manual_seed(99)
-    ahead = f"stages.{case}.trl={{save_total_limit: 10, dataloader_num_workers: 2}}"
+    ahead = f"stages.{stage}.trl={{save_total_limit: 10, dataloader_num_workers: 2}}"
     train(runs[1], tiny_model_dir, case, ahead)
-    assert differences(runs[0] / case, runs[1] / case) == []
+    assert differences(runs[0] / stage, runs[1] / stage) == []
     # Behind a checkpoint.
-    shutil.rmtree(runs[1] / case / "model")
+    shutil.rmtree(runs[1] / stage / "model")
     for step in (4, 5, 6):
-        shutil.rmtree(runs[1] / case / f"checkpoints/checkpoint-{step}")
+        shutil.rmtree(runs[1] / stage / f"checkpoints/checkpoint-{step}")
     train(runs[1], tiny_model_dir, case, ahead)
-    assert differences(runs[0] / case, runs[1] / case) == []
+    assert differences(runs[0] / stage, runs[1] / stage) == []

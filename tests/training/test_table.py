@@ -1,6 +1,7 @@
 """The completions table: rankings as they were read, nDCG of the prompt, and a key of its own for every step."""
 
 import math
+from collections import Counter
 
 import pytest
 import wandb
@@ -53,3 +54,17 @@ def test_every_step_has_a_table_of_its_own_in_wandb(monkeypatch):
     assert shown.columns == ["step", "qid", "completion", "status", "ranking", "nDCG@10", "ndcg", "reward", "advantage"]
     assert shown.data[0][4:6] == ["c > b > a", pytest.approx(1 / math.log2(3))]
     assert second["completions/step_00008"].data[0][4:6] == [None, None]
+
+
+def test_whole_queries_are_drawn_and_one_at_least():
+    rows = [{"step": step, "qid": qid, "n": n} for step in (1, 2) for qid in "abcde" for n in range(4)]
+    assert table.drawn(rows, 20) == rows
+    some = table.drawn(rows, 11)
+    for step in (1, 2):
+        kept = [row["qid"] for row in some if row["step"] == step]
+        assert len(kept) == 8 and all(kept.count(qid) == 4 for qid in kept)
+    assert some == [row for row in rows if row in some] == table.drawn(rows, 11)
+    assert len(table.drawn(rows, 3)) == 8  # a query of each step
+    many = [{"step": step, "qid": qid} for step in range(300) for qid in "abcde"]
+    counts = Counter(row["qid"] for row in table.drawn(many, 2))
+    assert sum(counts.values()) == 600 and all(90 < count < 150 for count in counts.values())

@@ -12,7 +12,7 @@ from rl_rerank.config import Config
 from rl_rerank.data import Store
 from rl_rerank.data.indexed import IndexedExamples
 from rl_rerank.evaluation import answers
-from rl_rerank.io.files import read_jsonl
+from rl_rerank.io import rotated
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.stages.plugins import Plugins
 from rl_rerank.stages.rerank.spec import RerankStage
@@ -87,7 +87,7 @@ class Run:
         Raises:
             FileNotFoundError: if the stage has not written it.
         """
-        return read_jsonl(self.file(stage, file))
+        return rotated.read(self.file(stage, file))
 
     def file(self, stage: str, file: str) -> Path:
         """A file of a stage's folder, which must exist."""

@@ -11,7 +11,7 @@ from rl_rerank.config import Config, ListTargets, at_least
 from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.reward.base import Term
-from rl_rerank.stages.training import check_loss, list_tokens, refuse_targets, require_list_scores
+from rl_rerank.stages.training import check_loss, list_tokens, refuse_targets, require_list_scores, token_budget
 from rl_rerank.training.loop.batches import Step, Tokens
 
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ class PolicyConfig:
     """tokens: sampled completions. scores: orders of a list of documents, drawn by their scores in one forward
     (Plackett-Luce). choice: the answer, where a prompt has few of them: all are rewarded and weighted by their
     probabilities."""
+    micro_batch_tokens: int | Literal["auto"] = "auto"
+    """Token budget per forward and backward; what is above it runs alone, a group divided into completions. auto: as
+    many as fit the GPU by the estimate of `rl-rerank plan`, 2,048 on a CPU; or the stage's micro_batch where that is
+    given."""
 
     has_shorthand: ClassVar[bool] = True
     unit: ClassVar[str] = "completions"
@@ -55,8 +59,13 @@ class PolicyConfig:
         """Whether a query teaches by the grades of its candidates, and not by a teacher's scores or order."""
         return True
 
+    def budget(self, stage: GRPOStage) -> int | Literal["auto"] | None:
+        """The token budget of a micro-batch; None where it has a fixed number of rows."""
+        return token_budget("grpo stage: policy", self.micro_batch_tokens, stage.micro_batch)
+
     def check_stage(self, stage: GRPOStage) -> None:
         """Refuse settings of the stage that mean nothing to this policy."""
+        self.budget(stage)
         if stage.scale_rewards == "batch":
             raise ValueError(f"grpo stage: scale_rewards must be group or none with policy={self.kind}; got batch")
         if stage.rollout.kind != "hf":
@@ -81,7 +90,8 @@ class PolicyConfig:
 
     def step(self, stage: GRPOStage) -> Step:
         """The rows of one optimizer step."""
-        return Step(stage.prompts_per_step, self.unit, f"prompts_per_step={stage.prompts_per_step}")
+        settings = f"prompts_per_step={stage.prompts_per_step}"
+        return Step(stage.prompts_per_step, self.unit, settings, micro_batch_tokens=self.budget(stage))
 
     def arguments(self, config: Config, stage: GRPOStage, output: Path) -> TrainingArguments:
         """Build the arguments of its trainer. Imports trl."""
@@ -119,10 +129,6 @@ class TokensPolicy(PolicyConfig):
     ratio is clipped."""
     num_iterations: int = 1
     """Passes over one batch of completions (mu), each of `updates_per_batch` optimizer steps."""
-    micro_batch_tokens: int | Literal["auto"] = "auto"
-    """Token budget per forward and backward. A group above the budget is divided, and a completion above it runs alone.
-    auto: as many as fit the GPU by the estimate of `rl-rerank plan`, 2,048 on a CPU; or the stage's micro_batch where
-    that is given."""
     dynamic_sampling: int = 0
     """How many times per step groups with zero reward variance are replaced by groups of other prompts (DAPO). Those
     left over are skipped. 0 disables it."""
@@ -142,10 +148,6 @@ class TokensPolicy(PolicyConfig):
         """Optimizer steps between two batches of completions."""
         return self.num_iterations * self.updates_per_batch
 
-    def budget(self, stage: GRPOStage) -> int | Literal["auto"] | None:
-        """The token budget of a micro-batch; None where it has a fixed number of completions."""
-        return None if self.micro_batch_tokens == "auto" and stage.micro_batch is not None else self.micro_batch_tokens
-
     def prompts_per_batch(self, stage: GRPOStage) -> int:
         """Prompts whose completions are sampled at once, over all processes."""
         return stage.prompts_per_step * self.updates_per_batch
@@ -153,8 +155,6 @@ class TokensPolicy(PolicyConfig):
     def check_stage(self, stage: GRPOStage) -> None:
         lowest = {"updates_per_batch": 1, "num_iterations": 1, "dynamic_sampling": 0, "zero_variance_std": 0}
         at_least("grpo stage: policy", self, **lowest)
-        if self.micro_batch_tokens != "auto":
-            at_least("grpo stage: policy", self, micro_batch_tokens=1)
         if self.kl_estimator == "k3_weighted" and self.algorithm == "gspo":
             raise ValueError(
                 "grpo stage: policy.kl_estimator=k3_weighted weights every token by its own ratio, and algorithm=gspo "
@@ -165,7 +165,7 @@ class TokensPolicy(PolicyConfig):
                 f"grpo stage: trl.entropy_coef={stage.trl['entropy_coef']} is a mean over a micro-batch, and a token "
                 "budget makes micro-batches of different sizes; set micro_batch instead"
             )
-        if self.budget(stage) is None and stage.micro_batch_rows % stage.num_generations:
+        if self.budget(stage) is None and (stage.micro_batch or 0) % stage.num_generations:
             raise ValueError(
                 f"grpo stage: micro_batch={stage.micro_batch} is not a multiple of "
                 f"num_generations={stage.num_generations}, so a group would be split; choose a multiple"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,16 +42,13 @@ from rl_rerank.training.loop.task import Task
 from rl_rerank.training.loop.training_log import Checkpoints, Records, resumable_checkpoint
 from rl_rerank.training.loop.training_prompts import Question, Questions
 from rl_rerank.training.loop.watch import Watch
-from rl_rerank.training.memory import estimate
+from rl_rerank.training.memory import budget as memory_budget
 from rl_rerank.types import RankingExample
 
 if TYPE_CHECKING:
     from rl_rerank.training.grpo.trainer import RankingGRPOTrainer
 
 logger = logging.getLogger(__name__)
-
-CPU_TOKENS = 2048
-"""Token budget of a micro-batch on a CPU, where a larger one computes no faster."""
 
 
 def run(config: Config, name: str, stage: GRPOStage) -> None:
@@ -71,6 +67,8 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
     examples = training_examples(config, stage.data, store)
     check_template(paradigm, renderer)
     lengths.warn_of_longest(name, examples, [paradigm], renderer)
+    # Before the arguments, which let ZeRO-3 shard every model that is built, also the one that memory is counted on.
+    budget = memory_budget.tokens(stage, name, Plugins(config), start)
     rates = None
     policy = stage.policy
     if isinstance(policy, TokensPolicy):
@@ -78,15 +76,15 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
         asked = _questions(stage, policy, examples, paradigm, renderer, refill.block, per_query)
         rates = asked.rates if isinstance(asked, AdaptiveQuestions) else None
         task = Task(asked, paradigm, terms, permute_rewards=stage.permute_rewards)
-        trainer = _token_trainer(config, stage, policy, output, start, tokenizer, task, refill)
+        trainer = _token_trainer(config, stage, policy, output, start, tokenizer, task, refill, budget)
     else:
         if isinstance(policy, ScoresPolicy):
             objective = scores_objective(stage, policy, examples, paradigm, renderer, terms)
         else:
             assert isinstance(policy, ChoicePolicy)
             objective = choice_objective(stage, policy, examples, paradigm, renderer, terms)
-        trainer = _policy_trainer(config, stage, output, start, tokenizer, objective)
-    trainer.add_callback(Records(output, completions=lambda: trainer.unlogged))
+        trainer = _policy_trainer(config, stage, output, start, tokenizer, objective, budget)
+    trainer.add_callback(Records(output, completions=lambda: trainer.unlogged, most=stage.logged_completions))
     trainer.add_callback(Watch(stage.health, measured=stage.eval_steps, documents=_documents(config, policy)))
     if stage.eval_steps is not None:
         trainer.add_callback(_dev_evaluation(config, name, stage, trainer, store, paradigm, start))
@@ -156,11 +154,10 @@ def _token_trainer(
     tokenizer: Any,
     task: Task,
     refill: Refill,
+    micro_batch_tokens: int | None,
 ) -> RankingGRPOTrainer:
     from rl_rerank.training.grpo.trainer import RankingGRPOTrainer  # other policies need not wait for trl's trainer
 
-    # Before the arguments, which let ZeRO-3 shard every model that is built, also the one that memory is counted on.
-    budget = _budget(config, stage, policy, output.name, start)
     arguments = policy.arguments(config, stage, output)
     model = precision.load(start, config.model, stage, arguments)
     model.set_attn_implementation(policy.attention)
@@ -173,7 +170,7 @@ def _token_trainer(
         args=arguments,
         shared_prefix=policy.shared_prefix,
         leave_one_out=algorithms.leaves_one_out(policy),
-        micro_batch_tokens=budget,
+        micro_batch_tokens=micro_batch_tokens,
         refill=refill if policy.dynamic_sampling else None,
         observe=asked.rates.observe if isinstance(asked, AdaptiveQuestions) else None,
         max_logprob_gap=rollout.max_logprob_gap if isinstance(rollout, VLLMRollouts) else math.inf,
@@ -192,31 +189,14 @@ def _token_trainer(
     return trainer
 
 
-def _budget(config: Config, stage: GRPOStage, policy: TokensPolicy, name: str, start: Path) -> int | None:
-    """The token budget of a micro-batch; None for a fixed number of completions.
-
-    Raises:
-        ValueError: if no micro-batch fits the GPU, or its memory cannot be estimated.
-    """
-    budget = policy.budget(stage)
-    if budget != "auto":
-        return budget
-    if not torch.cuda.is_available():
-        return CPU_TOKENS
-    place = f"stages.{name}.policy.micro_batch_tokens=auto"
-    setup = replace(stage.memory(name, Plugins(config), is_cuda=True), model=replace(config.model, path=str(start)))
-    try:
-        found = estimate.largest(setup, estimate.here())
-    except LookupError as e:
-        raise ValueError(f"{place}: {e}; give a number of tokens, or stages.{name}.micro_batch") from e
-    if not found:
-        raise ValueError(f"{place}: {estimate.refusal(setup, estimate.here())}")
-    logger.info("micro-batches have up to %s tokens, as many as fit the GPU", f"{found:,}")
-    return found
-
-
 def _policy_trainer(
-    config: Config, stage: GRPOStage, output: Path, start: Path, tokenizer: Any, objective: Objective
+    config: Config,
+    stage: GRPOStage,
+    output: Path,
+    start: Path,
+    tokenizer: Any,
+    objective: Objective,
+    micro_batch_tokens: int | None,
 ) -> PolicyTrainer:
     arguments = stage.arguments(config, output)  # before models are read, which ZeRO-3 shards as it says
     model = precision.load(start, config.model, stage, arguments)
@@ -229,6 +209,7 @@ def _policy_trainer(
         objective=objective,
         model=model,
         pad_id=tokenizer.pad_token_id,
+        micro_batch_tokens=micro_batch_tokens,
         reference=reference,
         args=arguments,
         train_dataset=Dataset.from_dict({"index": list(range(num_tasks(stage)))}),

@@ -35,6 +35,7 @@ class GRPOStage(TrainingStage):
     """Reinforcement learning with group-relative advantages."""
 
     reads_rewards: ClassVar[bool] = True
+    budget_setting: ClassVar[str] = "policy.micro_batch_tokens"
     moved: ClassVar[Mapping[str, str]] = {
         **{name: f"policy.{name}" for name in _OF_POLICY.split()},
         "held": "policy.restrict_to_answers",
@@ -52,7 +53,7 @@ class GRPOStage(TrainingStage):
     rollout: RolloutConfig = field(default_factory=HFRollout)
     micro_batch: int | None = None
     """Completions (policy=scores: lists, choice: prompts) per forward and backward of one process. null: as
-    policy.micro_batch_tokens says; policy=scores and choice: 8."""
+    policy.micro_batch_tokens says."""
     num_generations: int = 8
     """Completions sampled for each prompt (G); policy=scores: orders drawn for each list."""
     prompts_per_step: int = 8
@@ -78,6 +79,8 @@ class GRPOStage(TrainingStage):
     """Nor can a step with a larger share of document pairs with equal scores."""
     patience: int | None = None
     """Stop after this many evaluations without a new best; null: never."""
+    logged_completions: int = 64
+    """Rows of the completions table a step: of whole queries, drawn at random, and of one query at least."""
     permute_rewards: bool = False
     """A control: train on rewards permuted within groups. The logged rewards stay the true ones."""
 
@@ -89,6 +92,7 @@ class GRPOStage(TrainingStage):
                 f"got {self.num_generations}"
             )
         at_least("grpo stage", self, prompts_per_step=1, eval_steps=1, eval_queries=1, patience=1, beta=0)
+        at_least("grpo stage", self, logged_completions=1)
         for name in ("max_malformed", "max_ties"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"grpo stage: {name} must be from 0 to 1; got {getattr(self, name)}")
@@ -108,10 +112,6 @@ class GRPOStage(TrainingStage):
     @property
     def trains_head(self) -> bool:
         return not isinstance(self.policy, TokensPolicy)
-
-    @property
-    def micro_batch_rows(self) -> int:
-        return 8 if self.micro_batch is None else self.micro_batch
 
     @property
     def has_reference(self) -> bool:

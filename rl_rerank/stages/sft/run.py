@@ -29,6 +29,7 @@ from rl_rerank.training.loop.rows import RowFile, tokenised
 from rl_rerank.training.loop.training_log import Checkpoints, Records, resumable_checkpoint
 from rl_rerank.training.loop.watch import Watch
 from rl_rerank.training.losses.build import build_loss
+from rl_rerank.training.memory import budget as memory_budget
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +44,10 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
     lengths.check_context(config.model, name, stage.completion_tokens(Plugins(config)), start)
     lora_targets.check(config.model, name, stage.lora, trains_head=stage.trains_head, folder=start)
     tokenizer = checkpoint.load_tokenizer(start, config.model.trust_remote_code)
+    # Before the arguments, which let ZeRO-3 shard every model that is built, also the one that memory is counted on.
+    budget = memory_budget.tokens(stage, name, Plugins(config), start)
     build = _ranking_trainer if stage.is_ranking else _completion_trainer
-    trainer = build(config, name, stage, start, tokenizer, stage.arguments(config, output))
+    trainer = build(config, name, stage, start, tokenizer, stage.arguments(config, output), budget)
     trainer.add_callback(Records(output))
     trainer.add_callback(tracking.ConfigRecord(config))
     trainer.add_callback(Watch(stage.health))
@@ -55,7 +58,13 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
 
 
 def _completion_trainer(
-    config: Config, name: str, stage: SFTStage, start: Path, tokenizer: Any, arguments: SFTConfig
+    config: Config,
+    name: str,
+    stage: SFTStage,
+    start: Path,
+    tokenizer: Any,
+    arguments: SFTConfig,
+    micro_batch_tokens: int | None,
 ) -> Trainer:
     assert stage.source is not None
     folder = Path(config.run_dir) / stage.source
@@ -70,6 +79,7 @@ def _completion_trainer(
     return AnswerTrainer(
         rows=made,
         pad_id=tokenizer.pad_token_id,
+        micro_batch_tokens=micro_batch_tokens,
         model=precision.load(start, config.model, stage, arguments),
         args=arguments,
         train_dataset=Dataset.from_dict({"index": _order(stage, rows.lengths.tolist())}),
@@ -79,7 +89,13 @@ def _completion_trainer(
 
 
 def _ranking_trainer(
-    config: Config, name: str, stage: SFTStage, start: Path, tokenizer: Any, arguments: SFTConfig
+    config: Config,
+    name: str,
+    stage: SFTStage,
+    start: Path,
+    tokenizer: Any,
+    arguments: SFTConfig,
+    micro_batch_tokens: int | None,
 ) -> Trainer:
     paradigm = build_paradigm(config, config.paradigm)
     renderer = checkpoint.renderer(config.model, start)
@@ -106,6 +122,7 @@ def _ranking_trainer(
         train_dataset=Dataset.from_dict({"index": _order(stage, asked.num_documents().tolist())}),
         data_collator=ListCollator(asked, reading(paradigm, renderer), with_answers=stage.answer_weight > 0),
         pad_id=tokenizer.pad_token_id,
+        micro_batch_tokens=micro_batch_tokens,
         loss=build_loss("sft stage", stage.loss, stage.loss_params),
         answer_weight=stage.answer_weight,
         curriculum=stage.curriculum,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rl_rerank.config import Config, ListTargets, Reference, StageConfig, at_least, unknown_key
 from rl_rerank.stages.training import (
@@ -14,6 +14,7 @@ from rl_rerank.stages.training import (
     list_tokens,
     refuse_targets,
     require_list_scores,
+    token_budget,
 )
 from rl_rerank.training.loop.batches import Step, Tokens
 
@@ -48,6 +49,9 @@ class SFTStage(ListTargets, TrainingStage):
     list_size: int | None = None
     """Ranking losses: documents of a list, one of the highest grade and the others of lower ones; null: all
     candidates, or as many as the paradigm shows at once."""
+    micro_batch_tokens: int | Literal["auto"] = "auto"
+    """Token budget per forward and backward; a row or list above it runs alone. auto: as many as fit the GPU by the
+    estimate of `rl-rerank plan`, 2,048 on a CPU; or micro_batch rows where that is given."""
     answer_weight: float = 0.3
     """Weight of an auxiliary cross-entropy on the correct answers (ranking losses); at 0 the model's sampled answers
     collapse to one. Whether a document is relevant is taken from its judgment, whatever the target."""
@@ -69,6 +73,7 @@ class SFTStage(ListTargets, TrainingStage):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least("sft stage", self, batch_size=1, list_size=2, answer_weight=0)
+        token_budget("sft stage", self.micro_batch_tokens, self.micro_batch)
 
     @property
     def trains_head(self) -> bool:
@@ -76,7 +81,8 @@ class SFTStage(ListTargets, TrainingStage):
 
     def step(self) -> Step:
         unit = "lists" if self.is_ranking else "rows"
-        return Step(self.batch_size, unit, f"batch_size={self.batch_size}")
+        budget = token_budget("sft stage", self.micro_batch_tokens, self.micro_batch)
+        return Step(self.batch_size, unit, f"batch_size={self.batch_size}", micro_batch_tokens=budget)
 
     def prompt_tokens(self, plugins: Plugins, micro_batch: int) -> Tokens:
         if self.is_ranking:

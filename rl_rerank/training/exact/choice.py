@@ -24,11 +24,11 @@ import torch
 from torch import Tensor
 
 from rl_rerank.packed.head import Scored
-from rl_rerank.packed.layout import pack
 from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.reward.base import Term, evaluate, total
-from rl_rerank.training.exact.answer_tree import Decisions, decisions
+from rl_rerank.training.exact.choice_batches import ChoiceCollator
+from rl_rerank.training.exact.lists import Share
 from rl_rerank.training.exact.trainer import Outcome
 from rl_rerank.training.loop import table
 from rl_rerank.training.loop.training_prompts import Question
@@ -74,60 +74,16 @@ class ChoiceObjective:
                 raise ValueError(f"policy=choice: the reward {term.name!r} compares completions, and none are sampled")
         self.questions = questions
         self.paradigm: Any = paradigm
-        self.renderer = renderer
         self.terms = terms
         self.settings = settings
         self.beta = settings.beta
         self.label_temperature = settings.temperature
-        self._decided: dict[tuple[str, ...], Decisions] = {}
-
-    def collate(self, rows: list[dict[str, int]]) -> dict[str, Any]:
-        """Label each option of each decision, and map each answer to its decisions and options."""
-        index = [row["index"] for row in rows]
-        made = [self._decisions(number) for number in index]
-        inputs = [
-            [*self.questions[number].token_ids, *beginning]
-            for number, one in zip(index, made, strict=True)
-            for beginning in one.beginnings
-        ]
-        labelled = [
-            ([*ids, option], len(ids))
-            for ids, decision in zip(inputs, (options for one in made for options in one.options), strict=True)
-            for option in decision
-        ]
-        options = [option for one in made for option in one.options]
-        width, most = max(map(len, options)), max(len(one.paths) for one in made)
-        longest = max(len(path) for one in made for path in one.paths)
-        # Places in the flattened [D, O] of options; the last one, D * O, is a decision of probability 1. It pads short
-        # paths, whose sums of log-probabilities it does not change.
-        nothing = len(options) * width
-        paths = torch.full((len(made), most, longest), nothing)
-        first = 0
-        starts: list[int] = []
-        for i, one in enumerate(made):
-            starts.append(first)
-            for j, path in enumerate(one.paths):
-                for step, (decision, option) in enumerate(path):
-                    paths[i, j, step] = (first + decision) * width + option
-            first += len(one.options)
-        counts = torch.tensor([len(one.paths) for one in made])
-        mask = torch.arange(most) < counts.unsqueeze(1)
-        if not self.settings.restrict_to_answers:
-            # Anything else has the first column in the mask, in the policy and in the rewards alike, so that it stays
-            # at the same place when prompts differ in their number of answers.
-            mask = torch.cat([mask.new_ones(len(made), 1), mask], 1)
-        return {
-            "packed": pack(labelled),
-            "is_option": torch.arange(width) < torch.tensor([len(ids) for ids in options]).unsqueeze(1),
-            "first": torch.tensor(starts),
-            "paths": paths,
-            "mask": mask,
-            "index": index,
-        }
+        self.collate = ChoiceCollator(questions, paradigm, renderer, restricted=settings.restrict_to_answers)
 
     @torch.no_grad()
-    def answer_share(self, labels: Scored, batch: Mapping[str, Any]) -> float:
-        return _options(labels.log_probs, batch)[batch["first"]].exp().sum(1).mean().item()
+    def answer_share(self, labels: Scored, batch: Mapping[str, Any]) -> Share:
+        shares = _options(labels.log_probs, batch)[batch["first"]].exp().sum(1)
+        return Share(shares.mean().item(), len(shares))
 
     def policy(self, labels: Scored, batch: Mapping[str, Any]) -> Tensor:
         """Return the [B, A] log-probabilities of the answers, 0 at padding."""
@@ -174,14 +130,6 @@ class ChoiceObjective:
             metrics["kl"] = kl.mean().item()
         figures = self._figures(scored, p, expected, spread)
         return Outcome(loss.mean(), {**metrics, **figures}, self._rows(batch, step, scored, p, rewards, advantages))
-
-    def _decisions(self, number: int) -> Decisions:
-        answers = self.paradigm.choices(self.questions[number].prompt)
-        # The decisions depend on the answers' tokens alone, and most prompts share their answers: they are found once,
-        # not once a prompt.
-        if answers not in self._decided:
-            self._decided[answers] = decisions(answers, self.renderer, restricted=self.settings.restrict_to_answers)
-        return self._decided[answers]
 
     def _rewards(self, number: int) -> list[dict[str, float]]:
         """Evaluate every term on every answer to a prompt, in the order of the policy."""

@@ -10,7 +10,7 @@ logit of the i-th continuation is the i-th document's score.
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,8 +28,10 @@ from rl_rerank.prompts.token_ids import TokenIds
 from rl_rerank.training.exact.draws import Draws
 from rl_rerank.training.exact.targets import target_counts, targeted
 from rl_rerank.training.exact.weights import document_weights, padded
+from rl_rerank.training.loop.collation import Collator
 from rl_rerank.training.loop.curriculum import SIGNALS, require_signal
 from rl_rerank.training.loop.on_index import OnIndex
+from rl_rerank.training.loop.rows import IGNORED
 from rl_rerank.types import RankingExample
 
 
@@ -148,6 +150,14 @@ def _chosen(example: RankingExample, first: int, others: Sequence[int]) -> list[
     return [highest[first], *(lower[place] for place in others)]
 
 
+class Share(NamedTuple):
+    """A share of the probability."""
+
+    mean: float
+    prompts: int
+    """What it is a mean over."""
+
+
 @dataclass(frozen=True)
 class Reading:
     """The tokens whose logits behind a prompt are scores."""
@@ -171,10 +181,10 @@ class Reading:
         return read.new_zeros(mask.shape).masked_scatter(mask, read)
 
     @torch.no_grad()
-    def answer_share(self, labels: Scored, batch: Mapping[str, Any]) -> float:
+    def answer_share(self, labels: Scored, batch: Mapping[str, Any]) -> Share:
         """Compute the mean share of the probability behind a prompt that lies on the tokens that are read."""
         prompts = len(batch["mask"]) if self.together else batch["read"] // 2
-        return labels.log_probs[: batch["read"]].exp().sum().item() / prompts
+        return Share(labels.log_probs[: batch["read"]].exp().sum().item() / prompts, prompts)
 
 
 def reading(paradigm: Paradigm, renderer: Renderer) -> Reading:
@@ -194,8 +204,24 @@ def reading(paradigm: Paradigm, renderer: Renderer) -> Reading:
     return Reading(tuple(token for [token] in ids), traits(paradigm).list_scores == "identifiers")
 
 
-class ListCollator:
-    """Collates batches of lists, given by their `index` in the dataset.
+@dataclass(frozen=True)
+class ListItem:
+    """A list, rendered."""
+
+    number: int
+    read: Sequence[Labelled]
+    answers: Sequence[Labelled]
+    grades: tuple[float, ...]
+    weights: tuple[float, ...] | None
+    signals: tuple[float, ...] | None
+
+    @property
+    def sequences(self) -> list[Labelled]:
+        return [*self.read, *self.answers]
+
+
+class ListCollator(Collator[ListItem]):
+    """Collates batches of lists.
 
     Args:
         with_answers: add the correct answers and their end tokens as labels, behind those that are read.
@@ -206,21 +232,27 @@ class ListCollator:
         self.reading = reading
         self.with_answers = with_answers
 
-    def __call__(self, rows: list[dict[str, int]]) -> dict[str, Any]:
-        chosen = [self.lists[row["index"]] for row in rows]
-        read = [sequence for one in chosen for sequence in self.reading.sequences(one)]
-        answers = [
-            ([*prompt, *answer], len(prompt))
-            for one in (chosen if self.with_answers else ())
-            for prompt, answer in zip(one.prompts, one.answers, strict=True)
-        ]
-        sizes = [len(one.docids) for one in chosen]
+    def item(self, number: int) -> ListItem:
+        one = self.lists[number]
+        shown = zip(one.prompts, one.answers, strict=True) if self.with_answers else ()
+        answers = [([*prompt, *answer], len(prompt)) for prompt, answer in shown]
+        return ListItem(number, self.reading.sequences(one), answers, one.grades, one.weights, one.signals)
+
+    def batch(self, items: Sequence[ListItem]) -> dict[str, Any]:
+        read = [sequence for one in items for sequence in one.read]
+        answers = [sequence for one in items for sequence in one.answers]
+        sizes = [len(one.grades) for one in items]
         return {
             "packed": pack([*read, *answers]),
             "read": len(read),
-            "grades": torch.tensor([[*one.grades, *[0.0] * (max(sizes) - len(one.grades))] for one in chosen]),
+            "grades": torch.tensor([[*one.grades, *[0.0] * (max(sizes) - len(one.grades))] for one in items]),
             "mask": torch.arange(max(sizes)) < torch.tensor(sizes).unsqueeze(1),
-            "index": [row["index"] for row in rows],
-            "item_weights": padded([one.weights for one in chosen]),
-            "signals": padded([one.signals for one in chosen]),
+            "index": [one.number for one in items],
+            "item_weights": padded([one.weights for one in items]),
+            "signals": padded([one.signals for one in items]),
         }
+
+    def labels(self, items: Sequence[ListItem]) -> Tensor | None:
+        if not self.with_answers:
+            return None
+        return torch.tensor([IGNORED, *(token for one in items for ids, first in one.answers for token in ids[first:])])

@@ -29,7 +29,7 @@ from rl_rerank.paradigms.labels import NUMBERS
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.reward.base import Term, total
 from rl_rerank.training.exact import rank_gradients
-from rl_rerank.training.exact.lists import ListCollator, RankedList, Reading
+from rl_rerank.training.exact.lists import ListCollator, RankedList, Reading, Share
 from rl_rerank.training.exact.plackett_luce import Placed, entropy, kl, place, sample
 from rl_rerank.training.exact.trainer import Outcome
 from rl_rerank.training.exact.weights import loss_weights
@@ -85,7 +85,7 @@ class ScoresObjective:
         """Read [L, N] scores, divided by the temperature."""
         return self.reading.scores(labels, batch) / self.settings.temperature
 
-    def answer_share(self, labels: Scored, batch: Mapping[str, Any]) -> float:
+    def answer_share(self, labels: Scored, batch: Mapping[str, Any]) -> Share:
         return self.reading.answer_share(labels, batch)
 
     def outcome(self, batch: Mapping[str, Any], policy: Tensor, reference: Tensor | None, step: int) -> Outcome:

@@ -8,19 +8,20 @@ weights 1 and 10 for the two, an answer_weight of .1.
 
 from typing import Any
 
-from accelerate.utils import gather_object
 from torch import nn
-from transformers import Trainer
 
 from rl_rerank.config import CurriculumConfig
 from rl_rerank.training.exact.lists import ListCollator
 from rl_rerank.training.exact.weights import loss_weights
+from rl_rerank.training.loop.budget_trainer import BudgetTrainer
 from rl_rerank.training.loop.label_scores import LabelScores
+from rl_rerank.training.loop.logged_means import LoggedMeans
 from rl_rerank.training.losses.base import RankingLoss
 
 
-class RankingTrainer(Trainer):
-    """Trains scores by a ranking loss, a mean over lists. The dataset's rows are indices into the collator's lists."""
+class RankingTrainer(BudgetTrainer):
+    """Trains scores by a ranking loss, a mean over a step's lists, and the cross-entropy of answers, a mean over its
+    tokens. The dataset's rows are indices into the collator's lists."""
 
     def __init__(
         self,
@@ -38,23 +39,25 @@ class RankingTrainer(Trainer):
         self.loss = loss
         self.answer_weight = answer_weight
         self.curriculum = curriculum
-        self._shares: list[float] = []
+        self._means = LoggedMeans()
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         labels = self.scored(model, inputs["packed"])
         scores = self.reading.scores(labels, inputs)
-        self._shares.append(self.reading.answer_share(labels, inputs))
+        share = self.reading.answer_share(labels, inputs)
+        self._means.add({"answer_share": share.mean}, share.prompts)
         weights = loss_weights(inputs, self.curriculum, self.state.global_step)
-        loss = self.loss(scores, inputs["grades"], inputs["mask"], **weights).mean()
+        loss = self.loss(scores, inputs["grades"], inputs["mask"], **weights).mean() * inputs.get("share", 1.0)
+        if num_items_in_batch is not None:
+            loss = loss / self.current_gradient_accumulation_steps
         if self.answer_weight:
-            loss = loss - self.answer_weight * labels.log_probs[inputs["read"] :].mean()
+            log_probs = labels.log_probs[inputs["read"] :]
+            loss = loss - self.answer_weight * self.mean_over_step(log_probs, num_items_in_batch)
         return (loss, None) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         """Log the mean share of the probability that lies on the scored answers since the last call."""
-        if shares := gather_object(self._shares):
-            logs["answer_share"] = sum(shares) / len(shares)
-        self._shares = []
+        logs.update(self._means.take())
         super().log(logs, *args, **kwargs)

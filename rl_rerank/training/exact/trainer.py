@@ -5,8 +5,7 @@ An objective makes the batches, reads the policy from one forward, and turns it 
 Batches are drawn by number and samples are seeded by these numbers, so an interrupted run resumes exactly.
 """
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,11 +14,15 @@ import torch
 from accelerate.utils import DistributedType, gather_object
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import Trainer
 from trl.models.utils import prepare_deepspeed
 
 from rl_rerank.packed.head import Scored
+from rl_rerank.packed.layout import Packed, pack
+from rl_rerank.training.exact.lists import Share
+from rl_rerank.training.loop.budget_trainer import BudgetTrainer
+from rl_rerank.training.loop.collation import Collator, Rendered
 from rl_rerank.training.loop.label_scores import LabelScores
+from rl_rerank.training.loop.logged_means import LoggedMeans
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,8 @@ class Objective(Protocol):
     beta: float
     """Weight of the KL to the reference; 0 skips its computation."""
 
-    def collate(self, rows: list[dict[str, int]]) -> dict[str, Any]:
-        """Batch the tasks whose numbers are in `index`; `packed` is the row that the model computes."""
-        ...
+    collate: Collator[Any]
+    """Batches tasks, whose numbers are in `index`."""
 
     label_temperature: float
     """Divides the logits that the labels' log-probabilities are of."""
@@ -51,7 +53,7 @@ class Objective(Protocol):
         row."""
         ...
 
-    def answer_share(self, labels: Scored, batch: Mapping[str, Any]) -> float:
+    def answer_share(self, labels: Scored, batch: Mapping[str, Any]) -> Share:
         """Compute the mean share of the probability, over all tokens, that lies on those that answers begin with; where
         all begin alike, on those with which they part."""
         ...
@@ -61,7 +63,7 @@ class Objective(Protocol):
         ...
 
 
-class PolicyTrainer(Trainer):
+class PolicyTrainer(BudgetTrainer):
     """Trains an objective's policy.
 
     Attributes:
@@ -77,10 +79,11 @@ class PolicyTrainer(Trainer):
         super().__init__(model=model, data_collator=objective.collate, **kwargs)
         self.objective = objective
         self.unlogged: list[dict[str, Any]] = []
-        self._values: dict[str, list[float]] = defaultdict(list)
+        self._means = LoggedMeans()
         self._once: dict[str, float] = {}
         self._rows: list[dict[str, Any]] = []
         self._reference: Any = None
+        self._behind: list[Scored] = []
         models = [self.model] if reference is None else [self.model, reference]
         self.scored = LabelScores(self, models, pad_id)
         if objective.beta and not isinstance(model, PeftModel):
@@ -95,35 +98,57 @@ class PolicyTrainer(Trainer):
         """Add a value to the next logged row of metrics."""
         self._once[name] = value
 
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
+        if self.micro_batch_tokens is not None and self.objective.beta:
+            self._behind = self._reference_labels(model, inputs["rendered"])
+        return super().training_step(model, inputs, num_items_in_batch)
+
+    def part(self, rendered: Rendered[Any], rows: Sequence[int]) -> dict[str, Any]:
+        found = super().part(rendered, rows)
+        return {**found, "reference": _together([self._behind[row] for row in rows])} if self._behind else found
+
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        asked = {"packed": inputs["packed"], "temperature": self.objective.label_temperature}
-        labels = self.scored(model, **asked)
+        labels = self.scored(model, inputs["packed"], temperature=self.objective.label_temperature)
         policy = self.objective.policy(labels, inputs)
-        self._values["answer_share"].append(self.objective.answer_share(labels, inputs))
+        share = self.objective.answer_share(labels, inputs)
+        self._means.add({"answer_share": share.mean}, share.prompts)
         reference = None
         if self.objective.beta:
-            with torch.no_grad(), self._frozen(model) as frozen:
-                reference = self.objective.policy(self.scored(frozen, **asked), inputs)
+            found = inputs["reference"] if "reference" in inputs else self._reference_of(model, inputs["packed"])
+            reference = self.objective.policy(found, inputs)
         found = self.objective.outcome(inputs, policy, reference, self.state.global_step + 1)
-        for name, value in found.metrics.items():
-            self._values[name].append(value)
+        self._means.add(found.metrics, len(inputs["index"]))
         self._rows += found.rows
-        return (found.loss, None) if return_outputs else found.loss
+        loss = found.loss * inputs.get("share", 1.0)
+        return (loss, None) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log the means of the objective's metrics over micro-batches and processes since the last call."""
-        means = {name: sum(values) / len(values) for name, values in self._values.items()}
-        everyone = gather_object([means])
+        """Log the means of the objective's metrics over tasks since the last call."""
         self.unlogged = gather_object(self._rows)
-        # A composed reward may have had a part on some processes only.
-        for name in dict.fromkeys(name for one in everyone for name in one):
-            found = [one[name] for one in everyone if name in one]
-            logs[name] = sum(found) / len(found)
-        logs.update(self._once)
-        self._values, self._once, self._rows = defaultdict(list), {}, []
+        logs.update({**self._means.take(), **self._once})
+        self._once, self._rows = {}, []
         super().log(logs, *args, **kwargs)
+
+    def _reference_labels(self, model: nn.Module, rendered: Rendered[Any]) -> list[Scored]:
+        """Compute the reference's labels of each row of a step, in the larger micro-batches of a pass without
+        gradients."""
+        found: dict[int, Scored] = {}
+        for rows in self.budget.without_gradients.divided(rendered.units, self.accelerator):
+            own = [rendered.items[row].sequences for row in rows]
+            labels = self._reference_of(model, pack([sequence for one in own for sequence in one]))
+            assert labels.logits is not None
+            counts = [sum(len(ids) - first for ids, first in one) for one in own]
+            split = zip(labels.log_probs.split(counts), labels.logits.split(counts), strict=True)
+            found |= {
+                row: Scored(log_probs, logits=logits) for row, (log_probs, logits) in zip(rows, split, strict=True)
+            }
+        return [found[row] for row in range(len(rendered.items))]
+
+    def _reference_of(self, model: nn.Module, packed: Packed) -> Scored:
+        with torch.no_grad(), self._frozen(model) as frozen:
+            return self.scored(frozen, packed, temperature=self.objective.label_temperature)
 
     @contextmanager
     def _frozen(self, model: nn.Module) -> Iterator[nn.Module]:
@@ -134,3 +159,9 @@ class PolicyTrainer(Trainer):
         adapted: Any = self.accelerator.unwrap_model(model)
         with adapted.disable_adapter():
             yield model
+
+
+def _together(found: Sequence[Scored]) -> Scored:
+    """Join the labels of rows."""
+    log_probs, logits = zip(*((one.log_probs, one.logits) for one in found), strict=True)
+    return Scored(torch.cat(log_probs), logits=torch.cat(logits))

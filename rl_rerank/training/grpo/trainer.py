@@ -31,6 +31,7 @@ from rl_rerank.training.grpo.signal_mask import Skipping, has_signal
 from rl_rerank.training.grpo.timing import Phases, PhaseTimes, is_reference, num_tokens
 from rl_rerank.training.grpo.trl_imports import GRPOTrainer
 from rl_rerank.training.loop import scoring
+from rl_rerank.training.loop.micro_batches import TokenBudget, accumulate
 from rl_rerank.training.loop.task import Task
 
 OVERRIDES = (
@@ -178,27 +179,26 @@ class RankingGRPOTrainer(GRPOTrainer):
         batch = self._prepare_inputs(inputs)
         mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
         parts = self._parts(mask, batch["completion_mask"].size(1), batch["advantages"])
-        step = self._step
+        step, count = self._step, len(mask)
 
-        def backward(part: dict[str, Any], share: float) -> Tensor:
+        def backward(rows: Tensor) -> Tensor:
             self._step = step  # counts generation batches
+            part = {k: v[rows] if v.dim() and len(v) == count else v for k, v in batch.items()}
             # Means over completions, as these losses are, become parts of the mean over the step.
-            self._share = share if self.loss_type in ("grpo", "dr_grpo") else 1.0
+            self._share = len(rows) / count if self.loss_type in ("grpo", "dr_grpo") else 1.0
             return super(RankingGRPOTrainer, self).training_step(model, part, num_items_in_batch)
 
-        loss = micro_batches.accumulate(self.accelerator, model, batch, parts, backward)
-        self._share = 1.0
-        return loss
+        return accumulate(self.accelerator, model, parts, backward)
 
     def _parts(self, mask: Tensor, length: int, found: Tensor | None = None) -> list[Tensor]:
         """Assign rows to micro-batches by token budget; groups without advantages are skipped if possible.
 
         Args:
             mask: [B, L], of prompts and completions. length: number of completion columns.
-            found: [B] advantages, if known.
+            found: [B] advantages; None where no gradients are computed.
         """
-        is_packed = self.log_probs.refusal is None
-        budget = micro_batches.TokenBudget(self.micro_batch_tokens, is_packed)
+        budget = TokenBudget(self.micro_batch_tokens, is_packed=self.log_probs.refusal is None)
+        budget = budget.without_gradients if found is None else budget
         teaches = has_signal(found, self.num_generations) if found is not None and self._can_skip else None
         return micro_batches.rows(mask, length, self.num_generations, budget, self.accelerator, teaches)
 
@@ -237,11 +237,10 @@ class RankingGRPOTrainer(GRPOTrainer):
             return found
 
         parts: Sequence[Tensor] | None = None
-        if batch_size is not None:  # given outside of the loss
-            if self.micro_batch_tokens is not None:
-                parts = self._parts(attention_mask, logits_to_keep)
-            else:
-                parts = torch.arange(len(input_ids), device=input_ids.device).split(batch_size)
+        if batch_size is not None and self.micro_batch_tokens is not None:  # given outside of the loss
+            parts = self._parts(attention_mask, logits_to_keep)
+        elif batch_size is not None:
+            parts = torch.arange(len(input_ids), device=input_ids.device).split(batch_size)
 
         def forward(ids: Tensor, mask: Tensor, length: int) -> Found:
             return self.log_probs(model, ids, mask, length, compute_entropy, compute_aux_loss, parts)

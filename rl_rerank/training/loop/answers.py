@@ -7,37 +7,56 @@ of that work and memory goes to positions without a label. The loss is the same;
 # Shape legend: M labelled tokens of a batch.
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from trl.trainer.sft_trainer import SFTTrainer
 
-from rl_rerank.packed.layout import pack
+from rl_rerank.packed.layout import Labelled, pack
+from rl_rerank.training.loop.budget_trainer import BudgetTrainer
+from rl_rerank.training.loop.collation import Collator
 from rl_rerank.training.loop.label_scores import LabelScores
+from rl_rerank.training.loop.logged_means import LoggedMeans
 from rl_rerank.training.loop.rows import IGNORED, TokenisedRow
 
 
-class RowCollator:
-    """Collates batches of rows, given by their `index`, to one packed row each. The labels of a row are its end."""
+@dataclass(frozen=True)
+class RowItem:
+    """A row. Its labels are its end."""
+
+    sequence: Labelled
+    weights: Sequence[float] | None
+    """Of the labels."""
+
+    @property
+    def sequences(self) -> list[Labelled]:
+        return [self.sequence]
+
+
+class RowCollator(Collator[RowItem]):
+    """Collates batches of rows to one packed row each."""
 
     def __init__(self, rows: Sequence[TokenisedRow]) -> None:
         self.rows = rows
 
-    def __call__(self, batch: list[dict[str, int]]) -> dict[str, Any]:
-        rows = [self.rows[one["index"]] for one in batch]
-        firsts = [next(i for i, label in enumerate(row["labels"]) if label != IGNORED) for row in rows]
-        packed = pack([(row["input_ids"], first) for row, first in zip(rows, firsts, strict=True)])
-        # For the trainer, which counts a step's labels from the second on, as those that have a token before them.
-        labels = nn.functional.pad(packed.labels, (1, 0), value=IGNORED)
-        found: dict[str, Any] = {"packed": packed, "labels": labels}
-        own = [row["weights"][first:] for row, first in zip(rows, firsts, strict=True) if "weights" in row]
-        if own:
-            found["weights"] = torch.tensor([weight for some in own for weight in some])
-        return found
+    def item(self, number: int) -> RowItem:
+        row = self.rows[number]
+        first = next(i for i, label in enumerate(row["labels"]) if label != IGNORED)
+        weights = row["weights"][first:] if "weights" in row else None
+        return RowItem((row["input_ids"], first), weights)
+
+    def batch(self, items: Sequence[RowItem]) -> dict[str, Any]:
+        found: dict[str, Any] = {"packed": pack([item.sequence for item in items])}
+        own = [weight for item in items for weight in item.weights or ()]
+        return {**found, "weights": torch.tensor(own)} if own else found
+
+    def labels(self, items: Sequence[RowItem]) -> Tensor:
+        return torch.tensor([IGNORED, *(token for item in items for token in item.sequence[0][item.sequence[1] :])])
 
 
-class AnswerTrainer(SFTTrainer):
+class AnswerTrainer(BudgetTrainer, SFTTrainer):
     """Cross-entropy on labelled tokens, a mean over the tokens of an optimizer step on all processes.
 
     With `weights`, each token's loss is multiplied by its weight; the mean is still over the number of tokens.
@@ -49,10 +68,9 @@ class AnswerTrainer(SFTTrainer):
             rows: the rows whose numbers are the dataset's column `index`.
             pad_id: token id that pads the rows of models that cannot compute packed ones.
         """
-        super().__init__(**kwargs)
-        # trl has made a collator of its own.
-        self.data_collator = RowCollator(rows)
+        super().__init__(data_collator=RowCollator(rows), **kwargs)
         self.scored = LabelScores(self, [self.model], pad_id)
+        self._means = LoggedMeans()
 
     def compute_loss(
         self,
@@ -65,11 +83,12 @@ class AnswerTrainer(SFTTrainer):
         each = -labels.log_probs  # [M]
         if "weights" in inputs:
             each = each * inputs["weights"]
-        count = len(each) if num_items_in_batch is None else num_items_in_batch
-        loss = each.sum() / torch.as_tensor(count).clamp(min=1)
-        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            # The count is of all processes, and gradients are averaged over them.
-            loss = loss * self.accelerator.num_processes
+        loss = self.mean_over_step(each, num_items_in_batch)
         assert labels.is_top1 is not None
-        self._metrics["train"]["mean_token_accuracy"].append(labels.is_top1.float().mean().item())
+        self._means.add({"mean_token_accuracy": labels.is_top1.float().mean().item()}, len(each))
         return (loss, labels) if return_outputs else loss
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Log the share of tokens that are the likeliest since the last call."""
+        logs.update(self._means.take())
+        super().log(logs, *args, **kwargs)

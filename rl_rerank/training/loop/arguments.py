@@ -113,7 +113,7 @@ def _num_workers() -> int:
 
 def _step(config: Config, stage: TrainingStage, output: Path) -> Batches:
     processes = int(os.environ.get("WORLD_SIZE", config.launcher.num_processes))
-    return layout(output.name, stage.step(), stage.micro_batch_rows, processes)
+    return layout(output.name, stage.step(), stage.micro_batch, processes)
 
 
 def _schedule(stage: TrainingStage) -> dict[str, Any]:

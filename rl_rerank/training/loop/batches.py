@@ -30,8 +30,8 @@ class Batches:
 
     step: Step
     micro_batch: int
-    """Rows per forward and backward of a process, at most the stage's micro_batch. With a token budget: all rows of the
-    process, which are divided once their lengths are known."""
+    """Rows per forward and backward of a process, at most the stage's `micro_batch`. With a token budget: all rows of
+    the process, which are divided once their lengths are known."""
     processes: int
 
     @property
@@ -55,10 +55,19 @@ class Tokens:
     """Tokens of the longest completion."""
     note: str = ""
     """Relation of prompts and rows, such as `, 8 documents a list`."""
+    is_rare: bool = False
+    """Whether few rows come near the bound, as the documents of a list are seldom all at their longest."""
+
+    def total(self, prompt_tokens: int) -> int:
+        """Sum them up, with prompts of `prompt_tokens` tokens."""
+        return self.prompts * prompt_tokens + self.completions * self.completion_tokens
 
 
-def layout(name: str, step: Step, micro_batch: int, processes: int) -> Batches:
+def layout(name: str, step: Step, micro_batch: int | None, processes: int) -> Batches:
     """Compute the layout of a step of stage `name`.
+
+    Args:
+        micro_batch: rows of a micro-batch; None with a token budget.
 
     Raises:
         ValueError: with the arithmetic, if rows do not divide evenly or a group would be split.
@@ -70,7 +79,10 @@ def layout(name: str, step: Step, micro_batch: int, processes: int) -> Batches:
             f"stages.{name}: a step of {step.settings} does not give each of {processes} processes the same number of "
             f"whole {units}; change it, or launcher.num_processes"
         )
-    chosen = share if step.micro_batch_tokens is not None else min(micro_batch, share)
+    if step.micro_batch_tokens is not None:
+        return Batches(step, share, processes)
+    assert micro_batch is not None
+    chosen = min(micro_batch, share)
     if share % chosen:
         raise ValueError(
             f"stages.{name}: a step of {step.settings} gives each of {processes} processes {share} rows, which is not "
@@ -98,30 +110,34 @@ def prompt_order(prompts: int, updates: int, processes: int) -> list[int]:
     ]
 
 
-def describe(batches: Batches, launcher: LauncherConfig, tokens: Tokens, prompt_tokens: int) -> list[str]:
+def describe(batches: Batches, launcher: LauncherConfig, tokens: Tokens, row: Tokens, prompt_tokens: int) -> list[str]:
     """Describe the work of each process in a step, one line each.
 
     Args:
         tokens: of one micro-batch.
+        row: of one row.
         prompt_tokens: the budget of a prompt.
     """
     step = batches.step
-    passes = _count(batches.micro_batches, "micro-batch", "micro-batches")
-    layout = f"{passes} of {batches.micro_batch} {step.unit} a step"
-    if step.group > 1:
-        groups = _count(batches.micro_batch // step.group, "whole group", "whole groups")
-        layout += f", {groups} in each; every group lies whole on one process"
-        if step.micro_batch_tokens is not None:
-            budget = step.micro_batch_tokens
-            limit = "as many tokens as fit the memory" if budget == "auto" else f"up to {budget:,} tokens"
-            filled = f"micro-batches of {limit}"
-            layout = f"{groups} of {step.group} {step.unit} a step, in {filled}; every group lies whole on one process"
+    groups = _count(batches.micro_batch // step.group, "whole group", "whole groups")
+    if (budget := step.micro_batch_tokens) is not None:
+        rows = f"{groups} of {step.group}" if step.group > 1 else f"{batches.micro_batch}"
+        limit = "as many tokens as fit the memory" if budget == "auto" else f"up to {budget:,} tokens"
+        layout = f"{rows} {step.unit} a step, in micro-batches of {limit}"
+    else:
+        passes = _count(batches.micro_batches, "micro-batch", "micro-batches")
+        layout = f"{passes} of {batches.micro_batch} {step.unit} a step"
+        layout += f", {groups} in each" if step.group > 1 else ""
+    layout += "; every group lies whole on one process" if step.group > 1 else ""
     where = f"each of {batches.processes} processes" if batches.processes > 1 else "1 process"
     sharding = f" ({launcher.strategy})" if launcher.kind == "accelerate" else ""
-    total = batches.micro_batches * (tokens.prompts * prompt_tokens + tokens.completions * tokens.completion_tokens)
+    total, alone = batches.micro_batches * tokens.total(prompt_tokens), row.total(prompt_tokens)
     each = f" + {tokens.completions} completions x {tokens.completion_tokens}" if tokens.completions else ""
+    above = isinstance(budget, int) and alone > budget
+    limit = f"a {step.unit.removesuffix('s')} above the budget, of up to {alone:,} tokens, is computed alone"
     return [
         f"{where}{sharding}: {layout}",
+        *([limit] if above else []),
         f"at most {total:,} tokens a process a step = {batches.micro_batches} x ({tokens.prompts} prompts x "
         f"{prompt_tokens}{each}){tokens.note}",
     ]

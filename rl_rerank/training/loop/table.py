@@ -1,6 +1,8 @@
 """Rows of the completions table: answer, parse result and rewards."""
 
-from collections.abc import Mapping
+import random
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rl_rerank.metrics import ndcg
@@ -32,3 +34,15 @@ def row(
         "rewards": dict(rewards),
         "reward": reward,
     }
+
+
+def drawn(rows: Sequence[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    """Draw up to `most` rows of each step, of whole queries and of one at least; the same whenever it is called."""
+    counts = Counter((row["step"], row["qid"]) for row in rows)
+    left = dict.fromkeys((step for step, _ in counts), most)
+    kept: set[tuple[int, str]] = set()
+    for step, qid in sorted(counts, key=lambda query: random.Random(f"{query}").random()):
+        if counts[step, qid] <= left[step] or left[step] == most:
+            kept.add((step, qid))
+            left[step] -= counts[step, qid]
+    return [row for row in rows if (row["step"], row["qid"]) in kept]

@@ -12,8 +12,12 @@ from accelerate.utils import DistributedType
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rl_rerank.engines.local.checkpoint import COMPLETE
-from rl_rerank.io.files import read_jsonl, write_bytes, write_jsonl, write_text
-from rl_rerank.training.loop.table import MEASURE
+from rl_rerank.io import rotated
+from rl_rerank.io.files import write_text
+from rl_rerank.training.loop.table import MEASURE, drawn
+
+TABLES = 100
+"""Steps whose completions the tracker has as tables, about, at equal distances."""
 
 
 def layout(accelerator: Accelerator) -> str:
@@ -58,23 +62,27 @@ def resumable_checkpoint(checkpoints: Path, accelerator: Accelerator) -> str | N
 
 
 class Records(TrainerCallback):
-    """Appends each step to metrics.jsonl and its completions to completions.jsonl.
+    """Appends each step to metrics.jsonl, and completions of it to completions.jsonl.
 
     Args:
         completions: returns the rows of the completions that no earlier step has logged.
+        most: completions of a step that are recorded, as `table.drawn` says.
     """
 
-    def __init__(self, folder: Path, completions: Callable[[], list[dict[str, Any]]] | None = None) -> None:
+    def __init__(
+        self, folder: Path, completions: Callable[[], list[dict[str, Any]]] | None = None, *, most: int = 64
+    ) -> None:
         self.metrics = folder / "metrics.jsonl"
         self.completions_file = folder / "completions.jsonl"
         self.completions = completions
+        self.most = most
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.is_world_process_zero:
             for path in (self.metrics, self.completions_file):
-                _keep_until(path, state.global_step)
+                rotated.cut(path, lambda row: row["step"] <= state.global_step)
 
     def on_log(
         self,
@@ -87,10 +95,12 @@ class Records(TrainerCallback):
         if not state.is_world_process_zero or not logs or "train_runtime" in logs:
             return
         row = {"step": state.global_step, **{_name(k): v for k, v in logs.items() if isinstance(v, (int, float))}}
-        _append(self.metrics, [row])
-        if self.completions is not None and (rows := self.completions()):
-            _append(self.completions_file, rows)
-            _log_table(rows, state.global_step)
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        if self.completions is not None and (rows := drawn(self.completions(), self.most)):
+            rotated.append(self.completions_file, rows, state.global_step)
+            if state.global_step % max(state.max_steps // TABLES, 1) == 0:
+                _log_table(rows, state.global_step)
 
 
 class Checkpoints(TrainerCallback):
@@ -127,21 +137,6 @@ def _name(key: str) -> str:
     if key.startswith("rewards/") and key.endswith("/mean"):
         return "reward/" + key.removeprefix("rewards/").removesuffix("/mean")
     return key
-
-
-def _append(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def _keep_until(path: Path, step: int) -> None:
-    """Drop rows after `step`, and a last line truncated by a kill, which may end within a character."""
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    if not content.endswith(b"\n"):
-        write_bytes(path, content[: content.rfind(b"\n") + 1])
-    write_jsonl(path, [row for row in read_jsonl(path) if row["step"] <= step])
 
 
 def _rotate(checkpoints: Path, limit: int, keep: set[int]) -> None:

@@ -135,14 +135,15 @@ def refusal(setup: Setup, hardware: Hardware) -> str | None:
     Raises:
         LookupError: if the model's architecture is not known.
     """
-    found = estimate(setup, hardware, setup.largest)
+    tokens = max(setup.required, ROUND)
+    found = estimate(setup, hardware, tokens)
     if not found.fits:
         parts = found.moments[found.binding]
         name = max(parts, key=lambda part: parts[part])
         advice = ""
         if found.binding == TRAINING:
             fitting = largest(setup, hardware)
-            advice = f"; a micro-batch has up to {setup.largest:,} tokens and {fitting:,} would fit"
+            advice = f"; a micro-batch has up to {tokens:,} tokens and {fitting:,} would fit"
         return (
             f"a process needs {found.peak:.1f} GiB in {found.binding} and has {hardware.gib:.1f}: most of it, "
             f"{parts[name]:.1f} GiB, is for {name}{advice}"

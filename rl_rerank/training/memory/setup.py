@@ -40,6 +40,8 @@ class Setup:
     """The most tokens of a micro-batch that cannot be made smaller."""
     budget: int | Literal["auto"] | None = None
     """Token budget of a micro-batch of parts of up to `tokens` tokens; None: every micro-batch is one such part."""
+    is_rare: bool = False
+    """Whether few parts come near `tokens`, so that with a budget a longest one that does not fit refuses nothing."""
     vllm: Colocated | None = None
 
     @property
@@ -61,6 +63,13 @@ class Setup:
     def largest(self) -> int:
         """The most tokens of any micro-batch."""
         return max(self.tokens, self.budget) if isinstance(self.budget, int) else self.tokens
+
+    @property
+    def required(self) -> int:
+        """The most tokens of a micro-batch that must fit; 0 if any will do."""
+        if self.is_rare and self.budget is not None:
+            return 0 if self.budget == "auto" else self.budget
+        return self.largest
 
     @property
     def shared(self) -> int:
