@@ -67,8 +67,6 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
     examples = training_examples(config, stage.data, store)
     check_template(paradigm, renderer)
     lengths.warn_of_longest(name, examples, [paradigm], renderer)
-    # Before the arguments, which let ZeRO-3 shard every model that is built, also the one that memory is counted on.
-    budget = memory_budget.tokens(stage, name, Plugins(config), start)
     rates = None
     policy = stage.policy
     if isinstance(policy, TokensPolicy):
@@ -76,14 +74,14 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
         asked = _questions(stage, policy, examples, paradigm, renderer, refill.block, per_query)
         rates = asked.rates if isinstance(asked, AdaptiveQuestions) else None
         task = Task(asked, paradigm, terms, permute_rewards=stage.permute_rewards)
-        trainer = _token_trainer(config, stage, policy, output, start, tokenizer, task, refill, budget)
+        trainer = _token_trainer(config, stage, policy, output, start, tokenizer, task, refill)
     else:
         if isinstance(policy, ScoresPolicy):
             objective = scores_objective(stage, policy, examples, paradigm, renderer, terms)
         else:
             assert isinstance(policy, ChoicePolicy)
             objective = choice_objective(stage, policy, examples, paradigm, renderer, terms)
-        trainer = _policy_trainer(config, stage, output, start, tokenizer, objective, budget)
+        trainer = _policy_trainer(config, stage, output, start, tokenizer, objective)
     trainer.add_callback(Records(output, completions=lambda: trainer.unlogged, most=stage.logged_completions))
     trainer.add_callback(Watch(stage.health, measured=stage.eval_steps, documents=_documents(config, policy)))
     if stage.eval_steps is not None:
@@ -154,10 +152,11 @@ def _token_trainer(
     tokenizer: Any,
     task: Task,
     refill: Refill,
-    micro_batch_tokens: int | None,
 ) -> RankingGRPOTrainer:
     from rl_rerank.training.grpo.trainer import RankingGRPOTrainer  # other policies need not wait for trl's trainer
 
+    # Before the arguments, which let ZeRO-3 shard every model that is built, also the one that memory is counted on.
+    budget = memory_budget.tokens(stage, output.name, Plugins(config), start)
     arguments = policy.arguments(config, stage, output)
     model = precision.load(start, config.model, stage, arguments)
     model.set_attn_implementation(policy.attention)
@@ -170,7 +169,7 @@ def _token_trainer(
         args=arguments,
         shared_prefix=policy.shared_prefix,
         leave_one_out=algorithms.leaves_one_out(policy),
-        micro_batch_tokens=micro_batch_tokens,
+        micro_batch_tokens=budget,
         refill=refill if policy.dynamic_sampling else None,
         observe=asked.rates.observe if isinstance(asked, AdaptiveQuestions) else None,
         max_logprob_gap=rollout.max_logprob_gap if isinstance(rollout, VLLMRollouts) else math.inf,
@@ -190,14 +189,9 @@ def _token_trainer(
 
 
 def _policy_trainer(
-    config: Config,
-    stage: GRPOStage,
-    output: Path,
-    start: Path,
-    tokenizer: Any,
-    objective: Objective,
-    micro_batch_tokens: int | None,
+    config: Config, stage: GRPOStage, output: Path, start: Path, tokenizer: Any, objective: Objective
 ) -> PolicyTrainer:
+    budget = memory_budget.tokens(stage, output.name, Plugins(config), start)  # before the arguments too
     arguments = stage.arguments(config, output)  # before models are read, which ZeRO-3 shards as it says
     model = precision.load(start, config.model, stage, arguments)
     reference = None
@@ -209,7 +203,7 @@ def _policy_trainer(
         objective=objective,
         model=model,
         pad_id=tokenizer.pad_token_id,
-        micro_batch_tokens=micro_batch_tokens,
+        micro_batch_tokens=budget,
         reference=reference,
         args=arguments,
         train_dataset=Dataset.from_dict({"index": list(range(num_tasks(stage)))}),
