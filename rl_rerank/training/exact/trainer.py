@@ -42,8 +42,10 @@ class Objective(Protocol):
     beta: float
     """Weight of the KL to the reference; 0 skips its computation."""
 
-    collate: Collator[Any]
-    """Batches tasks, whose numbers are in `index`."""
+    @property
+    def collate(self) -> Collator[Any]:
+        """Batches tasks, whose numbers are in `index`."""
+        ...
 
     label_temperature: float
     """Divides the logits that the labels' log-probabilities are of."""
