@@ -189,8 +189,15 @@ def _short(value: object) -> str:
 
 def _identity(config: Config, name: str) -> str:
     plugin = config.paradigms.get(name, PluginConfig())
-    given = ", ".join(f"{key}={json.dumps(value)}" for key, value in sorted(plugin.params.items()))
+    given = ", ".join(f"{key}={_setting(value)}" for key, value in sorted(plugin.params.items()))
     return f"{plugin.target or plugin.name or name}({given})" if given else plugin.target or plugin.name or name
+
+
+def _setting(value: Any) -> str:
+    """A parameter's value as JSON; of a wording given by its content, the file's name and the content's digest."""
+    if isinstance(value, Mapping) and "file" in value:
+        return f"{json.dumps(value['file'])} {_digest([value])[:8]}"
+    return json.dumps(value)
 
 
 def _long_documents(how: LongDocumentsConfig) -> str:

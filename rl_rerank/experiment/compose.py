@@ -30,6 +30,7 @@ from rl_rerank import registry
 from rl_rerank.config import Config, EvaluateFiles, ReportRuns, build, unknown_key
 from rl_rerank.experiment import unions
 from rl_rerank.io.files import conf_dir
+from rl_rerank.prompts.wordings import files as wordings
 
 T = TypeVar("T")
 
@@ -303,7 +304,7 @@ def _check_sizes(raw: dict[str, Any]) -> None:
 
 
 def _complete(values: dict[str, Any]) -> dict[str, Any]:
-    """Fill in what stands elsewhere: rewards' default parameters, and the run's seed in stages that name none."""
+    """Fill in what stands elsewhere: rewards' default parameters, wordings in files, and the seed of stages without."""
     rewards = values.get("rewards")
     for name, node in rewards.items() if isinstance(rewards, dict) else ():
         if not isinstance(node, dict):
@@ -312,12 +313,29 @@ def _complete(values: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"rewards.{name} is set, but {name!r} is not chosen; add it: 'reward=[...,{name}]'")
         given = node.get("params") or {}
         node["params"] = {**registry.defaults("reward", node.get("target") or name), **given}
+    for name, plugin in (values.get("paradigms") or {}).items():
+        _put_wordings_in(plugin, f"paradigms.{name}")
     stages = values.get("stages")
     for stage in stages.values() if isinstance(stages, dict) else ():
         kind = stage.get("kind") if isinstance(stage, dict) else None
         if kind in registry.names("stage") and "seed" in registry.find("stage", str(kind)).__dataclass_fields__:
             stage.setdefault("seed", values.get("seed", 1))
     return values
+
+
+def _put_wordings_in(settings: Any, place: str) -> None:
+    """Replace the files of wordings by their content, which then belongs to the run: to its record and its exports."""
+    if isinstance(settings, list):
+        for number, item in enumerate(settings, start=1):
+            _put_wordings_in(item, f"{place}.{number}")
+    for key, value in settings.items() if isinstance(settings, dict) else ():
+        if key == "wording" and wordings.is_file(value):
+            try:
+                settings[key] = {**wordings.content(value), "file": value}
+            except LookupError as e:
+                raise LookupError(f"{place}.{key}: {e}") from None
+        else:
+            _put_wordings_in(value, f"{place}.{key}")
 
 
 def _first_line(error: Exception) -> str:

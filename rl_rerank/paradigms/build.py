@@ -9,6 +9,7 @@ from rl_rerank import registry
 from rl_rerank.config import Config, PluginConfig
 from rl_rerank.paradigms.base import Paradigm, ParadigmTraits, members, traits
 from rl_rerank.paradigms.wordings import following
+from rl_rerank.prompts.wordings.wording import FORMS
 from rl_rerank.types import Candidate, Completion, RankingExample
 
 REQUIRED = ("name", "max_completion_tokens", "continuations", "prompt", "prompts", "target", "parse", "strategy")
@@ -32,8 +33,8 @@ def make(name: str, params: Mapping[str, Any], *, target: str | None = None) -> 
         LookupError, ImportError, ValueError: for a paradigm or a parameter that does not exist, a misspelt optional
             attribute, or prompts that contradict it.
     """
-    if params.get("wording") is not None:
-        params = following(params["wording"], params)
+    if params.get("wording") is not None and name in FORMS:
+        params = following(name, params["wording"], params)
     paradigm = registry.build("paradigm", name, params, target=target)
     registry.refuse_misspelt("paradigm", name, paradigm, KNOWN)
     paradigm = cast(Paradigm, paradigm)

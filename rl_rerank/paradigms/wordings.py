@@ -22,18 +22,18 @@ def words_of(paradigm: str, given: str | Mapping[str, Any] | None) -> Wording:
     return found
 
 
-def following(given: str | Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+def following(paradigm: str, given: str | Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters with those that the wording decides.
 
     Raises:
         ValueError: if one is given otherwise.
     """
-    found = wording(given)
+    found = words_of(paradigm, given)
     for key, value in found.defaults.items():
         if key in params and str(params[key]) != str(value):
             name = given if isinstance(given, str) else "given as a mapping"
             raise ValueError(
-                f"wording {name}: its answers have {key}={value!r}; got paradigms.{found.paradigm}.params.{key}="
+                f"wording {name}: its answers have {key}={value!r}; got paradigms.{paradigm}.params.{key}="
                 f"{params[key]!r}, which can be left out"
             )
     return {**found.defaults, **params}

@@ -14,6 +14,7 @@ from rl_rerank.prompts.tags import Tags
 from rl_rerank.prompts.wordings.wording import (
     FENCES,
     FORMS,
+    IDENTIFIERS,
     KEYS,
     OF_PARADIGM,
     REASONING,
@@ -119,13 +120,16 @@ def _answer(given: Any, paradigm: str, file: str) -> AnswerForm:
         raise ValueError(
             f"wording {file}: answer.form must be {' or '.join(allowed)} for the paradigm {paradigm}; got {form!r}"
         )
-    for key, options in (("identifiers", ("", "numbers", "letters")), ("fence", FENCES)):
-        if given.get(key, "") not in options:
-            raise ValueError(f"wording {file}: answer.{key} must be one of {', '.join(filter(None, options))}")
+    for key, options in (("identifiers", IDENTIFIERS.get(paradigm, ())), ("fence", FENCES if form == "object" else ())):
+        if given.get(key, "") not in ("", *options):
+            allowed = f"one of {', '.join(options)}" if options else "left out"
+            raise ValueError(
+                f"wording {file}: answer.{key} must be {allowed} for {paradigm} answers; got {given[key]!r}"
+            )
     words = given.get("words", ())
     are_two = isinstance(words, (list, tuple)) and len(words) == 2 and all(isinstance(word, str) for word in words)
-    if words and not are_two:
-        raise ValueError(f"wording {file}: answer.words must be the positive and the negative answer; got {words!r}")
+    if words and not (are_two and form == "words"):
+        raise ValueError(f"wording {file}: answer.words must be the two answers of form words; got {words!r}")
     tags = given.get("tags", {})
     if not isinstance(tags, Mapping):
         raise ValueError(f"wording {file}: answer.tags must be a mapping such as {{thought: reason}}; got {tags!r}")

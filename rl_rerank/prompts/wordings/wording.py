@@ -64,7 +64,14 @@ FORMS: Mapping[str, tuple[str, ...]] = {
 REASONS = ("listwise", "groupwise", "setwise", "pairwise", "pointwise_graded")
 """Paradigms whose answers may come behind reasoning."""
 REASONING = ("optional", "always", "never")
-FENCES = ("", "json")
+FENCES = ("json",)
+IDENTIFIERS: Mapping[str, tuple[str, ...]] = {
+    "listwise": ("numbers",),
+    "first_token": ("letters",),
+    "setwise": ("numbers", "letters"),
+    "pairwise": ("letters",),
+}
+"""Paradigm -> what its answers may name documents by."""
 
 
 @dataclass(frozen=True, kw_only=True)
