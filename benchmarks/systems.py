@@ -90,6 +90,24 @@ SYSTEMS = (
         "none",
         "its data, rates and losses, none of which the paper gives",
     ),
+    System(
+        "rankify",
+        "Rankify",
+        "One file format for retrieved passages, reranked passages and answers, with Top@k by the passages that hold "
+        "an answer; 24 methods of reranking over 1,000 passages a question",
+        ("untrained", "fused"),
+        "none",
+        "its retrievers, its generation and its pre-retrieved files, which are downloads",
+    ),
+    System(
+        "screening",
+        "Screening prioritisation",
+        "A cross-encoder trained on the records of other reviews ranks all records of a review for its screeners "
+        "better than earlier methods, where rankers without training do not beat BM25",
+        ("untrained", "sft_eval", "fused"),
+        "`data.fields=title` or `text`; `data.fold` for the other topics",
+        "its BERT models and the abstracts of CLEF TAR, which are not published with its judgments",
+    ),
 )
 
 

@@ -1,14 +1,14 @@
 """The embedded screening task: modules of the installed numpy and scipy as reviews, their functions as records.
 
 A review's query is its module's name and title. All its records are judged: grade 1 are functions of the module, at
-most one in ten, and the others are of other families of modules. A record has a title, the function's summary, and an
-abstract, the rest of its documentation without the function's name.
+most one in ten, and the others are those of other families of modules that BM25 finds first, as a search would. A
+record has a title, the function's summary, and an abstract, the rest of its documentation without the function's name.
 """
 
 import importlib
 import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rl_rerank.data import bm25
@@ -50,19 +50,23 @@ class Reviews:
                 f"data.params.packages={list(self.packages)} has no module of {self.relevant} documented functions"
             )
         queries = [Query(module, _query(module), cluster=_family(module)) for module in members]
-        qrels = {module: self._judged(module, docids, found) for module, docids in members.items()}
-        return Collection(documents, queries, qrels, _runs(documents, queries, qrels))
+        ranked = bm25.retrieve(documents, queries, depth=len(documents))
+        qrels = {q: self._judged(q, docids, found, [d for d, _ in ranked[q]]) for q, docids in members.items()}
+        return Collection(documents, queries, qrels, {q: _run(q, ranked[q], judged) for q, judged in qrels.items()})
 
     def state(self) -> str:
         """The packages' versions."""
         return PyDocs(self.packages).state()
 
-    def _judged(self, module: str, docids: Sequence[str], found: Sequence[Entry]) -> dict[str, int]:
+    def _judged(
+        self, module: str, docids: Sequence[str], found: Sequence[Entry], ranked: Sequence[str]
+    ) -> dict[str, int]:
         family = _family(module)
-        others = [e.names[0] for e in found if all(_family(name.rpartition(".")[0]) != family for name in e.names)]
+        others = {e.names[0] for e in found if all(_family(name.rpartition(".")[0]) != family for name in e.names)}
         chosen = _by_hash(module, docids)[: int(self.documents * PREVALENCE)]
-        rest = _by_hash(module, others)[: self.documents - len(chosen)]
-        return dict.fromkeys(chosen, 1) | dict.fromkeys(rest, 0)
+        first = [docid for docid in ranked if docid in others]
+        further = _by_hash(module, sorted(others.difference(first)))
+        return dict.fromkeys(chosen, 1) | dict.fromkeys([*first, *further][: self.documents - len(chosen)], 0)
 
 
 def _members(found: Sequence[Entry], fewest: int) -> dict[str, list[str]]:
@@ -80,17 +84,13 @@ def _members(found: Sequence[Entry], fewest: int) -> dict[str, list[str]]:
     }
 
 
-def _runs(
-    documents: dict[str, Document], queries: Sequence[Query], qrels: dict[str, dict[str, int]]
-) -> dict[str, list[tuple[str, float | None]]]:
+def _run(
+    qid: str, ranked: Sequence[tuple[str, float | None]], judged: Mapping[str, int]
+) -> list[tuple[str, float | None]]:
     """Every record of a review by BM25; those without a term of the query follow with the score 0."""
-    ranked = bm25.retrieve(documents, queries, depth=len(documents))
-    runs: dict[str, list[tuple[str, float | None]]] = {}
-    for qid, judged in qrels.items():
-        scored = [(docid, score) for docid, score in ranked[qid] if docid in judged]
-        unscored = _by_hash(qid, sorted(judged.keys() - {docid for docid, _ in scored}))
-        runs[qid] = [*scored, *((docid, 0.0) for docid in unscored)]
-    return runs
+    scored = [(docid, score) for docid, score in ranked if docid in judged]
+    unscored = _by_hash(qid, sorted(judged.keys() - {docid for docid, _ in scored}))
+    return [*scored, *((docid, 0.0) for docid in unscored)]
 
 
 def _title(entry: Entry) -> str:

@@ -1,0 +1,68 @@
+"""The quickstart on a tiny random model: all rows, fusions with weights chosen on dev queries, and an export."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+from rl_rerank.serving import Reranker
+
+pytestmark = pytest.mark.process
+
+WORDS = "cave ice glacier wave sound light speed matrix vector sum root norm mean scale shift fold".split()  # noqa: SIM905
+ROWS = [
+    "first_stage", "bi_encoder", "bi_encoder_fused", "untrained", "untrained_fused", "sft_eval", "rl_eval", "rl_fused"
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("quickstart")
+    rng = random.Random(0)
+    with (folder / "examples.jsonl").open("w") as file:
+        for q in range(30):
+            query = rng.sample(WORDS, 2)
+            texts = [" ".join([*query, rng.choice(WORDS)]), *(" ".join(rng.sample(WORDS, 3)) for _ in range(4))]
+            row = {
+                "qid": f"q{q}",
+                "query": " ".join(query),
+                "candidates": [{"docid": f"q{q}d{d}", "text": texts[d]} for d in rng.sample(range(5), 5)],
+                "qrels": {f"q{q}d0": 1},
+                "split": "train" if q < 20 else "dev" if q < 25 else "test",
+            }
+            file.write(json.dumps(row) + "\n")
+    command = [
+        *(sys.executable, "-m", "rl_rerank", "run", "experiment=quickstart", "budget=smoke", "budget.depth=5"),
+        *("data=jsonl", "data.path=examples.jsonl", "run_dir=run", "report_to=[]"),
+        *(f"model.path={tiny_model_dir}", "model.max_prompt_tokens=400"),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
+    assert done.returncode == 0, done.stderr[-4000:]
+    return folder / "run", done.stdout
+
+
+def test_every_row_is_in_the_table_and_every_weight_was_chosen_on_dev_queries(finished):
+    run_dir, shown = finished
+    metrics = json.loads((run_dir / "evaluate/metrics.json").read_text())
+    assert [row["run"] for row in metrics["rows"]] == ROWS
+    for row in metrics["rows"]:
+        assert row["label"] in shown
+    assert len(metrics["comparisons"]) == 6
+    for name in ("bi_encoder_fused", "untrained_fused", "rl_fused"):
+        chosen = json.loads((run_dir / name / "summary.json").read_text())["protocol"]["fusion"]
+        assert 0 <= chosen["weight"] <= 1
+
+
+def test_reinforcement_learning_sees_other_lists_than_sft(finished):
+    run_dir, _ = finished
+    drawn = [json.loads(line)["qid"] for line in (run_dir / "rl/completions.jsonl").read_text().splitlines()]
+    assert set(drawn) and [json.loads(line)["step"] for line in (run_dir / "rl/metrics.jsonl").open()] == [1, 2, 3]
+
+
+def test_the_export_ranks(finished):
+    reranker = Reranker.load(finished[0] / "export/model")
+    assert len(reranker.rank("cave ice", ["sound wave", "cave ice"])) == 2
