@@ -11,7 +11,8 @@ from rl_rerank.stages.grpo.spec import GRPOStage
 
 @dataclass(frozen=True)
 class QueryScope:
-    """In every step each query has all completions of all its prompts: documents times generations."""
+    """In every step each query of the completions table, which has whole queries, has all completions of all its
+    prompts: documents times generations."""
 
     stage: str = "grpo"
 

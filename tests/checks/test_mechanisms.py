@@ -110,7 +110,11 @@ def test_a_query_that_was_split_is_found(config, tmp_path):
     rows = [{"step": step, "qid": qid} for step in (1, 2) for qid in "ab" for _ in range(8)]
     write_jsonl(tmp_path / "run/grpo/completions.jsonl", rows)
     assert findings(config, query_scope={}) == [(True, "4 of 4 queries of all steps")]
-    write_jsonl(tmp_path / "run/grpo/completions.jsonl", rows[1:])
+    # A file that was full has been put aside.
+    write_jsonl(tmp_path / "run/grpo/completions.2.jsonl", rows[:16])
+    write_jsonl(tmp_path / "run/grpo/completions.jsonl", rows[16:])
+    assert findings(config, query_scope={}) == [(True, "4 of 4 queries of all steps")]
+    write_jsonl(tmp_path / "run/grpo/completions.jsonl", rows[17:])
     assert findings(config, query_scope={}) == [(False, "3 of 4 queries of all steps")]
 
 

@@ -107,7 +107,7 @@ class PolicyTrainer(BudgetTrainer):
 
     def part(self, rendered: Rendered[Any], rows: Sequence[int]) -> dict[str, Any]:
         found = super().part(rendered, rows)
-        return {**found, "reference": _together([self._behind[row] for row in rows])} if self._behind else found
+        return {**found, "behind": _Behind(_together([self._behind[row] for row in rows]))} if self._behind else found
 
     def compute_loss(
         self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -118,7 +118,7 @@ class PolicyTrainer(BudgetTrainer):
         self._means.add({"answer_share": share.mean}, share.prompts)
         reference = None
         if self.objective.beta:
-            found = inputs["reference"] if "reference" in inputs else self._reference_of(model, inputs["packed"])
+            found = inputs["behind"].labels if "behind" in inputs else self._reference_of(model, inputs["packed"])
             reference = self.objective.policy(found, inputs)
         found = self.objective.outcome(inputs, policy, reference, self.state.global_step + 1)
         self._means.add(found.metrics, len(inputs["index"]))
@@ -161,6 +161,13 @@ class PolicyTrainer(BudgetTrainer):
         adapted: Any = self.accelerator.unwrap_model(model)
         with adapted.disable_adapter():
             yield model
+
+
+@dataclass(frozen=True)
+class _Behind:
+    """The reference's labels of a micro-batch. Not a mapping, whose numbers DeepSpeed's bf16 mode would round."""
+
+    labels: Scored
 
 
 def _together(found: Sequence[Scored]) -> Scored:
