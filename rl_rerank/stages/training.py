@@ -99,6 +99,10 @@ class TrainingStage(StageConfig):
         """Whether a second model stands beside the trained one, for the KL."""
         return False
 
+    def teacher(self, config: Config) -> ModelConfig | None:
+        """Settings of the teacher's model beside the trained one; None if there is none."""
+        return None
+
     def colocated(self, context: int) -> Colocated | None:
         """The vLLM in its processes, for prompts with completions of up to `context` tokens; None if there is none."""
         return None
@@ -205,6 +209,7 @@ class TrainingStage(StageConfig):
             bf16=is_cuda if self.bf16 is None else self.bf16,
             checkpointing=is_cuda if self.gradient_checkpointing is None else self.gradient_checkpointing,
             has_reference=self.has_reference,
+            teacher=self.teacher(config),
             tokens=shown.prompts * model.max_prompt_tokens + shown.completions * shown.completion_tokens,
             budget=step.micro_batch_tokens,
             vllm=self.colocated(model.max_prompt_tokens + shown.completion_tokens),

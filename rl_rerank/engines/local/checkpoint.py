@@ -99,6 +99,22 @@ def locate(config: Config, ref: str) -> Path:
     return check_model_dir(found)
 
 
+def locate_any(config: Config, place: str, ref: str) -> Path:
+    """Find the model folder of a reference as `locate` does, or of a folder's path or a hub id.
+
+    Args:
+        place: the setting that names it, for the error.
+
+    Raises:
+        LookupError, FileNotFoundError: as `locate` does; or for a hub id that cannot be downloaded.
+    """
+    if not hub.is_path(ref):
+        return locate(config, ref)
+    if hub.is_folder(ref):
+        return check_model_dir(Path(ref).expanduser())
+    return check_model_dir(hub.snapshot(place, ref, None, with_code=config.model.trust_remote_code))
+
+
 def _merged(config: Config, adapter: Path, start: str) -> Path:
     folder = adapter / "merged"
     if not folder.is_dir():

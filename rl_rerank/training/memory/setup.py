@@ -41,6 +41,8 @@ class Setup:
     budget: int | Literal["auto"] | None = None
     """Token budget of a micro-batch of parts of up to `tokens` tokens; None: every micro-batch is one such part."""
     vllm: Colocated | None = None
+    teacher: ModelConfig | None = None
+    """The model of a teacher that stands beside the trained one; None if there is none."""
 
     @property
     def zero(self) -> int:
