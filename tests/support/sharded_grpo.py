@@ -41,9 +41,10 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "uneven": {},
     "uneven-tokens": {"micro_batch_tokens": 300, "loss_type": "dapo"},
 }
-"""The teacher is the model that training starts from. With beta above 0 and two iterations the value of the loss depends on the model; else it is the same for any. With
-`updates` a batch of completions is of two steps. In `uneven` all groups of the second process are worth the same, and
-skipped. With `tokens` micro-batches are filled up to as many of them."""
+"""With beta above 0 and two iterations the value of the loss depends on the model, and so it does with a teacher, which
+is the model that training starts from; else it is the same for any. With `updates` a batch of completions is of two
+steps. In `uneven` all groups of the second process are worth the same, and skipped. With `tokens` micro-batches are
+filled up to as many of them."""
 DEAD = ("q3", "q4", "q5")
 """Queries of the questions that the second process has in `uneven`."""
 

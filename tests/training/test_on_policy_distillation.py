@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.completion_groups import tiny
-from support.grpo_trainer import Length, trainer
+from support.grpo_trainer import trainer
 from support.small_tokenizers import chatml, llama3
 from transformers import AutoModelForCausalLM
 
@@ -228,9 +228,7 @@ def test_a_vocabulary_whose_ids_mean_something_else_is_refused():
         require_same_vocabulary("x", llama3(), chatml())
     moved = chatml()
     moved.add_tokens([f"<new {random.random()}>"])
-    with pytest.raises(
-        ValueError, match="1 tokens differ, and '<new .*' has the id .* there and no id in the vocabulary"
-    ):
+    with pytest.raises(ValueError, match=r"1 tokens differ, and '<new .*' has the id .* there and no id in the"):
         require_same_vocabulary("x", moved, chatml())
 
 
