@@ -45,7 +45,9 @@ class RunScores:
         if self.weights is None:
             return
         if len(self.weights) != len(self.reads_files):
-            raise ValueError(f"run_scores: weights must be as many as runs, {len(self.reads_files)}; got {len(self.weights)}")
+            raise ValueError(
+                f"run_scores: weights must be as many as runs, {len(self.reads_files)}; got {len(self.weights)}"
+            )
         if not all(0 <= weight < math.inf for weight in self.weights) or not sum(self.weights):
             raise ValueError(
                 f"run_scores: weights must be finite numbers of at least 0, and one above 0; got {self.weights}"
@@ -61,7 +63,9 @@ class RunScores:
         Raises:
             FileNotFoundError, ValueError: for a file that is missing or not of this form.
         """
-        runs = [context.resources.shared(("run", path), lambda path=path: read(Path(path))) for path in self.reads_files]
+        runs = [
+            context.resources.shared(("run", path), lambda path=path: read(Path(path))) for path in self.reads_files
+        ]
         weights = self.weights or [1.0] * len(runs)
         for example in examples:
             found = [run.get(example.qid, {}) for run in runs]
