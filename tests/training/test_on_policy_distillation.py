@@ -21,6 +21,8 @@ from rl_rerank.stages.grpo.policies import TokensPolicy
 from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.training.grpo import distillation
 from rl_rerank.training.grpo.distillation import KEY, advantages, joined
+from rl_rerank.training.loop import health
+from rl_rerank.training.loop.health import HealthConfig
 from rl_rerank.training.loop.watch import UnhealthyError
 
 pytestmark = pytest.mark.slow
@@ -192,6 +194,16 @@ def test_groups_without_reward_variance_learn_from_the_teacher(tiny_model_dir, t
     run.train()
     assert run.state.log_history[0]["grad_norm"] > 1e-3
     assert [row["advantage"] for row in run.completions] == [0.0] * 8
+
+
+def test_a_run_with_a_teacher_is_not_dead_where_rewards_do_not_differ():
+    def rows(**more):
+        return [{"step": step, "loss": 0.1, "rewards/r/constant_groups": 1.0, **more} for step in range(1, 6)]
+
+    def dead(rows):
+        return [found.rule for found in health.examine(health.Run(rows, 3, HealthConfig()), health.RULES)]
+
+    assert "dead" in dead(rows()) and "dead" not in dead(rows(teacher_kl=0.2))
 
 
 def test_a_teacher_that_is_broken_stops_the_run(tiny_model_dir, teacher_dir, chatml_tokenizer, tmp_path):
