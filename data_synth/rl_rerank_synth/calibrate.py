@@ -30,6 +30,10 @@ class Calibrate:
     whole = True
     requires = ("sklearn",)
 
+    @property
+    def reads_files(self) -> tuple[str, ...]:
+        return (self.path,)
+
     def __call__(self, examples: Iterable[RankingExample], context: StepContext) -> Iterator[RankingExample]:
         """The examples; those without a judgment get scores, an order and grades for the pairs that have features.
 

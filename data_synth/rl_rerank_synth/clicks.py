@@ -39,6 +39,10 @@ class Clicks:
         if self.propensities is not None and not all(0 < p <= 1 for p in self.propensities):
             raise ValueError(f"clicks: propensities must be above 0, at most 1; got {self.propensities}")
 
+    @property
+    def reads_files(self) -> tuple[str, ...]:
+        return (self.path,)
+
     def __call__(self, examples: Iterable[RankingExample], context: StepContext) -> Iterator[RankingExample]:
         """The examples that are in the log, with scores, the order by them, and grades."""
         found = context.resources.shared(("clicks", context.name), self._read)

@@ -46,6 +46,8 @@ class StageConfig:
     """Output that later stages can use: `examples`, `a model`, `a run` or `measures`; empty: nothing."""
     is_launched: ClassVar[bool] = False
     """Whether it trains, so that the launcher starts it on all processes."""
+    loads_model: ClassVar[bool] = False
+    """Whether its output depends on the settings of the configured model though it neither trains nor asks it."""
     reads_data: ClassVar[bool] = True
     """Whether its output depends on the data and on the run's seed."""
     reads_rewards: ClassVar[bool] = False

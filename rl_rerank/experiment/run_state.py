@@ -32,7 +32,7 @@ def record(experiment: Experiment, name: str) -> dict[str, Any]:
     kept: dict[str, Any] = {"stages": {name: own}}
     if settings.reads_data:
         kept |= {"seed": config.seed, "data": config.data.recorded()}
-    if stage.engine is not None or settings.is_launched:
+    if stage.engine is not None or settings.is_launched or settings.loads_model:
         kept["model"] = whole["model"]
     if stage.engine is not None:
         # Only settings that answers depend on are kept, so that more concurrency or a higher cap on cost does not

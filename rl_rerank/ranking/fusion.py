@@ -63,8 +63,13 @@ def values(ranking: Ranking, method: str) -> dict[str, float]:
     if method == "rrf":
         return {docid: 1 / (RRF_K + rank) for docid, rank in _ranks(ranking).items()}
     scores = ranking.raw_scores if ranking.raw_scores is not None else ranking.scores
-    if method == "sum" or not scores:
-        return dict(scores)
+    return dict(scores) if method == "sum" else scaled(scores, method)
+
+
+def scaled(scores: Mapping[str, float], method: str) -> dict[str, float]:
+    """Scale the scores of a query by `minmax` or `zscore`, as `values` does; 0 if all are equal."""
+    if not scores:
+        return {}
     low, high = min(scores.values()), max(scores.values())
     if low == high:
         return dict.fromkeys(scores, 0.0)

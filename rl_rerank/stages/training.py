@@ -98,6 +98,10 @@ class TrainingStage(StageConfig):
         """Whether a second model stands beside the trained one, for the KL."""
         return False
 
+    def teacher(self, config: Config) -> ModelConfig | None:
+        """Settings of the teacher's model beside the trained one; None if there is none."""
+        return None
+
     def colocated(self, context: int) -> Colocated | None:
         """The vLLM in its processes, for prompts with completions of up to `context` tokens; None if there is none."""
         return None
@@ -204,6 +208,7 @@ class TrainingStage(StageConfig):
             bf16=is_cuda or amx.is_used() if self.bf16 is None else self.bf16,
             checkpointing=is_cuda if self.gradient_checkpointing is None else self.gradient_checkpointing,
             has_reference=self.has_reference,
+            teacher=self.teacher(config),
             tokens=shown.total(model.max_prompt_tokens),
             budget=step.micro_batch_tokens,
             is_rare=shown.is_rare,

@@ -89,6 +89,8 @@ class StepTraits:
     engine: str | None = None
     """The engine that it uses: empty for the stage's teacher, `labels` for an oracle, `model`, or one of the stage's
     engines. None: no engine."""
+    reads_files: tuple[str, ...] = ()
+    """Files whose content its output depends on: a stage with other content is another one."""
     requires: tuple[str, ...] = ()
     """Packages that it needs besides those of rl-rerank itself."""
 

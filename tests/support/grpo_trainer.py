@@ -8,6 +8,7 @@ from rl_rerank.engines.local import checkpoint
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.reward.base import Term
+from rl_rerank.training.grpo.distillation import TeacherModel
 from rl_rerank.training.grpo.trainer import RankingGRPOTrainer
 from rl_rerank.training.loop.task import Task
 from rl_rerank.training.loop.training_prompts import Questions
@@ -52,6 +53,8 @@ def trainer(
     rollout_args=None,
     micro_batch_tokens=None,
     refill=None,
+    teacher=None,
+    teacher_weight=1.0,
     terms=None,
     order=(0,),
     **arguments,
@@ -84,6 +87,7 @@ def trainer(
         rollout_args=rollout_args,
         micro_batch_tokens=micro_batch_tokens,
         refill=refill,
+        teacher=None if teacher is None else TeacherModel(checkpoint.load_model(teacher, "float32"), teacher_weight),
         train_dataset=Dataset.from_dict({"prompt": [str(i) for i in asked_first(len(asked), refill, order)]}),
         processing_class=tokenizer,
         peft_config=LoraConfig(r=4, target_modules="all-linear") if lora else None,

@@ -73,6 +73,10 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "curriculum": "{kind: pass_rate}",
         },
     ),
+    "tokens-teacher": (
+        "tokens",
+        {"policy.num_iterations": 2, "policy.distill": "{model: model, weight: 0.5}", "policy.micro_batch_tokens": 600},
+    ),
     "tokens-first-stage": (
         "tokens",
         {"curriculum": "{kind: normscore, steps: 4}", "policy.dynamic_sampling": 1, "policy.zero_variance_std": 0.2},

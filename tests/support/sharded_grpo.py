@@ -37,12 +37,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "lora-kl": {"lora": True, "beta": 0.04, "num_iterations": 2},
     "full-kl-tokens": {"beta": 0.04, "num_iterations": 2, "micro_batch_tokens": 300},
     "full-kl-updates": {"beta": 0.04, "updates": 2},
+    "teacher": {"teacher_weight": 0.5, "num_iterations": 2},
     "uneven": {},
     "uneven-tokens": {"micro_batch_tokens": 300, "loss_type": "dapo"},
 }
-"""With beta above 0 and two iterations the value of the loss depends on the model; else it is the same for any. With
-`updates` a batch of completions is of two steps. In `uneven` all groups of the second process are worth the same, and
-skipped. With `tokens` micro-batches are filled up to as many of them."""
+"""With beta above 0 and two iterations the value of the loss depends on the model, and so it does with a teacher, which
+is the model that training starts from; else it is the same for any. With `updates` a batch of completions is of two
+steps. In `uneven` all groups of the second process are worth the same, and skipped. With `tokens` micro-batches are
+filled up to as many of them."""
 DEAD = ("q3", "q4", "q5")
 """Queries of the questions that the second process has in `uneven`."""
 
@@ -64,6 +66,7 @@ def train(name: str, model_dir: Path, output: Path) -> None:
         gradient_accumulation_steps=steps,
         steps_per_generation=steps * updates,
         order=prompt_order(PROMPTS * updates, updates, world),
+        teacher=model_dir if "teacher_weight" in settings else None,
         **settings,
     )
     if name.startswith("uneven"):

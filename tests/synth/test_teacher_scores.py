@@ -8,11 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from support.synth_runs import apply, config, example, run, summary
+from support.synth_runs import apply, config, example, run, stage, summary
 
 from rl_rerank.config import EngineConfig, ModelConfig
 from rl_rerank.engines.build import build_engine, build_stage_engine
-from rl_rerank.io import trec
+from rl_rerank.experiment import run_state
+from rl_rerank.experiment.experiment import Experiment
+from rl_rerank.io import digest, trec
 from rl_rerank.paradigms.ordering import rank_by_scores
 from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.ranking.driver import rerank
@@ -152,3 +154,87 @@ def test_a_run_without_scores_names_its_query_and_document(tmp_path, raw, says):
         apply([example("q", GRADES)], "run_scores", path=str(tmp_path / "rankings.jsonl"))
     with pytest.raises(FileNotFoundError, match=r"there is no file .*no\.trec"):
         apply([example("q", GRADES)], "run_scores", path=str(tmp_path / "no.trec"))
+
+
+def runs(folder: Path) -> list[str]:
+    """A run with raw scores 4, 2, 0 of a, b, c, and a TREC run with 10, 30, 20."""
+    (folder / "one.jsonl").write_text(json.dumps({"qid": "q", "raw_scores": {"a": 4, "b": 2, "c": 0}}) + "\n")
+    (folder / "two.trec").write_text("".join(f"q Q0 {d} 1 {s} x\n" for d, s in (("a", 10), ("b", 30), ("c", 20))))
+    return [str(folder / "one.jsonl"), str(folder / "two.trec")]
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        # (4 + 10) / 2, (2 + 30) / 2, (0 + 20) / 2
+        ({}, {"a": 7.0, "b": 16.0, "c": 10.0}),
+        # 1, .5, 0 and 0, 1, .5, weighted 3 to 1: .75, .625, .125
+        ({"normalise": "minmax", "weights": [3, 1]}, {"a": 0.75, "b": 0.625, "c": 0.125}),
+        # 2 over the root of 8 / 3, and 10 over that of 200 / 3, are the root of 1.5.
+        ({"normalise": "zscore"}, {"a": 0.0, "b": math.sqrt(1.5) / 2, "c": -math.sqrt(1.5) / 2}),
+        ({"normalise": "zscore", "weights": [1, 0]}, {"a": math.sqrt(1.5), "b": 0.0, "c": -math.sqrt(1.5)}),
+    ],
+)
+def test_an_ensemble_of_runs_has_the_weighted_mean_of_their_scores(tmp_path, params, expected):
+    [made], counts = apply([example("q", GRADES)], "run_scores", path=runs(tmp_path), **params)
+    assert made.scores == pytest.approx(expected)
+    assert list(made.order) == sorted(expected, key=lambda docid: -expected[docid])
+    assert counts["unscored"] == 0
+
+
+def test_a_document_that_one_run_lacks_has_no_score_and_does_not_count_in_the_normalisation(tmp_path):
+    paths = runs(tmp_path)
+    (tmp_path / "two.trec").write_text("q Q0 a 1 10 x\nq Q0 b 1 30 x\n")
+    [made], counts = apply([example("q", GRADES)], "run_scores", path=paths, normalise="minmax", weights=[1, 1])
+    # 1, 0 of a, b by the first run without c, and 0, 1 by the second.
+    assert made.scores == {"a": 0.5, "b": 0.5} and counts["unscored"] == 1
+    assert made.provenance["run_scores"] == "scores of one.jsonl, two.trec, minmax, weights 1, 1"
+
+
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        ({"path": []}, r"path must be a file, or a list of files; got \[\]"),
+        ({"path": ["a", 1]}, "path must be a file, or a list of files"),
+        ({"path": "a", "normalise": "softmax"}, "normalise must be one of none, zscore, minmax; got 'softmax'"),
+        ({"path": ["a", "b"], "weights": [1.0]}, "weights must be as many as runs, 2; got 1"),
+        ({"path": ["a", "b"], "weights": [1.0, -1.0]}, "weights must be finite numbers of at least 0"),
+        ({"path": ["a", "b"], "weights": [0.0, 0.0]}, "and one above 0; got"),
+    ],
+)
+def test_an_ensemble_that_makes_no_sense_is_refused(params, says):
+    with pytest.raises(ValueError, match=says):
+        apply([example("q", GRADES)], "run_scores", **params)
+
+
+def test_a_run_whose_content_changed_makes_the_stage_another_one(tmp_path):
+    settings, paths = config(tmp_path), runs(tmp_path)
+    settings.stages["synth"] = stage({"run_scores": {"path": paths}, "shuffle": {}})
+
+    def recorded():
+        return run_state.record(Experiment.of(settings), "synth")["stages"]["synth"]["steps"]
+
+    before = recorded()
+    assert before["run_scores"]["files"] == {path: digest.of_file(Path(path)) for path in paths}
+    assert "files" not in before["shuffle"]
+    Path(paths[1]).write_text("q Q0 a 1 11 x\n")
+    after = recorded()
+    assert before["run_scores"]["files"][paths[0]] == after["run_scores"]["files"][paths[0]]
+    assert before["run_scores"]["files"][paths[1]] != after["run_scores"]["files"][paths[1]]
+    Path(paths[1]).unlink()
+    assert recorded()["run_scores"]["files"][paths[1]] is None
+
+
+def test_the_first_stages_scores_are_a_teacher_of_weak_labels(tmp_path):
+    settings, found = config(tmp_path), tmp_path / "examples.jsonl"
+    rows = [json.loads(line) for line in found.read_text().splitlines()]
+    for row in rows:
+        for place, candidate in enumerate(row["candidates"]):
+            candidate["score"] = 7.5 - 2 * place
+    found.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings.stages["bm25"] = RerankStage(kind="rerank", model="first_stage", split="train")
+    rerank_stage.run(settings, "bm25", settings.stages["bm25"])
+    made = list(run(settings, {"run_scores": {"path": str(tmp_path / "run/bm25/rankings.jsonl")}}))
+    assert len(made) == 12
+    for one in made:
+        assert list(one.scores.values()) == [7.5, 5.5, 3.5] and one.order == one.docids

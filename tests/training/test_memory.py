@@ -198,6 +198,16 @@ def test_the_head_has_tiles_and_a_gradient_where_it_is_trained():
     assert state.head(full, activations.parameters(full)) == tiles + 4 * 152_064 * 3584
 
 
+@pytest.mark.parametrize(("strategy", "bytes_each"), [("local", 2), ("zero2", 2), ("zero3", 2 / 8)])
+def test_a_teacher_has_its_weights_and_no_gradients(strategy, bytes_each):
+    alone = estimate.estimate(setup(strategy=strategy), H100, 1000)
+    small = ModelConfig(path="Qwen/Qwen2.5-0.5B-Instruct", dtype="bfloat16")
+    beside = estimate.estimate(setup(strategy=strategy, teacher=small), H100, 1000)
+    for moment in alone.moments:
+        more = beside.total(moment) - alone.total(moment)
+        assert more == pytest.approx(494_032_768 * bytes_each / 2**30), moment
+
+
 def test_vllm_has_its_share_unless_it_sleeps():
     awake, asleep = (setup(vllm=Colocated(0.3, 1, sleeps, 4096)) for sleeps in (False, True))
     assert gib(awake)["vLLM"] == pytest.approx(0.3 * H100.gib) and gib(asleep)["vLLM"] == estimate.ASLEEP

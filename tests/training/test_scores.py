@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,15 +12,18 @@ from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from support.policies import policy
-from support.scores_objective import scores_objective
+from support.scores_objective import EXAMPLES, scores_objective
 from transformers import AutoModelForCausalLM, TrainingArguments
 
+from rl_rerank.config import ListTargets
 from rl_rerank.metrics import ndcg
 from rl_rerank.paradigms.first_token import FirstToken
 from rl_rerank.training.exact.plackett_luce import log_prob
+from rl_rerank.training.exact.targets import require_scores
 from rl_rerank.training.exact.trainer import PolicyTrainer
 from rl_rerank.training.loop.training_log import Checkpoints, Records
 from rl_rerank.training.losses.build import build_loss
+from rl_rerank.types import Candidate, RankingExample
 from rl_rerank_rewards.multiview import MultiView
 from rl_rerank_rewards.ndcg import NDCG
 from rl_rerank_rewards.recall import Recall
@@ -91,15 +95,26 @@ def exact_loss(made, number, policy, reference):
     rewards = torch.tensor([[ndcg([one.docids[d] for d in o], grades, k=10) for o in orders[0].tolist()]])
     loss = -(full.exp() * rewards).sum()
     loss = loss + own.beta * (full.exp() * (full - log_prob(reference[:, :n], orders, mask))).sum()
+    if own.distill:
+        teacher = torch.tensor([[one.example.scores[docid] for docid in one.docids]]) / own.teacher_temperature
+        loss = loss + own.distill * (full.exp() * (full - log_prob(teacher, orders, mask))).sum()
     return loss + own.entropy * (full.exp() * full).sum()
 
 
-@pytest.mark.parametrize("estimator", ["group", "pl_rank", "moves"])
-def test_the_gradient_converges_to_the_sum_over_all_orders(chatml_tokenizer, estimator):
+TAUGHT = [replace(one, scores={d: (-1.5) ** k for k, d in enumerate(one.docids)}) for one in EXAMPLES]
+
+
+@pytest.mark.parametrize(
+    ("estimator", "distill"), [("group", 0.0), ("pl_rank", 0.0), ("moves", 0.0), ("group", 0.4), ("moves", 0.4)]
+)
+def test_the_gradient_converges_to_the_sum_over_all_orders(chatml_tokenizer, estimator, distill):
     errors = {}
     for size in (16, 1024):
         made = scores_objective(
             chatml_tokenizer,
+            examples=TAUGHT,
+            distill=distill,
+            teacher_temperature=0.8,
             estimator=estimator,
             num_generations=size,
             beta=0.3,
@@ -121,6 +136,52 @@ def test_the_gradient_converges_to_the_sum_over_all_orders(chatml_tokenizer, est
     # 64 times the orders leave an eighth of the error.
     assert 4 < errors[16] / errors[1024] < 16
     assert errors[1024] < 0.03
+
+
+def test_the_kl_to_the_teacher_is_that_of_its_scores_by_hand(chatml_tokenizer):
+    pair = RankingExample("q", "q", (Candidate("a", "a"), Candidate("b", "b")), {"a": 1}, scores={"a": 3.0, "b": 1.0})
+    made = scores_objective(chatml_tokenizer, examples=[pair], distill=0.3, teacher_temperature=2.0)
+    batch = batch_of(made, 0)
+    docids = made.lists[0].docids
+    policy = torch.tensor([[math.log(3.0) if docid == "a" else 0.0 for docid in docids]], requires_grad=True)
+    found = made.outcome(batch, policy, None, step=1)
+    # Of two documents the first place decides: 3/4 and 1/4 against a share of e / (1 + e), as (3 - 1) / 2 = 1.
+    share = math.e / (1 + math.e)
+    kl = 0.75 * math.log(0.75 / share) + 0.25 * math.log(0.25 / (1 - share))
+    assert found.metrics["teacher_kl"] == pytest.approx(kl, rel=1e-5)
+
+
+def test_a_teacher_of_weight_0_changes_no_bit(chatml_tokenizer):
+    gradients = []
+    for settings in (
+        {"examples": EXAMPLES},
+        {"examples": TAUGHT, "distill": 0.0},
+        {"examples": TAUGHT, "distill": 0.5},
+    ):
+        made = scores_objective(chatml_tokenizer, entropy=0.1, **settings)
+        batch = batch_of(made, 0, 1)
+        policy = random_scores(made, batch).requires_grad_()
+        made.outcome(batch, policy, None, step=1).loss.backward()
+        gradients.append(policy.grad)
+    assert torch.equal(gradients[0], gradients[1]) and not torch.equal(gradients[0], gradients[2])
+
+
+def test_orders_move_towards_the_teachers(tiny_model_dir, chatml_tokenizer, tmp_path):
+    made = scores_objective(chatml_tokenizer, lambda e, r: 0.0, examples=TAUGHT, count=60, distill=1.0)
+    run = trainer(made, tiny_model_dir, tmp_path, steps=30, save_strategy="no")
+    run.train()
+    kl = [row["teacher_kl"] for row in run.state.log_history if "teacher_kl" in row]
+    assert kl[0] > 0.3 and sum(kl[-5:]) / 5 < 0.5 * kl[0]
+
+
+def test_a_document_without_a_teachers_score_is_named():
+    require_scores(TAUGHT, ListTargets(), "here")
+    partly = replace(TAUGHT[1], scores={"q1d0": 1.0, "q1d2": 0.5, "q1d3": 0.25})
+    with pytest.raises(ValueError, match="here: qid 'q1', docid 'q1d1' has no teacher's score"):
+        require_scores([TAUGHT[0], partly], ListTargets(), "here")
+    # Nobody judged q1d3 and q1d0: lists of judged documents need no scores of them.
+    some = replace(TAUGHT[1], scores={"q1d1": 1.0, "q1d2": 0.5})
+    require_scores([some], ListTargets(judged_only=True), "here")
 
 
 def test_the_joint_loss_is_the_sum_of_both(chatml_tokenizer):

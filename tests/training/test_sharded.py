@@ -58,6 +58,9 @@ def test_two_processes_train_as_one_does(alone, together, tiny_model_dir, varian
         assert b["loss"] == pytest.approx(a["loss"], abs=1e-6)
     if "kl" in variant:
         assert rows[-1][0]["kl"] > 1e-4  # so the loss depends on the weights
+    if variant == "teacher":
+        assert rows[-1][0]["teacher_kl"] == pytest.approx(rows[-1][1]["teacher_kl"], rel=1e-3)
+        assert abs(rows[-1][0]["teacher_kl"]) > 1e-4
 
     before, after = log_probs(one), log_probs(two)
     # 4 prompts x 4 completions in each of 10 steps

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
@@ -99,6 +100,22 @@ def locate(config: Config, ref: str) -> Path:
     return check_model_dir(found)
 
 
+def locate_any(config: Config, place: str, ref: str) -> Path:
+    """Find the model folder of a reference as `locate` does, or of a folder's path or a hub id.
+
+    Args:
+        place: the setting that names it, for the error.
+
+    Raises:
+        LookupError, FileNotFoundError: as `locate` does; or for a hub id that cannot be downloaded.
+    """
+    if not hub.is_path(ref):
+        return locate(config, ref)
+    if hub.is_folder(ref):
+        return check_model_dir(Path(ref).expanduser())
+    return check_model_dir(hub.snapshot(place, ref, None, with_code=config.model.trust_remote_code))
+
+
 def _merged(config: Config, adapter: Path, start: str) -> Path:
     folder = adapter / "merged"
     if not folder.is_dir():
@@ -123,14 +140,27 @@ def load_model(path: str | Path, dtype: str, trust_remote_code: bool = False) ->
         local_files_only=True,
         trust_remote_code=trust_remote_code,
     )
+    model.generation_config = _stopping(model.generation_config, path, trust_remote_code)
+    return model.eval()
+
+
+def generation_config(folder: Path, trust_remote_code: bool = False) -> GenerationConfig:
+    """Make the generation config that `load_model` gives a folder's model."""
+    if (folder / "generation_config.json").is_file():
+        shipped = GenerationConfig.from_pretrained(str(folder))
+    else:
+        found = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=trust_remote_code)
+        shipped = GenerationConfig.from_model_config(found)
+    return _stopping(shipped, folder, trust_remote_code)
+
+
+def _stopping(shipped: GenerationConfig, path: str | Path, trust_remote_code: bool) -> GenerationConfig:
     # Many checkpoints ship temperature, top_p or a repetition penalty, which generate() would apply on top of ours.
-    shipped = model.generation_config
-    model.generation_config = GenerationConfig(
+    return GenerationConfig(
         bos_token_id=shipped.bos_token_id,
         eos_token_id=stop_ids(path, trust_remote_code),
         pad_token_id=shipped.pad_token_id,
     )
-    return model.eval()
 
 
 def copy(source: str | Path, target: Path, dtype: str, trust_remote_code: bool = False) -> None:

@@ -14,6 +14,11 @@ def is_folder(name: str) -> bool:
     return folder.is_dir() or folder.is_absolute() or name.startswith((".", "~"))
 
 
+def is_path(name: str) -> bool:
+    """Whether a name is a folder's or a hub id's where it could also be a stage's, which has no slash."""
+    return "/" in name or name.startswith((".", "~"))
+
+
 def snapshot(place: str, name: str, revision: str | None, *, with_code: bool = False) -> Path:
     """Find the folder of a hub id, downloaded if necessary.
 

@@ -50,6 +50,28 @@ def check_size(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         )
 
 
+def require_same_vocabulary(place: str, found: PreTrainedTokenizerBase, expected: PreTrainedTokenizerBase) -> None:
+    """Refuse a tokenizer whose token ids do not mean what those of another one mean.
+
+    Args:
+        place: beginning of the error, which names the model of `found`.
+
+    Raises:
+        ValueError: with a token that one of both has, or has with another id.
+    """
+    ours, theirs = expected.get_vocab(), found.get_vocab()
+    differ = sorted(token for token in ours.keys() | theirs.keys() if ours.get(token) != theirs.get(token))
+    if differ:
+        said = " and ".join(
+            f"no id {side}" if (number := vocabulary.get(differ[0])) is None else f"the id {number} {side}"
+            for vocabulary, side in ((theirs, "there"), (ours, "in the vocabulary of the trained model"))
+        )
+        raise ValueError(
+            f"{place} has another vocabulary than the trained model, so it cannot read its token ids: "
+            f"{len(differ):,} tokens differ, and {differ[0]!r} has {said}; take a model of the same family"
+        )
+
+
 def renderer(model: ModelConfig, path: str | Path) -> Renderer:
     """Build the renderer of prompts into token ids of the model in `path`."""
     return Renderer(

@@ -3,110 +3,28 @@ something to it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from rl_rerank.config import Config, ListTargets, at_least
+from rl_rerank.config import Config, ListTargets, ModelConfig, Reference, at_least
 from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.reward.base import Term
-from rl_rerank.stages.training import check_loss, list_tokens, refuse_targets, require_list_scores, token_budget
+from rl_rerank.stages.grpo.policy import PolicyConfig
+from rl_rerank.stages.grpo.teachers import ScoreTeacher, TokenTeacher
+from rl_rerank.stages.training import check_loss, list_tokens, refuse_targets, require_list_scores
+from rl_rerank.training.exact.targets import require_scores
 from rl_rerank.training.loop.batches import Step, Tokens
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from transformers import TrainingArguments
     from trl.trainer.grpo_config import GRPOConfig
 
     from rl_rerank.stages.grpo.spec import GRPOStage
     from rl_rerank.stages.plugins import Plugins
-
-
-@dataclass(kw_only=True)
-class PolicyConfig:
-    """What is drawn and rewarded. The bare word `policy=scores` stands for `policy={kind: scores}`."""
-
-    kind: str = "tokens"
-    """tokens: sampled completions. scores: orders of a list of documents, drawn by their scores in one forward
-    (Plackett-Luce). choice: the answer, where a prompt has few of them: all are rewarded and weighted by their
-    probabilities."""
-    micro_batch_tokens: int | Literal["auto"] = "auto"
-    """Token budget per forward and backward; what is above it runs alone, a group divided into completions. auto: as
-    many as fit the GPU by the estimate of `rl-rerank plan`, 2,048 on a CPU; or the stage's micro_batch where that is
-    given."""
-
-    has_shorthand: ClassVar[bool] = True
-    unit: ClassVar[str] = "completions"
-    """What a row of a step is."""
-
-    @staticmethod
-    def chosen(value: Any, place: str) -> type[PolicyConfig]:
-        """The class of the policy that a mapping with `kind` describes."""
-        kind = value.get("kind", "tokens") if isinstance(value, Mapping) else None
-        if kind not in POLICIES:
-            raise ValueError(f"{place}.kind must be one of {', '.join(POLICIES)}; got {kind!r}")
-        return POLICIES[kind]
-
-    @property
-    def samples(self) -> bool:
-        """Whether it samples completions."""
-        return False
-
-    @property
-    def learns_grades(self) -> bool:
-        """Whether a query teaches by the grades of its candidates, and not by a teacher's scores or order."""
-        return True
-
-    def budget(self, stage: GRPOStage) -> int | Literal["auto"] | None:
-        """The token budget of a micro-batch; None where it has a fixed number of rows."""
-        return token_budget("grpo stage: policy", self.micro_batch_tokens, stage.micro_batch)
-
-    def check_stage(self, stage: GRPOStage) -> None:
-        """Refuse settings of the stage that mean nothing to this policy."""
-        self.budget(stage)
-        if stage.scale_rewards == "batch":
-            raise ValueError(f"grpo stage: scale_rewards must be group or none with policy={self.kind}; got batch")
-        if stage.rollout.kind != "hf":
-            self._refuse(f"rollout={stage.rollout.kind}")
-        if stage.curriculum is not None:
-            self._refuse("curriculum")
-
-    def _refuse(self, setting: str) -> None:
-        raise ValueError(f"grpo stage: {setting} means nothing to policy={self.kind}; leave it out")
-
-    def check(self, name: str, stage: GRPOStage, plugins: Plugins) -> None:
-        """Refuse a paradigm or a reward that this policy cannot train."""
-
-    def whole_queries(self, name: str, stage: GRPOStage, terms: Sequence[Term], paradigm: Paradigm) -> int | None:
-        """Prompts of a query that one step has to contain together; None where no reward compares them.
-
-        Raises:
-            ValueError: with the arithmetic, if a step would end within a query; or if completions are compared where
-                none are sampled.
-        """
-        return None
-
-    def step(self, stage: GRPOStage) -> Step:
-        """The rows of one optimizer step."""
-        settings = f"prompts_per_step={stage.prompts_per_step}"
-        return Step(stage.prompts_per_step, self.unit, settings, micro_batch_tokens=self.budget(stage))
-
-    def arguments(self, config: Config, stage: GRPOStage, output: Path) -> TrainingArguments:
-        """Build the arguments of its trainer. Imports trl."""
-        from rl_rerank.training.loop.arguments import policy_arguments
-
-        return policy_arguments(config, stage, output)
-
-    def tokens(self, stage: GRPOStage, plugins: Plugins, micro_batch: int) -> Tokens:
-        """What a micro-batch computes at most."""
-        raise NotImplementedError
-
-    def describe(self, stage: GRPOStage) -> str:
-        """What the stage will do, for the plan."""
-        rows = f"{stage.max_steps} steps x {stage.prompts_per_step} = {stage.max_steps * stage.prompts_per_step}"
-        return f"grpo on {self.kind} from {stage.model}: {rows} {self.unit}"
+    from rl_rerank.stages.preview import Preview
 
 
 @dataclass(kw_only=True)
@@ -138,10 +56,22 @@ class TokensPolicy(PolicyConfig):
     """Compute each prompt once for its group. Equal to the plain path, which models that cannot share take."""
     attention: Literal["sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] = "sdpa"
     """Attention in training: sdpa works anywhere; the others on GPUs with what they need installed."""
+    distill: TokenTeacher | None = None
+    """A teacher of the sampled tokens, beside the rewards. Formula: rl_rerank/training/grpo/distillation.py."""
 
     @property
     def samples(self) -> bool:
         return True
+
+    @property
+    def has_teacher(self) -> bool:
+        return self.distill is not None and self.distill.weight > 0
+
+    def teacher(self, config: Config) -> ModelConfig | None:
+        return self.distill.settings(config) if self.distill is not None and self.has_teacher else None
+
+    def references(self) -> Iterator[Reference]:
+        yield from () if self.distill is None else self.distill.references()
 
     @property
     def steps_per_batch(self) -> int:
@@ -152,7 +82,16 @@ class TokensPolicy(PolicyConfig):
         """Prompts whose completions are sampled at once, over all processes."""
         return stage.prompts_per_step * self.updates_per_batch
 
+    def check(self, name: str, stage: GRPOStage, plugins: Plugins) -> None:
+        if self.distill is not None:
+            self.distill.check(name, plugins.config, plugins.paradigm().max_completion_tokens)
+
+    def preview(self, name: str, stage: GRPOStage, preview: Preview) -> None:
+        if self.distill is not None:
+            self.distill.check_vocabulary(name, preview)
+
     def check_stage(self, stage: GRPOStage) -> None:
+        self._check_control(stage)
         lowest = {"updates_per_batch": 1, "num_iterations": 1, "dynamic_sampling": 0, "zero_variance_std": 0}
         at_least("grpo stage: policy", self, **lowest)
         if self.kl_estimator == "k3_weighted" and self.algorithm == "gspo":
@@ -240,10 +179,17 @@ class ScoresPolicy(ListTargets, PolicyConfig):
     """A ranking loss that is minimised together with the reward's; null: none."""
     loss_params: dict[str, Any] = field(default_factory=dict)
     loss_weight: float = 1.0
+    distill: ScoreTeacher | None = None
+    """A teacher of the drawn orders, beside the rewards: the scores of the data. Formula:
+    rl_rerank/training/exact/scores.py."""
 
     @property
     def learns_grades(self) -> bool:
         return self.target == "grades"
+
+    @property
+    def has_teacher(self) -> bool:
+        return self.distill is not None and self.distill.weight > 0
 
     def check_stage(self, stage: GRPOStage) -> None:
         super().check_stage(stage)
@@ -272,6 +218,10 @@ class ScoresPolicy(ListTargets, PolicyConfig):
                     f"`position_based` as ndcg, recall and reciprocal_rank have; {term.name!r} has none: use "
                     "estimator=group"
                 )
+
+    def preview(self, name: str, stage: GRPOStage, preview: Preview) -> None:
+        if self.has_teacher and stage.data is None:
+            require_scores(preview.store.examples("train"), self, f"stages.{name}.policy.distill")
 
     def tokens(self, stage: GRPOStage, plugins: Plugins, micro_batch: int) -> Tokens:
         return list_tokens(plugins, micro_batch, self.list_size)

@@ -21,7 +21,8 @@ from rl_rerank.paradigms.base import Paradigm, check_template
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.reward.build import reward_terms
-from rl_rerank.stages.grpo.policies import ChoicePolicy, PolicyConfig, ScoresPolicy, TokensPolicy
+from rl_rerank.stages.grpo.policies import ChoicePolicy, ScoresPolicy, TokensPolicy
+from rl_rerank.stages.grpo.policy import PolicyConfig
 from rl_rerank.stages.grpo.rollouts import VLLMRollout, VLLMRollouts, VLLMServerRollout
 from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.stages.plugins import Plugins
@@ -153,7 +154,9 @@ def _token_trainer(
     task: Task,
     refill: Refill,
 ) -> RankingGRPOTrainer:
-    from rl_rerank.training.grpo.trainer import RankingGRPOTrainer  # other policies need not wait for trl's trainer
+    # Other policies need not wait for trl's trainer.
+    from rl_rerank.stages.grpo.load_teacher import load_teacher
+    from rl_rerank.training.grpo.trainer import RankingGRPOTrainer
 
     # Before the arguments, which let ZeRO-3 shard every model that is built, also the one that memory is counted on.
     budget = memory_budget.tokens(stage, output.name, Plugins(config), start)
@@ -173,6 +176,7 @@ def _token_trainer(
         refill=refill if policy.dynamic_sampling else None,
         observe=asked.rates.observe if isinstance(asked, AdaptiveQuestions) else None,
         max_logprob_gap=rollout.max_logprob_gap if isinstance(rollout, VLLMRollouts) else math.inf,
+        teacher=load_teacher(config, output.name, policy, arguments, tokenizer),
         rollout_args={
             "dtype": "bfloat16" if precision.uses_bf16(stage, output) else config.model.dtype,
             **vllm_arguments,

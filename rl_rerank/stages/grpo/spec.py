@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from rl_rerank.config import Config, CurriculumConfig, Reference, StageConfig, at_least
+from rl_rerank.config import Config, CurriculumConfig, ModelConfig, Reference, StageConfig, at_least
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.reward.base import Term
-from rl_rerank.stages.grpo.policies import PolicyConfig, ScoresPolicy, TokensPolicy
+from rl_rerank.stages.grpo.policies import ScoresPolicy, TokensPolicy
+from rl_rerank.stages.grpo.policy import PolicyConfig
 from rl_rerank.stages.grpo.rollouts import HFRollout, RolloutConfig
 from rl_rerank.stages.rerank.spec import reported_protocol
 from rl_rerank.stages.training import TrainingStage, check_answer_tokens
@@ -118,6 +119,9 @@ class GRPOStage(TrainingStage):
         """With adapters, the model without them is the reference."""
         return self.beta > 0 and self.lora is None
 
+    def teacher(self, config: Config) -> ModelConfig | None:
+        return self.policy.teacher(config)
+
     def colocated(self, context: int) -> Colocated | None:
         return self.rollout.colocated(self.trl, context)
 
@@ -129,6 +133,7 @@ class GRPOStage(TrainingStage):
 
     def preview(self, name: str, plugins: Plugins, preview: Preview) -> Iterator[str]:
         yield from super().preview(name, plugins, preview)
+        self.policy.preview(name, self, preview)
         if isinstance(self.policy, ScoresPolicy):
             check_answer_tokens(name, plugins, preview)
         if self.eval_steps is not None:
@@ -142,6 +147,7 @@ class GRPOStage(TrainingStage):
         if self.data is not None:
             yield Reference("data", self.data, "examples")
         yield from super().references(before)
+        yield from self.policy.references()
 
     def paradigms(self, plugins: Plugins) -> Sequence[str]:
         return [plugins.config.paradigm]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from rl_rerank.config import EngineConfig, PluginConfig, StageConfig, at_least
-from rl_rerank.io.digest import of_target
+from rl_rerank.io.digest import of_file, of_target
 from rl_rerank.paradigms.base import as_written, traits
-from rl_rerank.synthesis.step import LABELS, MODEL, StepTraits
+from rl_rerank.synthesis.step import LABELS, MODEL, StepTraits, build_step
 from rl_rerank.synthesis.step import traits as step_traits
 
 if TYPE_CHECKING:
@@ -139,8 +140,16 @@ class SynthStage(StageConfig):
     def recorded(self, values: dict[str, Any]) -> dict[str, Any]:
         """Without what decides how fast the work is done and how much of it at a time."""
         kept = {key: value for key, value in values.items() if key not in ("shards", "executor", "budget")}
-        steps = {name: {**step, **of_target(step["target"])} for name, step in values["steps"].items()}
+        steps = {name: {**step, **self._digests(name)} for name, step in values["steps"].items()}
         return {**kept, "steps": steps, "engines": {key: engine.answering() for key, engine in self.engines.items()}}
+
+    def _digests(self, name: str) -> dict[str, Any]:
+        """Digests of a step's own file, and of the files that it reads; None of one that is not there yet."""
+        found: dict[str, Any] = dict(of_target(self.steps[name].target))
+        paths = step_traits(build_step(name, self.steps[name])).reads_files
+        if paths:
+            found["files"] = {path: of_file(Path(path)) if Path(path).is_file() else None for path in paths}
+        return found
 
     def _steps(self, plugins: Plugins) -> list[StepTraits]:
         return [step_traits(step) for step in plugins.steps(self.steps).values()]

@@ -11,6 +11,7 @@ from rl_rerank.reward.base import Term
 from rl_rerank.training.exact.choice import ChoiceObjective, ChoiceSettings
 from rl_rerank.training.exact.lists import lists, reading
 from rl_rerank.training.exact.scores import ScoreSettings, ScoresObjective
+from rl_rerank.training.exact.targets import require_scores
 from rl_rerank.training.exact.trainer import Objective
 from rl_rerank.training.loop.training_prompts import Questions
 from rl_rerank.training.losses.build import build_loss
@@ -36,6 +37,8 @@ def scores_objective(
 ) -> Objective:
     """Build the objective of policy=scores over the training examples."""
     count, size = num_tasks(stage), policy.list_size
+    if policy.has_teacher:
+        require_scores(examples, policy, "policy.distill")
     asked = lists(examples, paradigm, renderer, count=count, size=size, seed=stage.seed, targets=policy)
     settings = ScoreSettings(
         num_generations=stage.num_generations,
@@ -45,6 +48,8 @@ def scores_objective(
         scale=stage.scale_rewards == "group",
         beta=stage.beta,
         entropy=policy.entropy,
+        distill=0.0 if policy.distill is None else policy.distill.weight,
+        teacher_temperature=1.0 if policy.distill is None else policy.distill.temperature,
         loss=None if policy.loss is None else build_loss("policy", policy.loss, policy.loss_params),
         loss_weight=policy.loss_weight,
         curriculum=policy.curriculum,

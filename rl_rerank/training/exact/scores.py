@@ -4,14 +4,21 @@ The scores of one forward define a Plackett-Luce distribution over orders. G ord
 becomes the rollout of a listwise prompt whose answer is that order, so any reward applies. With advantages A of the
 sampled orders y the loss of a list is
 
-    -mean over y of A(y) log p(y) + mean over y of (beta KL(y) - entropy H(y)) + loss_weight (ranking loss)
+    -mean over y of A(y) log p(y) + mean over y of C(y) + loss_weight (ranking loss)
 
-where KL(y) and H(y) are sums over the places of y, in expectation over each place (`plackett_luce`). The score function
-term of these two is included: beta KL(y) - entropy H(y), centred like a reward, is subtracted from A. Each sample is
-used for one update, so there are no importance ratios.
+    C(y) = beta KL(y; start) + distill KL(y; teacher) - entropy H(y)
 
-Source: group-relative advantages, https://arxiv.org/abs/2402.03300; a Plackett-Luce policy over the logits of one
-forward is ours.
+where KL(y; q) and H(y) are sums over the places of y, in expectation over each place (`plackett_luce`). The score
+function term of C is included: C(y), centred like a reward, is subtracted from A. Each sample is used for one update,
+so there are no importance ratios.
+
+The teacher is the Plackett-Luce distribution of its scores of the documents, divided by a temperature. On-policy
+distillation minimises KL(p || teacher), the mean of KL(y; teacher) over orders y that the policy draws. An advantage
+log teacher(y) - log p(y) has the same expectation and more variance: places have few choices, so each one's divergence
+is a sum here, where tokens need samples of it (`grpo.distillation`).
+
+Sources: group-relative advantages, https://arxiv.org/abs/2402.03300; the reverse KL on the student's own samples: GKD,
+https://arxiv.org/abs/2306.13649; a Plackett-Luce policy over the logits of one forward, and its KL, are ours.
 """
 
 # Shape legend: L lists, N documents (padded), G orders of a list.
@@ -54,6 +61,9 @@ class ScoreSettings:
     """Divide advantages by the standard deviation of the list's rewards."""
     beta: float = 0.0
     entropy: float = 0.0
+    distill: float = 0.0
+    """Weight of the KL to the teacher that the examples' scores define."""
+    teacher_temperature: float = 1.0
     loss: RankingLoss | None = None
     loss_weight: float = 1.0
     curriculum: CurriculumConfig | None = None
@@ -100,7 +110,8 @@ class ScoresObjective:
         )
         advantages = rank_gradients.group_advantages(self._learned(rewards, generators), scale=own.scale)
         loss = self._reward_loss(batch["index"], policy, placed, advantages)
-        costs, metrics = self._costs(placed, behind)
+        toward = place(self._teacher(batch, policy), orders, mask, own.top_k) if own.distill else None
+        costs, metrics = self._costs(placed, behind, toward)
         if costs is not None:
             # The mean of the costs, and the score function of what they depend on.
             centred = rank_gradients.group_advantages(costs.detach(), scale=False)
@@ -126,8 +137,18 @@ class ScoresObjective:
             gradient = gradient + term.weight * estimate(gains, placed)
         return -(gradient.detach() * policy).sum(1).mean()
 
-    def _costs(self, placed: Placed, behind: Placed | None) -> tuple[Tensor | None, dict[str, float]]:
-        """Compute [L, G] beta KL - entropy H, None if both weights are 0, and the means to log."""
+    def _teacher(self, batch: Mapping[str, Any], like: Tensor) -> Tensor:
+        """Collect the teacher's [L, N] scores, divided by its temperature; 0 for padding."""
+        rows = []
+        for one in map(self.lists.__getitem__, batch["index"]):
+            known = one.example.scores or {}
+            rows.append([*(known[d] for d in one.docids), *[0.0] * (like.size(1) - len(one.docids))])
+        return like.new_tensor(rows) / self.settings.teacher_temperature
+
+    def _costs(
+        self, placed: Placed, behind: Placed | None, toward: Placed | None
+    ) -> tuple[Tensor | None, dict[str, float]]:
+        """Compute [L, G] beta KL + distill KL - entropy H, None if all weights are 0, and the means to log."""
         metrics: dict[str, float] = {}
         weighs = self.settings.entropy > 0
         with torch.set_grad_enabled(weighs):
@@ -138,6 +159,10 @@ class ScoresObjective:
             apart = kl(placed, behind)
             metrics["kl"] = apart.mean().item()
             costs = self.beta * apart + (0.0 if costs is None else costs)
+        if toward is not None:
+            apart = kl(placed, toward)
+            metrics["teacher_kl"] = apart.mean().item()
+            costs = self.settings.distill * apart + (0.0 if costs is None else costs)
         return costs, metrics
 
     def _rewards(self, index: list[int], orders: list[list[list[int]]]) -> list[list[dict[str, Any]]]:

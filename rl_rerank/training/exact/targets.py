@@ -55,6 +55,25 @@ def targeted(example: RankingExample, targets: ListTargets, *, needs_judgments: 
     return Targeted(example, replace(example, qrels={docid: levels[values[docid]] for docid in values}), values)
 
 
+def require_scores(examples: Sequence[RankingExample], targets: ListTargets, place: str) -> None:
+    """Refuse examples with candidates in their lists that have no teacher's score.
+
+    Args:
+        place: the setting that needs the scores.
+
+    Raises:
+        ValueError: naming the query and the document.
+    """
+    for example in outlines(examples):
+        known = example.scores or {}
+        for docid in targeted(example, targets).shown.docids:
+            if docid not in known:
+                raise ValueError(
+                    f"{place}: qid {example.qid!r}, docid {docid!r} has no teacher's score; steps such as rank and "
+                    "run_scores give scores (`scores` of an example), and so can a jsonl collection"
+                )
+
+
 def target_counts(
     examples: Sequence[RankingExample], targets: ListTargets, *, needs_judgments: bool
 ) -> tuple[Column, Column]:

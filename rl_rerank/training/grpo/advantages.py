@@ -3,9 +3,25 @@
 # Shape legend: B completions, G completions of a group; the rows of a group are adjacent.
 
 import random
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
+
+
+def shaped(trainer: Any, found: Tensor, rewards: Iterable[float]) -> Tensor:
+    """Apply the configured baseline to advantages [B], without rounding errors where rewards have no variance.
+
+    Args:
+        trainer: a RankingGRPOTrainer.
+        rewards: of the completions, weighted sums.
+    """
+    if trainer.leave_one_out:
+        found = leave_one_out(found, trainer.num_generations)
+    if trainer.multi_objective_aggregation == "normalize_then_sum":
+        return found
+    return without_rounding(found, torch.tensor(list(rewards)), trainer.num_generations)
 
 
 def permuted(rewards: Tensor, num_generations: int, seed: str) -> Tensor:

@@ -15,6 +15,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from rl_rerank.io.files import write_json
 from rl_rerank.training.grpo import balance, updates
+from rl_rerank.training.grpo.log_probs import LogProbs
 from rl_rerank.training.loop.training_log import checkpoint_of
 
 STATE, BATCH = "cycle.json", "cycle_{process}.safetensors"
@@ -70,6 +71,12 @@ class Cycle(TrainerCallback):
         return self.trainer.args.steps_per_generation // self.trainer.args.gradient_accumulation_steps
 
     @property
+    def _forwards(self) -> list[LogProbs]:
+        """The forwards whose way is chosen on the first batch."""
+        teacher = self.trainer.teacher
+        return [self.trainer.log_probs, *([] if teacher is None else [teacher.log_probs])]
+
+    @property
     def _is_within(self) -> bool:
         """Whether the next micro-batch belongs to a batch that has been sampled."""
         return self.trainer._step % (self.trainer.args.steps_per_generation * self.trainer.num_iterations) != 0
@@ -91,7 +98,7 @@ class Cycle(TrainerCallback):
             shared = {
                 "processes": trainer.accelerator.num_processes,
                 "num_tokens": trainer.num_tokens,
-                "log_probs": trainer.log_probs.state(),
+                "log_probs": [one.state() for one in self._forwards],
                 "absent": sorted({name for part in batch for name, value in part.items() if value is None}),
             }
             write_json(folder / STATE, shared)
@@ -114,7 +121,8 @@ class Cycle(TrainerCallback):
         trainer, accelerator = self.trainer, self.trainer.accelerator
         shared = json.loads((folder / STATE).read_text(encoding="utf-8"))
         trainer.num_tokens = shared["num_tokens"]
-        trainer.log_probs.restore(shared["log_probs"])
+        for one, state in zip(self._forwards, shared["log_probs"], strict=True):
+            one.restore(state)
         if not self._is_within:
             return
         if shared["processes"] != accelerator.num_processes:

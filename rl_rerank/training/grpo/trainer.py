@@ -9,7 +9,7 @@ A test compares the overridden methods of the installed trl with those that this
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportOptionalMemberAccess=false
 # pyright: reportOperatorIssue=false, reportOptionalOperand=false, reportCallIssue=false
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -22,6 +22,7 @@ from rl_rerank.reward.base import RewardError
 from rl_rerank.reward.workers import Workers
 from rl_rerank.training.grpo import advantages, dynamic_sampling, logprob_drift, micro_batches
 from rl_rerank.training.grpo.cycle import Cycle
+from rl_rerank.training.grpo.distillation import KEY, Teacher, TeacherModel, joined
 from rl_rerank.training.grpo.dynamic_sampling import Group, Refill
 from rl_rerank.training.grpo.judging import Judge, Judged, NamedTerm
 from rl_rerank.training.grpo.log_probs import Found, LogProbs
@@ -70,6 +71,7 @@ class RankingGRPOTrainer(GRPOTrainer):
         observe: Callable[[list[tuple[str, float]]], None] | None = None,
         max_logprob_gap: float = 0.1,
         rollout_args: Mapping[str, Any] | None = None,
+        teacher: TeacherModel | None = None,
         **kwargs: Any,
     ) -> None:
         """
@@ -81,6 +83,7 @@ class RankingGRPOTrainer(GRPOTrainer):
             observe: receives (qid, reward) of all sampled completions, on every process.
             max_logprob_gap: the threshold of `logprob_drift.require`.
             rollout_args: arguments of a colocated vllm.LLM.
+            teacher: its probabilities of the completions' tokens are advantages beside those of the rewards.
 
         Raises:
             ValueError: if the loss has terms that are means over a micro-batch and micro-batches differ in size.
@@ -115,6 +118,7 @@ class RankingGRPOTrainer(GRPOTrainer):
         if micro_batch_tokens is not None:
             micro_batches.check_means(self)
         self._install(shared_prefix)
+        self.teacher = None if teacher is None else Teacher(self, teacher, shared_prefix)
 
     def _install(self, shared_prefix: bool) -> None:
         """Put our forward, the correction of vLLM's samples and the timing in their places."""
@@ -177,8 +181,8 @@ class RankingGRPOTrainer(GRPOTrainer):
             return super().training_step(model, inputs, num_items_in_batch)
         model.train()  # before the batch is made, as it is for evaluation otherwise
         batch = self._prepare_inputs(inputs)
-        mask = torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
-        parts = self._parts(mask, batch["completion_mask"].size(1), batch["advantages"])
+        _, mask, length = joined(batch)
+        parts = self._parts(mask, length, batch["advantages"])
         step, count = self._step, len(mask)
 
         def backward(rows: Tensor) -> Tensor:
@@ -202,6 +206,12 @@ class RankingGRPOTrainer(GRPOTrainer):
         teaches = has_signal(found, self.num_generations) if found is not None and self._can_skip else None
         return micro_batches.rows(mask, length, self.num_generations, budget, self.accelerator, teaches)
 
+    def forward_parts(self, mask: Tensor, length: int) -> list[Tensor]:
+        """Assign rows to forwards outside of the loss; arguments as those of `_parts`."""
+        if self.micro_batch_tokens is not None:
+            return self._parts(mask, length)
+        return list(torch.arange(len(mask), device=mask.device).split(self.args.per_device_train_batch_size))
+
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         self._skipping = self._to_skip(inputs)
         self._inputs = dict(inputs)
@@ -212,9 +222,9 @@ class RankingGRPOTrainer(GRPOTrainer):
 
     @property
     def _can_skip(self) -> bool:
-        """Whether the loss of a group without advantages is exactly 0."""
+        """Whether the loss of a group whose rewards give no advantages is exactly 0."""
         has_other_terms = self.beta != 0 or self._entropy_bonus_enabled or self.aux_loss_enabled
-        return not has_other_terms and self.top_entropy_quantile >= 1
+        return self.teacher is None and not has_other_terms and self.top_entropy_quantile >= 1
 
     def _to_skip(self, inputs: Mapping[str, Tensor]) -> Skipping | None:
         return Skipping.of(inputs) if self._can_skip else None
@@ -233,14 +243,11 @@ class RankingGRPOTrainer(GRPOTrainer):
         if any(value is not None for value in multimodal.values()):
             asked = (input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss)
             found = super()._get_per_token_logps_and_entropies(model, *asked, **multimodal)
-            self._correct(found[0])
+            self._complete(found[0])
             return found
 
-        parts: Sequence[Tensor] | None = None
-        if batch_size is not None and self.micro_batch_tokens is not None:  # given outside of the loss
-            parts = self._parts(attention_mask, logits_to_keep)
-        elif batch_size is not None:
-            parts = torch.arange(len(input_ids), device=input_ids.device).split(batch_size)
+        # A batch size is given outside of the loss.
+        parts = None if batch_size is None else self.forward_parts(attention_mask, logits_to_keep)
 
         def forward(ids: Tensor, mask: Tensor, length: int) -> Found:
             return self.log_probs(model, ids, mask, length, compute_entropy, compute_aux_loss, parts)
@@ -252,13 +259,15 @@ class RankingGRPOTrainer(GRPOTrainer):
             with self.phases("ref" if is_reference(unwrapped, reference) else "old"):
                 return forward(*asked)
         found = forward(*asked) if self._skipping is None else self._skipping(forward, *asked)
-        self._correct(found[0])
+        self._complete(found[0])
         return found
 
-    def _correct(self, log_probs: Tensor) -> None:
-        """Correct the samples of the micro-batch whose log-probabilities [B, C] the loss has just computed."""
+    def _complete(self, log_probs: Tensor) -> None:
+        """Complete the inputs of the micro-batch whose log-probabilities [B, C] the loss has just computed."""
         if self._inputs and self.on_policy is not None:
             self.on_policy.apply(self._inputs, log_probs, self._skipping)
+        if self._inputs and self.teacher is not None:
+            self.teacher.apply(self._inputs, log_probs)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         if isinstance(generation_batch, dict):  # a part of one that was prepared
@@ -279,7 +288,9 @@ class RankingGRPOTrainer(GRPOTrainer):
                 self._groups = None
         if self.use_vllm and self.on_policy is None:
             logprob_drift.check(self, logprob_drift.of_batch(output), self.max_logprob_gap)
-        output["advantages"] = self._advantages(output["advantages"])
+        output["advantages"] = advantages.shaped(self, output["advantages"], map(self.judge.reward, self._judged))
+        if self.teacher is not None:
+            output[KEY] = self.teacher.score(output)
         mode = "train" if self.model.training else "eval"
         if self._can_skip:
             skipped = (~has_signal(output["advantages"], self.num_generations)).float()
@@ -295,15 +306,6 @@ class RankingGRPOTrainer(GRPOTrainer):
         self.completions = gather_object(rows)
         self.unlogged += self.completions
         return output
-
-    def _advantages(self, found: Tensor) -> Tensor:
-        """Apply the configured baseline to advantages [B], without rounding errors where rewards have no variance."""
-        if self.leave_one_out:
-            found = advantages.leave_one_out(found, self.num_generations)
-        if self.multi_objective_aggregation == "normalize_then_sum":
-            return found
-        rewards = torch.tensor([self.judge.reward(row) for row in self._judged])
-        return advantages.without_rounding(found, rewards, self.num_generations)
 
     def _begin(self, rows: list[scoring.Row]) -> None:
         scoring.begin(self.task.terms, self.task.questions, rows, self._workers)

@@ -195,6 +195,8 @@ def _has_gradient(row: Row) -> bool:
 
 
 def _is_dead(row: Row) -> bool:
+    if "teacher_kl" in row:  # a teacher teaches whatever the rewards are
+        return False
     constant = [value for key, value in row.items() if key.endswith("/constant_groups")]
     return row.get("skipped_groups") == 1.0 or (bool(constant) and all(value == 1.0 for value in constant))
 

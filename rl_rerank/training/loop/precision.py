@@ -87,6 +87,16 @@ def load(start: Path, model: ModelConfig, stage: TrainingStage, arguments: Train
     return checkpoint.load_model(start, dtype, model.trust_remote_code)
 
 
+def load_frozen(folder: Path, model: ModelConfig, arguments: TrainingArguments) -> PreTrainedModel:
+    """Load a model that is not trained, in `model.dtype`, or in float32 where DeepSpeed chooses the type.
+
+    Args:
+        arguments: made before, as those of `load`.
+    """
+    dtype = "float32" if arguments.deepspeed_plugin is not None else model.dtype
+    return checkpoint.load_model(folder, dtype, model.trust_remote_code)
+
+
 def computes_in_float32(accelerator: Accelerator, model: nn.Module) -> bool:
     """Whether no part of the model's forward is in reduced precision."""
     autocast = _deepspeed(accelerator).get("torch_autocast", {}).get("enabled", False)

@@ -27,6 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AttentionInterface, AutoModelForCausalLM
 
+from rl_rerank.config import ModelConfig
 from rl_rerank.training.loop.arguments import peft_config
 from rl_rerank.training.memory import architecture
 from rl_rerank.training.memory.setup import Setup
@@ -79,6 +80,17 @@ def parameters(setup: Setup) -> Parameters:
         LookupError: if the model's architecture is not known.
     """
     return _look(setup)[0]
+
+
+def weights(model: ModelConfig) -> int:
+    """Count the weights of a model.
+
+    Raises:
+        LookupError: if its architecture is not known.
+    """
+    with torch.device("meta"):
+        built = AutoModelForCausalLM.from_config(copy.deepcopy(architecture.find(model).config))
+    return sum(weight.numel() for weight in built.parameters())
 
 
 def _look(setup: Setup) -> tuple[Parameters, bool]:

@@ -76,10 +76,11 @@ def estimate(setup: Setup, hardware: Hardware, tokens: int) -> Estimate:
     if setup.strategy not in ("local", *STRATEGIES):
         raise LookupError(f"memory is not estimated for launcher.strategy={setup.strategy!r}, a file of your own")
     parameters = activations.parameters(setup)
-    fixed = state.state(setup, parameters)
+    fixed = state.state(setup, parameters, 0 if setup.teacher is None else activations.weights(setup.teacher))
     lasting = {
         "weights": fixed.weights,
         "reference model": fixed.reference,
+        "teacher": fixed.teacher,
         "gradients": fixed.gradients,
         "optimizer": fixed.optimizer,
         "DeepSpeed's buffers": fixed.gathered + (fixed.bucket if hardware.is_cuda else 0),

@@ -43,6 +43,8 @@ class Setup:
     is_rare: bool = False
     """Whether few parts come near `tokens`, so that with a budget a longest one that does not fit refuses nothing."""
     vllm: Colocated | None = None
+    teacher: ModelConfig | None = None
+    """The model of a teacher that stands beside the trained one; None if there is none."""
 
     @property
     def zero(self) -> int:

@@ -49,6 +49,7 @@ class State(NamedTuple):
 
     weights: float
     reference: float
+    teacher: float
     gradients: float
     optimizer: float
     gathered: float
@@ -57,14 +58,19 @@ class State(NamedTuple):
     step: float
 
 
-def state(setup: Setup, parameters: Parameters) -> State:
-    """Compute the memory of a process that does not depend on the tokens of a micro-batch."""
+def state(setup: Setup, parameters: Parameters, of_teacher: int = 0) -> State:
+    """Compute the memory of a process that does not depend on the tokens of a micro-batch.
+
+    Args:
+        of_teacher: weights of the teacher.
+    """
     total, trained, _, _, _ = parameters
     if not setup.zero:
         frozen = 4 if setup.model.dtype == "float32" else 2
         return State(
             weights=frozen * (total - trained) + 4 * trained,
             reference=4 * total if setup.has_reference else 0,
+            teacher=frozen * of_teacher,
             gradients=(8 if setup.strategy == "ddp" else 4) * trained,
             optimizer=8 * trained,
             gathered=0,
@@ -80,6 +86,7 @@ def state(setup: Setup, parameters: Parameters) -> State:
     return State(
         weights=0 if is_away else size * total / (1 if is_whole else share),
         reference=size * total / (1 if is_whole else share) if setup.has_reference else 0,
+        teacher=size * of_teacher / (1 if is_whole else share),
         gradients=0 if is_away else gradients,
         optimizer=0 if is_away else optimizer * trained / share,
         gathered=0 if is_whole else size * (min(total, GATHERED) + min(total, COALESCED)),
