@@ -328,7 +328,9 @@ def _put_wordings_in(settings: Any, place: str) -> None:
     if isinstance(settings, list):
         for number, item in enumerate(settings, start=1):
             _put_wordings_in(item, f"{place}.{number}")
-    for key, value in settings.items() if isinstance(settings, dict) else ():
+    if not isinstance(settings, dict):
+        return
+    for key, value in settings.items():
         if key == "wording" and wordings.is_file(value):
             try:
                 settings[key] = {**wordings.content(value), "file": value}

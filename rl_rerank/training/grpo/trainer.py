@@ -242,9 +242,7 @@ class RankingGRPOTrainer(GRPOTrainer):
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         if any(value is not None for value in multimodal.values()):
             asked = (input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, compute_aux_loss)
-            found = super()._get_per_token_logps_and_entropies(model, *asked, **multimodal)
-            self._complete(found[0])
-            return found
+            return self._complete(super()._get_per_token_logps_and_entropies(model, *asked, **multimodal))
 
         # A batch size is given outside of the loss.
         parts = None if batch_size is None else self.forward_parts(attention_mask, logits_to_keep)
@@ -258,16 +256,15 @@ class RankingGRPOTrainer(GRPOTrainer):
             unwrapped = self.accelerator.unwrap_model(model)
             with self.phases("ref" if is_reference(unwrapped, reference) else "old"):
                 return forward(*asked)
-        found = forward(*asked) if self._skipping is None else self._skipping(forward, *asked)
-        self._complete(found[0])
-        return found
+        return self._complete(forward(*asked) if self._skipping is None else self._skipping(forward, *asked))
 
-    def _complete(self, log_probs: Tensor) -> None:
-        """Complete the inputs of the micro-batch whose log-probabilities [B, C] the loss has just computed."""
+    def _complete(self, found: Any) -> Any:
+        """Complete the inputs of the micro-batch whose log-probabilities `found` begins with, if it is the loss's."""
         if self._inputs and self.on_policy is not None:
-            self.on_policy.apply(self._inputs, log_probs, self._skipping)
+            self.on_policy.apply(self._inputs, found[0], self._skipping)
         if self._inputs and self.teacher is not None:
-            self.teacher.apply(self._inputs, log_probs)
+            self.teacher.apply(self._inputs, found[0])
+        return found
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         if isinstance(generation_batch, dict):  # a part of one that was prepared
