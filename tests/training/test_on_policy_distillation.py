@@ -30,13 +30,13 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def teacher_dir(tiny_model_dir, tmp_path_factory):
-    """The tiny model with weights of its own and a sharper head, far from the student."""
+    """The tiny model with other and larger weights."""
     folder = tmp_path_factory.mktemp("models") / "teacher"
     model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
     torch.manual_seed(7)
     for weight in model.parameters():
         if weight.dim() > 1:
-            torch.nn.init.normal_(weight, std=0.15)
+            torch.nn.init.normal_(weight, std=0.06)
     model.save_pretrained(folder)
     chatml().save_pretrained(folder)
     return folder
@@ -157,8 +157,8 @@ def test_a_student_moves_towards_its_teacher_and_not_with_its_judgments_permuted
         *(tiny_model_dir, chatml_tokenizer, tmp_path),
         teacher=teacher_dir,
         terms=[Term("nothing", lambda example, rollout: 0.0)],
-        num_questions=80,
-        max_steps=20,
+        num_questions=160,
+        max_steps=40,
         learning_rate=3e-3,
         lr_scheduler_type="constant",
         per_device_train_batch_size=16,
@@ -169,7 +169,7 @@ def test_a_student_moves_towards_its_teacher_and_not_with_its_judgments_permuted
     before = divergence(run, teacher)
     run.train()
     after = divergence(run, teacher)
-    assert before > 0.3
+    assert before > 0.05
     assert after > 0.9 * before if permuted else after < 0.7 * before
 
 
