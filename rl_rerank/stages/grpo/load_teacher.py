@@ -37,4 +37,4 @@ def load_teacher(
     require_same_vocabulary(f"{place}={policy.distill.model}", theirs, tokenizer)
     model = precision.load_frozen(folder, config.model, arguments)
     model.set_attn_implementation(policy.attention)
-    return TeacherModel(model.requires_grad_(False), policy.distill.weight)
+    return TeacherModel(model, policy.distill.weight)

@@ -67,6 +67,12 @@ class TokensPolicy(PolicyConfig):
     def has_teacher(self) -> bool:
         return self.distill is not None and self.distill.weight > 0
 
+    @property
+    def taught(self) -> str:
+        if self.distill is None or not self.has_teacher:
+            return ""
+        return f"; teacher {self.distill.model}, weight {self.distill.weight:g}"
+
     def teacher(self, config: Config) -> ModelConfig | None:
         return self.distill.settings(config) if self.distill is not None and self.has_teacher else None
 
@@ -190,6 +196,12 @@ class ScoresPolicy(ListTargets, PolicyConfig):
     @property
     def has_teacher(self) -> bool:
         return self.distill is not None and self.distill.weight > 0
+
+    @property
+    def taught(self) -> str:
+        if self.distill is None or not self.has_teacher:
+            return ""
+        return f"; teacher: the data's scores, weight {self.distill.weight:g}"
 
     def check_stage(self, stage: GRPOStage) -> None:
         super().check_stage(stage)

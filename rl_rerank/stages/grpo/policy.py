@@ -64,6 +64,11 @@ class PolicyConfig:
         """Whether a teacher teaches beside the rewards."""
         return False
 
+    @property
+    def taught(self) -> str:
+        """Names the teacher, for the plan."""
+        return ""
+
     def teacher(self, config: Config) -> ModelConfig | None:
         """Settings of the teacher's model in the training processes; None if there is none."""
         return None

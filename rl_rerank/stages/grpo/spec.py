@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from rl_rerank.config import Config, CurriculumConfig, ModelConfig, Reference, StageConfig, at_least
 from rl_rerank.paradigms.base import Paradigm
@@ -155,6 +155,11 @@ class GRPOStage(TrainingStage):
     def requires(self, plugins: Plugins) -> Sequence[str]:
         return [*super().requires(plugins), *self.rollout.requires]
 
+    def recorded(self, values: dict[str, Any]) -> dict[str, Any]:
+        kept = super().recorded(values)
+        policy = {key: value for key, value in kept["policy"].items() if key != "distill" or value is not None}
+        return {**kept, "policy": policy}  # runs from before the setting stay what they are
+
     def check(self, name: str, plugins: Plugins) -> None:
         if not plugins.config.rewards:
             raise ValueError(f"stages.{name} has no reward to train on; choose some with 'reward=[ndcg,format]'")
@@ -167,4 +172,4 @@ class GRPOStage(TrainingStage):
         return self.policy.whole_queries(name, self, terms, paradigm)
 
     def describe(self, name: str, plugins: Plugins) -> list[str]:
-        return [self.policy.describe(self), *self.describe_batches(name, plugins)]
+        return [self.policy.describe(self) + self.policy.taught, *self.describe_batches(name, plugins)]

@@ -70,13 +70,13 @@ class Teacher:
         model, self.weight = teacher
         refusal = forward.refusal(model) if wanted else "the configuration says so"
         add_fused_lm_head(model, temperature=trainer.temperature)
-        if refusal is None:
-            forward.install(model)
         accelerator = trainer.accelerator
         if accelerator.distributed_type == DistributedType.DEEPSPEED:
             self.model: Any = prepare_deepspeed(model, accelerator)
         else:
             self.model = accelerator.prepare_model(model, evaluation_mode=True)
+        if refusal is None:  # around what accelerate puts around the forward, as in the policy
+            forward.install(accelerator.unwrap_model(self.model))
         self.log_probs = LogProbs(
             trainer.log_probs.trl,
             accelerator,
