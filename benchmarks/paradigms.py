@@ -198,7 +198,15 @@ def main() -> None:
         "",
         "Written by `python benchmarks/paradigms.py`. `paradigm=NAME` chooses a paradigm, "
         "`paradigms.NAME.params.PARAMETER=VALUE`",
-        "sets its parameters.",
+        "sets its parameters. The words below are wordings, which a setting exchanges: "
+        "[wordings.md](wordings.md). In strict mode,",
+        "which rewards use, an answer has the form that is shown. In lenient mode, which ranks, other plain "
+        "forms are read too",
+        "(`2 > 1`, `Passage 2 > Passage 1`, `[2, 1]`, `Score (0-10): 7`, `8 (because ...)`, JSON of another "
+        "shape, an answer behind",
+        "`</think>` without tags) and count as malformed; a number is read whole or not at all, and an order "
+        "written worst first",
+        "(`<`), or a score on another scale, is not read.",
         "",
         "## Cost",
         "",

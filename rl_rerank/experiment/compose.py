@@ -325,19 +325,18 @@ def _complete(values: dict[str, Any]) -> dict[str, Any]:
 
 def _put_wordings_in(settings: Any, place: str) -> None:
     """Replace the files of wordings by their content, which then belongs to the run: to its record and its exports."""
+    inner: list[tuple[Any, Any]] = []
     if isinstance(settings, list):
-        for number, item in enumerate(settings, start=1):
-            _put_wordings_in(item, f"{place}.{number}")
-    if not isinstance(settings, dict):
-        return
-    for key, value in settings.items():
-        if key == "wording" and wordings.is_file(value):
+        inner = [*enumerate(settings, start=1)]
+    elif isinstance(settings, dict):
+        if wordings.is_file(file := settings.get("wording")):
             try:
-                settings[key] = {**wordings.content(value), "file": value}
+                settings["wording"] = {**wordings.content(file), "file": file}
             except LookupError as e:
-                raise LookupError(f"{place}.{key}: {e}") from None
-        else:
-            _put_wordings_in(value, f"{place}.{key}")
+                raise LookupError(f"{place}.wording: {e}") from None
+        inner = [(key, value) for key, value in settings.items() if key != "wording"]
+    for key, value in inner:
+        _put_wordings_in(value, f"{place}.{key}")
 
 
 def _first_line(error: Exception) -> str:

@@ -3,6 +3,9 @@
 Strict reading refuses every one of them that is not in the form asked for.
 """
 
+import json
+import random
+
 import pytest
 
 from rl_rerank.paradigms.first_token import FirstToken
@@ -407,6 +410,45 @@ def test_answers_behind_thoughts(text, order):
     judgment = read(Listwise(reasoning=True), text, 3)
     assert ordered(judgment.scores) == order and not judgment.is_ok
     assert not read(Listwise(reasoning=True), text, 3, strict=True).scores
+
+
+STYLES = {
+    "chain": lambda ids: " > ".join(f"[{i}]" for i in ids),
+    "tight": lambda ids: ">".join(f"[{i}]" for i in ids),
+    "bare": lambda ids: " > ".join(map(str, ids)),
+    "words": lambda ids: " > ".join(f"Passage {i}" for i in ids),
+    "arrows": lambda ids: " → ".join(f"[{i}]" for i in ids),
+    "quote": lambda ids: "\n".join(f"> [{i}]" for i in ids),
+    "commas": lambda ids: ", ".join(map(str, ids)),
+    "brackets": lambda ids: " ".join(f"[{i}]" for i in ids),
+    "JSON": lambda ids: json.dumps({"ranking": ids}),
+    "objects": lambda ids: json.dumps([{"id": i, "why": "2 words"} for i in ids]),
+    "numbered": lambda ids: "\n".join(f"{place}. [{i}] - it is no. {place}" for place, i in enumerate(ids, 1)),
+    "bold": lambda ids: " > ".join(f"**[{i}]**" for i in ids),
+}
+AROUND = ["{}", "```\n{}\n```", "Here is my ranking:\n{}\nI hope it helps.", "{}<|im_end|>", "  {}\n\n"]
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_any_whole_order_is_read_in_every_style_behind_any_draft(style):
+    rng = random.Random(style)
+    for _ in range(60):
+        n = rng.randint(3, 25)
+        ids, draft = rng.sample(range(1, n + 1), n), rng.sample(range(1, n + 1), n)
+        prompt = Prompt("q", tuple(map(str, range(1, n + 1))), ())
+        text = rng.choice(AROUND).replace("{}", STYLES[style](ids))
+        for written in (text, f"<think>{STYLES['chain'](draft)}</think>{text}"):
+            judgment = Listwise(window=25).parse(prompt, Completion(written), strict=False)
+            assert [int(d) for d in sorted(judgment.scores, key=lambda d: -judgment.scores[d])] == ids, written
+
+
+@pytest.mark.parametrize("join", [" < ", "<", " &lt; ", " ≺ ", " ← "])
+def test_no_order_that_is_written_worst_first_is_read(join):
+    for n in range(2, 12):
+        prompt = Prompt("q", tuple(map(str, range(1, n + 1))), ())
+        for one in ("[{}]", "{}", "Passage {}"):
+            text = join.join(one.format(i) for i in range(n, 0, -1))
+            assert not Listwise(window=25).parse(prompt, Completion(text), strict=False).scores
 
 
 def test_a_number_that_was_cut_is_not_read():

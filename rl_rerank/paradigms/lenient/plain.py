@@ -10,6 +10,7 @@ _BRACKETS = dict.fromkeys((0x3010, 0x3014, 0x3016), "[") | dict.fromkeys((0x3011
 _QUOTES = dict.fromkeys((0x201C, 0x201D, 0x201E, 0xAB, 0xBB), '"') | dict.fromkeys((0x2018, 0x2019), "'")
 _SIGNS = {0x3000: " ", 0xA0: " ", 0x3001: ",", 0x3002: ".", 0x2010: "-", 0x2013: "-", 0x2014: "-", 0x2212: "-"}
 _PLAIN = {**_FULL_WIDTH, **_BRACKETS, **_QUOTES, **_SIGNS}
+_CONTROL = re.compile(r"<\|[a-z_]{1,30}\|>|</s>|<(?:end_of_turn|eos)>")
 
 DOCUMENT = (
     r"(?i:passages?|documents?|docs?|texts?|items?|candidates?|snippets?|abstracts?|paragraphs?|images?|id"
@@ -31,8 +32,11 @@ class Pairs(list[tuple[str, Any]]):
 
 
 def plain(text: str) -> str:
-    """The text with full-width characters, dashes, brackets and quotes of other scripts in ASCII; of equal length."""
-    return text if text.isascii() else text.translate(_PLAIN)
+    """The text with full-width characters, dashes, brackets and quotes of other scripts in ASCII; of equal length.
+
+    Control tokens that a model wrote as text become spaces.
+    """
+    return _CONTROL.sub(lambda found: " " * len(found[0]), text if text.isascii() else text.translate(_PLAIN))
 
 
 def json_values(text: str) -> Iterator[Any]:

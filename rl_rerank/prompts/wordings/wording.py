@@ -12,7 +12,7 @@
     reasoning: optional
     answer: {form: chain}
 
-`docs/paradigms.md` describes every key. Text in braces that is no lower-case word stays as it is, such as JSON.
+`docs/wordings.md` describes every key. Text in braces that is no lower-case word stays as it is, such as JSON.
 """
 
 from __future__ import annotations
