@@ -329,7 +329,7 @@ def _put_wordings_in(settings: Any, place: str) -> None:
     if isinstance(settings, list):
         inner = [*enumerate(settings, start=1)]
     elif isinstance(settings, dict):
-        if wordings.is_file(file := settings.get("wording")):
+        if "wording" in settings and wordings.is_file(file := settings["wording"]):
             try:
                 settings["wording"] = {**wordings.content(file), "file": file}
             except LookupError as e:
