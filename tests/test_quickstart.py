@@ -57,10 +57,13 @@ def test_every_row_is_in_the_table_and_every_weight_was_chosen_on_dev_queries(fi
         assert 0 <= chosen["weight"] <= 1
 
 
-def test_reinforcement_learning_sees_other_lists_than_sft(finished):
-    run_dir, _ = finished
-    drawn = [json.loads(line)["qid"] for line in (run_dir / "rl/completions.jsonl").read_text().splitlines()]
-    assert set(drawn) and [json.loads(line)["step"] for line in (run_dir / "rl/metrics.jsonl").open()] == [1, 2, 3]
+def test_both_trainings_take_every_step_and_reward_orders(finished):
+    rows = {
+        name: [json.loads(line) for line in (finished[0] / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("sft", "rl")
+    }
+    assert [row["step"] for row in rows["sft"]] == [row["step"] for row in rows["rl"]] == [1, 2, 3]
+    assert all(0 < row["rewards/ndcg/mean"] <= 1 for row in rows["rl"])
 
 
 def test_the_export_ranks(finished):
