@@ -116,7 +116,8 @@ def _raw_scores(row: Mapping[str, Any], place: str) -> dict[str, float]:
     if not isinstance(scores, dict):
         raise ValueError(
             f"{place}, qid {row['qid']!r}: raw_scores must be an object docid -> number; got {json.dumps(scores):.80}. "
-            "A paradigm that gives an order only has no scores"
+            "A paradigm that gives an order only has no scores, nor has a first stage where data.ensure_relevant added "
+            "a relevant document"
         )
     for docid, score in scores.items():
         if isinstance(score, bool) or not isinstance(score, (int, float)) or not math.isfinite(score):

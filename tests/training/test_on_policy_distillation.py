@@ -1,5 +1,6 @@
 """A teacher of sampled completions: golden values, the gradient, both forwards, learning, and what is refused."""
 
+import copy
 import json
 import math
 import random
@@ -268,7 +269,7 @@ def test_a_vocabulary_whose_ids_mean_something_else_is_refused():
         ValueError, match=r"^x has another vocabulary .* tokens differ, and '!' has the id 5 there and the id 3 in"
     ):
         require_same_vocabulary("x", llama3(), chatml())
-    moved = chatml()
+    moved = copy.deepcopy(chatml())
     moved.add_tokens([f"<new {random.random()}>"])
     with pytest.raises(ValueError, match=r"1 tokens differ, and '<new .*' has the id .* there and no id in the"):
         require_same_vocabulary("x", moved, chatml())

@@ -143,10 +143,10 @@ def test_the_kl_to_the_teacher_is_that_of_its_scores_by_hand(chatml_tokenizer):
     made = scores_objective(chatml_tokenizer, examples=[pair], distill=0.3, teacher_temperature=2.0)
     batch = batch_of(made, 0)
     docids = made.lists[0].docids
-    policy = torch.tensor([[math.log(3.0) if docid == "a" else 0.0 for docid in docids]], requires_grad=True)
+    policy = torch.tensor([[math.log(3.0) if docid == "b" else 0.0 for docid in docids]], requires_grad=True)
     found = made.outcome(batch, policy, None, step=1)
-    # Of two documents the first place decides: 3/4 and 1/4 against a share of e / (1 + e), as (3 - 1) / 2 = 1.
-    share = math.e / (1 + math.e)
+    # Of two documents the first place decides: b has 3/4 and the teacher's 1 / (1 + e), as (3 - 1) / 2 = 1.
+    share = 1 / (1 + math.e)
     kl = 0.75 * math.log(0.75 / share) + 0.25 * math.log(0.25 / (1 - share))
     assert found.metrics["teacher_kl"] == pytest.approx(kl, rel=1e-5)
 
