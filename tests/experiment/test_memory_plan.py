@@ -76,23 +76,23 @@ def test_a_stage_that_does_not_fit_is_refused_with_a_sentence_and_a_status(capsy
 
 @pytest.mark.slow
 def test_a_longest_list_that_does_not_fit_refuses_nothing_where_there_is_a_budget():
-    card = cards.parse("rtx4090-24g")
-    [planned] = memory.plan(experiment("prorank", "stages.scores.micro_batch=null"), ["scores"], card)
+    card, size = cards.parse("rtx4090-24g"), "stages.scores.list_size=16"
+    [planned] = memory.plan(experiment("prorank", size, "stages.scores.micro_batch=null"), ["scores"], card)
     assert planned.refusal is None and planned.lines[-1] == f"scores fits {card}"
     found = re.search(
-        # 8 documents x (8,192 tokens of a prompt + 4 of an answer)
-        r"with ([\d,]+) tokens; the longest list may have 65,568, is computed alone and would not fit; the largest "
+        # 16 documents x (8,192 tokens of a prompt + 4 of an answer)
+        r"with ([\d,]+) tokens; the longest list may have 131,136, is computed alone and would not fit; the largest "
         r"micro_batch_tokens that fits is \1$",
         planned.lines[-2],
     )
-    assert found is not None and 256 <= int(found[1].replace(",", "")) < 65_568
+    assert found is not None and 256 <= int(found[1].replace(",", "")) < 131_136
     # Nor does one that is larger than the budget and fits; but a budget that does not fit is refused.
-    budget = "+stages.scores.micro_batch_tokens"
+    budget = "stages.scores.micro_batch_tokens"
     large = cards.parse("h200-141g")
-    [planned] = memory.plan(experiment("prorank", f"{budget}=4096"), ["scores"], large)
+    [planned] = memory.plan(experiment("prorank", size, f"{budget}=4096"), ["scores"], large)
     assert planned.refusal is None
-    assert "65,568 tokens, more than the budget of 4,096: what has as many is computed alone" in planned.lines[-2]
-    [planned] = memory.plan(experiment("prorank", f"{budget}=1000000"), ["scores"], card)
+    assert "131,136 tokens, more than the budget of 4,096: what has as many is computed alone" in planned.lines[-2]
+    [planned] = memory.plan(experiment("prorank", size, f"{budget}=1000000"), ["scores"], card)
     assert planned.refusal is not None and "a micro-batch has up to 1,000,000 tokens" in planned.refusal
 
 
