@@ -76,9 +76,8 @@ def test_a_stage_that_does_not_fit_is_refused_with_a_sentence_and_a_status(capsy
 
 @pytest.mark.slow
 def test_a_longest_list_that_does_not_fit_refuses_nothing_where_there_is_a_budget():
-    card = cards.parse("rtx4090-24g")
-    longest = ["stages.scores.micro_batch=null", "stages.scores.list_size=16"]
-    [planned] = memory.plan(experiment("prorank", *longest), ["scores"], card)
+    card, size = cards.parse("rtx4090-24g"), "stages.scores.list_size=16"
+    [planned] = memory.plan(experiment("prorank", size, "stages.scores.micro_batch=null"), ["scores"], card)
     assert planned.refusal is None and planned.lines[-1] == f"scores fits {card}"
     found = re.search(
         # 16 documents x (8,192 tokens of a prompt + 4 of an answer)
@@ -88,18 +87,18 @@ def test_a_longest_list_that_does_not_fit_refuses_nothing_where_there_is_a_budge
     )
     assert found is not None and 256 <= int(found[1].replace(",", "")) < 131_136
     # Nor does one that is larger than the budget and fits; but a budget that does not fit is refused.
-    budget = "+stages.scores.micro_batch_tokens"
+    budget = "stages.scores.micro_batch_tokens"
     large = cards.parse("h200-141g")
-    [planned] = memory.plan(experiment("prorank", f"{budget}=4096"), ["scores"], large)
+    [planned] = memory.plan(experiment("prorank", size, f"{budget}=4096"), ["scores"], large)
     assert planned.refusal is None
-    assert "65,568 tokens, more than the budget of 4,096: what has as many is computed alone" in planned.lines[-2]
-    [planned] = memory.plan(experiment("prorank", f"{budget}=1000000"), ["scores"], card)
+    assert "131,136 tokens, more than the budget of 4,096: what has as many is computed alone" in planned.lines[-2]
+    [planned] = memory.plan(experiment("prorank", size, f"{budget}=1000000"), ["scores"], card)
     assert planned.refusal is not None and "a micro-batch has up to 1,000,000 tokens" in planned.refusal
 
 
 def test_a_plan_starts_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["plan", "experiment=quickstart_tokens", "hardware=cpu-64g", "launcher.kind=local"]) == 0
+    assert main(["plan", "experiment=quickstart", "hardware=cpu-64g", "launcher.kind=local"]) == 0
     shown = capsys.readouterr().out
     assert [line.split()[0] for line in shown.splitlines() if " fits 1 x cpu (" in line] == ["sft", "format", "grpo"]
     assert "float32, without gradient checkpointing; smollm2, whose shape is from the table" in shown
@@ -107,19 +106,19 @@ def test_a_plan_starts_nothing(tmp_path, monkeypatch, capsys):
 
 
 def test_more_processes_than_cards_are_refused():
-    found = experiment("quickstart_tokens", "launcher=accelerate", "launcher.num_processes=4")
+    found = experiment("quickstart", "launcher=accelerate", "launcher.num_processes=4")
     [planned] = memory.plan(found, ["format"], cards.parse("2xl4-24g"))
     assert planned.refusal == "launcher.num_processes=4 are 4 a machine, which has 2 GPUs"
 
 
 def test_an_unknown_model_is_no_refusal():
-    [planned] = memory.plan(experiment("quickstart_tokens", "model.path=no/model"), ["sft"], cards.parse("l4-24g"))
+    [planned] = memory.plan(experiment("quickstart", "model.path=no/model"), ["sft"], cards.parse("l4-24g"))
     assert planned.refusal is None
     assert planned.lines[0].startswith("sft: the memory is not known: model.path='no/model' is not on this machine")
 
 
 def test_a_dry_run_refuses_what_does_not_fit_the_gpu_that_is_there(monkeypatch):
-    found = experiment("quickstart_tokens", "stages.sft.micro_batch=8", "stages.sft.batch_size=8")
+    found = experiment("quickstart", "stages.sft.micro_batch=8", "stages.sft.batch_size=8")
     monkeypatch.setattr(estimate, "here", lambda: cards.Hardware(1, "small", 4.0))
     with pytest.raises(
         ValueError, match=r"^stages\.sft: a process needs \d+\.\d GiB in forward and backward and has 4"
@@ -129,5 +128,5 @@ def test_a_dry_run_refuses_what_does_not_fit_the_gpu_that_is_there(monkeypatch):
 
 @pytest.mark.parametrize("text", ["hardware=h100", "hardware=8xh100-81g"])
 def test_unknown_hardware_is_an_error(text, capsys):
-    assert main(["plan", "experiment=quickstart_tokens", text]) == 2
+    assert main(["plan", "experiment=quickstart", text]) == 2
     assert "there is no card" in capsys.readouterr().err
