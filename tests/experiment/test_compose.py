@@ -265,3 +265,14 @@ def test_evaluating_a_file_refuses_what_it_does_not_know(overrides: list[str], f
     with pytest.raises(ValueError) as caught:
         compose("evaluate", overrides)
     assert fragment in str(caught.value)
+
+
+@pytest.mark.parametrize("data", ["reviews", "collection data.path=folder"])
+def test_screening_ranks_whole_lists_at_every_scale_of_every_collection(data):
+    small = compose("run", ["experiment=screening", "scale=cpu", *f"data={data}".split()])
+    assert isinstance(small, Config)
+    assert (small.data.depth, small.data.folds) == (60, 3)
+    assert small.data.params == ({"documents": 60} if data == "reviews" else {})
+    large = compose("run", ["experiment=screening", *f"data={data}".split()])
+    assert isinstance(large, Config)
+    assert large.data.depth == 2000
