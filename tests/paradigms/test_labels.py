@@ -151,6 +151,6 @@ def test_the_quick_way_to_an_order_reads_what_the_careful_one_reads(monkeypatch,
         return [(judgment, list(judgment.scores)) for judgment in found]
 
     quick = read()
-    monkeypatch.setattr(reading, "clean_answer", lambda *_: None)
+    monkeypatch.setattr(reading, "clean_answer", lambda completion, reasoning, tags: None)
     assert quick == read()
     assert {judgment.status.value for judgment, _ in quick} >= {"ok", "repaired", "ids", "answer"}

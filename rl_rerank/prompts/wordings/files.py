@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -34,7 +34,7 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def is_file(given: object) -> bool:
+def is_file(given: object) -> TypeGuard[str]:
     """Whether a setting names a wording by its file."""
     return isinstance(given, str) and given.endswith(SUFFIXES)
 
