@@ -227,7 +227,8 @@ def composed(tmp_path, model_dir, *overrides):
     return compose(
         "run",
         [
-            *("experiment=quickstart", "data=jsonl", f"data.path={tmp_path / 'data.jsonl'}", "budget=smoke"),
+            *("experiment=quickstart_tokens", "budget=tokens_smoke"),
+            *("data=jsonl", f"data.path={tmp_path / 'data.jsonl'}"),
             *(f"model.path={model_dir}", "model.max_prompt_tokens=400", "stages.grpo.model=model", "report_to=[]"),
             *("reward=[exact_match]", "stages.grpo.max_steps=2", "stages.grpo.learning_rate=1e-3", *overrides),
         ],
