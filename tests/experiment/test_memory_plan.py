@@ -98,7 +98,7 @@ def test_a_longest_list_that_does_not_fit_refuses_nothing_where_there_is_a_budge
 
 def test_a_plan_starts_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(["plan", "experiment=quickstart", "hardware=cpu-64g", "launcher.kind=local"]) == 0
+    assert main(["plan", "experiment=quickstart_tokens", "hardware=cpu-64g", "launcher.kind=local"]) == 0
     shown = capsys.readouterr().out
     assert [line.split()[0] for line in shown.splitlines() if " fits 1 x cpu (" in line] == ["sft", "format", "grpo"]
     assert "float32, without gradient checkpointing; smollm2, whose shape is from the table" in shown
@@ -106,19 +106,19 @@ def test_a_plan_starts_nothing(tmp_path, monkeypatch, capsys):
 
 
 def test_more_processes_than_cards_are_refused():
-    found = experiment("quickstart", "launcher=accelerate", "launcher.num_processes=4")
+    found = experiment("quickstart_tokens", "launcher=accelerate", "launcher.num_processes=4")
     [planned] = memory.plan(found, ["format"], cards.parse("2xl4-24g"))
     assert planned.refusal == "launcher.num_processes=4 are 4 a machine, which has 2 GPUs"
 
 
 def test_an_unknown_model_is_no_refusal():
-    [planned] = memory.plan(experiment("quickstart", "model.path=no/model"), ["sft"], cards.parse("l4-24g"))
+    [planned] = memory.plan(experiment("quickstart_tokens", "model.path=no/model"), ["sft"], cards.parse("l4-24g"))
     assert planned.refusal is None
     assert planned.lines[0].startswith("sft: the memory is not known: model.path='no/model' is not on this machine")
 
 
 def test_a_dry_run_refuses_what_does_not_fit_the_gpu_that_is_there(monkeypatch):
-    found = experiment("quickstart", "stages.sft.micro_batch=8", "stages.sft.batch_size=8")
+    found = experiment("quickstart_tokens", "stages.sft.micro_batch=8", "stages.sft.batch_size=8")
     monkeypatch.setattr(estimate, "here", lambda: cards.Hardware(1, "small", 4.0))
     with pytest.raises(
         ValueError, match=r"^stages\.sft: a process needs \d+\.\d GiB in forward and backward and has 4"
@@ -128,5 +128,5 @@ def test_a_dry_run_refuses_what_does_not_fit_the_gpu_that_is_there(monkeypatch):
 
 @pytest.mark.parametrize("text", ["hardware=h100", "hardware=8xh100-81g"])
 def test_unknown_hardware_is_an_error(text, capsys):
-    assert main(["plan", "experiment=quickstart", text]) == 2
+    assert main(["plan", "experiment=quickstart_tokens", text]) == 2
     assert "there is no card" in capsys.readouterr().err
