@@ -5,8 +5,8 @@
     pairs    {1: 3, 2: 7}, [1]: 3, Passage 1 - Score: 3/10, | [1] | 3 |
     list     1. 3, 2. 7, one a line, where the numbers cannot be identifiers
 
-JSON is read by a JSON reader; the pairs are for what is no JSON, such as an object without its end. Scores for all
-documents beat scores for some, and of several the last ones win.
+JSON is read by a JSON reader; the pairs are for text that is not valid JSON, such as an object without its end. Scores
+for all documents beat scores for some, and of several the last ones win.
 """
 
 from __future__ import annotations
