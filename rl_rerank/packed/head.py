@@ -125,7 +125,14 @@ def _projected(head: nn.Module, hidden: Tensor, asked: Asked, config: Any) -> Sc
 
 def _label_logits(head: nn.Linear, hidden: Tensor, labels: Tensor) -> Tensor:
     """Compute the logit of each label alone: [M], in float32, in which fewer are equal than in bfloat16."""
-    own = (hidden.float() * head.weight.index_select(0, labels).float()).sum(1)
+    rows = head.weight.index_select(0, labels).float()
+    if is_deepspeed_zero3_enabled() and torch.is_autocast_enabled(hidden.device.type):
+        # A weight that the head shares with the embedding may be here already, as DeepSpeed has gathered it for the
+        # embedding: in autocast's type. Whether it is depends on the forwards before, so the same batch would have
+        # other logits after a resumption. The difference has no gradient, so the rows' gradients are not rounded.
+        dtype = torch.get_autocast_dtype(hidden.device.type)
+        rows = rows + (rows.to(dtype).float() - rows).detach()
+    own = (hidden.float() * rows).sum(1)
     return own if head.bias is None else own + head.bias[labels].float()
 
 
