@@ -91,7 +91,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "scores": ("scores", {"beta": 0.05}),
     "scores-lora-dev": (
         "scores",
-        {"beta": 0.05, "lora": "{r: 4, dropout: 0.1}", "eval_steps": 2, "keep": "best", "patience": 1},
+        {"beta": 0.05, "lora": "{r: 4, dropout: 0.1}", "eval_steps": 2, "keep": "best", "patience": 2},
     ),
     "scores-budget": ("scores", {"beta": 0.05, "policy.micro_batch_tokens": 250}),
     "choice": ("choice", {"beta": 0.05}),
