@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from rl_rerank.config import LoraConfig, ModelConfig
+from rl_rerank.engines.local.cache import cache_dir
+from rl_rerank.io import build_locks
 from rl_rerank.io.files import conf_dir
 
 ROWS, LENGTH = 2, 512
@@ -120,6 +122,7 @@ def _measured(number: int, case: Case, folder: Path) -> float:
         python = ["--no_python", "env", f"PYTHONPATH={os.environ.get('PYTHONPATH', '')}", sys.executable]
         launch += ["-m", "accelerate.commands.launch", "--config_file", str(file)]
         launch += ["--num_processes", str(case.processes), "--main_process_port", "0", *python]
+    build_locks.prepare(cache_dir())
     command = [*launch, str(Path(__file__).resolve()), "--case", str(number), "--folder", str(folder)]
     ended = subprocess.run(command, env={**os.environ, **QUIET, **MAPPED}, capture_output=True, text=True, check=False)
     if ended.returncode:

@@ -77,21 +77,26 @@ def estimate(setup: Setup, hardware: Hardware, tokens: int) -> Estimate:
         raise LookupError(f"memory is not estimated for launcher.strategy={setup.strategy!r}, a file of your own")
     parameters = activations.parameters(setup)
     fixed = state.state(setup, parameters, 0 if setup.teacher is None else activations.weights(setup.teacher))
+    # On a CPU a buffer takes what is written to it, which is the gradients.
+    bucket, copied = fixed.bucket, fixed.bucket_copy
+    if not hardware.is_cuda:
+        bucket, copied = (min(size, 4 * parameters.trained) for size in (bucket, copied))
+    lasts = hardware.is_cuda or setup.zero == 3
     lasting = {
         "weights": fixed.weights,
         "reference model": fixed.reference,
         "teacher": fixed.teacher,
         "gradients": fixed.gradients,
         "optimizer": fixed.optimizer,
-        "DeepSpeed's buffers": fixed.gathered + (fixed.bucket if hardware.is_cuda else 0),
+        "DeepSpeed's buffers": fixed.gathered + (bucket if lasts else 0) + (copied if hardware.is_cuda else 0),
     }
     found = activations.count(setup, tokens)
     head = state.head(setup, parameters)
-    # Either the head or the layers need more beside what is kept, or the embedding when the layers are done; or on a
-    # CPU the bucket, which gradients fill while activations go.
+    # Either the head or the layers need more beside what is kept, or the embedding when the layers are done; on a CPU
+    # with the buffers that gradients fill while activations go.
     end = state.embedding(setup, parameters)
     if not hardware.is_cuda:
-        end += min(fixed.bucket, 4 * parameters.trained * (2 if setup.zero == 3 else 1))
+        end += copied + (0 if lasts else bucket)
     peak = max(found.kept + head, found.forward, found.backward, end)
     of_head = max(peak - max(found.forward, found.backward), 0)
     training = {**lasting, "activations": peak - of_head, "head": of_head}

@@ -54,7 +54,10 @@ class State(NamedTuple):
     optimizer: float
     gathered: float
     bucket: float
-    """In which DeepSpeed collects gradients: allocated at once, but on a CPU used as it fills."""
+    """In which DeepSpeed collects gradients: allocated at once, but on a CPU used as it fills. ZeRO-3 keeps it from the
+    start to the end, ZeRO-1 and 2 allocate it in each backward."""
+    bucket_copy: float
+    """ZeRO-3 copies a bucket in the order of processes before it reduces and divides it."""
     step: float
 
 
@@ -75,6 +78,7 @@ def state(setup: Setup, parameters: Parameters, of_teacher: int = 0) -> State:
             optimizer=8 * trained,
             gathered=0,
             bucket=0,
+            bucket_copy=0,
             step=0,
         )
     size, share = 2 if setup.is_bf16_mode else 4, setup.processes
@@ -90,8 +94,8 @@ def state(setup: Setup, parameters: Parameters, of_teacher: int = 0) -> State:
         gradients=0 if is_away else gradients,
         optimizer=0 if is_away else optimizer * trained / share,
         gathered=0 if is_whole else size * (min(total, GATHERED) + min(total, COALESCED)),
-        # ZeRO-3 copies a bucket in the order of processes before it reduces and divides it.
-        bucket=size * BUCKET * (1 if is_whole else 2),
+        bucket=size * BUCKET,
+        bucket_copy=0 if is_whole else size * BUCKET,
         step=0 if is_away else 4 * stepped,
     )
 
