@@ -6,9 +6,9 @@ N weights of which M are trained, on p processes:
                       weights            gradients      masters and AdamW    buffers
     local             4 N (LoRA: see below)     4 M            8 M
     ddp               the same           8 M            8 M                  (DDP's buckets are a copy of the gradients)
-    ZeRO-1            b N                b M            12 M / p             bucket
-    ZeRO-2            b N                b M / p        12 M / p             bucket
-    ZeRO-3            b N / p            b M / p        12 M / p             bucket, gathered weights
+    ZeRO-1            b N                b M            12 M / p             bucket and copy
+    ZeRO-2            b N                b M / p        12 M / p             bucket and copy
+    ZeRO-3            b N / p            b M / p        12 M / p             bucket and copy, gathered weights
 
 b is 2 in DeepSpeed's bf16 mode, else 4; then ZeRO-3 has no masters, as its weights are float32. With LoRA outside of
 DeepSpeed, frozen weights have the type of `model.dtype`. zero3-offload keeps all but buffers in the CPU's memory.
@@ -57,7 +57,7 @@ class State(NamedTuple):
     """In which DeepSpeed collects gradients: allocated at once, but on a CPU used as it fills. ZeRO-3 keeps it from the
     start to the end, ZeRO-1 and 2 allocate it in each backward."""
     bucket_copy: float
-    """ZeRO-3 copies a bucket in the order of processes before it reduces and divides it."""
+    """DeepSpeed copies a bucket before it reduces it, ZeRO-3 in the order of processes."""
     step: float
 
 
@@ -95,7 +95,7 @@ def state(setup: Setup, parameters: Parameters, of_teacher: int = 0) -> State:
         optimizer=0 if is_away else optimizer * trained / share,
         gathered=0 if is_whole else size * (min(total, GATHERED) + min(total, COALESCED)),
         bucket=size * BUCKET,
-        bucket_copy=0 if is_whole else size * BUCKET,
+        bucket_copy=size * BUCKET,
         step=0 if is_away else 4 * stepped,
     )
 
