@@ -108,6 +108,16 @@ SYSTEMS = (
         "`data.fields=title` or `text`; `data.fold` for the other topics",
         "its BERT models and the abstracts of CLEF TAR, which are not published with its judgments",
     ),
+    System(
+        "prp",
+        "Pairwise ranking prompting",
+        "Asked about two documents at a time, in both orders, a 20B model ranks as well as the largest do from lists, "
+        "whatever the initial order: .7242 nDCG@10 on TREC DL 2019 with all pairs, .7240 from the reversed order",
+        ("untrained", "allpairs", "soft", "sliding", "student"),
+        "all pairs, heapsort, sliding passes; hard and soft decisions; a pointwise student of the preferences",
+        "its models, encoder-decoders of 3B and more; a model of 135M parameters answers by position, so that most "
+        "comparisons are ties",
+    ),
 )
 
 

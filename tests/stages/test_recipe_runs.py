@@ -27,6 +27,27 @@ def checks(config: Config) -> list[dict]:
     return json.loads((Path(config.run_dir) / "mechanism/checks.json").read_text())
 
 
+def passed(config: Config, *beginnings: str) -> list[bool]:
+    """Whether the checks passed whose names begin like this, in the order of the table."""
+    return [found["passed"] for found in checks(config) if found["what"].startswith(beginnings)]
+
+
+def summary(config: Config, stage: str) -> dict:
+    return json.loads((Path(config.run_dir) / stage / "summary.json").read_text())
+
+
+def six_each(tmp_path: Path, train: int = 6, test: int = 4) -> list[str]:
+    """Settings for queries with six graded candidates each."""
+    rows = []
+    for n in range(train + test + 1):
+        candidates = [{"docid": f"{n}-{d}", "text": f"text {n} {d}", "score": 6.0 - d} for d in range(6)]
+        row = {"qid": f"q{n}", "query": f"what is text {n}?", "candidates": candidates}
+        split = "train" if n < train else "test" if n < train + test else "dev"
+        rows.append({**row, "qrels": {f"{n}-{(n + 2) % 6}": 2, f"{n}-{(n + 4) % 6}": 1}, "split": split})
+    (tmp_path / "six.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ["data=jsonl", f"data.path={tmp_path / 'six.jsonl'}"]
+
+
 def test_rankifys_file_goes_through_the_whole_recipe(tmp_path, tiny_model_dir):
     contexts = [{"score": 3.0 - n, "has_answer": n == 1, "id": n, "text": f"text {n}", "title": ""} for n in range(3)]
     items = [{"question": f"what is {n}?", "answers": [f"{n}"], "query_id": n, "ctxs": contexts} for n in range(4)]
@@ -60,3 +81,19 @@ def test_screening_ranks_all_records_of_topics_that_it_was_not_trained_on(tmp_pa
     assert not (families[0] & families[2] or families[1] & families[2])
     # Three topics are too few to learn from, and the checks say so.
     assert any("too few" in found["found"] or not found["passed"] for found in checks(config))
+
+
+def test_pairwise_prompting_asks_a_pair_once_whatever_the_method_and_the_initial_order(tmp_path, tiny_model_dir):
+    config = ran(tmp_path, tiny_model_dir, "prp", *six_each(tmp_path), "stages.sft.max_steps=2")
+    assert passed(config, "allpairs: ", "heapsort: ", "sliding: ") == [True] * 6
+    assert passed(config, "soft and soft_reversed and soft_random: mean nDCG@10 differs by at most") == [True]
+    usage = {stage: summary(config, stage)["usage"] for stage in ("allpairs", "soft_reversed", "sliding")}
+    # Four queries of 6 * 5 prompts; two sliding passes over six documents are 2 (5 + 4) prompts.
+    assert usage["allpairs"] == {"asked": 120, "from_journal": 0}
+    assert usage["soft_reversed"] == {"asked": 0, "from_journal": 120}
+    assert usage["sliding"] == {"asked": 0, "from_journal": 72}
+    # The teacher's scores are log strengths: those of a list sum to about 0, and the best one is relevant.
+    for line in (tmp_path / "run/synth/examples.jsonl").read_text().splitlines():
+        example = json.loads(line)
+        assert len(example["scores"]) == 6 and abs(sum(example["scores"].values())) < 1
+        assert example["qrels"][max(example["scores"], key=example["scores"].get)] > 0
