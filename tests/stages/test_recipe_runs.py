@@ -97,3 +97,15 @@ def test_pairwise_prompting_asks_a_pair_once_whatever_the_method_and_the_initial
         example = json.loads(line)
         assert len(example["scores"]) == 6 and abs(sum(example["scores"].values())) < 1
         assert example["qrels"][max(example["scores"], key=example["scores"].get)] > 0
+
+
+def test_first_scores_windows_without_generating_and_trains_beside_its_twins(tmp_path, tiny_model_dir):
+    twins = ("joint", "rank_only", "lm_only")
+    config = ran(tmp_path, tiny_model_dir, "first", *six_each(tmp_path), *[f"stages.{t}.max_steps=2" for t in twins])
+    assert passed(config, "joint_eval: no token", "joint_eval: each", "joint_eval: windows of 4 by 2") == [True] * 3
+    orders = [json.loads(line) for line in (tmp_path / "run/synth/examples.jsonl").read_text().splitlines()]
+    assert all(sorted(one["order"]) == sorted(c["docid"] for c in one["candidates"]) for one in orders)
+    rows = [json.loads(line) for line in (tmp_path / "run/synth/rows.jsonl").read_text().splitlines()]
+    assert all(row["paradigm"] == "first_token" and row["target"].startswith("[") for row in rows)
+    weights = {(tmp_path / f"run/{twin}/model/model.safetensors").read_bytes() for twin in twins}
+    assert len(weights) == 3
