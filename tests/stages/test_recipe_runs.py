@@ -109,3 +109,16 @@ def test_first_scores_windows_without_generating_and_trains_beside_its_twins(tmp
     assert all(row["paradigm"] == "first_token" and row["target"].startswith("[") for row in rows)
     weights = {(tmp_path / f"run/{twin}/model/model.safetensors").read_bytes() for twin in twins}
     assert len(weights) == 3
+
+
+def test_fullrank_learns_from_whole_orders_and_reads_lists_once(tmp_path, tiny_model_dir):
+    twins = [f"stages.{name}.max_steps=2" for name in ("full", "plain", "windowed")]
+    config = ran(tmp_path, tiny_model_dir, "fullrank", *six_each(tmp_path), *twins)
+    assert passed(config, "synth: every gold order", "settled: passes give", "full: tokens of") == [True] * 3
+    assert passed(config, "full_eval: fewer prompt tokens", "top_eval: fewer completion tokens") == [True] * 2
+    assert [summary(config, stage)["num_malformed"] for stage in ("full_eval", "top_eval", "windowed_eval")] == [0] * 3
+    # Decoding stops behind the second identifier, and the other documents follow.
+    rollouts = [json.loads(line) for line in (tmp_path / "run/top_eval/rollouts.jsonl").read_text().splitlines()]
+    assert all(row["text"].count("[") == 2 and row["text"].endswith("]") for row in rollouts)
+    rows = {row["paradigm"]: row for row in map(json.loads, (tmp_path / "run/synth_windows/rows.jsonl").open())}
+    assert list(rows) == ["windowed"] and len(rows["windowed"]["docids"]) == 4
