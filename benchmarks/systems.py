@@ -108,6 +108,34 @@ SYSTEMS = (
         "`data.fields=title` or `text`; `data.fold` for the other topics",
         "its BERT models and the abstracts of CLEF TAR, which are not published with its judgments",
     ),
+    System(
+        "prp",
+        "Pairwise ranking prompting",
+        "Asked about two documents at a time, in both orders, a 20B model ranks as well as the largest do from lists, "
+        "whatever the initial order: .7242 nDCG@10 on TREC DL 2019 with all pairs, .7240 from the reversed order",
+        ("untrained", "allpairs", "soft", "sliding", "student"),
+        "all pairs, heapsort, sliding passes; hard and soft decisions; a pointwise student of the preferences",
+        "its models, encoder-decoders of 3B and more; a model of 135M parameters answers by position, so that most "
+        "comparisons are ties",
+    ),
+    System(
+        "first",
+        "FIRST",
+        "The first identifier's logits alone order a window, if a ranking loss on them is trained beside the language "
+        "model's: 54.3 nDCG@10 on BEIR with 7B, and an answer costs no decoding",
+        ("untrained", "joint_eval", "rank_only_eval", "lm_only_eval"),
+        "twins with one of the two losses",
+        "its teacher, its 40,000 windows, the gain in time, its feedback to a retriever",
+    ),
+    System(
+        "fullrank",
+        "FullRank",
+        "A model that learned from orders of whole lists ranks 100 documents in one prompt better than in sliding "
+        "windows, and for half the tokens: .7255 nDCG@10 on TREC DL 2019 with 7B, .7034 in windows",
+        ("untrained", "full_eval", "plain_eval", "windowed_eval", "top_eval"),
+        "twins without weights of places and with windows; decoding of the first places alone",
+        "its teacher, its 1,000 queries, the gain in time, lists of 100 documents",
+    ),
 )
 
 

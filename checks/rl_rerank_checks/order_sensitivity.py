@@ -48,5 +48,5 @@ class OrderSensitivity:
         return [Finding(what, bool(taus) and found >= self.at_least, said)]
 
 
-def _shown(stage: RerankStage) -> int | None:
-    return stage.seed if stage.shuffle else None
+def _shown(stage: RerankStage) -> int | str:
+    return stage.seed if stage.shuffle else "reversed" if stage.reverse else "as they came"

@@ -4,11 +4,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from rl_rerank.prompts.constraints import Permutation, Score, Scores
+from rl_rerank.prompts.constraints import Beginning, Permutation, Score, Scores
 from rl_rerank.types import Constraint
 
 KEY = "rl_rerank_constraint"
-FORMS = {form.__name__: form for form in (Permutation, Score, Scores)}
+FORMS = {form.__name__: form for form in (Permutation, Beginning, Score, Scores)}
 MOST = 1000
 """Maximum number in a constraint; checking answers about more documents would slow a server down."""
 

@@ -62,11 +62,12 @@ class ParadigmTraits:
     prompts_per_query: int = 1
     """Training prompts that an example gives, at most."""
     score_scale: str = ""
-    """What a document's score is, where it does not depend on the others: `log_odds`, or `points` from 0 up."""
+    """What a document's score is, where it is more than a place among the others: `log_odds` of relevance, or of being
+    preferred to another document, or `points` from 0 up."""
     list_scores: str = ""
     """How one forward scores a list. `documents`: a prompt for each document, whose score is the difference between the
-    logits of its two continuations. `identifiers`: one prompt, in which the i-th continuation's logit is the score of
-    the i-th document. Empty: it does not."""
+    logits of its two continuations. `identifiers`: one prompt, in which the logit of the i-th continuation's last token
+    is the score of the i-th document, behind the tokens that all continuations begin with. Empty: it does not."""
     needs_logprobs: bool = False
     """Whether it reads the log-probabilities of generated tokens."""
     constrained: bool = False

@@ -1,7 +1,8 @@
 """The names that documents have in a prompt and in an answer: letters or numbers.
 
-    letters   shown as [A], [B], ...; answered bare, "B" or "B > A", so that an answer begins with a one-token label
-    numbers   shown as [1], [2], ...; answered in brackets, "[2]" or "[2] > [1]"
+    letters     shown as [A], [B], ...; answered bare, "B" or "B > A", so that an answer begins with a one-token label
+    bracketed   shown as [A], [B], ...; answered in brackets, "[B] > [A]"
+    numbers     shown as [1], [2], ...; answered in brackets, "[2]" or "[2] > [1]"
 
 `choice` reads an answer that names one document, `order` one that names them all.
 """
@@ -40,7 +41,7 @@ class Labels:
     """One way of naming documents. Identifiers count from 1."""
 
     kind: str
-    """`letters` or `numbers`."""
+    """`letters`, `bracketed` (letters) or `numbers`."""
     label: str
     """Expression of a label in a lenient answer."""
     exact: str
@@ -56,11 +57,15 @@ class Labels:
 
     def answer(self, identifier: int) -> str:
         """As an answer gives it."""
-        return self.name(identifier) if self.kind == "letters" else f"[{identifier}]"
+        return self.name(identifier) if self.kind == "letters" else f"[{self.name(identifier)}]"
 
     def answers(self, n: int) -> tuple[str, ...]:
         """The answers that name the first `n` documents."""
         return tuple(self.answer(i) for i in range(1, n + 1))
+
+    def beginnings(self, n: int) -> tuple[str, ...]:
+        """What answers begin with that name one of the first `n` documents first, as far as they differ."""
+        return tuple(answer.removesuffix("]") for answer in self.answers(n))
 
     def ordered(self, identifiers: Iterable[int]) -> str:
         """An answer that names several, best first."""
@@ -87,10 +92,11 @@ class Labels:
 
 
 LETTERS = Labels("letters", "[A-Z]", "[A-Z]")
+BRACKETED = Labels("bracketed", "[A-Z]", r"\[[A-Z]\]")
 NUMBERS = Labels("numbers", "[0-9]{1,9}", rf"\[{NUMBER}\]")
 ARRAY = re.compile(rf"\[{NUMBER}(?:, {NUMBER})*\]")
 """A JSON array of identifiers, as `json.dumps` writes it."""
-KINDS = {"letters": LETTERS, "numbers": NUMBERS}
+KINDS = {"letters": LETTERS, "bracketed": BRACKETED, "numbers": NUMBERS}
 
 
 def choice(

@@ -9,7 +9,8 @@
 
 Windows slide from the back of the list to its front, as in RankGPT (Sun et al. 2023), https://arxiv.org/abs/2304.09542.
 Every further pass repeats this on the order that the last one produced. A pass settles the first window - stride ranks.
-Without a window the whole list is one prompt, as in Liu et al. 2024, https://arxiv.org/abs/2412.14574.
+Without a window the whole list is one prompt, as in Liu et al. 2024, https://arxiv.org/abs/2412.14574, who also stop an
+answer behind the first `top` identifiers.
 """
 
 import json
@@ -22,12 +23,13 @@ from typing import Any
 from rl_rerank.paradigms.answers import thought, written
 from rl_rerank.paradigms.base import Strategy
 from rl_rerank.paradigms.labels import NUMBERS, order
+from rl_rerank.paradigms.order_scores import OrderScores
 from rl_rerank.paradigms.windows import check_windows, settle, slide, training_window
 from rl_rerank.paradigms.wordings import check_form, words_of
-from rl_rerank.prompts.constraints import Permutation
+from rl_rerank.prompts.constraints import Beginning, Permutation
 from rl_rerank.prompts.tags import Tags
 from rl_rerank.prompts.wordings.wording import Wording
-from rl_rerank.types import Completion, Judgment, Prompt, RankingExample
+from rl_rerank.types import Completion, Judgment, Prompt, RankingExample, Status
 
 LONGEST = 100
 """Documents of the longest list in one prompt where there is no window."""
@@ -53,6 +55,9 @@ class Listwise:
     """With reasoning: the chat template ends the prompt with `<think>`, so that answers begin inside the reasoning."""
     constrained: bool = False
     """Engines hold answers to a permutation of the identifiers, token by token. Not with reasoning."""
+    top: int | None = None
+    """Inference, with constrained=true: an answer ends behind this many identifiers, and the other documents follow in
+    the order shown, so that only these ranks are decoded. None: an answer names all."""
     wording: str | Mapping[str, Any] | None = None
     """The words of the prompts: a name, a file or its content; None: the paradigm's own. `make` sets what follows."""
 
@@ -73,6 +78,11 @@ class Listwise:
             )
         if self.constrained and self.reasoning:
             raise ValueError("listwise: constrained=true holds the whole completion to a permutation: no reasoning")
+        if self.top is not None and (self.top < 1 or not self.constrained):
+            raise ValueError(
+                f"listwise: top must be at least 1 and needs constrained=true, which ends answers behind that many "
+                f"identifiers; got top={self.top}, constrained={str(self.constrained).lower()}"
+            )
         check_form(self.name, self._words, constrained=self.constrained)
 
     @cached_property
@@ -97,7 +107,10 @@ class Listwise:
                 f"for an answer about {LONGEST}; set the parameter window, and it slides over them"
             )
         asked = self._words.prompt(example, docids, reasoning=self.reasoning)
-        return replace(asked, constraint=Permutation(len(docids))) if self.constrained else asked
+        if not self.constrained:
+            return asked
+        n = len(docids)
+        return replace(asked, constraint=Permutation(n) if self.top is None else Beginning(n, self.top))
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
         docids = training_window(example, self.window or LONGEST, rng)
@@ -111,6 +124,10 @@ class Listwise:
         return written(form, reasoning=self.reasoning, thought=said, think_open=self.think_open, tags=self.tags)
 
     def parse(self, prompt: Prompt, completion: Completion, *, strict: bool) -> Judgment:
+        if self.top is not None and not strict and Beginning(len(prompt.docids), self.top).is_whole(completion.text):
+            ids = NUMBERS.read(completion.text)
+            rest = (i for i in range(1, len(prompt.docids) + 1) if i not in ids)
+            return Judgment(Status.ok, OrderScores(prompt.docids, (*ids, *rest)), ids)
         return order(
             prompt,
             completion,

@@ -8,8 +8,10 @@
     answer  B
 
 A document wins a comparison if it is preferred in both orders. If the two answers disagree, it is a tie, and sorting
-keeps the shown order. After pairwise ranking prompting, Qin et al. 2023, https://arxiv.org/abs/2306.17563. sym_sum is
-the aggregation of duoT5, Pradeep et al. 2021, https://arxiv.org/abs/2101.05667.
+keeps the shown order. After pairwise ranking prompting, Qin et al. 2023, https://arxiv.org/abs/2306.17563. With
+decision=mean the mean of its probabilities in both orders decides: a preference for A or B cancels out, and a model
+that always says A still ranks. sym_sum is the aggregation of duoT5, Pradeep et al. 2021,
+https://arxiv.org/abs/2101.05667.
 """
 
 import random
@@ -17,8 +19,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import combinations
+from math import fsum
 from typing import Any
 
+import numpy as np
+
+from rl_rerank.metrics.bradley_terry import strengths
 from rl_rerank.paradigms.answers import thought, written
 from rl_rerank.paradigms.base import Strategy
 from rl_rerank.paradigms.labels import LETTERS, choice
@@ -37,9 +43,13 @@ class Pairwise:
     """allpairs: N(N-1) prompts in one round; heapsort; or sliding: passes over adjacent pairs from the back."""
     mode: str = "generation"
     """generation: the answer is written; scoring: the log-probabilities of A and B at the answer position decide."""
+    decision: str = "agreement"
+    """agreement: a document wins if both orders prefer it, and otherwise there is a tie. mean, for mode=scoring: it
+    wins if (p_ij + 1 - p_ji) / 2 is above 1/2, where p_ij is its probability in the prompt that shows it before j."""
     aggregation: str = "wins"
-    """allpairs: wins counts 1 for a won comparison and 1/2 for a tie; sym_sum, for mode=scoring, gives document i the
-    sum over all j of p_ij + (1 - p_ji), where p_ij is its probability in the prompt that shows it before j."""
+    """allpairs: wins counts 1 for a won comparison and 1/2 for a tie. For mode=scoring, whatever the decision: sym_sum
+    gives document i the sum over all j of p_ij + 1 - p_ji; bradley_terry gives it the log strength that explains these
+    probabilities, so that of two documents the difference is the log-odds that the first is preferred."""
     k: int | None = 10
     """heapsort and sliding: ranks that are settled, below which the shown order stays; None: all."""
     pairs: int = 1
@@ -54,12 +64,17 @@ class Pairwise:
 
     def __post_init__(self) -> None:
         one_of("pairwise: method", self.method, ("allpairs", "heapsort", "sliding"))
-        one_of("pairwise: aggregation", self.aggregation, ("wins", "sym_sum"))
+        one_of("pairwise: decision", self.decision, ("agreement", "mean"))
+        one_of("pairwise: aggregation", self.aggregation, ("wins", "sym_sum", "bradley_terry"))
         check_mode(self.name, self.mode, reasoning=self.reasoning)
-        if self.aggregation == "sym_sum" and (self.method, self.mode) != ("allpairs", "scoring"):
+        if self.decision == "mean" and self.mode != "scoring":
             raise ValueError(
-                "pairwise: aggregation=sym_sum adds up the probabilities of all pairs, so it needs method=allpairs and "
-                f"mode=scoring; got method={self.method} and mode={self.mode}"
+                f"pairwise: decision=mean takes a mean of probabilities, so it needs mode=scoring; got mode={self.mode}"
+            )
+        if self.aggregation != "wins" and (self.method, self.mode) != ("allpairs", "scoring"):
+            raise ValueError(
+                f"pairwise: aggregation={self.aggregation} needs the probabilities of all pairs, so method=allpairs "
+                f"and mode=scoring; got method={self.method} and mode={self.mode}"
             )
         if self.k is not None and self.k < 1:
             raise ValueError(f"pairwise: k must be at least 1, or null for all ranks; got {self.k}")
@@ -78,6 +93,10 @@ class Pairwise:
     @property
     def prompts_per_query(self) -> int:
         return self.pairs
+
+    @property
+    def score_scale(self) -> str:
+        return "log_odds" if self.aggregation == "bradley_terry" else ""
 
     @property
     def continuations(self) -> tuple[str, ...]:
@@ -128,13 +147,17 @@ class Pairwise:
         pairs = list(combinations(example.docids, 2))
         judgments = yield [self.prompt(example, shown) for a, b in pairs for shown in ((a, b), (b, a))]
         counts.add(judgments)
-        scores = dict.fromkeys(example.docids, 0.0)
+        won: dict[tuple[str, str], float] = {}
         for (a, b), first, second in zip(pairs, judgments[::2], judgments[1::2], strict=True):
-            won = _won(a, b, first, second, counts)
-            if self.aggregation == "sym_sum":
-                won = first.scores.get(a, 0.5) + second.scores.get(a, 0.5)
-            scores[a] += won
-            scores[b] += (2.0 if self.aggregation == "sym_sum" else 1.0) - won
+            outcome = self._outcome(a, b, first, second, counts)
+            won[a, b] = outcome if self.aggregation == "wins" else 2 * _mean(a, first, second)
+            won[b, a] = (1.0 if self.aggregation == "wins" else 2.0) - won[a, b]
+        if self.aggregation == "bradley_terry":
+            n = len(example.docids)
+            wins = np.array([won.get((a, b), 0.0) for a in example.docids for b in example.docids]).reshape(n, n)
+            scores = dict(zip(example.docids, strengths(wins).tolist(), strict=True))
+        else:
+            scores = {a: fsum(won[a, b] for b in example.docids if b != a) for a in example.docids}
         return rank_by_scores(example, scores, **vars(counts))
 
     def _best(self, example: RankingExample, counts: Counts, docids: Sequence[str]) -> Asking:
@@ -142,19 +165,23 @@ class Pairwise:
         for other in docids[1:]:
             first, second = yield [self.prompt(example, shown) for shown in ((other, best), (best, other))]
             counts.add((first, second))
-            if _won(other, best, first, second, counts) == 1.0:
+            if self._outcome(other, best, first, second, counts) == 1.0:
                 best = other
         return best
 
+    def _outcome(self, a: str, b: str, first: Judgment, second: Judgment, counts: Counts) -> float:
+        """1 if `a` wins, 0 if `b` does, otherwise 1/2: a tie, or an answer that cannot be used."""
+        margins = [judgment.scores[a] - judgment.scores[b] for judgment in (first, second) if judgment.scores]
+        if len(margins) < 2:
+            return 0.5
+        agreed = 1.0 if min(margins) > 0 else 0.0 if max(margins) < 0 else 0.5
+        counts.num_ties += agreed == 0.5
+        if self.decision == "agreement":
+            return agreed
+        mean = sum(margins)
+        return 1.0 if mean > 0 else 0.0 if mean < 0 else 0.5
 
-def _won(a: str, b: str, first: Judgment, second: Judgment, counts: Counts) -> float:
-    """1 if both orders prefer `a`, 0 if both prefer `b`, otherwise 1/2: a tie, or an answer that cannot be used."""
-    margins = [judgment.scores[a] - judgment.scores[b] for judgment in (first, second) if judgment.scores]
-    if len(margins) < 2:
-        return 0.5
-    if min(margins) > 0:
-        return 1.0
-    if max(margins) < 0:
-        return 0.0
-    counts.num_ties += 1
-    return 0.5
+
+def _mean(a: str, first: Judgment, second: Judgment) -> float:
+    """The mean of the probabilities of `a` in both orders; 1/2 stands for one that cannot be used."""
+    return (first.scores.get(a, 0.5) + second.scores.get(a, 0.5)) / 2

@@ -55,7 +55,7 @@ class Setwise:
 
     def __post_init__(self) -> None:
         one_of("setwise: method", self.method, ("heapsort", "bubblesort"))
-        one_of("setwise: labels", self.labels, tuple(KINDS))
+        one_of("setwise: labels", self.labels, ("letters", "numbers"))
         check_mode(self.name, self.mode, reasoning=self.reasoning)
         for field in ("children", "k", "permutations"):
             if getattr(self, field) < 1:

@@ -18,19 +18,38 @@ class Permutation:
 
     alphabet = "[]0123456789 >"
 
+    @property
+    def length(self) -> int:
+        """Identifiers of a whole answer."""
+        return self.n
+
     def continues(self, text: str) -> bool:
         *done, last = text.split(SEPARATOR)
         left = {f"[{i}]" for i in range(1, self.n + 1)}
+        if len(done) >= self.length:
+            return False
         for part in done:
             if part not in left:
                 return False
             left.remove(part)
-        end = SEPARATOR if len(left) > 1 else ""
+        end = SEPARATOR if len(done) + 1 < self.length else ""
         return any(f"{part}{end}".startswith(last) for part in left)
 
     def is_whole(self, text: str) -> bool:
         parts = text.split(SEPARATOR)
-        return len(parts) == self.n and {*parts} == {f"[{i}]" for i in range(1, self.n + 1)}
+        known = {f"[{i}]" for i in range(1, self.n + 1)}
+        return len(parts) == len({*parts}) == self.length and {*parts} <= known
+
+
+@dataclass(frozen=True)
+class Beginning(Permutation):
+    """`[3] > [1]`: the first `k` identifiers of a permutation of `n`, or all of them where there are no more."""
+
+    k: int
+
+    @property
+    def length(self) -> int:
+        return min(self.k, self.n)
 
 
 @dataclass(frozen=True)

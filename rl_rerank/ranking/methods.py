@@ -72,7 +72,11 @@ def check(paradigm: Paradigm, stage: RerankStage, place: str = "rerank stage: ")
 
 
 def _shown(view: View, stage: RerankStage, repeat: int) -> View:
-    return view._replace(example=shuffled(view.example, stage.seed, repeat)) if stage.shuffle else view
+    if stage.shuffle:
+        return view._replace(example=shuffled(view.example, stage.seed, repeat))
+    if stage.reverse:
+        return view._replace(example=replace(view.example, candidates=view.example.candidates[::-1]))
+    return view
 
 
 def _of_documents(

@@ -142,3 +142,50 @@ def test_what_does_not_exist_is_named(config):
         FileNotFoundError, match=r"format.json does not exist; a check reads what the stage 'slid' writes"
     ):
         findings(config, format_rate={"stage": "slid", "paradigm": "listwise"})
+
+
+PAIRS = [("allpairs", None, "132.0 on average, 12 of 12 queries; 132 by the formula")]
+# sliding, k = 3, N = 12: 2 (11 + 10 + 9); heapsort: at least 2 * 11, at most 4 (12 + 2 * 3)
+PAIRS += [("sliding", 3, "60.0 on average, 12 of 12 queries; 60 by the formula"), ("heapsort", 3, "; 22 to 72 by the")]
+
+
+@pytest.mark.parametrize(("method", "k", "said"), PAIRS)
+def test_comparisons_are_as_many_as_the_formula_says(config, monkeypatch, method, k, said):
+    ranked(config, monkeypatch, "pairs", "pairwise", {"method": method, "k": k})
+    [(counted, found), (both, _)] = findings(config, comparisons={"stage": "pairs"})
+    assert counted and both and said in found
+    spoil(config, "pairs", "rollouts.jsonl", lambda rows: rows[1].update(docids=rows[0]["docids"]))
+    assert [passed for passed, _ in findings(config, comparisons={"stage": "pairs"})] == [True, False]
+    spoil(config, "pairs", "rollouts.jsonl", lambda rows: rows.extend(rows[:10] * 12))
+    assert [passed for passed, _ in findings(config, comparisons={"stage": "pairs"})] == [False, False]
+
+
+INITIAL = {"given": {}, "reversed": {"reverse": True}, "random": {"shuffle": True}}
+
+
+@pytest.mark.parametrize(
+    ("params", "is_invariant"), [({"method": "allpairs"}, True), ({"method": "sliding", "k": 1}, False)]
+)
+def test_all_pairs_do_not_depend_on_the_initial_order_and_one_pass_does(config, monkeypatch, params, is_invariant):
+    for name, shown in INITIAL.items():
+        ranked(config, monkeypatch, name, "pairwise", params, **shown)
+    for invariant in (True, False):
+        looked = {"stages": list(INITIAL), "invariant": invariant}
+        [(passed, said)] = findings(config, order_invariance=looked)
+        assert passed == (invariant == is_invariant), said
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        (["given"], "needs two rerank stages or more"),
+        (["given", "again"], "'given' and 'again' show the documents in the same order"),
+        (["given", "trained"], "'given' and 'trained' differ in more than the order"),
+    ],
+)
+def test_stages_that_show_no_other_order_are_refused(config, stages, message):
+    shown = {"given": {}, "again": {}, "trained": {"reverse": True, "paradigm": "listwise"}}
+    config.stages = {name: RerankStage(kind="rerank", shuffle=False, **more) for name, more in shown.items()}
+    config.stages["mechanism"] = CheckStage(kind="check", checks={"order_invariance": {"stages": stages}})
+    with pytest.raises(ValueError, match=rf"stages\.mechanism\.checks\.order_invariance: {message}"):
+        Experiment.of(config)

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ("reasonrank", "reasonrank_32b", "grouprank", "rank_r1", "rank_r1_v02", "erank", "prorank", "screening")
+RECIPES += ("prp", "first", "fullrank")
 
 
 def table():
@@ -74,7 +75,7 @@ def test_the_trainers_of_a_recipe_have_the_arguments_of_the_table(recipe, tmp_pa
 def test_the_table_names_every_recipe_and_what_ends_its_answers():
     rows = table()
     assert tuple(dict.fromkeys(row["recipe"] for row in rows)) == RECIPES
-    assert all(row["answers end with"].replace("\\", "").startswith("<|im_end|>") for row in rows)
+    assert all(row["answers end with"].replace("\\", "").startswith(("<|im_end|>", "</s>")) for row in rows)
 
 
 def test_the_page_of_systems_keeps_its_table_when_it_is_written_again(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ from rl_rerank.engines.scripted import Scripted
 from rl_rerank.paradigms.first_token import FirstToken
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.ranking.driver import rerank
+from rl_rerank.training.exact.lists import reading
 from rl_rerank.types import Candidate, Completion, RankingExample
 
 
@@ -69,6 +70,33 @@ def test_a_letter_is_one_token_where_an_answer_begins(any_tokenizer):
         assert tuple(any_tokenizer.encode(prompt.text + "B", add_special_tokens=False)) == (*prompt.token_ids, *ids[1])
 
 
+def test_letters_in_brackets_are_scored_behind_the_opening_one():
+    logprobs = {"[A": -3.0, "[B": -1.0, "[C": -2.0, "[D": -0.5}
+    ex = example([0, 2, 1])
+    paradigm = FirstToken(window=4, labels="bracketed")
+    [ranking], _ = rerank([ex], paradigm, Scripted(lambda p: "", lambda p, text: logprobs[text]))
+    assert ranking.docids == ("d2", "d3", "d1")
+    prompt = paradigm.prompt(ex, ex.docids)
+    text = "".join(segment.text for message in prompt.messages for segment in message.segments)
+    assert text.endswith("[C] grade 1\nAnswer with all letters, most relevant first, like [B] > [A].")
+    assert (answer := paradigm.target(ex, prompt)) == "[B] > [C] > [A]"
+    assert len(answer) < FirstToken(window=3, labels="bracketed").max_completion_tokens
+    assert paradigm.parse(prompt, Completion(answer), strict=True).ids == (2, 3, 1)
+    assert not paradigm.parse(prompt, Completion("B > C > A"), strict=True).is_ok
+    assert paradigm.parse(prompt, Completion("B > C > A"), strict=False).ids == (2, 3, 1)
+
+
+def test_a_letter_is_one_token_behind_a_bracket(any_tokenizer):
+    renderer = Renderer(any_tokenizer, max_prompt_tokens=400)
+    paradigm = FirstToken(window=26, labels="bracketed")
+    read = reading(paradigm, renderer)
+    assert len(read.opening) == 1 and len(set(read.ids)) == 26
+    # Answers are tokenised alike: what is trained is what is scored.
+    ex = example([0, 1])
+    answer = renderer.continuation_ids(paradigm.target(ex, paradigm.prompt(ex, ex.docids)))
+    assert answer[:2] == (*read.opening, read.ids[1])
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [
@@ -76,6 +104,7 @@ def test_a_letter_is_one_token_where_an_answer_begins(any_tokenizer):
         ({"window": 27}, "window must be at most 26"),
         ({"stride": 21}, "stride must be from 1 to window=20"),
         ({"passes": 0}, "passes must be at least 1"),
+        ({"labels": "numbers"}, "labels must be one of letters, bracketed; got 'numbers'"),
     ],
 )
 def test_parameters_that_make_no_sense_are_refused(params, message):

@@ -5,6 +5,7 @@ import pytest
 from rl_rerank.engines.scripted import Scripted
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.paradigms.windows import windows
+from rl_rerank.prompts.constraints import Beginning
 from rl_rerank.ranking.driver import rerank
 from rl_rerank.types import Candidate, Completion, Prompt, RankingExample
 
@@ -54,6 +55,28 @@ def test_a_second_pass_slides_over_the_order_that_the_first_one_left():
         [ranking], _ = rerank([ex], Listwise(window=2, stride=1, passes=passes), engine)
         assert " ".join(ranking.docids) == order
         assert (engine.batch_sizes, ranking.num_prompts) == ([1] * 3 * passes, 3 * passes)
+
+
+def test_an_answer_may_end_behind_the_first_places():
+    ex = example([1, 3, 2, 4, 0])
+    paradigm = Listwise(window=None, constrained=True, top=2)
+    engine = Scripted(lambda p: "[4] > [2]")
+    engine.capabilities = frozenset({"constraint"})
+    [ranking], [rollout] = rerank([ex], paradigm, engine)
+    # The others follow as they were shown, and nothing is wrong with the answer.
+    assert ranking.docids == ("d4", "d2", "d1", "d3", "d5")
+    assert (ranking.num_malformed, ranking.num_fallbacks, rollout.judgment.ids) == (0, 0, (4, 2))
+    assert rollout.prompt.constraint == Beginning(5, 2)
+    # Training rows still order all documents, and rewards read them strictly.
+    target = paradigm.target(ex, rollout.prompt)
+    assert target == "[4] > [2] > [3] > [1] > [5]"
+    assert paradigm.parse(rollout.prompt, Completion(target), strict=True).is_ok
+    assert not paradigm.parse(rollout.prompt, Completion("[4] > [2]"), strict=True).is_ok
+    # Fewer places than were asked for are completed, and counted.
+    assert not paradigm.parse(rollout.prompt, Completion("[4]"), strict=False).is_ok
+    for params in ({"top": 2}, {"top": 0, "constrained": True}):
+        with pytest.raises(ValueError, match="top must be at least 1 and needs constrained=true"):
+            Listwise(**params)
 
 
 @pytest.mark.parametrize("n", [0, 1, 2, 30, 100])

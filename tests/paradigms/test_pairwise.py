@@ -1,3 +1,4 @@
+import math
 import random
 
 import pytest
@@ -151,7 +152,10 @@ def test_the_target_is_read_back_and_is_short_enough(reasoning):
         ({"method": "quicksort"}, "method must be one of allpairs, heapsort, sliding; got 'quicksort'"),
         ({"mode": "guessing"}, "mode must be one of generation, scoring"),
         ({"mode": "scoring", "reasoning": True}, "leaves no room for reasoning=true"),
-        ({"aggregation": "sym_sum"}, "needs method=allpairs and mode=scoring"),
+        ({"aggregation": "sym_sum"}, "needs the probabilities of all pairs, so method=allpairs and mode=scoring"),
+        ({"aggregation": "bradley_terry", "method": "sliding", "mode": "scoring"}, "got method=sliding"),
+        ({"decision": "mean"}, "decision=mean takes a mean of probabilities, so it needs mode=scoring"),
+        ({"decision": "both"}, "decision must be one of agreement, mean"),
         ({"k": 0}, "k must be at least 1, or null"),
         ({"pairs": 0}, "pairs must be at least 1"),
     ],
@@ -164,3 +168,56 @@ def test_parameters_that_make_no_sense_are_refused(params, message):
 def test_a_prompt_compares_two():
     with pytest.raises(ValueError, match="a prompt compares 2 documents; got 1"):
         Pairwise().prompt(example([1, 0]), ["d1"])
+
+
+def biased(grades, bias):
+    """An engine that sees the grades, and that prefers whatever is shown first by this much."""
+    return scored({(a, b): grades[a] + bias - grades[b] for a in grades for b in grades})
+
+
+@pytest.mark.parametrize("method", ["allpairs", "heapsort", "sliding"])
+def test_the_mean_of_both_orders_cancels_a_preference_for_the_first_one(method):
+    # Grades are 1 apart and the preference is 10, so the first document wins every prompt: only ties by agreement.
+    ex = example(random.Random(2).sample(range(9), 9))
+    agreed, mean = (
+        rerank([ex], Pairwise(method, "scoring", decision, k=None), biased(ex.qrels, 10.0))[0][0]
+        for decision in ("agreement", "mean")
+    )
+    assert agreed.docids == ex.docids
+    assert [ex.qrels[docid] for docid in mean.docids] == list(range(8, -1, -1))
+    assert agreed.num_ties == agreed.num_prompts / 2 and mean.num_ties == mean.num_prompts / 2
+
+
+def test_one_order_alone_is_worse_where_the_first_one_is_preferred():
+    # What both orders are for: p_ij alone, without 1 - p_ji, hardly tells grades apart from places.
+    ex = example([0, 2, 1, 3])
+    table = {(a, b): ex.qrels[a] - ex.qrels[b] + 10.0 for a in ex.docids for b in ex.docids if a != b}
+    [ranking], _ = rerank([ex], Pairwise(mode="scoring", aggregation="sym_sum"), scored(table))
+    assert ranking.docids == ("d4", "d2", "d3", "d1")
+    wins = {a: sum(table[a, b] > 0 for b in ex.docids if ex.docids.index(a) < ex.docids.index(b)) for a in ex.docids}
+    assert sorted(wins, key=lambda a: -wins[a]) == list(ex.docids)
+
+
+def test_strengths_from_probabilities_by_hand():
+    # Of two documents without a prior p = sigmoid(s1 - s2), so s1 - s2 = logit of the mean of both orders:
+    # (3/4 + 1 - 9/10) / 2 = .425. A prior of half a vote for and against each pulls both towards 0: with s and -s,
+    # 2 * .425 + .5 = 2 sigmoid(2 s) + sigmoid(s), as in tests/synth/test_bradley_terry.py.
+    log3, log9 = 1.0986122886681098, 2.1972245773362196
+    table = {("d1", "d2"): log3, ("d2", "d1"): log9}
+    paradigm = Pairwise(mode="scoring", aggregation="bradley_terry")
+    [ranking], _ = rerank([example([0, 0])], paradigm, scored(table))
+    assert ranking.raw_scores is not None
+    s = ranking.raw_scores["d1"]
+    assert ranking.raw_scores["d2"] == pytest.approx(-s) and s < 0
+    sigmoid = lambda x: 1 / (1 + math.exp(-x))  # noqa: E731
+    assert 2 * sigmoid(2 * s) + sigmoid(s) == pytest.approx(2 * 0.425 + 0.5)
+    assert rerank([example([])], paradigm, scored({}))[0][0].docids == ()
+
+
+def test_strengths_do_not_depend_on_the_order_that_is_shown():
+    ex = example([i % 3 for i in range(9)])
+    paradigm = Pairwise(mode="scoring", aggregation="bradley_terry")
+    engine = Oracle([ex], paradigm.target, noise=1.0, fresh=True)
+    found = [rerank([ex], paradigm, engine, shuffle_seed=seed)[0][0].raw_scores for seed in range(3)]
+    assert found[0] is not None
+    assert found[1] == pytest.approx(found[0]) and found[2] == pytest.approx(found[0])

@@ -4,7 +4,7 @@ from itertools import permutations
 import pytest
 
 from rl_rerank.engines import constraint_json
-from rl_rerank.prompts.constraints import Permutation, Score, Scores
+from rl_rerank.prompts.constraints import Beginning, Permutation, Score, Scores
 
 
 def beginnings(texts):
@@ -19,6 +19,17 @@ def test_what_continues_to_a_permutation_is_exactly_what_begins_one():
         assert Permutation(3).is_whole(text) == (text in whole)
         for char in Permutation.alphabet:
             assert Permutation(3).continues(text + char) == (text + char in begun)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_what_continues_to_the_beginning_of_a_permutation_ends_behind_its_last_identifier(k):
+    whole = {" > ".join(f"[{i}]" for i in order) for order in permutations(range(1, 4), min(k, 3))}
+    begun = beginnings(whole)
+    for text in begun:
+        assert Beginning(3, k).continues(text)
+        assert Beginning(3, k).is_whole(text) == (text in whole)
+        for char in Permutation.alphabet:
+            assert Beginning(3, k).continues(text + char) == (text + char in begun)
 
 
 @pytest.mark.parametrize("text", ["[1] > [1]", "[4]", "[0]", "[01]", "[1]>", "[1] > [2] > [3] > ", " [1]", "[1] >  "])
@@ -50,7 +61,7 @@ def test_scores_continue_exactly_where_json_in_the_asked_form_can_follow():
             assert Scores(2, 10).continues(text + char) == (text + char in begun), text + char
 
 
-@pytest.mark.parametrize("form", [Permutation(12), Score(10), Scores(3, 10)])
+@pytest.mark.parametrize("form", [Permutation(12), Beginning(12, 3), Score(10), Scores(3, 10)])
 def test_a_request_carries_a_form_in_plain_values(form):
     assert constraint_json.read(json.loads(json.dumps(constraint_json.carried(form, 7)))) == (form, 7)
 

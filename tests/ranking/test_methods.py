@@ -33,6 +33,15 @@ def test_one_shuffle_is_what_the_driver_does():
     assert [(r.docids, r.scores, r.num_prompts) for r in once] == [(r.docids, r.scores, r.num_prompts) for r in plain]
 
 
+def test_candidates_can_be_shown_worst_first():
+    copies = Scripted(lambda p: " > ".join(f"[{i}]" for i in range(1, len(p.docids) + 1)))
+    stage = RerankStage(kind="rerank", shuffle=False, reverse=True)
+    [ranking], [rollout] = rank([example(count=4)], Listwise(window=4), copies, stage)
+    assert rollout.prompt.docids == ranking.docids == ("d4", "d3", "d2", "d1")
+    with pytest.raises(ValueError, match="reverse=true needs shuffle=false"):
+        RerankStage(kind="rerank", reverse=True)
+
+
 def test_several_shuffles_are_asked_in_one_round_and_averaged_by_score(groups_in_order):
     asked = [example("q1", 3), example("q2", 3)]
     engine = positional()

@@ -27,6 +27,27 @@ def checks(config: Config) -> list[dict]:
     return json.loads((Path(config.run_dir) / "mechanism/checks.json").read_text())
 
 
+def passed(config: Config, *beginnings: str) -> list[bool]:
+    """Whether the checks passed whose names begin like this, in the order of the table."""
+    return [found["passed"] for found in checks(config) if found["what"].startswith(beginnings)]
+
+
+def summary(config: Config, stage: str) -> dict:
+    return json.loads((Path(config.run_dir) / stage / "summary.json").read_text())
+
+
+def six_each(tmp_path: Path, train: int = 6, test: int = 4) -> list[str]:
+    """Settings for queries with six graded candidates each."""
+    rows = []
+    for n in range(train + test + 1):
+        candidates = [{"docid": f"{n}-{d}", "text": f"text {n} {d}", "score": 6.0 - d} for d in range(6)]
+        row = {"qid": f"q{n}", "query": f"what is text {n}?", "candidates": candidates}
+        split = "train" if n < train else "test" if n < train + test else "dev"
+        rows.append({**row, "qrels": {f"{n}-{(n + 2) % 6}": 2, f"{n}-{(n + 4) % 6}": 1}, "split": split})
+    (tmp_path / "six.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return ["data=jsonl", f"data.path={tmp_path / 'six.jsonl'}"]
+
+
 def test_rankifys_file_goes_through_the_whole_recipe(tmp_path, tiny_model_dir):
     contexts = [{"score": 3.0 - n, "has_answer": n == 1, "id": n, "text": f"text {n}", "title": ""} for n in range(3)]
     items = [{"question": f"what is {n}?", "answers": [f"{n}"], "query_id": n, "ctxs": contexts} for n in range(4)]
@@ -60,3 +81,45 @@ def test_screening_ranks_all_records_of_topics_that_it_was_not_trained_on(tmp_pa
     assert not (families[0] & families[2] or families[1] & families[2])
     # Three topics are too few to learn from, and the checks say so.
     assert any("too few" in found["found"] or not found["passed"] for found in checks(config))
+
+
+def test_pairwise_prompting_asks_a_pair_once_whatever_the_method_and_the_initial_order(tmp_path, tiny_model_dir):
+    config = ran(tmp_path, tiny_model_dir, "prp", *six_each(tmp_path), "stages.sft.max_steps=2")
+    assert passed(config, "allpairs: ", "heapsort: ", "sliding: ") == [True] * 6
+    assert passed(config, "soft and soft_reversed and soft_random: mean nDCG@10 differs by at most") == [True]
+    usage = {stage: summary(config, stage)["usage"] for stage in ("allpairs", "soft_reversed", "sliding")}
+    # Four queries of 6 * 5 prompts. Beside comparisons, up to 16 prompts look for what a model would rather say.
+    assert 120 <= usage["allpairs"]["asked"] <= 136
+    # Two sliding passes over six documents are 2 (5 + 4) prompts.
+    assert usage["soft_reversed"]["from_journal"] >= 120 and usage["sliding"]["from_journal"] >= 72
+    assert max(usage[stage]["asked"] for stage in ("soft_reversed", "sliding")) <= 16
+    # The teacher's scores of five documents are log strengths: they sum to about 0, and the best one is relevant.
+    for line in (tmp_path / "run/synth/examples.jsonl").read_text().splitlines():
+        example = json.loads(line)
+        assert len(example["scores"]) == 5 and abs(sum(example["scores"].values())) < 1
+        assert example["qrels"][max(example["scores"], key=example["scores"].get)] > 0
+
+
+def test_first_scores_windows_without_generating_and_trains_beside_its_twins(tmp_path, tiny_model_dir):
+    twins = ("joint", "rank_only", "lm_only")
+    config = ran(tmp_path, tiny_model_dir, "first", *six_each(tmp_path), *[f"stages.{t}.max_steps=2" for t in twins])
+    assert passed(config, "joint_eval: no token", "joint_eval: each", "joint_eval: windows of 4 by 2") == [True] * 3
+    orders = [json.loads(line) for line in (tmp_path / "run/synth/examples.jsonl").read_text().splitlines()]
+    assert all(sorted(one["order"]) == sorted(c["docid"] for c in one["candidates"]) for one in orders)
+    rows = [json.loads(line) for line in (tmp_path / "run/synth/rows.jsonl").read_text().splitlines()]
+    assert all(row["paradigm"] == "first_token" and row["target"].startswith("[") for row in rows)
+    weights = {(tmp_path / f"run/{twin}/model/model.safetensors").read_bytes() for twin in twins}
+    assert len(weights) == 3
+
+
+def test_fullrank_learns_from_whole_orders_and_reads_lists_once(tmp_path, tiny_model_dir):
+    twins = [f"stages.{name}.max_steps=2" for name in ("full", "plain", "windowed")]
+    config = ran(tmp_path, tiny_model_dir, "fullrank", *six_each(tmp_path), *twins)
+    assert passed(config, "synth: every gold order", "settled: passes give", "full: tokens of") == [True] * 3
+    assert passed(config, "full_eval: fewer prompt tokens", "top_eval: fewer completion tokens") == [True] * 2
+    assert [summary(config, stage)["num_malformed"] for stage in ("full_eval", "top_eval", "windowed_eval")] == [0] * 3
+    # Decoding stops behind the second identifier, and the other documents follow.
+    rollouts = [json.loads(line) for line in (tmp_path / "run/top_eval/rollouts.jsonl").read_text().splitlines()]
+    assert all(row["text"].count("[") == 2 and row["text"].endswith("]") for row in rollouts)
+    rows = {row["paradigm"]: row for row in map(json.loads, (tmp_path / "run/synth_windows/rows.jsonl").open())}
+    assert list(rows) == ["windows"] and len(rows["windows"]["docids"]) == 4

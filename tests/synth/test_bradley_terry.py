@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from support.synth_runs import apply, example
 
+from rl_rerank.metrics.bradley_terry import strengths
 from rl_rerank.types import TeacherOutput
-from rl_rerank_synth.bradley_terry import strengths
 
 
 def test_two_documents_have_the_log_odds_of_their_votes_by_hand():

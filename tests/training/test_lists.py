@@ -121,16 +121,20 @@ def test_the_loss_is_the_ranking_loss_and_the_weighted_cross_entropy_of_the_answ
         assert logged["answer_share"] == pytest.approx(share, rel=1e-4)
 
 
+@pytest.mark.parametrize("labels", ["letters", "bracketed"])
 def test_first_is_the_weighted_pairs_and_the_language_models_loss_of_the_whole_order(
-    renderer, tiny_model_dir, tmp_path
+    renderer, tiny_model_dir, tmp_path, labels
 ):
     model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
-    paradigm = FirstToken(window=2)
+    paradigm = FirstToken(window=2, labels=labels)
     [one] = lists([example("a", [0, 1])], paradigm, renderer, count=1, size=None, seed=1)
     run = trainer(model, tmp_path, reading(paradigm, renderer), [one], name="first", answer_weight=0.1)
     logits = model(torch.tensor([[*one.prompts[0], *one.answers[0]]])).logits[0, len(one.prompts[0]) - 1 : -1]
     [best] = [i for i, grade in enumerate(one.grades) if grade]
-    letters = logits[0, list(reading(paradigm, renderer).ids)].tolist()
+    read = reading(paradigm, renderer)
+    assert tuple(one.answers[0][: len(read.opening)]) == read.opening
+    assert len(read.opening) == (labels == "bracketed")  # the bracket, behind which letters are scored
+    letters = logits[len(read.opening), list(read.ids)].tolist()
     pair = math.log1p(math.exp(letters[1 - best] - letters[best])) / 3
     answer = torch.nn.functional.cross_entropy(logits, torch.tensor(one.answers[0])).item()
     assert run.compute_loss(model, run.data_collator([{"index": 0}])).item() == pytest.approx(
@@ -138,7 +142,7 @@ def test_first_is_the_weighted_pairs_and_the_language_models_loss_of_the_whole_o
     )
 
 
-@pytest.mark.parametrize("paradigm", [Pointwise(), FirstToken(window=4)])
+@pytest.mark.parametrize("paradigm", [Pointwise(), FirstToken(window=4), FirstToken(window=4, labels="bracketed")])
 def test_a_ranking_loss_moves_no_token_of_the_head_that_is_not_read(renderer, tiny_model_dir, tmp_path, paradigm):
     config = AutoConfig.from_pretrained(tiny_model_dir, tie_word_embeddings=False)
     model = AutoModelForCausalLM.from_config(config)

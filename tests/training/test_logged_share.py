@@ -42,13 +42,15 @@ def test_the_share_of_a_choice_is_that_of_the_tokens_with_which_answers_part(
 
 
 @pytest.mark.parametrize("with_answers", [True, False])
-@pytest.mark.parametrize("paradigm", [Pointwise(), FirstToken(window=4)], ids=str)
+@pytest.mark.parametrize(
+    "paradigm", [Pointwise(), FirstToken(window=4), FirstToken(window=4, labels="bracketed")], ids=str
+)
 def test_the_share_of_lists_is_that_of_the_tokens_that_are_read(model, chatml_tokenizer, paradigm, with_answers):
     made = scores_objective(chatml_tokenizer, paradigm=paradigm)
     batch = ListCollator(made.lists, made.reading, with_answers=with_answers)([{"index": i} for i in range(4)])
     ids = made.reading.ids
     expected = [
-        share(model, prompt, list(ids[: len(one.docids)] if made.reading.together else ids))
+        share(model, [*prompt, *made.reading.opening], list(ids[: len(one.docids)] if made.reading.together else ids))
         for one in made.lists[:4]
         for prompt in one.prompts
     ]

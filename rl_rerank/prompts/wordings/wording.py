@@ -34,6 +34,7 @@ OF_PARADIGM: Mapping[str, tuple[str, ...]] = {
     "pointwise_graded": ("max_score", "scores"),
     "pointwise": ("positive", "negative"),
     "setwise": ("label", "like"),
+    "first_token": ("like",),
 }
 """Paradigm -> what only its messages have in braces."""
 SLOTS: Mapping[str, tuple[str, ...]] = {
@@ -67,7 +68,7 @@ REASONING = ("optional", "always", "never")
 FENCES = ("json",)
 IDENTIFIERS: Mapping[str, tuple[str, ...]] = {
     "listwise": ("numbers",),
-    "first_token": ("letters",),
+    "first_token": ("letters", "bracketed"),
     "setwise": ("numbers", "letters"),
     "pairwise": ("letters",),
 }
@@ -81,7 +82,7 @@ class AnswerForm:
     form: str
     """`chain` ([2] > [1]), `array` ([2, 1]), `object` ({"[1]": 3}), `label` ([2] or B), `words` or `score`."""
     identifiers: str = ""
-    """`numbers` or `letters`; empty: the paradigm's."""
+    """`numbers`, `letters` or, of first_token, `bracketed` letters; empty: the paradigm's."""
     words: tuple[str, ...] = ()
     """Form `words`: the positive answer and the negative one; empty: the paradigm's."""
     fence: str = ""
@@ -126,7 +127,7 @@ class Wording:
         found: dict[str, Any] = {}
         if self.reasoning != "optional" and self.paradigm in REASONS:
             found["reasoning"] = self.reasoning == "always"
-        if self.answer.identifiers and self.paradigm == "setwise":
+        if self.answer.identifiers and self.paradigm in ("setwise", "first_token"):
             found["labels"] = self.answer.identifiers
         if self.answer.words:
             found["positive"], found["negative"] = self.answer.words

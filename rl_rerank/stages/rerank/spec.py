@@ -57,6 +57,9 @@ class RerankStage(StageConfig):
     split: Literal["train", "dev", "test"] = "test"
     shuffle: bool = True
     """Show candidates in a seeded random order, so that no row leans on the first stage's."""
+    reverse: bool = False
+    """Show candidates in the reverse of the first stage's order; needs shuffle=false. How much a method leans on the
+    order that it is shown is seen between this and shuffle=false."""
     shuffles: int = 1
     """Rank this many times, each in another random order, and average: scores, or ranks where the paradigm gives an
     order only. A paradigm that asks about one document at a time gains nothing."""
@@ -92,6 +95,8 @@ class RerankStage(StageConfig):
         at_least("rerank stage", self, shuffles=1, retries=0)
         if self.shuffles > 1 and not self.shuffle:
             raise ValueError(f"rerank stage: shuffles={self.shuffles} needs shuffle=true, or every order is the same")
+        if self.reverse and self.shuffle:
+            raise ValueError("rerank stage: reverse=true needs shuffle=false, or candidates are in random order")
         if self.fuse and (len(self.fuse) != 2 or self.model != "model"):
             raise ValueError(
                 f"rerank stage: fuse names two rerank stages and goes without a model; got {self.fuse} and "
@@ -210,5 +215,5 @@ def reported_protocol(config: Config, model: str) -> RerankStage:
         if not isinstance(stage, RerankStage) or not stage.asks_model or stage.engine is not None:
             continue
         if trained(stage.model)[0] == model and stage.paradigm in ("", config.paradigm):
-            return replace(stage, fusion=None, shuffle=True)
+            return replace(stage, fusion=None, shuffle=True, reverse=False)
     return RerankStage(kind="rerank")

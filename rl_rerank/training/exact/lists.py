@@ -2,13 +2,14 @@
 
 The paradigm's trait `list_scores` names one of two ways. `documents` uses one prompt per document; its score is the
 difference of the logits of the paradigm's two continuations. `identifiers` uses one prompt for all documents; the
-logit of the i-th continuation is the i-th document's score.
+logit of the i-th continuation's last token is the i-th document's score, behind what all continuations begin with, such
+as an opening bracket.
 """
 
 # Shape legend: L lists, N documents (padded), M labels.
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -165,11 +166,14 @@ class Reading:
     ids: tuple[int, ...]
     together: bool
     """Whether one prompt shows all documents with one token each; else each has a prompt and a difference of two."""
+    opening: tuple[int, ...] = ()
+    """Tokens between a prompt and those that are read."""
 
     def sequences(self, one: RankedList) -> list[Labelled]:
         """Return each prompt of a list followed by each token that is read."""
         read = self.ids[: len(one.docids)] if self.together else self.ids
-        return [([*prompt, token], len(prompt)) for prompt in one.prompts for token in read]
+        shown = [[*prompt, *self.opening] for prompt in one.prompts]
+        return [([*prompt, token], len(prompt)) for prompt in shown for token in read]
 
     def scores(self, labels: Scored, batch: Mapping[str, Any]) -> Tensor:
         """Read [L, N] scores from the labels of a batch's packed row; 0 for padding."""
@@ -182,7 +186,7 @@ class Reading:
 
     @torch.no_grad()
     def answer_share(self, labels: Scored, batch: Mapping[str, Any]) -> Share:
-        """Compute the mean share of the probability behind a prompt that lies on the tokens that are read."""
+        """Compute the mean share of the probability behind prompt and opening that lies on the tokens that are read."""
         prompts = len(batch["mask"]) if self.together else batch["read"] // 2
         return Share(labels.log_probs[: batch["read"]].exp().sum().item() / prompts, prompts)
 
@@ -191,17 +195,28 @@ def reading(paradigm: Paradigm, renderer: Renderer) -> Reading:
     """Find the tokens whose logits are the paradigm's scores.
 
     Raises:
-        ValueError: if a continuation has several tokens, or two continuations are the same token.
+        ValueError: if continuations differ in more than their last tokens, or two are the same.
     """
     ids = [renderer.continuation_ids(text) for text in paradigm.continuations]
+    opening = tuple(_shared(ids))
     for text, tokens in zip(paradigm.continuations, ids, strict=True):
-        if len(tokens) != 1 or ids.count(tokens) > 1:
-            what = f"{len(tokens)} tokens" if len(tokens) != 1 else "the same token as another one"
+        if len(tokens) != len(opening) + 1 or ids.count(tokens) > 1:
+            own = len(tokens) - len(opening)
+            what = f"{own} tokens" if own != 1 else "the same token as another one"
+            behind = f" behind {renderer.tokenizer.decode(opening)!r}" if opening else ""
             raise ValueError(
                 f"scores of the paradigm {paradigm.name!r} are logits of single tokens, and in this tokenizer {text!r} "
-                f"is {what}"
+                f"is {what}{behind}"
             )
-    return Reading(tuple(token for [token] in ids), traits(paradigm).list_scores == "identifiers")
+    return Reading(tuple(tokens[-1] for tokens in ids), traits(paradigm).list_scores == "identifiers", opening)
+
+
+def _shared(ids: Sequence[Sequence[int]]) -> Iterator[int]:
+    """The tokens that all begin with, of which none is the last of one."""
+    for tokens in zip(*(one[:-1] for one in ids), strict=False):
+        if len({*tokens}) > 1:
+            return
+        yield tokens[0]
 
 
 @dataclass(frozen=True)
