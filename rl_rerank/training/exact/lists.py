@@ -2,22 +2,23 @@
 
 The paradigm's trait `list_scores` names one of two ways. `documents` uses one prompt per document; its score is the
 difference of the logits of the paradigm's two continuations. `identifiers` uses one prompt for all documents; the
-logit of the i-th continuation is the i-th document's score.
+logit of the i-th continuation is the i-th document's score. With `documents`, a document may be split into passages,
+one prompt each, and its score is computed from theirs as in ranking.
 """
 
-# Shape legend: L lists, N documents (padded), M labels.
+# Shape legend: L lists, N documents (padded), D documents of all lists, P prompts of all lists, M labels.
 
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rl_rerank.config import ListTargets
+from rl_rerank.config import ListTargets, LongDocumentsConfig
 from rl_rerank.data.indexed import outlines
 from rl_rerank.packed.head import Scored
 from rl_rerank.packed.layout import Labelled, pack
@@ -25,6 +26,7 @@ from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.paradigms.windows import training_window
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.prompts.token_ids import TokenIds
+from rl_rerank.ranking.long_documents import view
 from rl_rerank.training.exact.draws import Draws
 from rl_rerank.training.exact.targets import target_counts, targeted
 from rl_rerank.training.exact.weights import document_weights, padded
@@ -44,13 +46,15 @@ class RankedList:
     grades: tuple[float, ...]
     """Target of each document: a grade of at least 0, or a teacher's score."""
     prompts: tuple[Sequence[int], ...]
-    """Token ids: one prompt per document, or one for all."""
+    """Token ids: one prompt per document or per passage, documents adjacent; or one for all."""
     answers: tuple[tuple[int, ...], ...]
     """Token ids of the correct answer to each prompt, with its end token."""
     weights: tuple[float, ...] | None = None
     """Weight of each document in a ranking loss; None: all 1."""
     signals: tuple[float, ...] | None = None
     """The first stage's signal of each document, for the weights of pairs; None: all 1."""
+    passages: tuple[int, ...] | None = None
+    """Number of prompts of each document that is split into passages; None: documents are not split."""
 
 
 class Lists(OnIndex[RankedList]):
@@ -77,6 +81,7 @@ def lists(
     seed: int,
     targets: ListTargets | None = None,
     with_answers: bool = False,
+    long_documents: LongDocumentsConfig | None = None,
 ) -> Lists:
     """Draw `count` lists in passes over the examples, each pass in a fresh order.
 
@@ -86,11 +91,13 @@ def lists(
     Args:
         targets: what documents are trained towards, and with what weights; None: their grades, with weights of 1.
         with_answers: whether the answers will be trained, so that each must be known.
+        long_documents: how documents are cut, summarised or split; None: they are not. The correct answer about a
+            passage is the one about its document.
 
     Raises:
         ValueError: if no query has candidates of different targets, or a document has none, or no weight.
     """
-    settings = targets or ListTargets()
+    settings, long = targets or ListTargets(), long_documents or LongDocumentsConfig()
     together = traits(paradigm).list_scores == "identifiers"
     needs_judgments = with_answers and not together
     draws = Draws(*target_counts(examples, settings, needs_judgments=needs_judgments), size=size, seed=seed)
@@ -103,7 +110,9 @@ def lists(
 
     def made(number: int) -> RankedList:
         draw = draws[number]
-        shown, ranked, values = targeted(examples[draw.example], settings)
+        # All candidates are viewed, as in ranking: summaries weight words by what the other candidates say.
+        seen = view(examples[draw.example], long)
+        shown, ranked, values = targeted(examples[draw.example] if seen.owners else seen.example, settings)
         docids = list(ranked.docids) if draw.chosen is None else _chosen(ranked, *draw.chosen)
         if together:
             own = random.Random(f"{seed}:{draw.turn}:{ranked.qid}")
@@ -113,6 +122,12 @@ def lists(
         # An order of documents follows from any targets; whether one is relevant, from its judgment alone.
         labelled = ranked if together else shown
         answers = [(*renderer.continuation_ids(paradigm.target(labelled, p)), renderer.end_id) for p in prompts]
+        counts = None
+        if seen.owners:
+            split = [seen.passages(docid) for docid in docids]
+            counts = tuple(map(len, split))
+            prompts = [paradigm.prompt(seen.example, [passage]) for passages in split for passage in passages]
+            answers = [answer for answer, count in zip(answers, counts, strict=True) for _ in range(count)]
         return RankedList(
             shown,
             tuple(docids),
@@ -121,6 +136,7 @@ def lists(
             tuple(answers),
             None if settings.weights is None else document_weights(shown, docids, settings.weights),
             None if settings.curriculum is None else _signals(shown, docids, settings.curriculum.kind),
+            counts,
         )
 
     return Lists(count, made, draws, most if together else None)
@@ -165,6 +181,8 @@ class Reading:
     ids: tuple[int, ...]
     together: bool
     """Whether one prompt shows all documents with one token each; else each has a prompt and a difference of two."""
+    combine: Literal["", "maxp", "sump"] = ""
+    """How a document's score comes from those of its passages; empty: documents are not split."""
 
     def sequences(self, one: RankedList) -> list[Labelled]:
         """Return each prompt of a list followed by each token that is read."""
@@ -178,6 +196,8 @@ class Reading:
         if not self.together:
             positive, negative = read.view(-1, 2).unbind(1)
             read = positive - negative
+        if self.combine:
+            read = combined(read, batch["owners"], int(mask.sum()), self.combine)
         return read.new_zeros(mask.shape).masked_scatter(mask, read)
 
     @torch.no_grad()
@@ -187,7 +207,25 @@ class Reading:
         return Share(labels.log_probs[: batch["read"]].exp().sum().item() / prompts, prompts)
 
 
-def reading(paradigm: Paradigm, renderer: Renderer) -> Reading:
+def combined(scores: Tensor, owners: Tensor, count: int, mode: Literal["maxp", "sump"]) -> Tensor:
+    """Compute the scores of documents from the log-odds of their passages, as `long_documents.aggregate` does.
+
+    Args:
+        scores: [P].
+        owners: [P], the document of each passage, from 0.
+        count: D; every document has a passage.
+        mode: maxp takes the largest log-odds, sump the sum of the probabilities.
+
+    Returns:
+        [D].
+    """
+    start = scores.new_zeros(count)
+    if mode == "maxp":
+        return start.scatter_reduce(0, owners, scores, "amax", include_self=False)
+    return start.scatter_add(0, owners, scores.sigmoid())
+
+
+def reading(paradigm: Paradigm, renderer: Renderer, long_documents: LongDocumentsConfig | None = None) -> Reading:
     """Find the tokens whose logits are the paradigm's scores.
 
     Raises:
@@ -201,7 +239,9 @@ def reading(paradigm: Paradigm, renderer: Renderer) -> Reading:
                 f"scores of the paradigm {paradigm.name!r} are logits of single tokens, and in this tokenizer {text!r} "
                 f"is {what}"
             )
-    return Reading(tuple(token for [token] in ids), traits(paradigm).list_scores == "identifiers")
+    mode = long_documents.mode if long_documents is not None else "head"
+    combine = mode if mode in ("maxp", "sump") else ""
+    return Reading(tuple(token for [token] in ids), traits(paradigm).list_scores == "identifiers", combine)
 
 
 @dataclass(frozen=True)
@@ -214,10 +254,17 @@ class ListItem:
     grades: tuple[float, ...]
     weights: tuple[float, ...] | None
     signals: tuple[float, ...] | None
+    passages: tuple[int, ...] | None
 
     @property
     def sequences(self) -> list[Labelled]:
         return [*self.read, *self.answers]
+
+
+def _owners(items: Sequence[ListItem]) -> Tensor | None:
+    """Number the documents of a batch from 0 and give the one of each passage: [P]; None if they are not split."""
+    counts = [count for one in items for count in one.passages or ()]
+    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)) if counts else None
 
 
 class ListCollator(Collator[ListItem]):
@@ -236,7 +283,8 @@ class ListCollator(Collator[ListItem]):
         one = self.lists[number]
         shown = zip(one.prompts, one.answers, strict=True) if self.with_answers else ()
         answers = [([*prompt, *answer], len(prompt)) for prompt, answer in shown]
-        return ListItem(number, self.reading.sequences(one), answers, one.grades, one.weights, one.signals)
+        read = self.reading.sequences(one)
+        return ListItem(number, read, answers, one.grades, one.weights, one.signals, one.passages)
 
     def batch(self, items: Sequence[ListItem]) -> dict[str, Any]:
         read = [sequence for one in items for sequence in one.read]
@@ -250,6 +298,7 @@ class ListCollator(Collator[ListItem]):
             "index": [one.number for one in items],
             "item_weights": padded([one.weights for one in items]),
             "signals": padded([one.signals for one in items]),
+            "owners": _owners(items),
         }
 
     def labels(self, items: Sequence[ListItem]) -> Tensor | None:
