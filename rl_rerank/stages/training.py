@@ -8,7 +8,16 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from rl_rerank.config import ListTargets, LongDocumentsConfig, LoraConfig, ModelConfig, Reference, StageConfig, at_least, trained
+from rl_rerank.config import (
+    ListTargets,
+    LongDocumentsConfig,
+    LoraConfig,
+    ModelConfig,
+    Reference,
+    StageConfig,
+    at_least,
+    trained,
+)
 from rl_rerank.data import Store
 from rl_rerank.data.examples import ExampleFile
 from rl_rerank.engines.local import amx, embedded

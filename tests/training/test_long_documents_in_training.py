@@ -71,9 +71,7 @@ def test_modes_differ_from_each_other(renderer):
 @pytest.mark.parametrize("mode", ["firstp", "quite"])
 def test_completions_and_rows_show_the_texts_that_ranking_shows(renderer, mode):
     how = MODES[mode]
-    [asked] = Questions(
-        [EXAMPLE], Listwise(window=None), renderer, count=1, seed=1, long_documents=how
-    )
+    [asked] = Questions([EXAMPLE], Listwise(window=None), renderer, count=1, seed=1, long_documents=how)
     seen = long_documents.view(EXAMPLE, how).example
     assert tuple(asked.token_ids) == renderer(Listwise(window=None).prompt(seen, asked.prompt.docids)).token_ids
     assert asked.example == seen

@@ -142,9 +142,7 @@ def _all(read: Mapping[str, Collection], record: str, named: Any) -> dict[str, A
     }
 
 
-def _divided(
-    name: str, queries: Sequence[Query], part: Part, seed: int, omissions: Omissions
-) -> list[Query]:
+def _divided(name: str, queries: Sequence[Query], part: Part, seed: int, omissions: Omissions) -> list[Query]:
     """The queries of a part in the splits that are used, with the part's name before their ids."""
     assigned = splits.assign(queries, seed, omissions)
     return [_query(name, query, split) for split in part.splits for query in assigned[split]]

@@ -73,9 +73,7 @@ def _completion_trainer(
     rows = RowFile(folder / "rows.jsonl", examples, config.model.max_prompt_tokens)
     paradigms = {kind: build_paradigm(config, kind) for kind in rows.paradigms}
     separator = float(stage.loss_params.get("separator", 1.0)) if stage.loss == "fullrank" else None
-    made = tokenised(
-        rows, examples, paradigms, renderer, separator=separator, long_documents=stage.long_documents
-    )
+    made = tokenised(rows, examples, paradigms, renderer, separator=separator, long_documents=stage.long_documents)
     lengths.warn_of_longest(name, examples, paradigms.values(), renderer)
     logger.info("sft on %d rows, about %d tokens", len(rows), rows.lengths.sum())
     return AnswerTrainer(

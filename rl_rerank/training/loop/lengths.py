@@ -207,9 +207,7 @@ def _sample(config: Config, stage: TrainingStage, store: Store) -> Iterator[Prom
     for name, share in shares.items():
         paradigm = build_paradigm(config, name)
         prompts = (
-            prompt
-            for example in map(examples.__getitem__, order)
-            for prompt in _prompts(example, paradigm, stage)
+            prompt for example in map(examples.__getitem__, order) for prompt in _prompts(example, paradigm, stage)
         )
         yield from islice(prompts, max(SAMPLE * share // sum(shares.values()), 1))
 
