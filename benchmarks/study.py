@@ -37,7 +37,7 @@ from rl_rerank.io.files import write_json
 SECONDS = "seconds.json"
 """In a run folder: of each stage, the seconds of processors and of the clock, killed starts included."""
 CHOSEN = "chosen.json"
-"""In the folder of a peer with several losses: the loss with the best nDCG@10 on development queries, and all values."""
+"""In the folder of a peer with several losses: the one with the best nDCG@10 on development queries, and all values."""
 
 
 def composed(run: Run, folder: Path, data: Path, settings: Sequence[str]) -> tuple[Config, list[str]]:

@@ -58,14 +58,14 @@ def page(found: Mapping[str, Sequence[Values]], runs: Path, cpu_hours: Mapping[s
     yield from (
         "# Results",
         "",
-        "SmolLM2-135M-Instruct as a reranker of BM25's first 20 candidates, trained in each way that the framework has,",
-        "and peers trained on the same queries for the same CPU time. Written by `python benchmarks/study.py RUNS --page`",
-        "from the runs of `python benchmarks/study.py RUNS --data FOLDER`, one run folder each.",
+        "SmolLM2-135M-Instruct as a reranker of BM25's first 20 candidates, trained in several ways, and peers trained",
+        "on the same queries for the same CPU time. Written by `python benchmarks/study.py RUNS --page` from the runs of",
+        "`python benchmarks/study.py RUNS --data FOLDER`.",
         "",
         "Models are trained on the union of the training queries of wikiqa, trecqa, scifact, nfcorpus and msmarco-fg;",
         "rows `wikiqa alone` on those of wikiqa. Settings, losses of peers and weights of fusions are chosen on",
-        "development queries. Test queries are ranked once, candidates shown in a seeded random order. A row of several",
-        "seeds has their mean. No row's AP and RR see beyond the 20 candidates.",
+        "development queries. Test queries are ranked once, candidates shown in a seeded random order. A row of",
+        "several seeds has their mean. No row's AP and RR see beyond the 20 candidates.",
         "",
         "## nDCG@10",
         "",
@@ -121,8 +121,9 @@ def _comparisons(found: Mapping[str, Sequence[Values]]) -> Iterator[str]:
     yield from (
         "## Comparisons",
         "",
-        "Paired randomisation tests on nDCG@10 over all test queries that both systems have, over queries and seeds; p",
-        f"adjusted by Holm's method over the {len(pairs)} comparisons that could be made, of {len(COMPARISONS)} planned.",
+        "Paired randomisation tests on nDCG@10 over all test queries that both systems have, and over seeds where there",
+        f"are several; p adjusted by Holm's method over the {len(pairs)} comparisons that could be made, of "
+        f"{len(COMPARISONS)}.",
         "",
         "| system | baseline | difference | 95% interval | p (Holm) | queries |",
         "| --- | --- | ---: | ---: | ---: | ---: |",
@@ -169,9 +170,9 @@ def _runs(runs: Path, cpu_hours: Mapping[str, float]) -> Iterator[str]:
         yield f"| {run.name}{note} | `python benchmarks/study.py RUNS --data FOLDER --only {run.name}` | {hours} |"
     yield from (
         "",
-        "Every query's values are in `docs/experiments/study/per_query.jsonl`, rounded to four digits: first",
+        "Every query's values are in `docs/experiments/study/per_query.jsonl`, rounded to four digits: first the queries",
+        "of each collection, then for each system, run, collection and measure the values in their order.",
     )
-    yield "the queries of each collection, then a line for each system, run, collection and measure, with values in their order."
 
 
 def per_query(found: Mapping[str, Mapping[str, Values]]) -> list[dict[str, Any]]:

@@ -62,11 +62,12 @@ def check(paradigm: Paradigm, stage: RerankStage, place: str = "rerank stage: ")
     Args:
         place: text before the setting's name in the error.
     """
-    if stage.long_documents.splits and not traits(paradigm).score_scale:
+    how = stage.long_documents
+    if how.splits and not traits(paradigm).score_scale:
         raise ValueError(
-            f"{place}long_documents.mode={stage.long_documents.mode} makes a document's score from those of its passages, and the paradigm "
-            f"{paradigm.name!r} gives no scores that stand for themselves; choose firstp or quite, or a paradigm such "
-            "as pointwise or groupwise"
+            f"{place}long_documents.mode={how.mode} makes a document's score from those of its passages, and the "
+            f"paradigm {paradigm.name!r} gives no scores that stand for themselves; choose firstp or quite, or a "
+            "paradigm such as pointwise or groupwise"
         )
 
 

@@ -36,7 +36,7 @@ class Part:
 class UnionOfCollections:
     """Reads collections by their sources. The qid q of the part p becomes p:q, and so do docids.
 
-    A part is split as it would be alone: by its own splits, or by hash, a tenth of train becoming dev where it has none.
+    A part is split as it would be alone: by its own splits, or by hash; a tenth of train becomes dev if it has no dev.
     Its name is the group of its queries, unless these have groups, so that evaluations also give means by part.
     """
 
