@@ -59,8 +59,8 @@ def page(found: Mapping[str, Sequence[Values]], runs: Path, cpu_hours: Mapping[s
         "# Results",
         "",
         "SmolLM2-135M-Instruct as a reranker of BM25's first 20 candidates, trained in several ways, and peers trained",
-        "on the same queries for the same CPU time. Written by `python benchmarks/study.py RUNS --page` from the runs of",
-        "`python benchmarks/study.py RUNS --data FOLDER`.",
+        "on the same queries for the same CPU time. `python benchmarks/study.py RUNS --page` writes this page from the",
+        "runs of `python benchmarks/study.py RUNS --data FOLDER`.",
         "",
         "Models are trained on the union of the training queries of wikiqa, trecqa, scifact, nfcorpus and msmarco-fg;",
         "rows `wikiqa alone` on those of wikiqa. Settings, losses of peers and weights of fusions are chosen on",
@@ -121,8 +121,8 @@ def _comparisons(found: Mapping[str, Sequence[Values]]) -> Iterator[str]:
     yield from (
         "## Comparisons",
         "",
-        "Paired randomisation tests on nDCG@10 over all test queries that both systems have, and over seeds where there",
-        f"are several; p adjusted by Holm's method over the {len(pairs)} comparisons that could be made, of "
+        "Paired randomisation tests on nDCG@10 over all test queries that both systems have, and over seeds where",
+        f"there are several; p adjusted by Holm's method over the {len(pairs)} comparisons that could be made, of "
         f"{len(COMPARISONS)}.",
         "",
         "| system | baseline | difference | 95% interval | p (Holm) | queries |",
@@ -170,8 +170,8 @@ def _runs(runs: Path, cpu_hours: Mapping[str, float]) -> Iterator[str]:
         yield f"| {run.name}{note} | `python benchmarks/study.py RUNS --data FOLDER --only {run.name}` | {hours} |"
     yield from (
         "",
-        "Every query's values are in `docs/experiments/study/per_query.jsonl`, rounded to four digits: first the queries",
-        "of each collection, then for each system, run, collection and measure the values in their order.",
+        "Every query's values are in `docs/experiments/study/per_query.jsonl`, rounded to four digits: first the",
+        "queries of each collection, then for each system, run, collection and measure the values in their order.",
     )
 
 
