@@ -87,7 +87,8 @@ def page(found: Mapping[str, Sequence[Values]], runs: Path, cpu_hours: Mapping[s
 
 def _row(system: System, found: Sequence[Values]) -> str:
     if not found:
-        return f"| {system.label} | {' | '.join([NOT_RUN] * len(COLLECTIONS))} | | 0 of {len(system.runs)} |"
+        cells = [NOT_RUN if name == "wikiqa" or not system.is_wikiqa else "" for name in COLLECTIONS]
+        return f"| {system.label} | {' | '.join(cells)} | | 0 of {len(system.runs)} |"
     means = [mean for name in COLLECTIONS if (mean := _mean(found, name, MAIN)) is not None]
     overall = f"{statistics.fmean(means):.3f}" if len(means) == len(COLLECTIONS) else ""
     cells = [_cell(found, name, MAIN) for name in COLLECTIONS]
