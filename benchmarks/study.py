@@ -151,6 +151,8 @@ def main() -> int:
         return 0
     if given.data is None:
         parser.error("--data is needed to run: the folder of the collections")
+    if not given.data.is_dir():
+        parser.error(f"--data: there is no folder {str(given.data)!r}")
     if unknown := [s for s in settings if s.startswith("-") or "=" not in s]:
         parser.error(f"unknown argument {unknown[0]!r}; settings are KEY=VALUE")
     waiting = [r for r in RUNS if (given.only is None or r.name in given.only) and not is_done(r, given.runs)]

@@ -87,7 +87,7 @@ def _trainer(peer: str, loss: str, config: Config, folder: Path, steps: int, *, 
         "output_dir": str(folder),
         "max_steps": steps,
         "learning_rate": LEARNING_RATE[peer],
-        "warmup_ratio": 0.1,
+        "warmup_steps": 0.1,  # a share of the steps
         "lr_scheduler_type": "linear",
         "bf16": amx.is_used(),
         "use_cpu": True,

@@ -23,6 +23,7 @@ from rl_rerank.data.examples import ExampleFile
 from rl_rerank.engines.local import amx, embedded
 from rl_rerank.paradigms.base import traits
 from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.ranking.methods import check_training
 from rl_rerank.training.loop import batches, health, lengths, owned
 from rl_rerank.training.loop.health import HealthConfig
 from rl_rerank.training.loop.training_prompts import none_teaches
@@ -160,24 +161,9 @@ class TrainingStage(StageConfig):
         owned.refuse(f"stages.{name}", self.trl)
         batches.layout(name, self.step(), self.micro_batch, config.launcher.num_processes)
         lengths.check_context(config.model, name, self.completion_tokens(plugins))
-        self._check_long_documents(f"stages.{name}", plugins)
+        check_training(plugins.paradigm(), self.long_documents, f"stages.{name}.", reads_scores=self.reads_scores)
         self._check_lora(name, config.model)
         self._check_types(name, config.model)
-
-    def _check_long_documents(self, place: str, plugins: Plugins) -> None:
-        if not self.long_documents.splits:
-            return
-        place = f"{place}.long_documents.mode={self.long_documents.mode}"
-        if not self.reads_scores:
-            raise ValueError(
-                f"{place} makes a document's score from those of its passages, and this stage trains answers, which "
-                "are no scores; choose firstp or quite, or train scores by a ranking loss or policy=scores"
-            )
-        if traits(plugins.paradigm()).list_scores != "documents":
-            raise ValueError(
-                f"{place} asks about every passage alone, and the paradigm {plugins.config.paradigm!r} shows several "
-                "documents in one prompt; choose firstp or quite, or a paradigm such as pointwise"
-            )
 
     def _check_lora(self, name: str, model: ModelConfig) -> None:
         is_here = model.path == embedded.NAME or lengths.local_folder(model) is not None

@@ -17,6 +17,7 @@ from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.ranking import long_documents
+from rl_rerank.stages.plugins import Plugins
 from rl_rerank.training.exact.lists import ListCollator, combined, lists, reading
 from rl_rerank.training.loop.rows import tokenised
 from rl_rerank.training.loop.training_prompts import Questions
@@ -139,23 +140,19 @@ def test_the_best_passage_has_all_of_a_documents_gradient():
     assert scores.grad is not None and scores.grad.tolist() == [0, 1, 0, 0]
 
 
-def checked(*overrides: str) -> Config:
-    config = compose("run", ["experiment=quickstart", *overrides])
+def checked(*overrides: str, experiment: str = "quickstart") -> Config:
+    config = compose("run", [f"experiment={experiment}", *overrides])
     assert isinstance(config, Config)
     Experiment.of(config)
     return config
 
 
-ANSWERS = "stages.rl.policy={kind: choice}", "stages.rl.num_generations=8"
-
-
 @pytest.mark.parametrize(
     ("overrides", "says"),
     [
-        (["stages.rl.long_documents.mode=maxp", *ANSWERS], "this stage trains answers, which are no scores"),
         (
-            ["stages.sft.long_documents.mode=sump", "paradigm=first_token"],
-            "'first_token' shows several documents in one prompt; choose firstp",
+            ["stages.rl.long_documents.mode=maxp", "stages.rl.policy.kind=choice", "stages.rl.num_generations=8"],
+            "this stage trains answers, which are no scores; choose firstp",
         ),
         (["stages.sft.long_documents.words=20"], "overlap must be from 0 to words - 1"),
         (["stages.sft.long_documents.mode=best"], "must be one of head, firstp, maxp, sump, quite; got 'best'"),
@@ -166,13 +163,16 @@ def test_combinations_that_cannot_be_are_refused(overrides: Sequence[str], says:
         checked(*overrides)
 
 
+def test_passages_alone_are_refused_where_a_prompt_shows_several_documents():
+    with pytest.raises(ValueError, match="'first_token' shows several documents in one prompt; choose firstp"):
+        checked("data=pydocs", "stages.sft.long_documents.mode=sump", experiment="study/first_token")
+    checked("data=pydocs", "stages.sft.long_documents.mode=quite", experiment="study/first_token")
+
+
 def test_settings_that_differ_between_training_and_ranking_are_shown():
     config = checked("stages.sft.long_documents.mode=maxp", "stages.rl_eval.long_documents.mode=firstp")
-    plan = {stage.name: stage for stage in Experiment.of(config).stages}
-    from rl_rerank.stages.plugins import Plugins
-
     plugins = Plugins(config)
-    lines = {name: stage.settings.describe(name, plugins) for name, stage in plan.items()}
+    lines = {name: config.stages[name].describe(name, plugins) for name in ("sft", "sft_eval", "rl_eval", "untrained")}
     assert lines["sft"][-1].startswith("long documents: maxp(words=150, overlap=50), a prompt for each passage")
     assert lines["sft_eval"][-1].endswith(", long documents head; trained with maxp(words=150, overlap=50)")
     assert lines["rl_eval"][-1].endswith(", long documents firstp(words=150, overlap=50); trained with head")

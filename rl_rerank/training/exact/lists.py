@@ -26,7 +26,7 @@ from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.paradigms.windows import training_window
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.prompts.token_ids import TokenIds
-from rl_rerank.ranking.long_documents import view
+from rl_rerank.ranking.long_documents import View, view
 from rl_rerank.training.exact.draws import Draws
 from rl_rerank.training.exact.targets import target_counts, targeted
 from rl_rerank.training.exact.weights import document_weights, padded
@@ -34,7 +34,7 @@ from rl_rerank.training.loop.collation import Collator
 from rl_rerank.training.loop.curriculum import SIGNALS, require_signal
 from rl_rerank.training.loop.on_index import OnIndex
 from rl_rerank.training.loop.rows import IGNORED
-from rl_rerank.types import RankingExample
+from rl_rerank.types import Prompt, RankingExample
 
 
 @dataclass(frozen=True)
@@ -115,8 +115,7 @@ def lists(
         shown, ranked, values = targeted(examples[draw.example] if seen.owners else seen.example, settings)
         docids = list(ranked.docids) if draw.chosen is None else _chosen(ranked, *draw.chosen)
         if together:
-            own = random.Random(f"{seed}:{draw.turn}:{ranked.qid}")
-            docids = training_window(ranked, most, own) if len(docids) > most else own.sample(docids, len(docids))
+            docids = _shuffled(ranked, docids, most, random.Random(f"{seed}:{draw.turn}:{ranked.qid}"))
         asked = [docids] if together else [[docid] for docid in docids]
         prompts = [paradigm.prompt(shown, some) for some in asked]
         # An order of documents follows from any targets; whether one is relevant, from its judgment alone.
@@ -124,10 +123,7 @@ def lists(
         answers = [(*renderer.continuation_ids(paradigm.target(labelled, p)), renderer.end_id) for p in prompts]
         counts = None
         if seen.owners:
-            split = [seen.passages(docid) for docid in docids]
-            counts = tuple(map(len, split))
-            prompts = [paradigm.prompt(seen.example, [passage]) for passages in split for passage in passages]
-            answers = [answer for answer, count in zip(answers, counts, strict=True) for _ in range(count)]
+            prompts, answers, counts = _split(seen, paradigm, docids, answers)
         return RankedList(
             shown,
             tuple(docids),
@@ -140,6 +136,25 @@ def lists(
         )
 
     return Lists(count, made, draws, most if together else None)
+
+
+def _split(
+    seen: View, paradigm: Paradigm, docids: Sequence[str], answers: Sequence[tuple[int, ...]]
+) -> tuple[list[Prompt], list[tuple[int, ...]], tuple[int, ...]]:
+    """Ask about every passage of documents alone: prompts, their correct answers, and each document's number of them.
+
+    Args:
+        answers: of the documents.
+    """
+    split = [seen.passages(docid) for docid in docids]
+    prompts = [paradigm.prompt(seen.example, [passage]) for passages in split for passage in passages]
+    spread = [answer for answer, passages in zip(answers, split, strict=True) for _ in passages]
+    return prompts, spread, tuple(map(len, split))
+
+
+def _shuffled(example: RankingExample, docids: list[str], most: int, rng: random.Random) -> list[str]:
+    """Return documents in random order; if there are more than `most`, some that differ in their grades."""
+    return training_window(example, most, rng) if len(docids) > most else rng.sample(docids, len(docids))
 
 
 def _check_weights(examples: Sequence[RankingExample], settings: ListTargets) -> None:
