@@ -27,7 +27,7 @@ from rl_rerank.paradigms.windows import training_window
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.prompts.token_ids import TokenIds
 from rl_rerank.ranking.long_documents import View, view
-from rl_rerank.training.exact.draws import Draws
+from rl_rerank.training.exact.draws import Draw, Draws
 from rl_rerank.training.exact.targets import target_counts, targeted
 from rl_rerank.training.exact.weights import document_weights, padded
 from rl_rerank.training.loop.collation import Collator
@@ -99,31 +99,24 @@ def lists(
     """
     settings, long = targets or ListTargets(), long_documents or LongDocumentsConfig()
     together = traits(paradigm).list_scores == "identifiers"
-    needs_judgments = with_answers and not together
-    draws = Draws(*target_counts(examples, settings, needs_judgments=needs_judgments), size=size, seed=seed)
-    if not len(draws):
-        raise ValueError(
-            f"no training query has candidates of different {settings.target}, so a list has nothing to teach"
-        )
+    draws = _draws(examples, settings, with_answers and not together, size, seed)
     _check_weights(examples, settings)
-    most = len(paradigm.continuations)
+    most = len(paradigm.continuations) if together else None
 
     def made(number: int) -> RankedList:
         draw = draws[number]
         # All candidates are viewed, as in ranking: summaries weight words by what the other candidates say.
         seen = view(examples[draw.example], long)
         shown, ranked, values = targeted(examples[draw.example] if seen.owners else seen.example, settings)
-        docids = list(ranked.docids) if draw.chosen is None else _chosen(ranked, *draw.chosen)
-        if together:
-            docids = _shuffled(ranked, docids, most, random.Random(f"{seed}:{draw.turn}:{ranked.qid}"))
+        docids = _listed(ranked, draw, most, seed)
         asked = [docids] if together else [[docid] for docid in docids]
         prompts = [paradigm.prompt(shown, some) for some in asked]
         # An order of documents follows from any targets; whether one is relevant, from its judgment alone.
         labelled = ranked if together else shown
         answers = [(*renderer.continuation_ids(paradigm.target(labelled, p)), renderer.end_id) for p in prompts]
-        counts = None
+        passages = None
         if seen.owners:
-            prompts, answers, counts = _split(seen, paradigm, docids, answers)
+            prompts, answers, passages = _split(seen, paradigm, docids, answers)
         return RankedList(
             shown,
             tuple(docids),
@@ -132,10 +125,10 @@ def lists(
             tuple(answers),
             None if settings.weights is None else document_weights(shown, docids, settings.weights),
             None if settings.curriculum is None else _signals(shown, docids, settings.curriculum.kind),
-            counts,
+            passages,
         )
 
-    return Lists(count, made, draws, most if together else None)
+    return Lists(count, made, draws, most)
 
 
 def _split(
@@ -152,8 +145,27 @@ def _split(
     return prompts, spread, tuple(map(len, split))
 
 
-def _shuffled(example: RankingExample, docids: list[str], most: int, rng: random.Random) -> list[str]:
-    """Return documents in random order; if there are more than `most`, some that differ in their grades."""
+def _draws(
+    examples: Sequence[RankingExample], settings: ListTargets, needs_judgments: bool, size: int | None, seed: int
+) -> Draws:
+    draws = Draws(*target_counts(examples, settings, needs_judgments=needs_judgments), size=size, seed=seed)
+    if not len(draws):
+        raise ValueError(
+            f"no training query has candidates of different {settings.target}, so a list has nothing to teach"
+        )
+    return draws
+
+
+def _listed(example: RankingExample, draw: Draw, most: int | None, seed: int) -> list[str]:
+    """Return the documents of a list.
+
+    Args:
+        most: documents that one prompt shows, in random order; None: each has a prompt of its own.
+    """
+    docids = list(example.docids) if draw.chosen is None else _chosen(example, *draw.chosen)
+    if most is None:
+        return docids
+    rng = random.Random(f"{seed}:{draw.turn}:{example.qid}")
     return training_window(example, most, rng) if len(docids) > most else rng.sample(docids, len(docids))
 
 
