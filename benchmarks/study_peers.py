@@ -1,7 +1,8 @@
 """Peers of the study, trained on the same queries for the same CPU time: sentence-transformers and plain trl.
 
 A peer first takes a few steps to find its pace; the seconds that are left say how many steps its schedule has. They are
-written down, so that a training that was killed goes on to the same number of steps, from its last checkpoint.
+written down, so that a training that was killed goes on to the same number of steps, from its last checkpoint. Packages
+of training are imported where they are used: the page needs none of them.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from typing import Any
 
 from rl_rerank.config import Config
 from rl_rerank.data import prepare
-from rl_rerank.engines.local import amx, encoders, minilm, pairs
-from rl_rerank.engines.local.checkpoint import base_model_dir
+from rl_rerank.engines.local import amx, minilm, pairs
 from rl_rerank.io.files import write_json
 from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.types import RankingExample
@@ -129,6 +129,9 @@ def _cross_encoder(
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, LambdaLoss, ListNetLoss
     from transformers import AutoTokenizer
 
+    from rl_rerank.engines.local import encoders
+    from rl_rerank.engines.local.checkpoint import base_model_dir
+
     folder = encoders.locate("peer", minilm.NAME) if peer == "minilm" else base_model_dir(config.model)
     pad = AutoTokenizer.from_pretrained(str(folder)).pad_token_id
     model: Any = CrossEncoder(
@@ -180,6 +183,8 @@ def _grpo(
     from datasets import Dataset
     from transformers import AutoTokenizer
     from trl import GRPOConfig, GRPOTrainer
+
+    from rl_rerank.engines.local.checkpoint import base_model_dir
 
     folder = base_model_dir(config.model)
     tokenizer = AutoTokenizer.from_pretrained(str(folder))
