@@ -170,7 +170,9 @@ def test_passages_alone_are_refused_where_a_prompt_shows_several_documents():
 
 
 def test_settings_that_differ_between_training_and_ranking_are_shown():
-    config = checked("stages.sft.long_documents.mode=maxp", "stages.rl_eval.long_documents.mode=firstp")
+    # rl_eval is fused, with a weight that is chosen for the same system on other queries.
+    ranked = ["stages.rl_eval.long_documents.mode=firstp", "stages.rl_dev.long_documents.mode=firstp"]
+    config = checked("stages.sft.long_documents.mode=maxp", *ranked)
     plugins = Plugins(config)
     lines = {name: config.stages[name].describe(name, plugins) for name in ("sft", "sft_eval", "rl_eval", "untrained")}
     assert lines["sft"][-1].startswith("long documents: maxp(words=150, overlap=50), a prompt for each passage")
