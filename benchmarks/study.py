@@ -145,7 +145,9 @@ def main() -> int:
     parser.add_argument("--hours", type=float, default=HOURS, help="at most, of all runs, on the clock")
     parser.add_argument("--page", action="store_true", help="write the page, and run nothing")
     parser.add_argument("--docs", type=Path, default=Path(__file__).parent.parent / "docs")
-    given, settings = parser.parse_known_args()
+    # Before argparse, whose --only would take them for names.
+    settings = [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
+    given = parser.parse_args([argument for argument in sys.argv[1:] if argument not in settings])
     if given.page:
         study_page.write(given.runs, given.docs, {run.name: hours(run, given.runs, "processors") for run in RUNS})
         return 0
@@ -153,8 +155,6 @@ def main() -> int:
         parser.error("--data is needed to run: the folder of the collections")
     if not given.data.is_dir():
         parser.error(f"--data: there is no folder {str(given.data)!r}")
-    if unknown := [s for s in settings if s.startswith("-") or "=" not in s]:
-        parser.error(f"unknown argument {unknown[0]!r}; settings are KEY=VALUE")
     waiting = [r for r in RUNS if (given.only is None or r.name in given.only) and not is_done(r, given.runs)]
     for place, run in enumerate(waiting):
         spent = sum(hours(each, given.runs, "clock") for each in RUNS)

@@ -139,7 +139,7 @@ def test_the_page_has_means_over_seeds_tests_and_the_time_of_what_was_run(tmp_pa
 def test_a_wrong_argument_a_missing_folder_and_peers_without_a_pace_are_refused(tmp_path: Path, collections: Path):
     for arguments, says in [
         (["--only", "references"], "--data is needed"),
-        (["--data", str(collections), "--onyl", "x"], "unknown argument '--onyl'"),
+        (["--data", str(collections), "--onyl", "x"], "unrecognized arguments: --onyl x"),
         (["--data", str(tmp_path / "nowhere"), "--only", "references"], "--data: there is no folder"),
         (
             ["--data", str(collections), "--only", "trl_grpo"],
