@@ -127,20 +127,12 @@ def _cross_encoder(
     from datasets import Dataset
     from sentence_transformers.cross_encoder import CrossEncoder, CrossEncoderTrainer, CrossEncoderTrainingArguments
     from sentence_transformers.cross_encoder.losses import BinaryCrossEntropyLoss, LambdaLoss, ListNetLoss
-    from transformers import AutoTokenizer
 
-    from rl_rerank.engines.local import encoders
-    from rl_rerank.engines.local.checkpoint import base_model_dir
-
-    folder = encoders.locate("peer", minilm.NAME) if peer == "minilm" else base_model_dir(config.model)
-    pad = AutoTokenizer.from_pretrained(str(folder)).pad_token_id
     model: Any = CrossEncoder(
-        str(folder),
-        num_labels=1,
+        str(_backbone(peer, config)),
         max_length=2 * (config.model.max_passage_tokens or 128),
         local_files_only=True,
         device="cpu",
-        config_kwargs={"pad_token_id": pad},
         model_kwargs={"dtype": "float32"},
     )
     rows = [_shown(example, docids, config) for example, docids in drawn(examples, steps * LISTS, config.seed)]
@@ -157,6 +149,28 @@ def _cross_encoder(
         train_dataset=Dataset.from_dict(columns),
         loss=losses[loss](model),
     )
+
+
+def _backbone(peer: str, config: Config) -> Path:
+    """A folder of the backbone with a new head for one number; of a folder with a language model's head,
+    sentence-transformers would make another kind of ranker."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer, set_seed
+
+    from rl_rerank.engines.local import encoders
+    from rl_rerank.engines.local.checkpoint import base_model_dir
+
+    folder = Path(config.run_dir) / "backbone"
+    if not folder.is_dir():
+        base = str(encoders.locate("peer", minilm.NAME) if peer == "minilm" else base_model_dir(config.model))
+        tokenizer = AutoTokenizer.from_pretrained(base)
+        set_seed(config.seed)
+        model = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype="float32")
+        model.config.pad_token_id = tokenizer.pad_token_id  # the head reads the last token before padding
+        beside = folder.with_name("backbone.part")
+        model.save_pretrained(str(beside))
+        tokenizer.save_pretrained(str(beside))
+        beside.rename(folder)
+    return folder
 
 
 def _columns(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> dict[str, list[Any]]:
