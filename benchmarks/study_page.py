@@ -156,7 +156,7 @@ def _runs(runs: Path, cpu_hours: Mapping[str, float]) -> Iterator[str]:
     yield from (
         "## Runs",
         "",
-        f"{sum(cpu_hours.values()):.1f} CPU hours in all, starts that were interrupted included; the study stops at "
+        f"{sum(cpu_hours.values()):.1f} CPU hours in all, with starts that were interrupted but not killed; the study stops at "
         f"{HOURS:g} hours on the clock.",
         f"Peers train for the CPU time of `{name}`'s stage `{stage}`, each of their losses.",
         "",
