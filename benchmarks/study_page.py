@@ -156,8 +156,8 @@ def _runs(runs: Path, cpu_hours: Mapping[str, float]) -> Iterator[str]:
     yield from (
         "## Runs",
         "",
-        f"{sum(cpu_hours.values()):.1f} CPU hours in all, with starts that were interrupted but not killed; the study stops at "
-        f"{HOURS:g} hours on the clock.",
+        f"{sum(cpu_hours.values()):.1f} CPU hours in all, with starts that were interrupted but not killed; the "
+        f"study stops at {HOURS:g} hours on the clock.",
         f"Peers train for the CPU time of `{name}`'s stage `{stage}`, each of their losses.",
         "",
         "| run | command | CPU hours |",
