@@ -21,6 +21,19 @@ class LongDocumentsConfig:
     alpha: float = 0.5
     """quite: factor on the weight of a query word once it is covered."""
 
+    @property
+    def splits(self) -> bool:
+        """Whether a document's score comes from those of its passages."""
+        return self.mode in ("maxp", "sump")
+
+    @property
+    def described(self) -> str:
+        """The mode with the settings that it reads."""
+        if self.mode == "head":
+            return self.mode
+        names = ("sentences", "alpha") if self.mode == "quite" else ("words", "overlap")
+        return f"{self.mode}({', '.join(f'{name}={getattr(self, name)}' for name in names)})"
+
     def __post_init__(self) -> None:
         if not 0 <= self.overlap < self.words:
             raise ValueError(

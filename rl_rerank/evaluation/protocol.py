@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rl_rerank.config import Config, LongDocumentsConfig, PluginConfig
+from rl_rerank.config import Config, PluginConfig
 from rl_rerank.data.store import Store
 from rl_rerank.io.files import write_json
 from rl_rerank.paradigms.base import Paradigm, members
@@ -83,7 +83,7 @@ def protocol(config: Config, stage: RerankStage, store: Store, paradigm: Paradig
         "template": template(paradigm),
         "max_prompt_tokens": config.model.max_prompt_tokens if is_cut else None,
         "max_passage_tokens": config.model.max_passage_tokens if is_cut else None,
-        "long_documents": _long_documents(stage.long_documents),
+        "long_documents": stage.long_documents.described,
     }
     return Protocol(**asdict(task) | asking)
 
@@ -198,13 +198,6 @@ def _setting(value: Any) -> str:
     if isinstance(value, Mapping) and "file" in value:
         return f"{json.dumps(value['file'])} {_digest([value])[:8]}"
     return json.dumps(value)
-
-
-def _long_documents(how: LongDocumentsConfig) -> str:
-    if how.mode == "head":
-        return how.mode
-    names = ("sentences", "alpha") if how.mode == "quite" else ("words", "overlap")
-    return f"{how.mode}({', '.join(f'{name}={getattr(how, name)}' for name in names)})"
 
 
 def _words(paradigm: Paradigm) -> list[Any]:

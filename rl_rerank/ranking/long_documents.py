@@ -30,10 +30,14 @@ class View(NamedTuple):
     owners: Mapping[str, str]
     """docid of a passage -> docid of its document; empty if the documents themselves are candidates."""
 
+    def passages(self, docid: str) -> list[str]:
+        """Docids of a document's passages, in the order of its text; the document itself if it is a candidate."""
+        return [passage for passage, owner in self.owners.items() if owner == docid] or [docid]
+
 
 def view(example: RankingExample, settings: LongDocumentsConfig) -> View:
     """Cut, split or summarise the example's documents."""
-    if settings.mode in ("maxp", "sump"):
+    if settings.splits:
         return _split(example, settings.words, settings.overlap)
     weights = idf(c.text for c in example.candidates) if settings.mode == "quite" else {}
 

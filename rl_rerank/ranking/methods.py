@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from rl_rerank.config import LongDocumentsConfig
 from rl_rerank.engines.base import Engine
 from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.paradigms.ordering import imputed
@@ -62,12 +63,34 @@ def check(paradigm: Paradigm, stage: RerankStage, place: str = "rerank stage: ")
     Args:
         place: text before the setting's name in the error.
     """
-    mode = stage.long_documents.mode
-    if mode in ("maxp", "sump") and not traits(paradigm).score_scale:
+    how = stage.long_documents
+    if how.splits and not traits(paradigm).score_scale:
         raise ValueError(
-            f"{place}long_documents.mode={mode} makes a document's score from those of its passages, and the paradigm "
-            f"{paradigm.name!r} gives no scores that stand for themselves; choose firstp or quite, or a paradigm such "
-            "as pointwise or groupwise"
+            f"{place}long_documents.mode={how.mode} makes a document's score from those of its passages, and the "
+            f"paradigm {paradigm.name!r} gives no scores that stand for themselves; choose firstp or quite, or a "
+            "paradigm such as pointwise or groupwise"
+        )
+
+
+def check_training(paradigm: Paradigm, how: LongDocumentsConfig, place: str, *, reads_scores: bool) -> None:
+    """Refuse a long-document mode in which a training stage has no scores of passages.
+
+    Args:
+        place: text before the setting's name in the error.
+        reads_scores: whether the stage's loss reads the scores of a list's documents.
+    """
+    if not how.splits:
+        return
+    place = f"{place}long_documents.mode={how.mode}"
+    if not reads_scores:
+        raise ValueError(
+            f"{place} makes a document's score from those of its passages, and this stage trains answers, which are no "
+            "scores; choose firstp or quite, or train scores by a ranking loss or policy=scores"
+        )
+    if traits(paradigm).list_scores != "documents":
+        raise ValueError(
+            f"{place} asks about every passage alone, and the paradigm {paradigm.name!r} shows several documents in "
+            "one prompt; choose firstp or quite, or a paradigm such as pointwise"
         )
 
 

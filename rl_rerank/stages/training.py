@@ -8,12 +8,22 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from rl_rerank.config import ListTargets, LoraConfig, ModelConfig, Reference, StageConfig, at_least, trained
+from rl_rerank.config import (
+    ListTargets,
+    LongDocumentsConfig,
+    LoraConfig,
+    ModelConfig,
+    Reference,
+    StageConfig,
+    at_least,
+    trained,
+)
 from rl_rerank.data import Store
 from rl_rerank.data.examples import ExampleFile
 from rl_rerank.engines.local import amx, embedded
 from rl_rerank.paradigms.base import traits
 from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.ranking.methods import check_training
 from rl_rerank.training.loop import batches, health, lengths, owned
 from rl_rerank.training.loop.health import HealthConfig
 from rl_rerank.training.loop.training_prompts import none_teaches
@@ -58,6 +68,9 @@ class TrainingStage(StageConfig):
     arithmetic and a small part of the memory; null: on CUDA."""
     save_steps: int = 20
     seed: int = 1
+    long_documents: LongDocumentsConfig = field(default_factory=LongDocumentsConfig)
+    """How long documents are cut, summarised or split, as in rerank stages. maxp and sump need a ranking loss or
+    policy=scores, which read scores: a document's comes from those of its passages, all of which are trained."""
     health: HealthConfig | None = field(default_factory=HealthConfig)
     """Rules that stop or warn of a broken run; null: only numbers that are not finite stop it."""
     trl: dict[str, Any] = field(default_factory=dict)
@@ -81,7 +94,9 @@ class TrainingStage(StageConfig):
 
     def recorded(self, values: dict[str, Any]) -> dict[str, Any]:
         """Without the rules, which may be loosened to continue a run that they stopped."""
-        return {key: value for key, value in values.items() if key != "health"}
+        # Runs from before documents could be cut here stay what they are.
+        left_out = {"health"} if self.long_documents.mode != "head" else {"health", "long_documents"}
+        return {key: value for key, value in values.items() if key not in left_out}
 
     def results(self, folder: Path) -> list[str]:
         return [f"warning: {row['sentence']}" for row in health.warnings(folder)]
@@ -146,6 +161,7 @@ class TrainingStage(StageConfig):
         owned.refuse(f"stages.{name}", self.trl)
         batches.layout(name, self.step(), self.micro_batch, config.launcher.num_processes)
         lengths.check_context(config.model, name, self.completion_tokens(plugins))
+        check_training(plugins.paradigm(), self.long_documents, f"stages.{name}.", reads_scores=self.reads_scores)
         self._check_lora(name, config.model)
         self._check_types(name, config.model)
 
@@ -164,6 +180,11 @@ class TrainingStage(StageConfig):
     def learns_grades(self) -> bool:
         """Whether a query teaches by the grades of its candidates, and not by a teacher's scores or order."""
         return True
+
+    @property
+    def reads_scores(self) -> bool:
+        """Whether the loss reads the scores of a list's documents."""
+        return False
 
     @property
     def trains_head(self) -> bool:
@@ -216,11 +237,16 @@ class TrainingStage(StageConfig):
         )
 
     def describe_batches(self, name: str, plugins: Plugins) -> list[str]:
-        """The arithmetic of a step, for the plan."""
+        """The arithmetic of a step, and what of long documents it shows, for the plan."""
         config = plugins.config
         layout = batches.layout(name, self.step(), self.micro_batch, config.launcher.num_processes)
         tokens, row = (self.prompt_tokens(plugins, rows) for rows in (layout.micro_batch, 1))
-        return batches.describe(layout, config.launcher, tokens, row, config.model.max_prompt_tokens)
+        lines = batches.describe(layout, config.launcher, tokens, row, config.model.max_prompt_tokens)
+        how = self.long_documents
+        if how.mode != "head":
+            each = ", a prompt for each passage, where the counts above have one a document" if how.splits else ""
+            lines.append(f"long documents: {how.described}{each}")
+        return lines
 
 
 def token_budget(place: str, tokens: int | Literal["auto"], micro_batch: int | None) -> int | Literal["auto"] | None:

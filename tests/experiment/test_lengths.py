@@ -10,6 +10,7 @@ import pytest
 
 from rl_rerank.cli.main import main
 from rl_rerank.config import Config
+from rl_rerank.data import prepare
 from rl_rerank.experiment.compose import compose
 from rl_rerank.stages.plugins import Plugins
 from rl_rerank.training.loop import lengths
@@ -100,6 +101,44 @@ def test_lengths_by_hand():
     assert found[1].count("#") == 40
     # 40 x 6 / 12 = 20
     assert found[2].count("#") == 20
+
+
+def test_the_plan_proposes_a_passage_budget_and_applies_none():
+    documents = (*range(1, 20), 50)
+    # of 20 documents the 19th in order is the 95th percentile; 9 have no more than 9 tokens
+    [line] = Lengths("sft", "pointwise", (30,), 0, 64, documents=documents, passage_budget=9).lines()[2:]
+    assert line == (
+        "sft: 20 documents of them, in tokens: median 10, p95 19; model.max_passage_tokens=9 has room for 45% of them, "
+        "19 for 95%"
+    )
+    [line] = Lengths("sft", "pointwise", (30,), 0, 64, documents=documents).lines()[2:]
+    assert line.endswith("model.max_passage_tokens=null has room for 100% of them, 19 for 95%")
+    # No budget of a passage shows what no prompt has room for.
+    [line] = Lengths("sft", "pointwise", (30,), 0, 64, documents=(64,) * 9, passage_budget=32).lines()[2:]
+    assert line.endswith(
+        "has room for 0% of them, and 95% need all of max_prompt_tokens=64 or more: long_documents can split them"
+    )
+
+
+@pytest.mark.slow
+def test_documents_are_measured_as_the_stage_shows_them(data: list[str], tiny_model_dir: Path):
+    overrides = [f"model.path={tiny_model_dir}", "model.max_prompt_tokens=1000", "model.max_passage_tokens=5", *data]
+    tokenizer = lengths.local_tokenizer(composed(*overrides).model)
+
+    def found(*more: str) -> Lengths:
+        config = composed(*overrides, *more)
+        stage: Any = config.stages["sft"]
+        store = prepare(config.data, Path(config.run_dir) / "data")
+        return lengths.measure(config, "sft", stage, store, tokenizer)
+
+    whole, passages = found(), found("stages.sft.long_documents={mode: maxp, words: 4, overlap: 0}")
+    # Document c of query i has 4 (i + 1) words in one text, or i + 1 passages of 4; each is a prompt of its own.
+    assert len(passages.tokens) > len(whole.tokens) == len(whole.documents) == 24
+    assert len(passages.documents) == len(passages.tokens)
+    assert max(passages.documents) < max(whole.documents)
+    # The budget cuts prompts, not what is measured.
+    assert max(whole.documents) > 5 and whole.passage_budget == 5
+    assert found("model.max_passage_tokens=900").documents == whole.documents
 
 
 @pytest.mark.slow

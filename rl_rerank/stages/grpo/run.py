@@ -236,6 +236,7 @@ def _questions(
             block=block,
             seed=stage.seed,
             per_query=per_query,
+            long_documents=stage.long_documents,
         )
     return Questions(
         examples,
@@ -246,6 +247,7 @@ def _questions(
         per_query=per_query,
         curriculum=None if curriculum is None else FirstStage(curriculum, examples),
         step_size=block,
+        long_documents=stage.long_documents,
     )
 
 

@@ -115,6 +115,10 @@ class GRPOStage(TrainingStage):
         return not isinstance(self.policy, TokensPolicy)
 
     @property
+    def reads_scores(self) -> bool:
+        return isinstance(self.policy, ScoresPolicy)
+
+    @property
     def has_reference(self) -> bool:
         """With adapters, the model without them is the reference."""
         return self.beta > 0 and self.lora is None

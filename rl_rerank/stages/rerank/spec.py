@@ -21,6 +21,7 @@ from rl_rerank.config import (
 )
 from rl_rerank.evaluation.measures import parse
 from rl_rerank.ranking.methods import check as check_ranking
+from rl_rerank.stages.training import TrainingStage
 
 if TYPE_CHECKING:
     from rl_rerank.stages.plugins import Plugins
@@ -201,7 +202,17 @@ class RerankStage(StageConfig):
         depth = plugins.config.data.depth
         engine = self.asks(plugins)
         ranker = engine.kind if engine is not None and plugins.engine(engine).has_own_model else self.model
-        return [f"rerank: {self.split} queries with {ranker}, {depth} candidates each{times}"]
+        shown = self._shown(plugins.config) if engine is not None else ""
+        return [f"rerank: {self.split} queries with {ranker}, {depth} candidates each{times}{shown}"]
+
+    def _shown(self, config: Config) -> str:
+        """What of long documents is shown, if it is not their beginning or the model was trained on something else."""
+        own = self.long_documents.described
+        start = config.stages.get(trained(self.model)[0])
+        learned = start.long_documents.described if isinstance(start, TrainingStage) else own
+        if learned != own:
+            return f", long documents {own}; trained with {learned}"
+        return "" if own == "head" else f", long documents {own}"
 
 
 def reported_protocol(config: Config, model: str) -> RerankStage:

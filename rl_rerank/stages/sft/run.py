@@ -73,7 +73,7 @@ def _completion_trainer(
     rows = RowFile(folder / "rows.jsonl", examples, config.model.max_prompt_tokens)
     paradigms = {kind: build_paradigm(config, kind) for kind in rows.paradigms}
     separator = float(stage.loss_params.get("separator", 1.0)) if stage.loss == "fullrank" else None
-    made = tokenised(rows, examples, paradigms, renderer, separator=separator)
+    made = tokenised(rows, examples, paradigms, renderer, separator=separator, long_documents=stage.long_documents)
     lengths.warn_of_longest(name, examples, paradigms.values(), renderer)
     logger.info("sft on %d rows, about %d tokens", len(rows), rows.lengths.sum())
     return AnswerTrainer(
@@ -112,7 +112,9 @@ def _ranking_trainer(
         seed=stage.seed,
         targets=stage,
         with_answers=stage.answer_weight > 0,
+        long_documents=stage.long_documents,
     )
+    read = reading(paradigm, renderer, stage.long_documents)
     model = precision.load(start, config.model, stage, arguments)
     if (adapter := peft_config(stage.lora)) is not None:
         model = get_peft_model(model, adapter)
@@ -120,7 +122,7 @@ def _ranking_trainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_dict({"index": _order(stage, asked.num_documents().tolist())}),
-        data_collator=ListCollator(asked, reading(paradigm, renderer), with_answers=stage.answer_weight > 0),
+        data_collator=ListCollator(asked, read, with_answers=stage.answer_weight > 0),
         pad_id=tokenizer.pad_token_id,
         micro_batch_tokens=micro_batch_tokens,
         loss=build_loss("sft stage", stage.loss, stage.loss_params),

@@ -79,6 +79,10 @@ class SFTStage(ListTargets, TrainingStage):
     def trains_head(self) -> bool:
         return self.is_ranking
 
+    @property
+    def reads_scores(self) -> bool:
+        return self.is_ranking
+
     def step(self) -> Step:
         unit = "lists" if self.is_ranking else "rows"
         budget = token_budget("sft stage", self.micro_batch_tokens, self.micro_batch)

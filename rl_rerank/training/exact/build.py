@@ -39,7 +39,16 @@ def scores_objective(
     count, size = num_tasks(stage), policy.list_size
     if policy.has_teacher:
         require_scores(examples, policy, "policy.distill")
-    asked = lists(examples, paradigm, renderer, count=count, size=size, seed=stage.seed, targets=policy)
+    asked = lists(
+        examples,
+        paradigm,
+        renderer,
+        count=count,
+        size=size,
+        seed=stage.seed,
+        targets=policy,
+        long_documents=stage.long_documents,
+    )
     settings = ScoreSettings(
         num_generations=stage.num_generations,
         temperature=stage.temperature,
@@ -56,7 +65,7 @@ def scores_objective(
         permute_rewards=stage.permute_rewards,
         seed=stage.seed,
     )
-    return ScoresObjective(asked, reading(paradigm, renderer), terms, settings)
+    return ScoresObjective(asked, reading(paradigm, renderer, stage.long_documents), terms, settings)
 
 
 def choice_objective(
@@ -68,7 +77,14 @@ def choice_objective(
     terms: Sequence[Term],
 ) -> Objective:
     """Build the objective of policy=choice over the training examples."""
-    asked = Questions(examples, paradigm, renderer, count=num_tasks(stage), seed=stage.seed)
+    asked = Questions(
+        examples,
+        paradigm,
+        renderer,
+        count=num_tasks(stage),
+        seed=stage.seed,
+        long_documents=stage.long_documents,
+    )
     settings = ChoiceSettings(
         temperature=stage.temperature,
         scale=stage.scale_rewards == "group",

@@ -3,22 +3,23 @@
 The paradigm's trait `list_scores` names one of two ways. `documents` uses one prompt per document; its score is the
 difference of the logits of the paradigm's two continuations. `identifiers` uses one prompt for all documents; the
 logit of the i-th continuation's last token is the i-th document's score, behind what all continuations begin with, such
-as an opening bracket.
+as an opening bracket. With `documents`, a document may be split into passages, one prompt each, and its score is
+computed from theirs as in ranking.
 """
 
-# Shape legend: L lists, N documents (padded), M labels.
+# Shape legend: L lists, N documents (padded), D documents of all lists, P prompts of all lists, M labels.
 
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from rl_rerank.config import ListTargets
+from rl_rerank.config import ListTargets, LongDocumentsConfig
 from rl_rerank.data.indexed import outlines
 from rl_rerank.packed.head import Scored
 from rl_rerank.packed.layout import Labelled, pack
@@ -26,14 +27,15 @@ from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.paradigms.windows import training_window
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.prompts.token_ids import TokenIds
-from rl_rerank.training.exact.draws import Draws
+from rl_rerank.ranking.long_documents import View, view
+from rl_rerank.training.exact.draws import Draw, Draws
 from rl_rerank.training.exact.targets import target_counts, targeted
 from rl_rerank.training.exact.weights import document_weights, padded
 from rl_rerank.training.loop.collation import Collator
 from rl_rerank.training.loop.curriculum import SIGNALS, require_signal
 from rl_rerank.training.loop.on_index import OnIndex
 from rl_rerank.training.loop.rows import IGNORED
-from rl_rerank.types import RankingExample
+from rl_rerank.types import Prompt, RankingExample
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,15 @@ class RankedList:
     grades: tuple[float, ...]
     """Target of each document: a grade of at least 0, or a teacher's score."""
     prompts: tuple[Sequence[int], ...]
-    """Token ids: one prompt per document, or one for all."""
+    """Token ids: one prompt per document or per passage, documents adjacent; or one for all."""
     answers: tuple[tuple[int, ...], ...]
     """Token ids of the correct answer to each prompt, with its end token."""
     weights: tuple[float, ...] | None = None
     """Weight of each document in a ranking loss; None: all 1."""
     signals: tuple[float, ...] | None = None
     """The first stage's signal of each document, for the weights of pairs; None: all 1."""
+    passages: tuple[int, ...] | None = None
+    """Number of prompts of each document that is split into passages; None: documents are not split."""
 
 
 class Lists(OnIndex[RankedList]):
@@ -78,6 +82,7 @@ def lists(
     seed: int,
     targets: ListTargets | None = None,
     with_answers: bool = False,
+    long_documents: LongDocumentsConfig | None = None,
 ) -> Lists:
     """Draw `count` lists in passes over the examples, each pass in a fresh order.
 
@@ -87,33 +92,32 @@ def lists(
     Args:
         targets: what documents are trained towards, and with what weights; None: their grades, with weights of 1.
         with_answers: whether the answers will be trained, so that each must be known.
+        long_documents: how documents are cut, summarised or split; None: they are not. The correct answer about a
+            passage is the one about its document.
 
     Raises:
         ValueError: if no query has candidates of different targets, or a document has none, or no weight.
     """
-    settings = targets or ListTargets()
+    settings, long = targets or ListTargets(), long_documents or LongDocumentsConfig()
     together = traits(paradigm).list_scores == "identifiers"
-    needs_judgments = with_answers and not together
-    draws = Draws(*target_counts(examples, settings, needs_judgments=needs_judgments), size=size, seed=seed)
-    if not len(draws):
-        raise ValueError(
-            f"no training query has candidates of different {settings.target}, so a list has nothing to teach"
-        )
+    draws = _draws(examples, settings, with_answers and not together, size, seed)
     _check_weights(examples, settings)
-    most = len(paradigm.continuations)
+    most = len(paradigm.continuations) if together else None
 
     def made(number: int) -> RankedList:
         draw = draws[number]
-        shown, ranked, values = targeted(examples[draw.example], settings)
-        docids = list(ranked.docids) if draw.chosen is None else _chosen(ranked, *draw.chosen)
-        if together:
-            own = random.Random(f"{seed}:{draw.turn}:{ranked.qid}")
-            docids = training_window(ranked, most, own) if len(docids) > most else own.sample(docids, len(docids))
+        # All candidates are viewed, as in ranking: summaries weight words by what the other candidates say.
+        seen = view(examples[draw.example], long)
+        shown, ranked, values = targeted(examples[draw.example] if seen.owners else seen.example, settings)
+        docids = _listed(ranked, draw, most, seed)
         asked = [docids] if together else [[docid] for docid in docids]
         prompts = [paradigm.prompt(shown, some) for some in asked]
         # An order of documents follows from any targets; whether one is relevant, from its judgment alone.
         labelled = ranked if together else shown
         answers = [(*renderer.continuation_ids(paradigm.target(labelled, p)), renderer.end_id) for p in prompts]
+        passages = None
+        if seen.owners:
+            prompts, answers, passages = _split(seen, paradigm, docids, answers)
         return RankedList(
             shown,
             tuple(docids),
@@ -122,9 +126,48 @@ def lists(
             tuple(answers),
             None if settings.weights is None else document_weights(shown, docids, settings.weights),
             None if settings.curriculum is None else _signals(shown, docids, settings.curriculum.kind),
+            passages,
         )
 
-    return Lists(count, made, draws, most if together else None)
+    return Lists(count, made, draws, most)
+
+
+def _split(
+    seen: View, paradigm: Paradigm, docids: Sequence[str], answers: Sequence[tuple[int, ...]]
+) -> tuple[list[Prompt], list[tuple[int, ...]], tuple[int, ...]]:
+    """Ask about every passage of documents alone: prompts, their correct answers, and each document's number of them.
+
+    Args:
+        answers: of the documents.
+    """
+    split = [seen.passages(docid) for docid in docids]
+    prompts = [paradigm.prompt(seen.example, [passage]) for passages in split for passage in passages]
+    spread = [answer for answer, passages in zip(answers, split, strict=True) for _ in passages]
+    return prompts, spread, tuple(map(len, split))
+
+
+def _draws(
+    examples: Sequence[RankingExample], settings: ListTargets, needs_judgments: bool, size: int | None, seed: int
+) -> Draws:
+    draws = Draws(*target_counts(examples, settings, needs_judgments=needs_judgments), size=size, seed=seed)
+    if not len(draws):
+        raise ValueError(
+            f"no training query has candidates of different {settings.target}, so a list has nothing to teach"
+        )
+    return draws
+
+
+def _listed(example: RankingExample, draw: Draw, most: int | None, seed: int) -> list[str]:
+    """Return the documents of a list.
+
+    Args:
+        most: documents that one prompt shows, in random order; None: each has a prompt of its own.
+    """
+    docids = list(example.docids) if draw.chosen is None else _chosen(example, *draw.chosen)
+    if most is None:
+        return docids
+    rng = random.Random(f"{seed}:{draw.turn}:{example.qid}")
+    return training_window(example, most, rng) if len(docids) > most else rng.sample(docids, len(docids))
 
 
 def _check_weights(examples: Sequence[RankingExample], settings: ListTargets) -> None:
@@ -168,6 +211,8 @@ class Reading:
     """Whether one prompt shows all documents with one token each; else each has a prompt and a difference of two."""
     opening: tuple[int, ...] = ()
     """Tokens between a prompt and those that are read."""
+    combine: Literal["", "maxp", "sump"] = ""
+    """How a document's score comes from those of its passages; empty: documents are not split."""
 
     def sequences(self, one: RankedList) -> list[Labelled]:
         """Return each prompt of a list followed by each token that is read."""
@@ -182,6 +227,8 @@ class Reading:
         if not self.together:
             positive, negative = read.view(-1, 2).unbind(1)
             read = positive - negative
+        if self.combine:
+            read = combined(read, batch["owners"], int(mask.sum()), self.combine)
         return read.new_zeros(mask.shape).masked_scatter(mask, read)
 
     @torch.no_grad()
@@ -191,7 +238,25 @@ class Reading:
         return Share(labels.log_probs[: batch["read"]].exp().sum().item() / prompts, prompts)
 
 
-def reading(paradigm: Paradigm, renderer: Renderer) -> Reading:
+def combined(scores: Tensor, owners: Tensor, count: int, mode: Literal["maxp", "sump"]) -> Tensor:
+    """Compute the scores of documents from the log-odds of their passages, as `long_documents.aggregate` does.
+
+    Args:
+        scores: [P].
+        owners: [P], the document of each passage, from 0.
+        count: D; every document has a passage.
+        mode: maxp takes the largest log-odds, sump the sum of the probabilities.
+
+    Returns:
+        [D].
+    """
+    start = scores.new_zeros(count)
+    if mode == "maxp":
+        return start.scatter_reduce(0, owners, scores, "amax", include_self=False)
+    return start.scatter_add(0, owners, scores.sigmoid())
+
+
+def reading(paradigm: Paradigm, renderer: Renderer, long_documents: LongDocumentsConfig | None = None) -> Reading:
     """Find the tokens whose logits are the paradigm's scores.
 
     Raises:
@@ -208,7 +273,9 @@ def reading(paradigm: Paradigm, renderer: Renderer) -> Reading:
                 f"scores of the paradigm {paradigm.name!r} are logits of single tokens, and in this tokenizer {text!r} "
                 f"is {what}{behind}"
             )
-    return Reading(tuple(tokens[-1] for tokens in ids), traits(paradigm).list_scores == "identifiers", opening)
+    mode = long_documents.mode if long_documents is not None else "head"
+    combine = mode if mode in ("maxp", "sump") else ""
+    return Reading(tuple(tokens[-1] for tokens in ids), traits(paradigm).list_scores == "identifiers", opening, combine)
 
 
 def _shared(ids: Sequence[Sequence[int]]) -> Iterator[int]:
@@ -229,10 +296,17 @@ class ListItem:
     grades: tuple[float, ...]
     weights: tuple[float, ...] | None
     signals: tuple[float, ...] | None
+    passages: tuple[int, ...] | None
 
     @property
     def sequences(self) -> list[Labelled]:
         return [*self.read, *self.answers]
+
+
+def _owners(items: Sequence[ListItem]) -> Tensor | None:
+    """Number the documents of a batch from 0 and give the one of each passage: [P]; None if they are not split."""
+    counts = [count for one in items for count in one.passages or ()]
+    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)) if counts else None
 
 
 class ListCollator(Collator[ListItem]):
@@ -251,7 +325,8 @@ class ListCollator(Collator[ListItem]):
         one = self.lists[number]
         shown = zip(one.prompts, one.answers, strict=True) if self.with_answers else ()
         answers = [([*prompt, *answer], len(prompt)) for prompt, answer in shown]
-        return ListItem(number, self.reading.sequences(one), answers, one.grades, one.weights, one.signals)
+        read = self.reading.sequences(one)
+        return ListItem(number, read, answers, one.grades, one.weights, one.signals, one.passages)
 
     def batch(self, items: Sequence[ListItem]) -> dict[str, Any]:
         read = [sequence for one in items for sequence in one.read]
@@ -265,6 +340,7 @@ class ListCollator(Collator[ListItem]):
             "index": [one.number for one in items],
             "item_weights": padded([one.weights for one in items]),
             "signals": padded([one.signals for one in items]),
+            "owners": _owners(items),
         }
 
     def labels(self, items: Sequence[ListItem]) -> Tensor | None:

@@ -25,6 +25,7 @@ from rl_rerank.engines.local import embedded
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.ranking.long_documents import view
 from rl_rerank.types import Prompt, RankingExample
 
 if TYPE_CHECKING:
@@ -100,6 +101,10 @@ class Lengths:
     budget: int
     estimate: bool = False
     """Whether another model's tokenizer counted the tokens."""
+    documents: tuple[int, ...] = ()
+    """Length of each document of these prompts before it is cut to a budget, up to that of a prompt."""
+    passage_budget: int | None = None
+    """model.max_passage_tokens."""
 
     def lines(self) -> list[str]:
         """Format a summary and a histogram."""
@@ -107,14 +112,34 @@ class Lengths:
             return [f"{self.name}: no training query gives a prompt yet"]
         ordered = sorted(self.tokens)
         share = self.shrunk / len(ordered)
-        # The 95th percentile by nearest rank: the smallest length that 95% of the prompts do not exceed.
-        p95 = ordered[-(-95 * len(ordered) // 100) - 1]
+        p95 = percentile_95(ordered)
         unit = "estimated tokens" if self.estimate else "tokens"
         return [
             f"{self.name}: {len(ordered)} {self.kind} prompts, in {unit}: median {statistics.median(ordered):.0f}, "
             f"p95 {p95}, max {ordered[-1]} of {self.budget}; {share:.0%} shrunk to fit",
             *_histogram(ordered),
+            *self._documents(unit),
         ]
+
+    def _documents(self, unit: str) -> Iterator[str]:
+        """The lengths of documents, and the budget that shows most of them whole: proposed, never applied."""
+        if not (ordered := sorted(self.documents)):
+            return
+        p95 = percentile_95(ordered)
+        whole = sum(length <= (self.passage_budget or self.budget) for length in ordered) / len(ordered)
+        line = (
+            f"{self.name}: {len(ordered)} documents of them, in {unit}: median {statistics.median(ordered):.0f}, p95 "
+            f"{p95}; model.max_passage_tokens={self.passage_budget or 'null'} has room for {whole:.0%} of them"
+        )
+        if p95 >= self.budget:
+            yield f"{line}, and 95% need all of max_prompt_tokens={self.budget} or more: long_documents can split them"
+        else:
+            yield f"{line}, {p95} for 95%"
+
+
+def percentile_95(ordered: Sequence[int]) -> int:
+    """Find the 95th percentile by nearest rank: the smallest value that 95% do not exceed, of values in order."""
+    return ordered[-(-95 * len(ordered) // 100) - 1]
 
 
 def _histogram(ordered: Sequence[int]) -> Iterator[str]:
@@ -146,15 +171,31 @@ def measure(config: Config, name: str, stage: TrainingStage, store: Store, token
         )
         for budget in (config.model.max_prompt_tokens, 1_000_000_000)
     )
+    whole = Renderer(
+        tokenizer,
+        max_prompt_tokens=1_000_000_000,
+        max_passage_tokens=config.model.max_prompt_tokens,
+        template_kwargs=config.model.template_kwargs,
+    )
     tokens: list[int] = []
+    documents: list[int] = []
     shrunk = 0
     for prompt in _sample(config, stage, store):
         rendered = fitted(prompt)
         tokens.append(len(rendered.token_ids))
+        documents += [end - start for start, end in whole(prompt).spans.values()]
         # A document can also be cut at max_passage_tokens, where the budget has room.
         shrunk += bool(rendered.shrunk) and len(free(prompt).token_ids) > config.model.max_prompt_tokens
     kind = " and ".join(stage.mixture(config))
-    return Lengths(name, kind, tuple(tokens), shrunk, config.model.max_prompt_tokens)
+    return Lengths(
+        name,
+        kind,
+        tuple(tokens),
+        shrunk,
+        config.model.max_prompt_tokens,
+        documents=tuple(documents),
+        passage_budget=config.model.max_passage_tokens,
+    )
 
 
 def _sample(config: Config, stage: TrainingStage, store: Store) -> Iterator[Prompt]:
@@ -166,11 +207,20 @@ def _sample(config: Config, stage: TrainingStage, store: Store) -> Iterator[Prom
     for name, share in shares.items():
         paradigm = build_paradigm(config, name)
         prompts = (
-            prompt
-            for example in map(examples.__getitem__, order)
-            for prompt in paradigm.prompts(example, random.Random(f"{stage.seed}:0:{example.qid}"))
+            prompt for example in map(examples.__getitem__, order) for prompt in _prompts(example, paradigm, stage)
         )
         yield from islice(prompts, max(SAMPLE * share // sum(shares.values()), 1))
+
+
+def _prompts(example: RankingExample, paradigm: Paradigm, stage: TrainingStage) -> Iterator[Prompt]:
+    """Yield the prompts of a training query, with documents as the stage shows them."""
+    seen, rng = view(example, stage.long_documents), random.Random(f"{stage.seed}:0:{example.qid}")
+    for prompt in paradigm.prompts(example if seen.owners else seen.example, rng):
+        if not seen.owners:
+            yield prompt
+            continue
+        for passage in (passage for docid in prompt.docids for passage in seen.passages(docid)):
+            yield paradigm.prompt(seen.example, [passage])
 
 
 def warn_of_longest(

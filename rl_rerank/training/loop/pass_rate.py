@@ -21,11 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from rl_rerank.config import LongDocumentsConfig
 from rl_rerank.data.indexed import finder
 from rl_rerank.io.files import write_json
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.prompts.token_ids import TokenIds
+from rl_rerank.ranking.long_documents import view
 from rl_rerank.training.loop.curriculum import drawn, generator
 from rl_rerank.training.loop.training_log import checkpoint_of
 from rl_rerank.training.loop.training_prompts import Question, none_teaches
@@ -78,6 +80,7 @@ class AdaptiveQuestions(Sequence[Question]):
         steps: number of steps.
         block: questions per step.
         per_query: use only examples that give exactly this many prompts.
+        long_documents: how documents are cut or summarised; None: they are not.
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class AdaptiveQuestions(Sequence[Question]):
         block: int,
         seed: int,
         per_query: int | None = None,
+        long_documents: LongDocumentsConfig | None = None,
     ) -> None:
         self.examples = examples
         self.paradigm = paradigm
@@ -100,6 +104,7 @@ class AdaptiveQuestions(Sequence[Question]):
         self.block = block
         self.seed = seed
         self.per_query = per_query
+        self.long_documents = long_documents or LongDocumentsConfig()
         self._place = finder(examples)
         self._chosen: dict[int, array[int]] = {}
         self._made = lru_cache(KEPT)(self._make)
@@ -124,7 +129,7 @@ class AdaptiveQuestions(Sequence[Question]):
             self._chosen[step] = array("Q", (number for pair in self._choose(step) for number in pair))
         chosen, found = iter(self._chosen[step]), list[Question]()
         for query, (times, place) in enumerate(zip(chosen, chosen, strict=True), start=step * self.block):
-            example = self.examples[place]
+            example = view(self.examples[place], self.long_documents).example
             prompts = self._prompts(step, times, example)
             found += [Question(example, prompt, TokenIds(prompt, self.renderer), query) for prompt in prompts]
         return found[: self.block]

@@ -11,11 +11,13 @@ from typing import Any, NotRequired, Protocol, TypedDict, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from rl_rerank.config import LongDocumentsConfig
 from rl_rerank.data.examples import ExampleFile
 from rl_rerank.data.indexed import hashed
 from rl_rerank.paradigms.base import Paradigm, check_template
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.prompts.thoughts import READ, is_opened
+from rl_rerank.ranking.long_documents import view
 from rl_rerank.training.loop.on_index import OnIndex
 from rl_rerank.training.loop.rank_weights import rank_weights
 from rl_rerank.types import RankingExample
@@ -106,6 +108,7 @@ def tokenised(
     renderer: Renderer,
     *,
     separator: float | None = None,
+    long_documents: LongDocumentsConfig | None = None,
 ) -> OnIndex[TokenisedRow]:
     """Tokenise rows into `input_ids` and `labels`; only the answer and its end token have a loss.
 
@@ -113,6 +116,7 @@ def tokenised(
 
     Args:
         separator: adds `weights` by `rank_weights`, with this weight for separators.
+        long_documents: how documents are cut or summarised; None: they are not.
 
     Answers that open reasoning lose this tag where the chat template has already opened it.
 
@@ -122,9 +126,12 @@ def tokenised(
     for paradigm in paradigms.values():
         check_template(paradigm, renderer)
 
+    settings = long_documents or LongDocumentsConfig()
+
     def made(number: int) -> TokenisedRow:
         row = rows[number]
-        prompt = paradigms[row["paradigm"]].prompt(examples.example(row["qid"]), row["docids"])
+        example = view(examples.example(row["qid"]), settings).example
+        prompt = paradigms[row["paradigm"]].prompt(example, row["docids"])
         rendered = renderer(prompt)
         target = row["target"]
         if is_opened(rendered.text):

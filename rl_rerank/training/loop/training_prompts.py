@@ -12,9 +12,11 @@ from functools import lru_cache
 from itertools import count as numbers
 from typing import overload
 
+from rl_rerank.config import LongDocumentsConfig
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.prompts.token_ids import TokenIds
+from rl_rerank.ranking.long_documents import view
 from rl_rerank.training.loop.curriculum import FirstStage
 from rl_rerank.training.loop.on_index import KEPT
 from rl_rerank.types import Prompt, RankingExample
@@ -43,6 +45,7 @@ class Questions(Sequence[Question]):
         per_query: use only examples that give exactly this many prompts, so that each block of that size is one query.
         curriculum: the order of each pass; None: random.
         step_size: questions per optimizer step, the unit of a curriculum.
+        long_documents: how documents are cut or summarised; None: they are not.
 
     Raises:
         ValueError: if no example yields a prompt, for instance because every query's candidates share one grade.
@@ -59,6 +62,7 @@ class Questions(Sequence[Question]):
         per_query: int | None = None,
         curriculum: FirstStage | None = None,
         step_size: int = 1,
+        long_documents: LongDocumentsConfig | None = None,
     ) -> None:
         self._examples = examples
         self._paradigm = paradigm
@@ -68,6 +72,7 @@ class Questions(Sequence[Question]):
         self._per_query = per_query
         self._curriculum = curriculum
         self._step_size = step_size
+        self._long_documents = long_documents or LongDocumentsConfig()
         # For each example that gives prompts, in training order: its first question, its pass and its place.
         self._first, self._epochs, self._places = array("Q"), array("I"), array("I")
         self._found = 0
@@ -94,7 +99,7 @@ class Questions(Sequence[Question]):
 
     def _make(self, epoch: int, place: int, query: int) -> list[Question]:
         """Make all questions about an example."""
-        example = self._examples[place]
+        example = view(self._examples[place], self._long_documents).example
         prompts = self._paradigm.prompts(example, random.Random(f"{self._seed}:{epoch}:{example.qid}"))
         return [Question(example, prompt, TokenIds(prompt, self._renderer), query) for prompt in prompts]
 
