@@ -192,7 +192,8 @@ def borrowed_args(context: int, *, continuations: int, is_constrained: bool, is_
     found: dict[str, Any] = {"max_logprobs": max(continuations, _MAX_LOGPROBS)}
     if is_constrained:
         found["logits_processors"] = _MASK
-    if is_seeded and not torch.cuda.is_available():  # as below
+    if is_seeded and not torch.cuda.is_available():
+        # As in `_load`: then every prompt has to fit into one forward.
         found |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(context, _CHUNK)}
     return found
 
