@@ -81,7 +81,7 @@ class Measure(TrainerCallback):
             return
         self.found["after"] = {"hf": self.values("hf")}
         sync, llm = RolloutEngine.sync_weights, self.run.vllm_generation.llm
-        RolloutEngine.sync_weights = lambda engine: None
+        RolloutEngine.sync_weights = lambda self: None
         self.found["after"]["without sync"] = self.values("vllm")
         RolloutEngine.sync_weights = sync
         llm.reset_prefix_cache = lambda: True
@@ -99,7 +99,7 @@ if __name__ == "__main__":
         tokenizer,
         Path(output),
         lora=trained == "lora",
-        rollout_args={"dtype": "float32", "num_gpu_blocks_override": 64, "enforce_eager": True, **arguments},
+        rollout_args={"dtype": "float32", "num_gpu_blocks_override": 1024, "enforce_eager": True, **arguments},
         use_vllm=True,
         vllm_mode="colocate",
         vllm_max_model_length=512,

@@ -51,7 +51,8 @@ def test_vllm_ranks_as_transformers_before_and_after_the_weights_move(tiny_model
             # The move changes orders, so that an engine with old weights, or with old keys of these prompts, is seen.
             assert abs(by_hf["expected"] - before["hf"][kind]["expected"]) > 1e-3
             assert after["without sync"][kind] == pytest.approx(before["hf"][kind], abs=1e-9)
-            assert after["without reset"][kind] != pytest.approx(by_hf, abs=1e-9)
+            if kind != "pointwise":  # whose prompts are shorter than a block of the cache
+                assert after["without reset"][kind] != pytest.approx(by_hf, abs=1e-9)
         assert max(found["gaps"]) < 1e-4  # completions are still the policy's
 
 
@@ -79,6 +80,7 @@ def test_a_resumed_run_has_the_same_dev_values_and_another_engine_changes_no_com
 
     whole = run("whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "again")
+    # What a kill right behind the checkpoint of step 3 would have left.
     for step in (4, 5, 6):
         shutil.rmtree(tmp_path / f"again/tokens/checkpoints/checkpoint-{step}")
     shutil.rmtree(tmp_path / "again/tokens/model")
@@ -131,7 +133,7 @@ def chosen(config):
         ),
         (
             [
-                *("paradigm=pointwise_graded", "paradigms.pointwise_graded.params.weighted=true"),
+                *("paradigm=pointwise_graded", "paradigms.pointwise_graded.params.rule=weighted"),
                 *("paradigms.pointwise_graded.params.constrained=true", "stages.grpo.rollout=vllm"),
             ],
             "the paradigm 'pointwise_graded' reads log-probabilities of its answers, and with constrained=true",
