@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.launching import two_processes
-from support.resumption import Launched, differences, prepare
+from support.resumption import Launched, differences, prepare, steps
 
 from rl_rerank.experiment.compose import compose
 from rl_rerank.experiment.experiment import Experiment
@@ -71,17 +71,17 @@ def test_processes_of_an_engine_rank_the_same_queries_and_one_of_them_counts():
 @pytest.mark.engine
 def test_a_resumed_run_has_the_same_dev_values_and_another_engine_changes_no_completion(tmp_path, tiny_model_dir):
     prepare(tmp_path, tiny_model_dir)
-    rollout = f"stages.tokens.rollout={{kind: vllm, {SMALL}}}"
+    rollout, endless = f"stages.tokens.rollout={{kind: vllm, {SMALL}}}", "stages.tokens.patience=null"
 
     def run(name, *more):
         shutil.copytree(tmp_path / "prepared", tmp_path / name, dirs_exist_ok=True)
-        assert Launched(tmp_path / name, tiny_model_dir, "tokens-dev", rollout, *more).wait() == 0
+        assert Launched(tmp_path / name, tiny_model_dir, "tokens-dev", rollout, endless, *more).wait() == 0
         return tmp_path / name / "tokens"
 
     whole = run("whole")
     shutil.copytree(tmp_path / "whole", tmp_path / "again")
     # What a kill right behind the checkpoint of step 3 would have left.
-    for step in (4, 5, 6):
+    for step in steps(whole)[3:]:
         shutil.rmtree(tmp_path / f"again/tokens/checkpoints/checkpoint-{step}")
     shutil.rmtree(tmp_path / "again/tokens/model")
     assert differences(whole, run("again")) == []
