@@ -13,6 +13,7 @@ LONGEST = (
     "test_end_to_end.py",
     "test_sharded_run.py",
     "training/test_vllm_rollout.py",
+    "training/test_dev_by_vllm.py",
     "training/test_sharded.py",
     "training/test_precision.py",
     "launch/test_scripts.py",

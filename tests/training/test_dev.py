@@ -93,7 +93,7 @@ def weights(folder: Path) -> torch.Tensor:
 def test_the_best_step_is_kept_and_the_stage_stops_where_none_is_better(tiny_model_dir, tmp_path, monkeypatch):
     values = [0.1, 0.5, 0.6, 0.4, 0.6]  # before training, then of every step: step 2 is the best
     folder = stage(tmp_path, tiny_model_dir, monkeypatch, values, "stages.grpo.keep=best")
-    best = {"step": 2, "nDCG@10": 0.61, "expected_nDCG@10": 0.6, "malformed": 0.25, "ties": 0.5}
+    best = {"step": 2, "nDCG@10": 0.61, "expected_nDCG@10": 0.6, "malformed": 0.25, "ties": 0.5, "engine": "hf"}
     assert json.loads((folder / dev.BEST).read_text()) == best
     assert torch.equal(weights(folder / "model"), weights(folder / "checkpoints/checkpoint-2"))
     assert not torch.equal(weights(folder / "model"), weights(folder / "checkpoints/checkpoint-4"))
@@ -190,7 +190,7 @@ def test_a_resumed_stage_goes_back_to_the_best_step_of_its_checkpoint(tiny_model
     shutil.rmtree(folder / "model")
     # An engine that samples otherwise after a kill: no step is better than step 2 this time.
     stage(tmp_path, tiny_model_dir, monkeypatch, [0.4, 0.3], "stages.grpo.keep=best")
-    best = {"step": 2, "nDCG@10": 0.61, "expected_nDCG@10": 0.6, "malformed": 0.25, "ties": 0.5}
+    best = {"step": 2, "nDCG@10": 0.61, "expected_nDCG@10": 0.6, "malformed": 0.25, "ties": 0.5, "engine": "hf"}
     assert json.loads((folder / dev.BEST).read_text()) == best
     assert torch.equal(weights(folder / "model"), weights(folder / "checkpoints/checkpoint-2"))
 

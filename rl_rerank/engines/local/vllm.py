@@ -24,6 +24,11 @@ from rl_rerank.engines.local import vllm_mask  # noqa: E402
 
 # Room for an answer in the default context; engine.args.max_model_len sets the context itself.
 _ANSWER_TOKENS = 4096
+_MAX_LOGPROBS = 20
+"""vLLM's own limit of the log-probabilities for one token."""
+_CHUNK = 4096
+"""Fewest tokens of a forward of an LLM that is built elsewhere."""
+_MASK = [f"{vllm_mask.__name__}:{vllm_mask.ConstrainedDecoding.__name__}"]
 PROMPTS_AT_ONCE = 512 if torch.cuda.is_available() else 32
 """Prompts per call with a completion callback, which a kill can lose. Fewer leave a GPU idle at a call's end."""
 
@@ -36,7 +41,7 @@ class VLLMEngine:
 
     def __init__(
         self,
-        path: str | Path,
+        model: str | Path | LLM,
         renderer: Renderer,
         *,
         dtype: str = "float32",
@@ -45,35 +50,12 @@ class VLLMEngine:
     ) -> None:
         """
         Args:
-            path: a model folder.
+            model: a model folder, or an LLM in memory, built with `borrowed_args` among its arguments.
             renderer: turns prompts into this model's token ids.
-            args: any argument of vllm.LLM; they override the defaults here.
+            args: any argument of vllm.LLM, where a folder is given; they override the defaults here.
         """
         self.renderer = renderer
-        config = AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)
-        wanted = renderer.max_prompt_tokens + _ANSWER_TOKENS
-        defaults: dict[str, Any] = {
-            "max_model_len": min(wanted, getattr(config.get_text_config(), "max_position_embeddings", wanted)),
-            "enforce_eager": not torch.cuda.is_available(),
-            # A prompt that is cut in two is an error where samples are seeded and the generator is the CPU's.
-            "enable_chunked_prefill": torch.cuda.is_available(),
-            "enable_prefix_caching": True,
-            "seed": 0,
-        }
-        fixed: dict[str, Any] = {
-            "model": str(path),
-            "dtype": dtype,
-            "trust_remote_code": trust_remote_code,
-            # Sampling defaults that ship with a model would be applied on top of ours.
-            "generation_config": "vllm",
-            "logits_processors": [f"{vllm_mask.__name__}:{vllm_mask.ConstrainedDecoding.__name__}"],
-            # Log-probabilities before temperature and masks, under the whole vocabulary.
-            "logprobs_mode": "raw_logprobs",
-        }
-        given = dict(args or {})
-        if clash := sorted(given.keys() & fixed.keys()):
-            raise ValueError(f"engine.args.{clash[0]} cannot be set: the engine decides it from the model's settings")
-        self.llm = LLM(**fixed, **(defaults | given))
+        self.llm = model if isinstance(model, LLM) else _load(model, renderer, dtype, args or {}, trust_remote_code)
         self.context: int = self.llm.llm_engine.model_config.max_model_len
         self.stop_ids = renderer.stop_ids
 
@@ -193,6 +175,54 @@ class VLLMEngine:
         ids = list(output.token_ids)
         logprobs = [step[token].logprob for step, token in zip(output.logprobs, ids, strict=True)]
         return completion(ids, self.stop_ids, self.renderer.tokenizer, logprobs)
+
+
+def borrowed_args(context: int, *, continuations: int, is_constrained: bool, is_seeded: bool) -> dict[str, Any]:
+    """Arguments that an LLM which is built elsewhere needs for prompts that a `VLLMEngine` answers with it.
+
+    Its `logprobs_mode` may be processed_logprobs. Continuations, and greedy answers without a constraint, then have the
+    same log-probabilities as under raw_logprobs; other answers have those after the temperature and the constraint.
+
+    Args:
+        context: tokens of its longest row.
+        continuations: most continuations that a prompt is scored by.
+        is_constrained: whether answers are restricted to a form.
+        is_seeded: whether answers are sampled.
+    """
+    found: dict[str, Any] = {"max_logprobs": max(continuations, _MAX_LOGPROBS)}
+    if is_constrained:
+        found["logits_processors"] = _MASK
+    if is_seeded and not torch.cuda.is_available():
+        # As in `_load`: then every prompt has to fit into one forward.
+        found |= {"enable_chunked_prefill": False, "max_num_batched_tokens": max(context, _CHUNK)}
+    return found
+
+
+def _load(path: str | Path, renderer: Renderer, dtype: str, args: Mapping[str, Any], trust_remote_code: bool) -> LLM:
+    config = AutoConfig.from_pretrained(str(path), trust_remote_code=trust_remote_code)
+    wanted = renderer.max_prompt_tokens + _ANSWER_TOKENS
+    defaults: dict[str, Any] = {
+        "max_model_len": min(wanted, getattr(config.get_text_config(), "max_position_embeddings", wanted)),
+        "enforce_eager": not torch.cuda.is_available(),
+        # A prompt that is cut in two is an error where samples are seeded and the generator is the CPU's.
+        "enable_chunked_prefill": torch.cuda.is_available(),
+        "enable_prefix_caching": True,
+        "seed": 0,
+    }
+    fixed: dict[str, Any] = {
+        "model": str(path),
+        "dtype": dtype,
+        "trust_remote_code": trust_remote_code,
+        # Sampling defaults that ship with a model would be applied on top of ours.
+        "generation_config": "vllm",
+        "logits_processors": _MASK,
+        # Log-probabilities before temperature and masks, under the whole vocabulary.
+        "logprobs_mode": "raw_logprobs",
+    }
+    given = dict(args)
+    if clash := sorted(given.keys() & fixed.keys()):
+        raise ValueError(f"engine.args.{clash[0]} cannot be set: the engine decides it from the model's settings")
+    return LLM(**fixed, **(defaults | given))
 
 
 def _parts(count: int, on_completion: OnCompletion | None) -> list[slice]:

@@ -21,6 +21,7 @@ from rl_rerank.paradigms.base import Paradigm, check_template
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.reward.build import reward_terms
+from rl_rerank.stages.grpo import dev_engine
 from rl_rerank.stages.grpo.policies import ChoicePolicy, ScoresPolicy, TokensPolicy
 from rl_rerank.stages.grpo.policy import PolicyConfig
 from rl_rerank.stages.grpo.rollouts import VLLMRollout, VLLMRollouts, VLLMServerRollout
@@ -166,6 +167,8 @@ def _token_trainer(
     asked, rollout = task.questions, stage.rollout
     order = prompt_order(policy.prompts_per_batch(stage), policy.updates_per_batch, arguments.world_size)
     vllm_arguments = rollout.args if isinstance(rollout, VLLMRollout) else {}
+    if stage.eval_steps is not None and dev_engine.kind(output.name, stage, config, task.paradigm) == "vllm":
+        vllm_arguments = {**dev_engine.borrowed_args(output.name, config, task.paradigm), **vllm_arguments}
     trainer = RankingGRPOTrainer(
         task=task,
         model=model,
@@ -268,8 +271,11 @@ def _dev_evaluation(
         )
     renderer = checkpoint.renderer(config.model, start)
     judged = {example.qid: example.qrels for example in examples}
-    dev = DevSet(examples, judged, paradigm, renderer, config.engine.batch_tokens, reported_protocol(config, name))
+    protocol, engine = reported_protocol(config, name), dev_engine.kind(name, stage, config, paradigm)
+    dev = DevSet(examples, judged, paradigm, renderer, config.engine.batch_tokens, protocol, engine)
     assert stage.eval_steps is not None
+    if stage.rollout.uses_vllm:
+        logger.info("%s", dev_engine.describe(name, stage, config, paradigm))
     return DevEvaluation(
         Path(config.run_dir) / name,
         lambda: measure(trainer, dev),
@@ -277,5 +283,6 @@ def _dev_evaluation(
         every=stage.eval_steps,
         bounds=Bounds(malformed=stage.max_malformed, ties=stage.max_ties),
         constants=references(dev),
+        engine=engine,
         patience=stage.patience,
     )

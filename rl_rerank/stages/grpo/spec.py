@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from rl_rerank.config import Config, CurriculumConfig, ModelConfig, Reference, StageConfig, at_least
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.reward.base import Term
+from rl_rerank.stages.grpo import dev_engine
 from rl_rerank.stages.grpo.policies import ScoresPolicy, TokensPolicy
 from rl_rerank.stages.grpo.policy import PolicyConfig
 from rl_rerank.stages.grpo.rollouts import HFRollout, RolloutConfig
@@ -71,6 +72,9 @@ class GRPOStage(TrainingStage):
     the test queries; null: never."""
     eval_queries: int = 32
     """Number of dev queries ranked, the first ones."""
+    eval_engine: Literal["rollout", "hf"] | None = None
+    """Who answers dev queries. hf: transformers; rollout: the engine that samples rollouts; null: that one if it can
+    (rollout=vllm), else hf."""
     keep: Literal["last", "best"] = "last"
     """Keep the last step's model, or the best on the dev queries, which is the starting model if no step beats it. The
     best one has a checkpoint in any case."""
@@ -104,6 +108,8 @@ class GRPOStage(TrainingStage):
             )
         if self.eval_steps is None and (self.keep == "best" or self.patience is not None):
             raise ValueError("grpo stage: keep=best and patience need eval_steps, which says how often is measured")
+        if self.eval_steps is None and self.eval_engine is not None:
+            raise ValueError(f"grpo stage: eval_engine={self.eval_engine} ranks dev queries, which needs eval_steps")
         self.policy.check_stage(self)
 
     @property
@@ -162,7 +168,8 @@ class GRPOStage(TrainingStage):
     def recorded(self, values: dict[str, Any]) -> dict[str, Any]:
         kept = super().recorded(values)
         policy = {key: value for key, value in kept["policy"].items() if key != "distill" or value is not None}
-        return {**kept, "policy": policy}  # runs from before the setting stay what they are
+        # Runs from before these settings stay what they are.
+        return {**{key: value for key, value in kept.items() if key != "eval_engine" or value}, "policy": policy}
 
     def check(self, name: str, plugins: Plugins) -> None:
         if not plugins.config.rewards:
@@ -170,10 +177,15 @@ class GRPOStage(TrainingStage):
         super().check(name, plugins)
         self.policy.check(name, self, plugins)
         self.whole_queries(name, plugins.terms, plugins.paradigm())
+        if self.eval_steps is not None:
+            dev_engine.kind(name, self, plugins.config, plugins.paradigm())
 
     def whole_queries(self, name: str, terms: Sequence[Term], paradigm: Paradigm) -> int | None:
         """Prompts of a query that one step has to contain together; None where no reward compares them."""
         return self.policy.whole_queries(name, self, terms, paradigm)
 
     def describe(self, name: str, plugins: Plugins) -> list[str]:
-        return [self.policy.describe(self) + self.policy.taught, *self.describe_batches(name, plugins)]
+        lines = [self.policy.describe(self) + self.policy.taught, *self.describe_batches(name, plugins)]
+        if self.eval_steps is not None and self.rollout.uses_vllm:
+            lines.append(dev_engine.describe(name, self, plugins.config, plugins.paradigm()))
+        return lines

@@ -11,15 +11,19 @@ import contextlib
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
+import torch
 from peft import PeftModel
 from torch import Tensor
 
 from rl_rerank.engines.local import adapters
+from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.training.grpo.trl_imports import grpo_trainer, import_vllm, vllm_generation
 
 # trl was imported with vLLM hidden, so its module has no LLM that could be run or replaced. This reloads the module,
 # which makes a new VLLMGeneration, and so comes before the class that derives from it.
 import_vllm()
+
+from rl_rerank.engines.local.vllm import VLLMEngine  # noqa: E402
 
 OVERRIDES = ("_init_vllm", "_iter_named_params", "generate", "sync_weights")
 """The methods of trl's VLLMGeneration that `RolloutEngine` replaces, wraps or relies on."""
@@ -64,6 +68,27 @@ class RolloutEngine(vllm_generation.VLLMGeneration):
         _, *found = super().generate(prompts[::num_generations], None, num_generations, profiler)
         # trl returns the prompts that it sent; its trainer expects one for each completion.
         return prompts, *found
+
+    @contextlib.contextmanager
+    def answering(self, renderer: Renderer) -> Iterator[VLLMEngine]:
+        """Answer other prompts with the policy's current weights, between two batches of completions.
+
+        The next batch has to be preceded by `sync_weights`, which trl calls after every optimizer step and before the
+        first one: a prefix cache with these prompts' keys would change the last bits of completions. Every process must
+        enter the context, and those of a tensor-parallel group must ask the same.
+        """
+        with torch.no_grad():
+            # Not the instance's own attribute, which counts the time for the step.
+            type(self).sync_weights(self)
+        if self.enable_sleep_mode:
+            self.llm.wake_up(tags=["kv_cache"])
+        self.accelerator.wait_for_everyone()  # as trl does before tensor-parallel calls, which could race with NCCL
+        try:
+            yield VLLMEngine(self.llm, renderer)
+        finally:
+            if self.enable_sleep_mode:
+                self.llm.sleep(level=2)
+                self._llm_weights_sleeping = True  # trl syncs again before it samples
 
     def _iter_named_params(self) -> Generator[tuple[str, Tensor], None, None]:
         """Yield every weight under its name in vLLM, as trl does, but leave the base of an adapter as it is.

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -52,6 +53,8 @@ class DevSet:
     renderer: Renderer
     batch_tokens: int
     protocol: RerankStage
+    engine: Literal["hf", "vllm"] = "hf"
+    """Who answers: the policy itself, or the vLLM in the training process that samples its rollouts."""
 
 
 @dataclass(frozen=True)
@@ -72,21 +75,40 @@ class DevValues:
 
 def measure(trainer: Any, dev: DevSet) -> DevValues:
     """Rank the dev queries with the policy as it is; every process ranks its share of them."""
-    accelerator = trainer.accelerator
-    mine = dev.examples[accelerator.process_index :: accelerator.num_processes]
+    accelerator, is_vllm = trainer.accelerator, dev.engine == "vllm"
+    size = trainer.vllm_generation.tensor_parallel_size if is_vllm else 1
+    mine, counts = share(dev.examples, accelerator.process_index, accelerator.num_processes, size)
+    with trainer.vllm_generation.answering(dev.renderer) if is_vllm else _policy(trainer, dev) as engine:
+        rankings, _ = rank(mine, dev.paradigm, engine, dev.protocol)
+    rows = [_row(ranking, dev.qrels[ranking.qid]) for ranking in rankings] if counts else []
+    return _means(gather_object(rows))
+
+
+def share(
+    examples: Sequence[RankingExample], process: int, processes: int, tensor_parallel: int
+) -> tuple[Sequence[RankingExample], bool]:
+    """Choose the examples that a process ranks; whether it counts them.
+
+    The `tensor_parallel` processes that an engine is spread over come one after the other. They have to ask it the same
+    in the same order, and the first of them counts.
+    """
+    group, place = divmod(process, tensor_parallel)
+    return examples[group :: processes // tensor_parallel], place == 0
+
+
+@contextmanager
+def _policy(trainer: Any, dev: DevSet) -> Iterator[HFEngine]:
     checkpointing = trainer.args.gradient_checkpointing_kwargs
     with unwrap_model_for_generation(
-        trainer.model_wrapped, accelerator, gradient_checkpointing_kwargs=checkpointing
+        trainer.model_wrapped, trainer.accelerator, gradient_checkpointing_kwargs=checkpointing
     ) as unwrapped:
         model: Any = unwrapped
         was_training = model.training
         model.eval()
         whole = model.get_base_model() if hasattr(model, "get_base_model") else model
-        with disable_gradient_checkpointing(model, checkpointing), accelerator.autocast():
-            engine = HFEngine(whole, dev.renderer, batch_tokens=dev.batch_tokens)
-            rankings, _ = rank(mine, dev.paradigm, engine, dev.protocol)
+        with disable_gradient_checkpointing(model, checkpointing), trainer.accelerator.autocast():
+            yield HFEngine(whole, dev.renderer, batch_tokens=dev.batch_tokens)
         model.train(was_training)
-    return _means(gather_object([_row(ranking, dev.qrels[ranking.qid]) for ranking in rankings]))
 
 
 def references(dev: DevSet) -> dict[str, float]:
@@ -165,6 +187,7 @@ class DevEvaluation(TrainerCallback):
         evaluate: measures the policy; every process must call it.
         log: receives a metric's name and value for the step's row.
         constants: logged beside every evaluation, such as the first stage's value.
+        engine: who ranks, recorded with the best step and in the log.
         patience: evaluations without a new best before stopping; None never stops.
     """
 
@@ -177,6 +200,7 @@ class DevEvaluation(TrainerCallback):
         every: int,
         bounds: Bounds,
         constants: Mapping[str, float],
+        engine: str = "hf",
         patience: int | None = None,
     ) -> None:
         self.folder = folder
@@ -185,6 +209,7 @@ class DevEvaluation(TrainerCallback):
         self.every = every
         self.bounds = bounds
         self.constants = constants
+        self.engine = engine
         self.patience = patience
 
     def on_train_begin(
@@ -192,7 +217,7 @@ class DevEvaluation(TrainerCallback):
     ) -> None:
         if state.global_step == 0:
             found = self.evaluate()
-            logger.info("before training: %s on dev queries", _sentence(found))
+            logger.info("before training: %s on dev queries, by %s", _sentence(found), self.engine)
             self.log("dev/before", found.ndcg)
             self.log("dev/expected_before", found.expected)
             self._choose(state, found)
@@ -219,9 +244,10 @@ class DevEvaluation(TrainerCallback):
                 # transformers keeps the checkpoint of this step when it deletes older ones.
                 control.should_save = True
         logger.info(
-            "step %d: %s on dev queries; best %s %.4f at step %d",
+            "step %d: %s on dev queries, by %s; best %s %.4f at step %d",
             step,
             _sentence(found),
+            self.engine,
             EXPECTED,
             state.best_metric,
             state.best_global_step,
@@ -234,7 +260,7 @@ class DevEvaluation(TrainerCallback):
         state.best_metric, state.best_global_step = found.expected, state.global_step
         if state.is_world_process_zero:
             values = {MEASURE: found.ndcg, EXPECTED: found.expected, "malformed": found.malformed, "ties": found.ties}
-            write_json(self.folder / BEST, {"step": state.global_step, **values})
+            write_json(self.folder / BEST, {"step": state.global_step, **values, "engine": self.engine})
 
     def _copy_best(self, source: Path, target: Path) -> None:
         if (source / BEST).exists():
