@@ -27,16 +27,17 @@ from rl_rerank.packed.attention import KeysValues
 from rl_rerank.packed.head import Scored
 from rl_rerank.packed.layout import Packed, pack
 
-LEAST_KEPT = 12
-"""Hidden sizes of activations that a layer keeps of a token at least, without gradient checkpointing: the inputs of two
-norms, of the projections of attention, of its output's and of the MLP's (5), query, and three of the MLP's inner size,
-which is at least twice the hidden size."""
+LAYER = 12
+"""Activations of a layer for a token, in hidden sizes, at least: the inputs of two norms, of the projections of
+attention, of its output's and of the MLP's (5), query, and three of the MLP's inner size, at least twice the hidden."""
 ROPE_BY_LENGTH = {"dynamic", "longrope"}
 """Types of RoPE whose frequencies depend on the longest position of a forward."""
 
 
 def refusal(model: Any) -> str | None:
     """Say why keys and values of a prompt cannot be kept; None if they can. Of a model whose rows can be packed."""
+    if any(hasattr(weight, "ds_id") for weight in model.parameters()):
+        return "ZeRO-3 gathers its weights on all processes at once, in equally many forwards"
     for module in _checkpointing(model):
         settings = getattr(module._gradient_checkpointing_func, "keywords", {})
         if settings.get("use_reentrant", True):
@@ -51,14 +52,17 @@ def refusal(model: Any) -> str | None:
 def cost(model: Any) -> float:
     """Bound the memory of a prompt's token during the pieces, in tokens of a packed row in training.
 
-    Beside what is kept of any token, each layer keeps its key and value in the piece's row and the gradients of both.
-    With gradient checkpointing little is kept of any token, its hidden state, so these weigh more.
+    Beside what is kept of any token, each layer keeps a copy of its key and value in the piece's row and the gradients
+    of both. With gradient checkpointing, a layer keeps only the hidden state of any token, one layer at a time has all
+    activations of the piece's tokens, and key and value come on top of the former.
     """
     config = model.config.get_text_config()
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    least = 1 if _checkpointing(model) else LEAST_KEPT
-    return 1 + 4 * heads * size / (config.hidden_size * least)
+    more, layers = 4 * heads * size / config.hidden_size, config.num_hidden_layers  # in hidden sizes
+    if not _checkpointing(model):
+        return 1 + more / LAYER
+    return max(1.0, (layers * (1 + more) + more) / (layers + LAYER))
 
 
 def _checkpointing(model: Any) -> list[Any]:

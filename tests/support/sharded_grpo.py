@@ -20,12 +20,12 @@ from support.grpo_trainer import Uneven, trainer
 NUM_STEPS, PROMPTS, GENERATIONS, COMPLETION_TOKENS, MICRO_BATCH = 10, 4, 4, 6, 4
 
 
-def stored(question: int, end_id: int) -> list[list[int]]:
-    """The completions of a question, the same in every run: 1 to 5 tokens and mostly an end token."""
+def stored(question: int, end_id: int, longest: int) -> list[list[int]]:
+    """The completions of a question, the same in every run: fewer than `longest` tokens and mostly an end token."""
     rng = random.Random(question)
     found = []
     for _ in range(GENERATIONS):
-        tokens = [rng.randrange(10, 300) for _ in range(rng.randint(1, COMPLETION_TOKENS - 1))]
+        tokens = [rng.randrange(10, 300) for _ in range(rng.randint(1, longest - 1))]
         found.append([*tokens, end_id] if rng.random() < 0.8 else tokens)
     return found
 
@@ -65,6 +65,7 @@ def train(name: str, model_dir: Path, output: Path) -> None:
         per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=steps,
         steps_per_generation=steps * updates,
+        max_completion_length=settings.pop("max_completion_length", COMPLETION_TOKENS),
         order=prompt_order(PROMPTS * updates, updates, world),
         teacher=model_dir if "teacher_weight" in settings else None,
         **settings,
@@ -101,7 +102,9 @@ def record(run: Any) -> dict[tuple[int, tuple[int, ...]], list[float]]:
 
     def replay(prompt_ids, *_, **__):
         keys = [known[tuple(ids)] for ids in prompt_ids[::GENERATIONS]]
-        return [completion for key in keys for completion in stored(key, run.eos_token_ids[0])], None
+        return [
+            completion for key in keys for completion in stored(key, run.eos_token_ids[0], run.max_completion_length)
+        ], None
 
     def recorded(model, input_ids, attention_mask, *args, **kwargs):
         found = inner(model, input_ids, attention_mask, *args, **kwargs)

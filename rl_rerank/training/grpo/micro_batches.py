@@ -12,7 +12,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedType
 from torch import Tensor
-from transformers.integrations.deepspeed import is_deepspeed_zero3_enabled
 
 from rl_rerank.packed import prefix
 from rl_rerank.packed.prefix import Prefix
@@ -24,7 +23,7 @@ WHOLE_WEIGHTS = {
     DistributedType.MULTI_GPU,
     DistributedType.DEEPSPEED,
 }
-"""Ways of training whose processes may differ in their forwards, ZeRO-3 excepted."""
+"""Ways of training whose processes may differ in their forwards; ZeRO-3 may not, see `prefix.refusal`."""
 
 
 class Part(NamedTuple):
@@ -37,11 +36,11 @@ class Part(NamedTuple):
 
 
 def budget(trainer: Any, with_gradients: bool) -> TokenBudget:
-    """Build the budget of a RankingGRPOTrainer; prompts are kept where weights are whole and its models can."""
+    """Build the budget of a RankingGRPOTrainer; prompts are kept where the strategy and all models allow it."""
     accelerator, is_packed = trainer.accelerator, trainer.log_probs.refusal is None
     models = [trainer.model] if trainer.teacher is None else [trainer.model, trainer.teacher.model]
     models = [accelerator.unwrap_model(model) for model in models]
-    is_whole = accelerator.distributed_type in WHOLE_WEIGHTS and not is_deepspeed_zero3_enabled()
+    is_whole = accelerator.distributed_type in WHOLE_WEIGHTS
     keeps = is_packed and is_whole and not any(map(prefix.refusal, models))
     found = TokenBudget(trainer.micro_batch_tokens, is_packed, max(map(prefix.cost, models)) if keeps else None)
     return found if with_gradients else found.without_gradients
