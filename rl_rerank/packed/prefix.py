@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rl_rerank.packed import forward
-from rl_rerank.packed.attention import KeysValues
 from rl_rerank.packed.head import Scored
 from rl_rerank.packed.layout import Packed, pack
 
@@ -78,8 +77,7 @@ class Prefix:
 
     def __init__(self, pieces: int) -> None:
         self.pieces = pieces
-        self._kept: dict[nn.Module, tuple[Tensor, Tensor]] = {}
-        self._leaves: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        self._kept: dict[nn.Module, tuple[_Kept, _Kept]] = {}
         self._log_prob: Tensor | None = None
 
     def scored(self, model: Any, packed: Packed, **asked: Any) -> Scored:
@@ -94,54 +92,57 @@ class Prefix:
             self._compute(model, ids[:first], packed.input_ids.device)
         self.pieces -= 1
         assert self.pieces >= 0 and self._log_prob is not None
-        if self.pieces:
-            return forward.scored(model, packed.behind(first - 1), prefix=_behind(self._leaves), **asked)
-        attached = {
-            module: (_attached(key, leaves[0]), _attached(value, leaves[1]))
-            for (module, (key, value)), leaves in zip(self._kept.items(), self._leaves.values(), strict=True)
-        }
-        self._kept, self._leaves = {}, {}
-        found = forward.scored(model, packed.behind(first - 1), prefix=_behind(attached), **asked)
+        kept, is_last = self._kept, self.pieces == 0
+
+        def behind(module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+            keys, values = (one.given(is_last) for one in kept[module])
+            return torch.cat([keys, key], dim=2), torch.cat([values, value], dim=2)
+
+        found = forward.scored(model, packed.behind(first - 1), prefix=behind, **asked)
+        if not is_last:
+            return found
+        self._kept = {}
         return replace(found, log_probs=found.log_probs + 0.0 * self._log_prob.sum())
 
     def _compute(self, model: Any, prompt: Any, device: torch.device) -> None:
         def keep(module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
             if self._log_prob is None:  # else a checkpointed layer is computed again
-                self._kept[module] = (key, value)
+                self._kept[module] = (_Kept(key), _Kept(value))
             return key, value
 
         alone = pack([(prompt, len(prompt) - 1)]).to(device)
         self._log_prob = forward.scored(model, alone, prefix=keep).log_probs
-        self._leaves = {
-            module: (key.detach().requires_grad_(key.requires_grad), value.detach().requires_grad_(value.requires_grad))
-            for module, (key, value) in self._kept.items()
-        }
 
 
-def _behind(given: dict[nn.Module, tuple[Tensor, Tensor]]) -> KeysValues:
-    """Put the keys and values of a piece behind given ones [1, K, P, D]."""
+class _Kept:
+    """Keys or values [1, K, P, D] of a layer, and the sum of their gradients."""
 
-    def joined(module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        before = given[module]
-        return torch.cat([before[0], key], dim=2), torch.cat([before[1], value], dim=2)
+    def __init__(self, attached: Tensor) -> None:
+        self.attached = attached
+        self.leaf = attached.detach().requires_grad_(attached.requires_grad)
+        self.gradient: Tensor | None = None
 
-    return joined
+    def given(self, is_last: bool) -> Tensor:
+        """The tensor for a piece."""
+        source = self.attached if is_last else self.leaf
+        return _Given.apply(source, self, is_last)  # pyright: ignore[reportReturnType]
 
 
-def _attached(kept: Tensor, leaf: Tensor) -> Tensor:
-    """A tensor of the prompt's graph whose gradient begins with the leaf's; without one, the tensor itself."""
-    return kept if leaf.grad is None else _WithGradient.apply(kept, leaf.grad)  # pyright: ignore[reportReturnType]
+class _Given(torch.autograd.Function):
+    """The identity. The backward of a piece adds its gradient up; that of the last one passes the sum on.
 
-
-class _WithGradient(torch.autograd.Function):
-    """The identity; its backward adds a gradient that is known already."""
+    A gradient is copied: it is a part of that of all keys in the row, whose memory it would keep.
+    """
 
     @staticmethod
-    def forward(ctx: Any, kept: Tensor, gradient: Tensor) -> Tensor:
-        ctx.save_for_backward(gradient)
-        return kept.view_as(kept)
+    def forward(ctx: Any, source: Tensor, kept: _Kept, is_last: bool) -> Tensor:
+        ctx.kept, ctx.is_last = kept, is_last
+        return source.view_as(source)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return grad + ctx.saved_tensors[0], None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        kept: _Kept = ctx.kept
+        total = grad.clone(memory_format=torch.contiguous_format) if kept.gradient is None else kept.gradient.add_(grad)
+        kept.gradient = None if ctx.is_last else total
+        return total if ctx.is_last else None, None, None

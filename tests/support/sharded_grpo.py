@@ -40,11 +40,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "teacher": {"teacher_weight": 0.5, "num_iterations": 2},
     "uneven": {},
     "uneven-tokens": {"micro_batch_tokens": 300, "loss_type": "dapo"},
+    "full-kl-pieces": {"beta": 0.04, "num_iterations": 2, "micro_batch_tokens": 290, "max_completion_length": 100},
+    "uneven-pieces": {"micro_batch_tokens": 290, "max_completion_length": 100, "loss_type": "dapo"},
 }
 """With beta above 0 and two iterations the value of the loss depends on the model, and so it does with a teacher, which
 is the model that training starts from; else it is the same for any. With `updates` a batch of completions is of two
 steps. In `uneven` all groups of the second process are worth the same, and skipped. With `tokens` micro-batches are
-filled up to as many of them."""
+filled up to as many of them. With `pieces` some groups are divided, and their prompts kept if the strategy can."""
 DEAD = ("q3", "q4", "q5")
 """Queries of the questions that the second process has in `uneven`."""
 
