@@ -159,7 +159,11 @@ class LogProbs:
         nothing = ([*row, row[-1]], first)
         made = pack(labelled or [nothing]).to(input_ids.device)
         scored = forward.scored if prefix is None else prefix.scored
-        asked = {"temperature": self.temperature, "with_entropy": with_entropy, "with_aux_loss": with_aux_loss}
+        asked: dict[str, Any] = {
+            "temperature": self.temperature,
+            "with_entropy": with_entropy,
+            "with_aux_loss": with_aux_loss,
+        }
         with self.accelerator.autocast():
             found = scored(model, made, **asked)
         is_label = attention_mask[:, split:].bool()
