@@ -29,7 +29,7 @@ from rl_rerank.config import ModelConfig
 from rl_rerank.engines.local.checkpoint import base_model_dir
 from rl_rerank.packed.forward import install, pack, scored
 from rl_rerank.packed.layout import Labelled
-from rl_rerank.training.grpo.micro_batches import divide, pieces
+from rl_rerank.training.grpo.micro_batches import pieces
 from rl_rerank.training.loop.micro_batches import TokenBudget
 
 PROMPT_COST = 1.3
@@ -77,9 +77,8 @@ def budget_tokens(sequences: list[Labelled], tokens: int, prompt_cost: float | N
     budget = TokenBudget(tokens, is_packed=True, prompt_cost=prompt_cost)
     _, prompt = sequences[0]
     asked = (range(len(sequences)), prompt, [len(ids) - prompt for ids, _ in sequences])
-    whole = divide(budget, *asked)
-    kept = pieces(budget, *asked) if len(whole) > 1 else None
-    return sum(unit.tokens for unit in whole) if kept is None else prompt - 1 + sum(unit.tokens for unit in kept)
+    units, continuing = pieces(budget, *asked)
+    return sum(unit.tokens for unit in (*units, *continuing)) + (prompt - 1 if continuing else 0)
 
 
 def operations(config: Any, weights: int, tokens: int, pairs: int, labels: int) -> float:

@@ -59,33 +59,36 @@ def test_a_group_above_the_budget_is_divided():
 def test_pieces_share_what_a_kept_prompt_leaves_of_the_budget():
     budget = TokenBudget(40, is_packed=True, prompt_cost=1.5)
     # 40 - 1.5 * 10 = 25 are left: 1 + 9 + 8 + 6 = 24; 1 + 5 + 4 = 10.
-    found = pieces(budget, range(20, 25), 11, [9, 8, 6, 5, 4])
-    assert found == [Unit((20, 21, 22), 24, 3, 1, 9), Unit((23, 24), 10, 2, 1, 5)]
-    assert pieces(budget, range(4), 11, [9, 8, 25, 4]) is None  # 1 + 25 does not fit
-    assert pieces(TokenBudget(40, is_packed=True), range(20, 25), 11, [9, 8, 6, 5, 4]) is None
-    # 2 + 10 + 10 twice, 44, or 1 + 3 x (1 + 10) and 1 + 1 + 10 + 10, with 23.5 left, 43
+    continuing = [Unit((20, 21, 22), 24, 3, 1, 9), Unit((23, 24), 10, 2, 1, 5)]
+    assert pieces(budget, range(20, 25), 11, [9, 8, 6, 5, 4]) == ([], continuing)
+    # 1 + 25 does not fit, and is behind a prompt of its own.
+    alone = Unit((25,), 36, 1, 11, 25)
+    assert pieces(budget, range(20, 26), 11, [9, 8, 6, 5, 4, 25]) == ([alone], continuing)
+    again = TokenBudget(40, is_packed=True)
+    assert pieces(again, range(5), 11, [9, 8, 6, 5, 4]) == (divide(again, range(5), 11, [9, 8, 6, 5, 4]), [])
+    # 2 + 10 + 10 twice, 44; 1 + 1 + 10 + 10 twice, 22 of the 23 that are left, and 1 more: 43
     small = TokenBudget(25, is_packed=True, prompt_cost=1.5)
-    assert [len(unit.rows) for unit in pieces(small, range(4), 2, [10] * 4)] == [2, 2]
+    assert [len(unit.rows) for unit in pieces(small, range(4), 2, [10] * 4)[1]] == [2, 2]
     # A prompt of one token has none to keep.
-    assert pieces(small, range(4), 1, [12] * 4) is None
+    assert not pieces(small, range(4), 1, [12] * 4)[1]
 
 
 @pytest.mark.parametrize("seed", range(200))
 def test_pieces_fit_beside_their_prompt_and_are_fewer_tokens(seed):
     rng = random.Random(seed)
     prompt, lengths = rng.randint(1, 60), [rng.randint(0, 40) for _ in range(rng.randint(1, 8))]
-    budget = TokenBudget(rng.randint(10, 200), is_packed=True, prompt_cost=rng.uniform(1, 3))
+    budget = TokenBudget(rng.randint(10, 200), is_packed=True, prompt_cost=rng.uniform(1, 2))
     again = divide(budget, range(len(lengths)), prompt, lengths)
-    found = pieces(budget, range(len(lengths)), prompt, lengths)
-    if len(again) == 1:
+    units, continuing = pieces(budget, range(len(lengths)), prompt, lengths)
+    assert sorted(row for unit in (*units, *continuing) for row in unit.rows) == list(range(len(lengths)))
+    if not continuing:
+        assert units == again
         return
     left = budget.tokens - budget.prompt_cost * (prompt - 1)
-    if found is None:
-        assert prompt == 1 or max(lengths) + 1 > left - 1 or len(again) * prompt <= prompt - 1 + len(lengths)
-        return
-    assert [row for unit in found for row in unit.rows] == list(range(len(lengths)))
-    assert len(found) > 1 and max(unit.tokens for unit in found) <= left
-    assert prompt - 1 + sum(unit.tokens for unit in found) < sum(unit.tokens for unit in again)
+    assert len(continuing) > 1 and max(unit.tokens for unit in continuing) <= left
+    assert all(unit.tokens <= budget.tokens or len(unit.rows) == 1 for unit in units)
+    computed = prompt - 1 + sum(unit.tokens for unit in (*units, *continuing))
+    assert computed < sum(unit.tokens for unit in again)
 
 
 def test_long_groups_compute_about_as_many_tokens_as_their_prefix_tree():

@@ -62,25 +62,33 @@ def divide(budget: TokenBudget, group: Sequence[int], prompt: int, completions: 
     return [_unit(group, prompt, completions, places) for places in found]
 
 
-def pieces(budget: TokenBudget, group: Sequence[int], prompt: int, completions: Sequence[int]) -> list[Unit] | None:
-    """Divide a group above the budget into units that continue its prompt, whose keys and values are kept.
+def pieces(
+    budget: TokenBudget, group: Sequence[int], prompt: int, completions: Sequence[int]
+) -> tuple[list[Unit], list[Unit]]:
+    """Divide a group into units that compute its prompt and units that continue it, whose keys and values are kept.
 
-    The budget of a unit is what the kept prompt leaves of it. A unit reads the prompt's last token and its completions.
-    With n parts of `divide` and m pieces, P tokens of a prompt are computed n - 1 times less, and its last one m times.
+    The budget of the latter is what the kept prompt leaves of it. They read the prompt's last token and completions, so
+    m of them with n units of the former compute a prompt of P tokens (n + 1) P - 1 + m tokens. They are at least two,
+    and fewer tokens are computed than by `divide`; else there are none, as there are none where prompts are not kept. A
+    completion that does not fit into their budget is in one of the former.
 
     Args:
         As those of `divide`.
-
-    Returns:
-        None if prompts are not kept, a completion does not fit into what is left, or no fewer tokens are computed.
     """
-    if budget.prompt_cost is None:
-        return None
+    whole = divide(budget, group, prompt, completions)
+    if budget.prompt_cost is None or len(whole) == 1:
+        return whole, []
     left = budget.tokens - math.ceil(budget.prompt_cost * (prompt - 1))
-    found = divide(replace(budget, tokens=left), group, 1, completions)
-    computed = prompt - 1 + sum(unit.tokens for unit in found)
-    again = sum(unit.tokens for unit in divide(budget, group, prompt, completions))
-    return found if computed < again and all(unit.tokens <= left for unit in found) else None
+
+    def some(fits: bool, tokens: int, prompt: int) -> list[Unit]:
+        rows = [(row, own) for row, own in zip(group, completions, strict=True) if (1 + own <= left) == fits]
+        chosen = [row for row, _ in rows], prompt, [own for _, own in rows]
+        return divide(replace(budget, tokens=tokens), *chosen) if rows else []
+
+    others, found = some(False, budget.tokens, prompt), some(True, left, 1)
+    computed = prompt - 1 + sum(unit.tokens for unit in (*others, *found))
+    is_less = computed < sum(unit.tokens for unit in whole)
+    return (others, found) if is_less and len(found) > 1 else (whole, [])
 
 
 def _unit(group: Sequence[int], prompt: int, completions: Sequence[int], places: Sequence[int]) -> Unit:
@@ -119,11 +127,9 @@ def rows(
         if skipped:
             idle.append(_unit(group, prompt, own, skipped))
         if kept:
-            learned = ([group[place] for place in kept], prompt, [own[place] for place in kept])
-            if (found := pieces(budget, *learned)) is not None:
-                continuing += found
-            else:
-                computed += divide(budget, *learned)
+            units, behind = pieces(budget, [group[place] for place in kept], prompt, [own[place] for place in kept])
+            computed += units
+            continuing += behind
     groups = {row: row // num_generations for unit in continuing for row in unit.rows}
     divided = budget.divided(computed, accelerator, idle, continuing)
     return _parts(divided, groups, attention_mask.device)
