@@ -61,9 +61,11 @@ def test_pieces_share_what_a_kept_prompt_leaves_of_the_budget():
     # 40 - 1.5 * 10 = 25 are left: 1 + 9 + 8 + 6 = 24; 1 + 5 + 4 = 10.
     continuing = [Unit((20, 21, 22), 24, 3, 1, 9), Unit((23, 24), 10, 2, 1, 5)]
     assert pieces(budget, range(20, 25), 11, [9, 8, 6, 5, 4]) == ([], continuing)
-    # 1 + 25 does not fit, and is behind a prompt of its own.
-    alone = Unit((25,), 36, 1, 11, 25)
-    assert pieces(budget, range(20, 26), 11, [9, 8, 6, 5, 4, 25]) == ([alone], continuing)
+    # 1 + 27 does not fit, and is behind a prompt of its own: 10 + 34 + 38 tokens, and by `divide` 39 + 15 + 38.
+    alone = Unit((25,), 38, 1, 11, 27)
+    assert pieces(budget, range(20, 26), 11, [9, 8, 6, 5, 4, 27]) == ([alone], continuing)
+    # With 25 instead they are 80, and by `divide` 39 + 40.
+    assert not pieces(budget, range(20, 26), 11, [9, 8, 6, 5, 4, 25])[1]
     again = TokenBudget(40, is_packed=True)
     assert pieces(again, range(5), 11, [9, 8, 6, 5, 4]) == (divide(again, range(5), 11, [9, 8, 6, 5, 4]), [])
     # 2 + 10 + 10 twice, 44; 1 + 1 + 10 + 10 twice, 22 of the 23 that are left, and 1 more: 43
@@ -243,13 +245,14 @@ def test_a_step_in_pieces_that_continue_a_prompt_has_the_gradient_of_one_row(
     assert (whole - parts).norm() / whole.norm() < 1e-4
     # The prompt's first 11 tokens are read once, if its keys and values can be kept.
     assert (11 in read) == (checkpointing != "reentrant")
-    assert len(read) > 2
+    assert len(read) > 1
 
 
 def test_a_pass_without_gradients_computes_long_prompts_once(tiny_model_dir, chatml_tokenizer, tmp_path):
     batch = long_group()
     ids, mask, length = joined(batch)
-    run = trainer(tiny_model_dir, chatml_tokenizer, tmp_path, micro_batch_tokens=20, num_generations=6)
+    settings = {"num_generations": 6, "per_device_train_batch_size": 12, "steps_per_generation": 1}
+    run = trainer(tiny_model_dir, chatml_tokenizer, tmp_path, micro_batch_tokens=20, **settings)
     run.log_probs._is_verified = True
     asked, read = (run.model, ids, mask, length), []
     run.model.register_forward_pre_hook(
