@@ -2,14 +2,15 @@
 """The update on one packed row against a row for each completion: forward and backward of one GRPO group.
 
     python benchmarks/packed_update.py [--rounds 3] [--settings 384/128/8 1024/32/8 1024/32/16]
-    python benchmarks/packed_update.py --count-only --settings 3000/1000/8 3000/2000/8 1024/32/16
+    python benchmarks/packed_update.py --count-only --settings 3000/1000/8 3000/2000/8 1024/32/16 --budget 8192
 
 A setting is P/R/G: a prompt of P tokens and G completions whose lengths are drawn from a log-normal distribution of
 mean R (coefficient of variation .8 above 100 tokens; all of R below). The model is SmolLM2-135M in float32; both sides
 take its log-probabilities at labelled positions only and run in turn. Rows of the plain side are computed one by one,
 without padding. The ratio of floating-point operations is what could be gained if nothing else cost time. Tokens are
-compared with those of the prefix tree of the group, counted by hand, and with the budgets of micro-batches that
-training would make.
+compared with those of the prefix tree of the group, counted by hand, and with those of the micro-batches that training
+would make within a token budget: with each part of a divided group computing the prompt, and with its keys and values
+kept.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ from rl_rerank.config import ModelConfig
 from rl_rerank.engines.local.checkpoint import base_model_dir
 from rl_rerank.packed.forward import install, pack, scored
 from rl_rerank.packed.layout import Labelled
+from rl_rerank.training.grpo.micro_batches import pieces
+from rl_rerank.training.loop.micro_batches import TokenBudget
+
+PROMPT_COST = 1.3
+"""Of a model with as many key heads as query heads, without gradient checkpointing."""
 
 
 class Setting(NamedTuple):
@@ -64,6 +70,15 @@ def tree_tokens(sequences: list[Labelled]) -> int:
                 count += 1
             node = node[token]
     return count
+
+
+def budget_tokens(sequences: list[Labelled], tokens: int, prompt_cost: float | None) -> int:
+    """Count the tokens of a group's micro-batches, with `TokenBudget.prompt_cost`."""
+    budget = TokenBudget(tokens, is_packed=True, prompt_cost=prompt_cost)
+    _, prompt = sequences[0]
+    asked = (range(len(sequences)), prompt, [len(ids) - prompt for ids, _ in sequences])
+    units, continuing = pieces(budget, *asked)
+    return sum(unit.tokens for unit in (*units, *continuing)) + (prompt - 1 if continuing else 0)
 
 
 def operations(config: Any, weights: int, tokens: int, pairs: int, labels: int) -> float:
@@ -126,16 +141,19 @@ def main() -> None:
     parser.add_argument("--settings", nargs="+", default=["384/128/8", "1024/32/8", "1024/32/16"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--count-only", action="store_true", help="count tokens, compute nothing")
+    parser.add_argument("--budget", type=int, default=8_192, help="tokens of a micro-batch that are counted")
     given = parser.parse_args()
     settings = [Setting(*map(int, setting.split("/"))) for setting in given.settings]
     if given.count_only:
-        print("| P/R/G | tokens of the row | of the tree | ratio | of separate rows |")
-        print("| --- | ---: | ---: | ---: | ---: |")
+        print("| P/R/G | tokens of the row | of the tree | ratio | of separate rows | prompt again | prompt kept |")
+        print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
         for setting in settings:
             sequences = group(setting, 0, 40_000)
             row, tree = pack(sequences).layout.length, tree_tokens(sequences)
             separate = sum(len(ids) - 1 for ids, _ in sequences)
-            print(f"| {'/'.join(map(str, setting))} | {row:,} | {tree:,} | {row / tree:.3f} | {separate:,} |")
+            counted = f"{row:,} | {tree:,} | {row / tree:.3f} | {separate:,}"
+            again, kept = (budget_tokens(sequences, given.budget, cost) for cost in (None, PROMPT_COST))
+            print(f"| {'/'.join(map(str, setting))} | {counted} | {again:,} | {kept:,} |")
         return
     model = AutoModelForCausalLM.from_pretrained(base_model_dir(ModelConfig(path="smollm2")), dtype=torch.float32)
     install(model)

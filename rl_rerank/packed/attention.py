@@ -1,16 +1,19 @@
 """Attention over packed rows for any transformers model with selectable attention.
 
 `model(..., packed=layout)` declares a packed row; transformers passes the argument on to every layer. Without it the
-attention is transformers' own. The attention that the model was loaded with determines the kernel: PyTorch's SDPA in
-parts, on a CPU by `tree_attention` and elsewhere by `segment_attention`, or one of `kernels`.
+attention is transformers' own. Beside it, `prefix` receives the keys and values of every layer and returns those that
+are attended to, which is how they leave one forward and enter another. The attention that the model was loaded with
+determines the kernel: PyTorch's SDPA in parts, on a CPU by `tree_attention` and elsewhere by `segment_attention`, or
+one of `kernels`.
 """
 
-# Shape legend: H query heads, K key heads, T tokens of the row, D size of a head.
+# Shape legend: H query heads, K key heads, T tokens of the row, Q computed tokens of it, D size of a head.
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeAlias
 
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
@@ -21,6 +24,9 @@ from rl_rerank.packed import kernels
 from rl_rerank.packed.layout import Layout
 from rl_rerank.packed.segment_attention import segment_attention
 from rl_rerank.packed.tree_attention import tree_attention
+
+KeysValues: TypeAlias = "Callable[[nn.Module, Tensor, Tensor], tuple[Tensor, Tensor]]"
+"""(module of attention, key, value [1, K, Q, D] of the tokens that are computed) -> key and value [1, K, T, D]."""
 
 NAMES = {
     "sdpa": "rl_rerank_packed",
@@ -86,17 +92,18 @@ def attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     packed: Layout | None = None,
+    prefix: KeysValues | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, Any]:
     """Compute a layer's attention; transformers calls this in every layer.
 
     Args:
         stock: the attention that the model was loaded with, sdpa for eager.
-        query: [N, H, T, D]; key and value [N, K, T, D]; N is 1 in a packed row.
+        query: [N, H, Q, D]; key and value [N, K, Q, D]; N is 1 in a packed row.
         sliding_window: tokens that a query sees, itself among them.
 
     Returns:
-        [N, T, H, D], and no attention weights.
+        [N, Q, H, D], and no attention weights.
     """
     if packed is None:
         own: Any = ALL_ATTENTION_FUNCTIONS[stock]
@@ -105,11 +112,15 @@ def attention(
     # A packed row ignores the mask: the layout says everything, and callers pass a dummy of four dimensions, which
     # transformers hands through as it is instead of building one over the row.
     asked: dict[str, Any] = {"scaling": scaling, "window": sliding_window}
+    if stock != kernels.FLEX:
+        # Under autocast the cosines of RoPE, in float32, promote query and key, and kernels take one type. Values have
+        # the type that arithmetic is in.
+        query, key = query.to(value.dtype), key.to(value.dtype)
+    if prefix is not None:
+        key, value = prefix(module, key, value)
+    rows = (query, key, value, packed)
     if stock == kernels.FLEX:
-        return kernels.flex(query, key, value, packed, **asked), None
-    # Under autocast the cosines of RoPE, in float32, promote query and key, and kernels take one type. Values have the
-    # type that arithmetic is in.
-    rows = (query.to(value.dtype), key.to(value.dtype), value, packed)
+        return kernels.flex(*rows, **asked), None
     if stock in kernels.VARLEN:
         return kernels.varlen(stock, *rows, **asked), None
     if query.device.type == "cpu":

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from rl_rerank.packed import attention, head
-from rl_rerank.packed.attention import refusal
+from rl_rerank.packed.attention import KeysValues, refusal
 from rl_rerank.packed.head import Asked, Scored
 from rl_rerank.packed.layout import Labelled, Packed, pack
 
@@ -37,20 +37,23 @@ def scored(
     with_entropy: bool = False,
     with_top1: bool = False,
     with_aux_loss: bool = False,
+    prefix: KeysValues | None = None,
 ) -> Scored:
     """Compute the logits and log-probabilities [M] of a packed row's labels, in the order of `pack`.
 
     Args:
         model: a model that `install` has prepared, or a wrapper around it.
         temperature: divides the logits.
+        prefix: receives the keys and values of the row, and returns them behind those of the tokens that are given.
     """
     device = packed.input_ids.device
     return model(
         input_ids=packed.input_ids[None],
         # No mask is made of one that has four dimensions, and none is needed.
         attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool, device=device),
-        position_ids=torch.from_numpy(packed.layout.positions).to(device)[None],
+        position_ids=torch.from_numpy(packed.layout.positions[packed.layout.given :]).to(device)[None],
         packed=packed.layout,
+        prefix=prefix,
         asked=Asked(packed.places, packed.labels, temperature, with_logits, with_entropy, with_top1, with_aux_loss),
     )
 

@@ -6,7 +6,8 @@ flash_attention_2, flash_attention_3   the variable-length kernel of the package
 flex_attention   one kernel over the whole row with a mask made of blocks; nothing is gathered or copied.
 """
 
-# Shape legend: H query heads, K key heads, T tokens of the row, D size of a head, S segments, B blocks of the row.
+# Shape legend: H query heads, K key heads, T tokens of the row, Q computed tokens of it, D size of a head, S computed
+# segments, B blocks of the row.
 
 from __future__ import annotations
 
@@ -29,10 +30,10 @@ BLOCK = 128
 
 
 class Sequences(NamedTuple):
-    """The segments of a row in the form that the variable-length kernel takes."""
+    """The computed segments of a row in the form that the variable-length kernel takes."""
 
     keys: Tensor
-    """Places of the keys of all segments: for each, those of its ancestors and its own."""
+    """Places of the keys of these segments: for each, those of its ancestors and its own."""
     query_ends: Tensor
     """[S + 1] of int32, from 0: the end of each segment among the queries; `key_ends` likewise among `keys`."""
     key_ends: Tensor
@@ -41,10 +42,10 @@ class Sequences(NamedTuple):
 
 
 def sequences(layout: Layout, device: torch.device) -> Sequences:
-    """Lay out the segments of a row."""
-    paths = [[*layout.ancestors(number), segment] for number, segment in enumerate(layout.segments)]
+    """Lay out the computed segments of a row."""
+    paths = [[*layout.ancestors(number), segment] for number, segment in layout.computed]
     keys = np.concatenate([np.arange(s.start, s.stop) for path in paths for s in path])
-    query_lengths = [segment.length for segment in layout.segments]
+    query_lengths = [segment.length for _, segment in layout.computed]
     key_lengths = [sum(s.length for s in path) for path in paths]
 
     def ends(lengths: list[int]) -> Tensor:
@@ -68,10 +69,10 @@ def varlen(
     """Attend by the variable-length kernel of `implementation`.
 
     Args:
-        query: [1, H, T, D]; key and value [1, K, T, D]. In half precision, the only one that the kernel takes.
+        query: [1, H, Q, D]; key and value [1, K, T, D]. In half precision, the only one that the kernel takes.
 
     Returns:
-        [1, T, H, D].
+        [1, Q, H, D].
 
     Raises:
         ImportError: from transformers, if the package is not installed.
@@ -95,7 +96,7 @@ def run_varlen(
     The kernel must place queries at the last of the keys, as flash-attn does from 2.1 on.
     """
     found = layout.once(("sequences", query.device), lambda layout: sequences(layout, query.device))
-    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [T, heads, D]
+    q, k, v = (x[0].transpose(0, 1) for x in (query, key, value))  # [tokens, heads, D]
     # Gathering gives a segment's keys and values to all below it; in the backward it adds their gradients up.
     output = kernel(
         q.contiguous(),
@@ -121,10 +122,10 @@ def flex(
     """Attend by FlexAttention, compiled on a GPU and uncompiled on a CPU, where it has no backward.
 
     Args:
-        query: [1, H, T, D]; key and value [1, K, T, D].
+        query: [1, H, Q, D]; key and value [1, K, T, D].
 
     Returns:
-        [1, T, H, D].
+        [1, Q, H, D].
     """
     mask = layout.once(("blocks", window, query.device), lambda layout: block_mask(layout, window, query.device))
     # Uncompiled, FlexAttention computes the whole matrix of scores and masks it: that is correct and saves nothing.
@@ -139,32 +140,32 @@ def block_mask(layout: Layout, window: int | None, device: torch.device) -> Bloc
     The rule k <= q < end[k] is decided for whole blocks from the least and the greatest end of a block's keys, so the
     memory is that of B x B blocks and never of T x T tokens.
     """
-    total = layout.length
+    total, given = layout.length, layout.given
     ends, positions = torch.from_numpy(layout.ends).to(device), torch.from_numpy(layout.positions).to(device)
 
     def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         # This runs under vmap and in a compiled kernel, on one pair at a time as tensors: a Python `if` on them would
         # fail. The window counts positions; places in the row say nothing about distance.
-        seen = (key <= query) & (query < ends[key])
-        return seen if window is None else seen & (positions[query] - positions[key] < window)
+        place = query + given
+        seen = (key <= place) & (place < ends[key])
+        return seen if window is None else seen & (positions[place] - positions[key] < window)
 
-    count = -(-total // BLOCK)
-    starts = np.arange(count) * BLOCK
-    least, greatest = np.minimum.reduceat(layout.ends, starts), np.maximum.reduceat(layout.ends, starts)
-    block = np.arange(count)
-    # [query block, key block]. Below the diagonal every key stands before every query.
-    below = block[:, None] > block
-    some = (below & (greatest > starts[:, None])) | (block[:, None] == block)
-    whole = below & (least >= np.minimum(starts + BLOCK, total)[:, None])
+    keys, queries = np.arange(0, total, BLOCK), np.arange(given, total, BLOCK)[:, None]  # places that blocks begin at
+    least, greatest = np.minimum.reduceat(layout.ends, keys), np.maximum.reduceat(layout.ends, keys)
+    behind = np.minimum(queries + BLOCK, total)  # places behind the blocks of queries
+    # [query block, key block].
+    some = (keys < behind) & (greatest > queries)
+    whole = (keys + BLOCK <= queries) & (least >= behind)
     if window is not None:
         # Nothing is skipped by distance: a block is then computed and masked.
         whole &= False
     parts = [_blocks(where, device) for where in (some & ~whole, whole)]
-    return BlockMask.from_kv_blocks(*parts[0], *parts[1], BLOCK_SIZE=BLOCK, mask_mod=sees, seq_lengths=(total, total))
+    lengths = (total - given, total)
+    return BlockMask.from_kv_blocks(*parts[0], *parts[1], BLOCK_SIZE=BLOCK, mask_mod=sees, seq_lengths=lengths)
 
 
 def _blocks(where: np.ndarray[Any, Any], device: torch.device) -> tuple[Tensor, Tensor]:
-    """[1, 1, B] number of key blocks of each query block, and [1, 1, B, B] their indices, first ones first."""
+    """[1, 1, B'] number of key blocks of each query block, and [1, 1, B', B] their indices, first ones first."""
     indices = np.argsort(~where, axis=1, kind="stable").astype(np.int32)
     counts = where.sum(1).astype(np.int32)
     return torch.from_numpy(counts).to(device)[None, None], torch.from_numpy(indices).to(device)[None, None]

@@ -10,7 +10,7 @@ tokens that see a segment are those from itself to the end of its subtree, one c
 if, and only if, k <= q < end[k].
 """
 
-# Shape legend: T tokens of the row, S segments, M labels.
+# Shape legend: T tokens of the row, Q of them that are computed, S segments, M labels.
 
 from __future__ import annotations
 
@@ -50,10 +50,16 @@ class Segment(NamedTuple):
 
 
 class Layout:
-    """The segments of a row, each behind its parent, in depth-first order."""
+    """The segments of a row, each behind its parent, in depth-first order.
 
-    def __init__(self, segments: Sequence[Segment]) -> None:
+    Args:
+        given: tokens at the beginning of the row, a segment of their own, whose keys and values come from another
+            forward. They are no queries.
+    """
+
+    def __init__(self, segments: Sequence[Segment], given: int = 0) -> None:
         self.segments = tuple(segments)
+        self.given = given
         self.length = self.segments[-1].stop if self.segments else 0
         """T."""
         self._made: dict[Any, Any] = {}
@@ -72,6 +78,11 @@ class Layout:
     def ends(self) -> Ints:
         """[T]: the place behind the subtree of each token's segment."""
         return np.repeat([s.end for s in self.segments], [s.length for s in self.segments])
+
+    @property
+    def computed(self) -> list[tuple[int, Segment]]:
+        """The segments that are computed, each with its number."""
+        return [(number, s) for number, s in enumerate(self.segments) if s.start >= self.given]
 
     def ancestors(self, number: int) -> list[Segment]:
         """List the segments on the way from the root to a segment, without itself."""
@@ -94,10 +105,10 @@ class Packed:
     """A packed row with the tokens whose log-probabilities are asked for."""
 
     input_ids: Tensor
-    """[T]."""
+    """[Q]."""
     layout: Layout
     places: Tensor
-    """[M]: the place in the row that predicts each label, sequence by sequence."""
+    """[M]: the place among the computed tokens that predicts each label, sequence by sequence."""
     labels: Tensor
     """[M]: token ids."""
     sequences: Sequence[Labelled]
@@ -107,6 +118,22 @@ class Packed:
     def counts(self) -> list[int]:
         """Number of labels of each sequence."""
         return [len(ids) - first for ids, first in self.sequences]
+
+    def behind(self, given: int) -> Packed:
+        """Leave out the first tokens of the row, whose keys and values come from another forward.
+
+        Args:
+            given: their number, at least 1. All sequences begin with them and with the token behind them.
+        """
+        root, *others = self.layout.segments
+        assert 0 < given < root.length and root.end == self.layout.length
+        cut = [
+            Segment(0, given, -1, 0, root.end),
+            Segment(given, root.length - given, 0, given, root.end),
+            *(segment._replace(parent=segment.parent + 1) for segment in others),
+        ]
+        rest = (self.input_ids[given:], Layout(cut, given), self.places - given)
+        return Packed(*rest, self.labels, self.sequences)
 
     def to(self, device: torch.device) -> Packed:
         """Move the tensors."""

@@ -1,6 +1,6 @@
 """Attention over a packed row by PyTorch's SDPA, one call a segment; the way for devices without another kernel."""
 
-# Shape legend: H query heads, K key heads, T tokens of the row, D size of a head.
+# Shape legend: H query heads, K key heads, T tokens of the row, Q computed tokens of it, D size of a head.
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def segment_attention(
     """Attend from each segment to its ancestors, whose keys are gathered, and to itself.
 
     Args:
-        query: [1, H, T, D]; key and value [1, K, T, D].
+        query: [1, H, Q, D]; key and value [1, K, T, D].
         window: number of tokens that a query sees, itself among them; None for all.
 
     Returns:
-        [1, T, H, D].
+        [1, Q, H, D].
     """
     found: list[Tensor] = []
-    for number, segment in enumerate(layout.segments):
+    for number, segment in layout.computed:
         path = [*layout.ancestors(number), segment]
         keys, values = (torch.cat([x[:, :, s.start : s.stop] for s in path], dim=2) for x in (key, value))
-        own = query[:, :, segment.start : segment.stop]
+        own = query[:, :, segment.start - layout.given : segment.stop - layout.given]
         if len(path) == 1 and (window is None or segment.length <= window):
             # Without a mask SDPA can choose its flash kernel. `is_causal` aligns to the top left, so it is right for a
             # square only.

@@ -6,7 +6,7 @@ log-sum-exp, and parts of one query are combined by these. In the backward the k
 log-sum-exp: its formulas then give each part's share of the gradients, exactly as they do for its own blocks.
 """
 
-# Shape legend: H query heads, K key heads, T tokens of the row, D size of a head.
+# Shape legend: H query heads, K key heads, T tokens of the row, Q computed tokens of it, D size of a head.
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class Part(NamedTuple):
     """Queries and keys that are attended together."""
 
     queries: slice
+    """Places among the computed tokens."""
     keys: slice
+    """Places in the row."""
     is_causal: bool
     """Whether these are a segment and itself, and the kernel masks it."""
     mask: Tensor | None
@@ -46,11 +48,11 @@ def tree_attention(
     """Attend by parts.
 
     Args:
-        query: [1, H, T, D]; key and value [1, K, T, D], on a CPU.
+        query: [1, H, Q, D]; key and value [1, K, T, D], on a CPU.
         window: number of tokens that a query sees, itself among them; None for all.
 
     Returns:
-        [1, T, H, D].
+        [1, Q, H, D].
     """
     if window is not None and window >= layout.longest:
         window = None
@@ -61,9 +63,19 @@ def tree_attention(
 
 def _parts(layout: Layout, window: int | None) -> list[Part]:
     """Divide the pairs that see each other into parts, each pair into one."""
-    if window is not None:
-        return [part for i in range(len(layout.segments)) for part in _windowed(layout, i, window)]
+    if window is None:
+        found = _whole(layout)
+    else:
+        found = [part for number, _ in layout.computed for part in _windowed(layout, number, window)]
+    given = layout.given
+    return [part._replace(queries=slice(part.queries.start - given, part.queries.stop - given)) for part in found]
+
+
+def _whole(layout: Layout) -> list[Part]:
+    """Divide the pairs without a window; queries by their places in the row."""
     found: list[Part] = []
+    if layout.given:
+        found.append(Part(slice(layout.given, layout.length), slice(0, layout.given), is_causal=False, mask=None))
     for group in _small_groups(layout):
         start, stop = group[0].start, group[-1].stop
         own = slice(start, stop)
@@ -78,9 +90,9 @@ def _parts(layout: Layout, window: int | None) -> list[Part]:
 
 
 def _small_groups(layout: Layout) -> list[list[Segment]]:
-    """Group consecutive segments of up to SMALL tokens in all; a longer segment is alone."""
+    """Group consecutive computed segments of up to SMALL tokens in all; a longer segment is alone."""
     found: list[list[Segment]] = []
-    for segment in layout.segments:
+    for _, segment in layout.computed:
         if found and segment.stop - found[-1][0].start <= SMALL:
             found[-1].append(segment)
         else:
@@ -95,7 +107,7 @@ def _mask(layout: Layout, own: slice) -> Tensor:
 
 
 def _windowed(layout: Layout, number: int, window: int) -> list[Part]:
-    """Divide what the queries of one segment see through a window."""
+    """Divide what the queries of one segment see through a window; queries by their places in the row."""
     segment = layout.segments[number]
     found: list[Part] = []
     for other in (*layout.ancestors(number), segment):
@@ -124,7 +136,7 @@ class _TreeAttention(torch.autograd.Function):
         flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
         # Sums over parts are in float32 whatever the inputs are.
         output = torch.zeros(query.shape, dtype=torch.float32)
-        normaliser = torch.full(query.shape[:3], -torch.inf)  # [1, H, T]
+        normaliser = torch.full(query.shape[:3], -torch.inf)  # [1, H, Q]
         for part in parts:
             of, mask = _cut(part, query, key, value)
             found, own = flash(*of, 0.0, part.is_causal, attn_mask=mask, scale=scaling)

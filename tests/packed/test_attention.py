@@ -15,9 +15,18 @@ HEADS, KEY_HEADS, SIZE = 4, 2, 32  # FlexAttention on a GPU takes heads of at le
 WINDOWS = [None, 3, 7]
 
 
+def row(asked, given):
+    """The layout of sequences; with `given`, behind as many tokens from another forward and one more."""
+    if not given:
+        return pack(asked).layout
+    prompt = list(range(100, 101 + given))
+    return pack([(prompt + ids, len(prompt) + first) for ids, first in asked]).behind(given).layout
+
+
 def rows(layout, device="cpu", dtype=torch.float32):
     generator = torch.Generator().manual_seed(0)
-    shapes = [(1, heads, layout.length, SIZE) for heads in (HEADS, KEY_HEADS, KEY_HEADS)]
+    queries = layout.length - layout.given
+    shapes = [(1, *shape, SIZE) for shape in ((HEADS, queries), (KEY_HEADS, layout.length), (KEY_HEADS, layout.length))]
     return [torch.randn(shape, generator=generator).to(device, dtype).requires_grad_() for shape in shapes]
 
 
@@ -30,7 +39,8 @@ def outcome(attend, layout, window, dtype=torch.float32, device="cpu"):
 
 
 def naive(query, key, value, layout, *, scaling, window):
-    return naive_attention(query, key, value, layout, window)
+    given = query.new_zeros(1, HEADS, layout.given, SIZE)
+    return naive_attention(torch.cat([given, query], 2), key, value, layout, window)[:, layout.given :]
 
 
 def varlen(query, key, value, layout, *, scaling, window):
@@ -63,25 +73,27 @@ WAYS = {"tree": tree_attention.tree_attention, "segments": segment_attention, "v
 
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("given", [0, 1, 5, 20])
 @pytest.mark.parametrize("seed", range(5))
-def test_output_and_gradients_are_those_of_the_masked_matrix(way, window, seed, monkeypatch):
+def test_output_and_gradients_are_those_of_the_masked_matrix(way, window, given, seed, monkeypatch):
     # Parts of other sizes than in practice, so that small trees have some of each kind.
     monkeypatch.setattr(tree_attention, "SMALL", [1, 8, 64][seed % 3])
     monkeypatch.setattr(tree_attention, "QUERIES", 4)
-    layout = pack(sequences(seed, 9)).layout
+    layout = row(sequences(seed, 9), given)
     for one, other in zip(outcome(WAYS[way], layout, window), outcome(naive, layout, window), strict=True):
         assert torch.allclose(one, other, atol=1e-5)
 
 
-def test_a_cpu_computes_no_pair_that_does_not_see_each_other_but_in_small_segments(monkeypatch):
+@pytest.mark.parametrize("given", [0, 30])
+def test_a_cpu_computes_no_pair_that_does_not_see_each_other_but_in_small_segments(given, monkeypatch):
     monkeypatch.setattr(tree_attention, "SMALL", 1)
-    layout = pack(query_documents_completions(0)).layout
-    seen = sum(int(end) - place for place, end in enumerate(layout.ends))
+    layout = row(query_documents_completions(0), given)
+    seen = sum(int(end) - max(place, given) for place, end in enumerate(layout.ends))
     whole = sum(
         (part.queries.stop - part.queries.start) * (part.keys.stop - part.keys.start)
         for part in tree_attention._parts(layout, None)
     )
-    triangles = sum(s.length * (s.length - 1) // 2 for s in layout.segments)
+    triangles = sum(s.length * (s.length - 1) // 2 for _, s in layout.computed)
     assert whole - triangles == seen
 
 
@@ -95,37 +107,39 @@ def test_half_precision_stays_close(window):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("window", WINDOWS)
-def test_one_mask_of_blocks_gives_what_the_masked_matrix_gives(window, monkeypatch):
+@pytest.mark.parametrize("given", [0, 10, 40])
+def test_one_mask_of_blocks_gives_what_the_masked_matrix_gives(given, window, monkeypatch):
     monkeypatch.setattr(kernels, "BLOCK", 16)
-    layout = pack([*query_documents_completions(0), *query_documents_completions(1)]).layout
-    query, key, value = (x.detach() for x in rows(layout))  # on a CPU it has no backward
-    whole = kernels.flex(query, key, value, layout, scaling=None, window=window)
-    assert torch.allclose(whole, naive_attention(query, key, value, layout, window), atol=1e-5)
+    layout = row([*query_documents_completions(0), *query_documents_completions(1)], given)
+    of = [x.detach() for x in rows(layout)]  # on a CPU it has no backward
+    whole = kernels.flex(*of, layout, scaling=None, window=window)
+    assert torch.allclose(whole, naive(*of, layout, scaling=None, window=window), atol=1e-5)
 
 
 @pytest.mark.parametrize("window", WINDOWS)
-def test_blocks_are_marked_as_the_pairs_in_them_are(window, monkeypatch):
+@pytest.mark.parametrize("given", [0, 3, 16, 29])
+def test_blocks_are_marked_as_the_pairs_in_them_are(given, window, monkeypatch):
     monkeypatch.setattr(kernels, "BLOCK", 8)
-    layout = pack(query_documents_completions(2)).layout
+    layout = row(query_documents_completions(2), given)
     mask = kernels.block_mask(layout, window, torch.device("cpu"))
     total = layout.length
-    pairs = mask.mask_mod(0, 0, torch.arange(total)[:, None], torch.arange(total))
-    for row in range(-(-total // 8)):
+    pairs = mask.mask_mod(0, 0, torch.arange(total - given)[:, None], torch.arange(total))
+    for first in range(-(-(total - given) // 8)):
         partial, whole = (
-            set(indices[0, 0, row, : counts[0, 0, row]].tolist())
+            set(indices[0, 0, first, : counts[0, 0, first]].tolist())
             for counts, indices in (
                 (mask.kv_num_blocks, mask.kv_indices),
                 (mask.full_kv_num_blocks, mask.full_kv_indices),
             )
         )
         for column in range(-(-total // 8)):
-            block = pairs[row * 8 : row * 8 + 8, column * 8 : column * 8 + 8]
+            block = pairs[first * 8 : first * 8 + 8, column * 8 : column * 8 + 8]
             if column in whole:
                 assert block.all()
             elif column not in partial:
                 assert not block.any()
-            elif window is None:
-                assert block.any() and not (column < row and block.all())
+            elif window is None and not given:
+                assert block.any() and not (column < first and block.all())
 
 
 def test_the_mask_of_blocks_is_small_at_45_000_tokens():
@@ -183,14 +197,15 @@ def test_models_keep_one_name_whether_loaded_with_sdpa_or_eager():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("given", [0, 150])
 @pytest.mark.parametrize("implementation", ["sdpa", *kernels.VARLEN, kernels.FLEX])
-def test_kernels_give_what_the_masked_matrix_gives_forward_and_backward(implementation, window):
+def test_kernels_give_what_the_masked_matrix_gives_forward_and_backward(implementation, given, window):
     package = {"flash_attention_2": "flash_attn", "flash_attention_3": "flash_attn_interface"}.get(implementation)
     if package is not None and importlib.util.find_spec(package) is None:
         pytest.skip(f"needs {package}")
     ways = {"sdpa": segment_attention, kernels.FLEX: kernels.flex}
     way = ways.get(implementation) or (lambda *a, **k: kernels.varlen(implementation, *a, **k))
-    layout = pack(query_documents_completions(0)).layout
+    layout = row(query_documents_completions(0), given)
     found = [outcome(attend, layout, window, torch.bfloat16, "cuda") for attend in (way, naive)]
     for one, other in zip(*found, strict=True):
         assert torch.allclose(one, other, atol=5e-2, rtol=5e-2)

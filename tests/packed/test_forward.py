@@ -3,7 +3,7 @@ import importlib.util
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from support.completion_groups import KINDS, SIZES, tiny
+from support.completion_groups import KINDS, SIZES, moe, tiny
 from support.token_trees import query_documents_completions
 from transformers import (
     AutoModelForCausalLM,
@@ -19,8 +19,6 @@ from transformers import (
     GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
-    Qwen3MoeConfig,
-    Qwen3MoeForCausalLM,
 )
 from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
@@ -31,12 +29,6 @@ from rl_rerank.packed.forward import install, plainly_scored, refusal, scored
 from rl_rerank.packed.layout import pack
 
 ASKED = query_documents_completions(0)
-
-
-def moe():
-    torch.manual_seed(0)
-    sizes = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-    return Qwen3MoeForCausalLM(Qwen3MoeConfig(**SIZES, **sizes, head_dim=8, norm_topk_prob=True))
 
 
 def gradients(model):

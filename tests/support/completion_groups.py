@@ -10,6 +10,8 @@ from transformers import (
     MistralForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 
 GROUPS = 3
@@ -46,6 +48,12 @@ KINDS = {
 def tiny(kind):
     torch.manual_seed(0)
     return KINDS[kind]()
+
+
+def moe():
+    torch.manual_seed(0)
+    sizes = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    return Qwen3MoeForCausalLM(Qwen3MoeConfig(**SIZES, **sizes, head_dim=8, norm_topk_prob=True))
 
 
 def batch():

@@ -1,5 +1,7 @@
 """Micro-batches by a budget of tokens: what they hold, and that training by them is training by any others."""
 
+import random
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -8,7 +10,8 @@ from support.grpo_trainer import trainer
 
 from rl_rerank.stages.grpo.policies import TokensPolicy
 from rl_rerank.training.grpo import algorithms
-from rl_rerank.training.grpo.micro_batches import divide, rows
+from rl_rerank.training.grpo.distillation import joined
+from rl_rerank.training.grpo.micro_batches import divide, pieces, rows
 from rl_rerank.training.loop.micro_batches import WITHOUT_GRADIENTS, TokenBudget, Unit, spread
 
 pytestmark = pytest.mark.slow
@@ -53,6 +56,64 @@ def test_a_group_above_the_budget_is_divided():
     assert [len(one.rows) for one in divide(padded, range(5), 10, [9, 8, 6, 5, 4])] == [2, 2, 1]
 
 
+def test_pieces_share_what_a_kept_prompt_leaves_of_the_budget():
+    budget = TokenBudget(40, is_packed=True, prompt_cost=1.5)
+    # 40 - 1.5 * 10 = 25 are left: 1 + 9 + 8 + 6 = 24; 1 + 5 + 4 = 10.
+    continuing = [Unit((20, 21, 22), 24, 3, 1, 9), Unit((23, 24), 10, 2, 1, 5)]
+    assert pieces(budget, range(20, 25), 11, [9, 8, 6, 5, 4]) == ([], continuing)
+    # 1 + 27 does not fit, and is behind a prompt of its own: 10 + 34 + 38 tokens, and by `divide` 39 + 15 + 38.
+    alone = Unit((25,), 38, 1, 11, 27)
+    assert pieces(budget, range(20, 26), 11, [9, 8, 6, 5, 4, 27]) == ([alone], continuing)
+    # With 25 instead they are 80, and by `divide` 39 + 40.
+    assert not pieces(budget, range(20, 26), 11, [9, 8, 6, 5, 4, 25])[1]
+    again = TokenBudget(40, is_packed=True)
+    assert pieces(again, range(5), 11, [9, 8, 6, 5, 4]) == (divide(again, range(5), 11, [9, 8, 6, 5, 4]), [])
+    # 2 + 10 + 10 twice, 44; 1 + 1 + 10 + 10 twice, 22 of the 23 that are left, and 1 more: 43
+    small = TokenBudget(25, is_packed=True, prompt_cost=1.5)
+    assert [len(unit.rows) for unit in pieces(small, range(4), 2, [10] * 4)[1]] == [2, 2]
+    # A prompt of one token has none to keep.
+    assert not pieces(small, range(4), 1, [12] * 4)[1]
+
+
+@pytest.mark.parametrize("seed", range(200))
+def test_pieces_fit_beside_their_prompt_and_are_fewer_tokens(seed):
+    rng = random.Random(seed)
+    prompt, lengths = rng.randint(1, 60), [rng.randint(0, 40) for _ in range(rng.randint(1, 8))]
+    budget = TokenBudget(rng.randint(10, 200), is_packed=True, prompt_cost=rng.uniform(1, 2))
+    again = divide(budget, range(len(lengths)), prompt, lengths)
+    units, continuing = pieces(budget, range(len(lengths)), prompt, lengths)
+    assert sorted(row for unit in (*units, *continuing) for row in unit.rows) == list(range(len(lengths)))
+    if not continuing:
+        assert units == again
+        return
+    left = budget.tokens - budget.prompt_cost * (prompt - 1)
+    assert len(continuing) > 1 and max(unit.tokens for unit in continuing) <= left
+    assert all(unit.tokens <= budget.tokens or len(unit.rows) == 1 for unit in units)
+    computed = prompt - 1 + sum(unit.tokens for unit in (*units, *continuing))
+    assert computed < sum(unit.tokens for unit in again)
+
+
+def test_long_groups_compute_about_as_many_tokens_as_their_prefix_tree():
+    generator = torch.Generator().manual_seed(0)
+    # 3 prompts of 3,000 tokens with 8 completions of 2,000 on average each
+    lengths = torch.randint(500, 3_500, (24, 1), generator=generator)
+    mask = torch.cat([torch.ones(24, 3_000), torch.arange(3_500) < lengths], dim=1).long()
+    counts = {}
+    for cost in (None, 1.3):
+        parts = rows(mask, 3_500, 8, TokenBudget(8_192, True, cost), Accelerator(cpu=True))
+        assert sorted(torch.cat([part.rows for part in parts]).tolist()) == list(range(24))
+        kept = {id(part.prefix): part.prefix for part in parts if part.prefix is not None}
+        assert len(kept) == (0 if cost is None else 3)
+        behind = {part.prefix for part in parts}
+        assert sum(prefix.pieces for prefix in kept.values()) == (0 if cost is None else len(parts))
+        read = sum(int(lengths[part.rows].sum()) + (3_000 if part.prefix is None else 1) for part in parts)
+        counts[cost] = read + 2_999 * len(kept)
+        assert len(behind) == max(len(kept), 1)
+    tree = 3 * 3_000 + int(lengths.sum())
+    assert tree < counts[1.3] < 1.001 * tree
+    assert counts[None] > 1.4 * tree
+
+
 def test_micro_batches_are_spread_over_as_many_as_the_other_processes_have():
     one = [unit(i, 5, 5, 5) for i in range(4)]
     assert numbers(spread([one[:3]], [], 2)) == [[0], [1, 2]]
@@ -74,11 +135,12 @@ def test_each_row_is_taken_once(tokens):
     given = (mask, completion_mask.size(1), GENERATIONS, TokenBudget(tokens, is_packed=True), Accelerator(cpu=True))
     found = rows(*given)
     assert len(found) > 1
-    assert sorted(torch.cat(found).tolist()) == list(range(len(mask)))
-    whole = [len(part) % GENERATIONS == 0 and part.view(-1, GENERATIONS).diff().eq(1).all() for part in found]
+    assert sorted(torch.cat([part.rows for part in found]).tolist()) == list(range(len(mask)))
+    numbers = [part.rows for part in found]
+    whole = [len(each) % GENERATIONS == 0 and each.view(-1, GENERATIONS).diff().eq(1).all() for each in numbers]
     assert all(whole) == (tokens == 60)
-    # Groups that teach nothing do not count: the others fit into fewer.
-    assert len(rows(*given, torch.tensor([False, True, False]))) < len(found)
+    # Rows that teach nothing do not count: the others fit into fewer.
+    assert len(rows(*given, torch.arange(len(mask)) % GENERATIONS == 0)) < len(found)
 
 
 @pytest.mark.parametrize("name", algorithms.ARGUMENTS)
@@ -121,6 +183,87 @@ def test_the_gradient_of_a_step_is_that_of_one_micro_batch(tiny_model_dir, chatm
     for sum_of_losses, parts, _ in others:
         assert sum_of_losses == pytest.approx(loss, abs=1e-6)
         assert (whole - parts).norm() / whole.norm() < 1e-4
+
+
+def long_group(is_idle=()):
+    """A group of 6 completions of 6 tokens behind 12, beside one of 6 completions of 1 token behind 4."""
+    generator = torch.Generator().manual_seed(5)
+    prompt_mask = (torch.arange(12) >= torch.tensor([[0], [8]])).long().repeat_interleave(6, 0)
+    completion_mask = (torch.arange(6) < torch.tensor([[6], [1]])).long().repeat_interleave(6, 0)
+    prompt_ids = torch.randint(1, 97, (2, 12), generator=generator).repeat_interleave(6, 0)
+    advantages = torch.randn(12, generator=generator)
+    advantages[list(is_idle)] = 0
+    return {
+        "prompt_ids": prompt_ids * prompt_mask,
+        "prompt_mask": prompt_mask,
+        "completion_ids": torch.randint(1, 97, (12, 6), generator=generator) * completion_mask,
+        "completion_mask": completion_mask,
+        "advantages": advantages,
+        "num_items_in_batch": completion_mask.sum(),
+    }
+
+
+@pytest.mark.parametrize("is_idle", [(), (1,), (0, 1, 7)])
+@pytest.mark.parametrize("checkpointing", [None, "reentrant", "non-reentrant"])
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_step_in_pieces_that_continue_a_prompt_has_the_gradient_of_one_row(
+    tiny_model_dir, chatml_tokenizer, tmp_path, lora, checkpointing, is_idle
+):
+    found = []
+    for tokens in (10_000, 30):
+        run = trainer(
+            tiny_model_dir,
+            chatml_tokenizer,
+            tmp_path,
+            lora=lora,
+            micro_batch_tokens=tokens,
+            num_generations=6,
+            per_device_train_batch_size=12,
+            gradient_accumulation_steps=1,
+            steps_per_generation=1,
+        )
+        run.current_gradient_accumulation_steps = 1
+        if checkpointing is not None:
+            run.model.gradient_checkpointing_enable({"use_reentrant": checkpointing == "reentrant"})
+            run.model.enable_input_require_grads()
+        torch.manual_seed(1)
+        for name, weight in run.model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.1)
+        batch = long_group(is_idle)
+        run.log_probs._is_verified = True
+        read = []
+        run.model.register_forward_pre_hook(
+            lambda module, args, kwargs, read=read: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+        )
+        loss = run.training_step(run.model, batch)
+        gradient = torch.cat([p.grad.flatten() for p in run.model.parameters() if p.grad is not None])
+        found.append((loss.item(), gradient, read))
+    (loss, whole, once), (sum_of_losses, parts, read) = found
+    assert whole.norm() > 1e-3 and len(once) == 1
+    assert sum_of_losses == pytest.approx(loss, abs=1e-6)
+    assert (whole - parts).norm() / whole.norm() < 1e-4
+    # The prompt's first 11 tokens are read once, if its keys and values can be kept.
+    assert (11 in read) == (checkpointing != "reentrant")
+    assert len(read) > 1
+
+
+def test_a_pass_without_gradients_computes_long_prompts_once(tiny_model_dir, chatml_tokenizer, tmp_path):
+    batch = long_group()
+    ids, mask, length = joined(batch)
+    settings = {"num_generations": 6, "per_device_train_batch_size": 12, "steps_per_generation": 1}
+    run = trainer(tiny_model_dir, chatml_tokenizer, tmp_path, micro_batch_tokens=20, **settings)
+    run.log_probs._is_verified = True
+    asked, read = (run.model, ids, mask, length), []
+    run.model.register_forward_pre_hook(
+        lambda module, args, kwargs: read.append(kwargs["input_ids"].numel()), with_kwargs=True
+    )
+    with torch.no_grad():
+        found = run._get_per_token_logps_and_entropies(*asked, batch_size=6)[0]
+        once = list(read)
+        alone = run.log_probs(*asked).log_probs
+    assert 11 in once and len(once) > 3
+    assert torch.allclose(found, alone, atol=1e-5)
 
 
 def test_a_pass_without_gradients_has_larger_micro_batches_and_the_same_values(

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from rl_rerank.packed import forward
 from rl_rerank.packed.layout import pack
+from rl_rerank.packed.prefix import Prefix
+from rl_rerank.training.grpo.micro_batches import Part
 from rl_rerank.training.loop.label_scores import disagreement
 
 
@@ -84,22 +86,28 @@ class LogProbs:
         length: int,
         with_entropy: bool = False,
         with_aux_loss: bool = False,
-        parts: Sequence[Tensor] | None = None,
+        parts: Sequence[Part] | None = None,
+        prefix: Prefix | None = None,
     ) -> Found:
         """By the way that is taken.
 
         Args:
             input_ids: [B, L], prompts padded on the left and completions on the right.
             length: C, the columns of completions.
-            parts: row numbers of each forward; None: one forward. Without an auxiliary loss.
+            parts: the forwards; None: one forward. Without an auxiliary loss.
+            prefix: of that one forward: the prompt that its rows continue.
         """
         if self.refusal is None and not self._is_verified:
             self._verify(model, input_ids, attention_mask, length)
-        way = self.packed if self.refusal is None else self.plain
+
+        def found_in(rows: Tensor | slice, prefix: Prefix | None) -> Found:
+            asked = (model, input_ids[rows], attention_mask[rows], length, with_entropy, with_aux_loss)
+            return self.packed(*asked, prefix) if self.refusal is None else self.plain(*asked)
+
         if parts is None:
-            return way(model, input_ids, attention_mask, length, with_entropy, with_aux_loss)
-        found = [way(model, input_ids[rows], attention_mask[rows], length, with_entropy) for rows in parts]
-        order = torch.cat(list(parts)).argsort()
+            return found_in(slice(None), prefix)
+        found = [found_in(*part) for part in parts]
+        order = torch.cat([part.rows for part in parts]).argsort()
         log_probs, entropies, _ = zip(*found, strict=True)
         return Found(torch.cat(log_probs)[order], torch.cat(entropies)[order] if with_entropy else None)
 
@@ -133,8 +141,13 @@ class LogProbs:
         length: int,
         with_entropy: bool = False,
         with_aux_loss: bool = False,
+        prefix: Prefix | None = None,
     ) -> Found:
-        """The same in one row, in which every prompt, and whatever else completions begin with, occurs once."""
+        """The same in one row, in which every prompt, and whatever else completions begin with, occurs once.
+
+        Args:
+            prefix: the prompt of all rows, which the row then continues.
+        """
         split = input_ids.size(1) - length
         ids, mask = input_ids.cpu().numpy(), attention_mask.bool().cpu().numpy()
         prompts = mask[:, :split].sum(1)
@@ -142,11 +155,17 @@ class LogProbs:
         labelled = [(row, first) for row, first in sequences if len(row) > first]
         # Every process runs equally many forwards, also one that has no token to learn.
         is_empty = not labelled
-        made = pack(labelled or [(sequences[0][0][[-1, -1]], 1)]).to(input_ids.device)
+        row, first = (sequences[0][0][-1:], 1) if prefix is None else sequences[0]
+        nothing = ([*row, row[-1]], first)
+        made = pack(labelled or [nothing]).to(input_ids.device)
+        scored = forward.scored if prefix is None else prefix.scored
+        asked: dict[str, Any] = {
+            "temperature": self.temperature,
+            "with_entropy": with_entropy,
+            "with_aux_loss": with_aux_loss,
+        }
         with self.accelerator.autocast():
-            found = forward.scored(
-                model, made, temperature=self.temperature, with_entropy=with_entropy, with_aux_loss=with_aux_loss
-            )
+            found = scored(model, made, **asked)
         is_label = attention_mask[:, split:].bool()
 
         def spread(values: Tensor) -> Tensor:

@@ -26,13 +26,14 @@ from rl_rerank.training.grpo.distillation import KEY, Teacher, TeacherModel, joi
 from rl_rerank.training.grpo.dynamic_sampling import Group, Refill
 from rl_rerank.training.grpo.judging import Judge, Judged, NamedTerm
 from rl_rerank.training.grpo.log_probs import Found, LogProbs
+from rl_rerank.training.grpo.micro_batches import Part
 from rl_rerank.training.grpo.on_policy import OnPolicyCorrection
 from rl_rerank.training.grpo.sampling import sample_with
 from rl_rerank.training.grpo.signal_mask import Skipping, has_signal
 from rl_rerank.training.grpo.timing import Phases, PhaseTimes, is_reference, num_tokens
 from rl_rerank.training.grpo.trl_imports import GRPOTrainer
 from rl_rerank.training.loop import scoring
-from rl_rerank.training.loop.micro_batches import TokenBudget, accumulate
+from rl_rerank.training.loop.micro_batches import accumulate
 from rl_rerank.training.loop.task import Task
 
 OVERRIDES = (
@@ -114,6 +115,7 @@ class RankingGRPOTrainer(GRPOTrainer):
         self._share = 1.0
         self._skipping: Skipping | None = None
         self._inputs: dict[str, Any] = {}
+        self._prefix: Any = None
         self.micro_batch_tokens = micro_batch_tokens
         if micro_batch_tokens is not None:
             micro_batches.check_means(self)
@@ -185,32 +187,31 @@ class RankingGRPOTrainer(GRPOTrainer):
         parts = self._parts(mask, length, batch["advantages"])
         step, count = self._step, len(mask)
 
-        def backward(rows: Tensor) -> Tensor:
-            self._step = step  # counts generation batches
-            part = {k: v[rows] if v.dim() and len(v) == count else v for k, v in batch.items()}
+        def backward(part: Part) -> Tensor:
+            self._step, self._prefix = step, part.prefix  # the first counts generation batches
+            rows = {k: v[part.rows] if v.dim() and len(v) == count else v for k, v in batch.items()}
             # Means over completions, as these losses are, become parts of the mean over the step.
-            self._share = len(rows) / count if self.loss_type in ("grpo", "dr_grpo") else 1.0
-            return super(RankingGRPOTrainer, self).training_step(model, part, num_items_in_batch)
+            self._share = len(part.rows) / count if self.loss_type in ("grpo", "dr_grpo") else 1.0
+            return super(RankingGRPOTrainer, self).training_step(model, rows, num_items_in_batch)
 
         return accumulate(self.accelerator, model, parts, backward)
 
-    def _parts(self, mask: Tensor, length: int, found: Tensor | None = None) -> list[Tensor]:
-        """Assign rows to micro-batches by token budget; groups without advantages are skipped if possible.
+    def _parts(self, mask: Tensor, length: int, found: Tensor | None = None) -> list[Part]:
+        """Assign rows to micro-batches by token budget; rows without advantages are skipped if possible.
 
         Args:
             mask: [B, L], of prompts and completions. length: number of completion columns.
             found: [B] advantages; None where no gradients are computed.
         """
-        budget = TokenBudget(self.micro_batch_tokens, is_packed=self.log_probs.refusal is None)
-        budget = budget.without_gradients if found is None else budget
-        teaches = has_signal(found, self.num_generations) if found is not None and self._can_skip else None
+        budget = micro_batches.budget(self, with_gradients=found is not None)
+        teaches = found != 0 if found is not None and self._can_skip else None
         return micro_batches.rows(mask, length, self.num_generations, budget, self.accelerator, teaches)
 
-    def forward_parts(self, mask: Tensor, length: int) -> list[Tensor]:
+    def forward_parts(self, mask: Tensor, length: int) -> list[Part]:
         """Assign rows to forwards outside of the loss; arguments as those of `_parts`."""
         if self.micro_batch_tokens is not None:
             return self._parts(mask, length)
-        return list(torch.arange(len(mask), device=mask.device).split(self.args.per_device_train_batch_size))
+        return list(map(Part, torch.arange(len(mask), device=mask.device).split(self.args.per_device_train_batch_size)))
 
     def _compute_loss(self, model: Any, inputs: dict[str, Tensor]) -> Tensor:
         self._skipping = self._to_skip(inputs)
@@ -246,9 +247,10 @@ class RankingGRPOTrainer(GRPOTrainer):
 
         # A batch size is given outside of the loss.
         parts = None if batch_size is None else self.forward_parts(attention_mask, logits_to_keep)
+        prefix, self._prefix = self._prefix, None
 
         def forward(ids: Tensor, mask: Tensor, length: int) -> Found:
-            return self.log_probs(model, ids, mask, length, compute_entropy, compute_aux_loss, parts)
+            return self.log_probs(model, ids, mask, length, compute_entropy, compute_aux_loss, parts, prefix)
 
         asked = (input_ids, attention_mask, logits_to_keep)
         if batch_size is not None:

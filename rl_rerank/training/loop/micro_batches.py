@@ -54,11 +54,16 @@ class TokenBudget:
     tokens: int
     is_packed: bool
     """Whether all sequences of a micro-batch are one row without padding, in which what they share occurs once."""
+    prompt_cost: float | None = None
+    """Tokens of the budget that a token of a prompt takes while its keys and values are kept; None: they are not."""
 
     @property
     def without_gradients(self) -> "TokenBudget":
         """The budget of a forward without gradients: larger if rows are packed, as the plain path has all logits."""
-        return TokenBudget(self.tokens * WITHOUT_GRADIENTS, True) if self.is_packed else self
+        if not self.is_packed:
+            return self
+        cost = None if self.prompt_cost is None else self.prompt_cost * WITHOUT_GRADIENTS
+        return TokenBudget(self.tokens * WITHOUT_GRADIENTS, True, cost)
 
     def used(self, units: Sequence[Unit]) -> int:
         """Count the tokens that a forward of these units computes at most."""
@@ -86,13 +91,16 @@ class TokenBudget:
                 found.append([unit])
         return found
 
-    def divided(self, units: Sequence[Unit], accelerator: Accelerator, idle: Sequence[Unit] = ()) -> list[list[int]]:
+    def divided(
+        self, units: Sequence[Unit], accelerator: Accelerator, idle: Sequence[Unit] = (), alone: Sequence[Unit] = ()
+    ) -> list[list[int]]:
         """Divide a process's units into as many micro-batches as every other process has; returns the rows of each.
 
         Args:
             idle: units that cost almost nothing.
+            alone: units that share a micro-batch with idle ones only.
         """
-        filled = self.filled(units)
+        filled = [*self.filled(units), *([unit] for unit in alone)]
         everywhere = accelerator.gather(torch.tensor([len(filled)], device=accelerator.device))
         assert isinstance(everywhere, Tensor)
         count = max(int(everywhere.max()), 1)
