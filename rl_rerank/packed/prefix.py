@@ -43,7 +43,7 @@ def refusal(model: Any) -> str | None:
             return "reentrant gradient checkpointing computes layers without a graph"
     rope: Any = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
     found = {each.get("rope_type") for each in (rope, *rope.values()) if isinstance(each, dict)}
-    if types := found & ROPE_BY_LENGTH:
+    if types := ROPE_BY_LENGTH & found:
         return f"its RoPE, {', '.join(sorted(types))}, depends on the longest position of a forward"
     return None
 
