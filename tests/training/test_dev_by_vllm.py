@@ -26,6 +26,7 @@ from rl_rerank.training.loop import dev
 
 SCRIPT = str(Path(__file__).parents[1] / "support/dev_by_vllm.py")
 SMALL = "args: {num_gpu_blocks_override: 64, enforce_eager: true}"
+COMPARED = ("reward", "loss", "dev/nDCG@10", "dev/expected_nDCG@10", "dev/malformed")
 
 needs_vllm = pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 
@@ -90,8 +91,11 @@ def test_a_resumed_run_has_the_same_dev_values_and_another_engine_changes_no_com
     other = run("other", "stages.tokens.eval_engine=hf")
     assert json.loads((other / dev.BEST).read_text()) == {**best, "engine": "hf"}
     rows, others = (read_jsonl(folder / "metrics.jsonl") for folder in (whole, other))
-    for name in ("reward", "loss", "dev/nDCG@10", "dev/expected_nDCG@10", "dev/malformed"):
-        assert [row[name] for row in rows] == pytest.approx([row[name] for row in others], abs=1e-6)
+    assert any("reward" in row for row in rows) and all(f"dev/{dev.MEASURE}" in row for row in rows)
+    for row, by_hf in zip(rows, others, strict=True):
+        assert [row.get(name, -1.0) for name in COMPARED] == pytest.approx(
+            [by_hf.get(name, -1.0) for name in COMPARED], abs=1e-6
+        )
 
 
 def composed(tiny_model_dir, *overrides):
@@ -146,7 +150,14 @@ def test_an_engine_that_cannot_rank_dev_queries_is_left_out_with_a_sentence_and_
     kind, sentence = chosen(composed(tiny_model_dir, *overrides))
     assert kind == "hf" and sentence.startswith(f"dev queries: by transformers: {reason}")
     with pytest.raises(ValueError, match=re.escape(f"stages.grpo.eval_engine=rollout: {reason}")):
-        Experiment.of(composed(tiny_model_dir, *overrides, "stages.grpo.eval_engine=rollout"))
+        chosen(composed(tiny_model_dir, *overrides, "stages.grpo.eval_engine=rollout"))
+
+
+@needs_vllm
+def test_the_refusal_comes_before_any_stage(tiny_model_dir):
+    asked = ["stages.grpo.rollout=vllm_server", "stages.grpo.eval_engine=rollout"]
+    with pytest.raises(ValueError, match=r"stages\.grpo\.eval_engine=rollout: rollout=vllm_server"):
+        Experiment.of(composed(tiny_model_dir, *asked))
 
 
 @needs_vllm
