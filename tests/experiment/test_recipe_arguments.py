@@ -19,7 +19,17 @@ from rl_rerank.training.loop.batches import layout
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-RECIPES = ("reasonrank", "reasonrank_32b", "grouprank", "rank_r1", "rank_r1_v02", "erank", "prorank", "screening")
+RECIPES = (
+    "reasonrank",
+    "reasonrank_32b",
+    "grouprank",
+    "rank_r1",
+    "rank_r1_v02",
+    "erank",
+    "prorank",
+    "screening",
+    "curricula",
+)
 
 
 def table():

@@ -60,3 +60,15 @@ def test_screening_ranks_all_records_of_topics_that_it_was_not_trained_on(tmp_pa
     assert not (families[0] & families[2] or families[1] & families[2])
     # Three topics are too few to learn from, and the checks say so.
     assert any("too few" in found["found"] or not found["passed"] for found in checks(config))
+
+
+def test_curricula_train_alike_but_for_the_weights_of_their_pairs(tmp_path, tiny_model_dir):
+    few = ["data.test_queries=3", "data.dev_queries=2", "data.train_queries=12"]
+    steps = [f"stages.{name}.max_steps=24" for name in ("none", "reciprank", "normscore", "kdescore", "anti")]
+    config = ran(tmp_path, tiny_model_dir, "curricula", *few, *steps)
+    found = {one["what"]: one["passed"] for one in checks(config)}
+    mechanism = [passed for what, passed in found.items() if "weigh" in what]
+    assert len(mechanism) == 4 * 4 and all(mechanism)
+    assert not any(passed for what, passed in found.items() if "more RR@10" in what)  # too few queries to say so
+    rows = [json.loads(line) for line in (tmp_path / "run/anti/metrics.jsonl").read_text().splitlines()]
+    assert [row["curriculum/weight"] == 1 for row in rows] == [False] * 20 + [True] * 4

@@ -39,7 +39,7 @@ from rl_rerank.training.exact import rank_gradients
 from rl_rerank.training.exact.lists import ListCollator, RankedList, Reading, Share
 from rl_rerank.training.exact.plackett_luce import Placed, entropy, kl, place, sample
 from rl_rerank.training.exact.trainer import Outcome
-from rl_rerank.training.exact.weights import loss_weights
+from rl_rerank.training.exact.weights import logged_weights, loss_weights
 from rl_rerank.training.loop import scoring, table
 from rl_rerank.training.loop.on_index import OnIndex
 from rl_rerank.training.loop.training_prompts import Question
@@ -121,6 +121,7 @@ class ScoresObjective:
             ranking = own.loss(policy * own.temperature, batch["grades"], mask, **weights).mean()
             loss = loss + own.loss_weight * ranking
             metrics["ranking_loss"] = ranking.item()
+            metrics |= logged_weights(weights["pair_weights"], batch["grades"], mask)[0]
         rows = self._rows(batch, step, scored, orders, rewards, advantages)
         return Outcome(loss, {**metrics, **self._figures(scored, rewards)}, rows)
 
