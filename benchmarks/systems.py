@@ -117,6 +117,15 @@ SYSTEMS = (
         "five seeds, by the loop in its file",
         "its BERT and ConvKNRM models, its three collections, early stopping by MRR",
     ),
+    System(
+        "losses",
+        "A Deep Look",
+        "A survey: listwise losses rank at least as well as pairwise ones, these better than pointwise ones, whose "
+        "scores are the best calibrated; BM25 as the only teacher can be surpassed by its student",
+        ("untrained", *(f"{loss}_eval" for loss in ("bce", "ranknet", "softmax", "margin_mse"))),
+        "three seeds, by the loop in its file",
+        "the architectures that it compares, and its collections",
+    ),
 )
 
 

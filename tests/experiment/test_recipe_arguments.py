@@ -29,6 +29,7 @@ RECIPES = (
     "prorank",
     "screening",
     "curricula",
+    "losses",
 )
 
 

@@ -6,11 +6,31 @@ from pathlib import Path
 
 import pytest
 
+from rl_rerank import registry
 from rl_rerank.config import Config
 from rl_rerank.experiment.compose import compose
 from rl_rerank.experiment.experiment import Experiment
+from rl_rerank.stages.sft.spec import SFTStage
 
 pytestmark = pytest.mark.slow
+
+LOSSES = (
+    "bce",
+    "hinge",
+    "ranknet",
+    "lambdarank",
+    "first",
+    "ranklist_style",
+    "anchored_hinge",
+    "listmle",
+    "softmax",
+    "listnet",
+    "plackett_luce",
+    "mse",
+    "margin_mse",
+    "soft_ranknet",
+    "list_kl",
+)
 
 
 def ran(tmp_path: Path, model: Path, experiment: str, *overrides: str) -> Config:
@@ -72,3 +92,18 @@ def test_curricula_train_alike_but_for_the_weights_of_their_pairs(tmp_path, tiny
     assert not any(passed for what, passed in found.items() if "more RR@10" in what)  # too few queries to say so
     rows = [json.loads(line) for line in (tmp_path / "run/anti/metrics.jsonl").read_text().splitlines()]
     assert [row["curriculum/weight"] == 1 for row in rows] == [False] * 20 + [True] * 4
+
+
+def test_every_ranking_loss_trains_the_same_scorer_on_the_same_lists(tmp_path, tiny_model_dir):
+    few = ["data.test_queries=3", "data.dev_queries=2", "data.train_queries=12"]
+    steps = [f"stages.{name}.max_steps=2" for name in LOSSES]
+    config = ran(tmp_path, tiny_model_dir, "losses", *few, *steps)
+    assert {stage.loss for stage in config.stages.values() if isinstance(stage, SFTStage)} == set(
+        registry.names("loss")
+    )
+    rows = json.loads((tmp_path / "run/evaluate/metrics.json").read_text())["rows"]
+    assert [row["run"] for row in rows] == [*(f"{name}_eval" for name in LOSSES), "first_stage", "untrained"]
+    scores = {(tmp_path / f"run/{name}_eval/rankings.jsonl").read_text() for name in LOSSES}
+    assert len(scores) == len(LOSSES)  # none is another one under its name
+    calibration = [found for found in checks(config) if "calibrated" in found["what"]]
+    assert [found["found"] for found in calibration] == ["3 queries: too few to compare"] * 14
