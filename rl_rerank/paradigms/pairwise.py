@@ -9,7 +9,9 @@
 
 A document wins a comparison if it is preferred in both orders. If the two answers disagree, it is a tie, and sorting
 keeps the shown order. After pairwise ranking prompting, Qin et al. 2023, https://arxiv.org/abs/2306.17563. sym_sum is
-the aggregation of duoT5, Pradeep et al. 2021, https://arxiv.org/abs/2101.05667.
+the aggregation of duoT5, Pradeep et al. 2021, https://arxiv.org/abs/2101.05667. sum, binary, min and max are those of
+duoBERT, Nogueira et al. 2019, https://arxiv.org/abs/1910.14424, from the same prompts; one_order asks about each pair
+once, as shown, for half of the prompts, and depends on the order shown.
 """
 
 import random
@@ -24,6 +26,7 @@ from rl_rerank.paradigms.base import Strategy
 from rl_rerank.paradigms.labels import LETTERS, choice
 from rl_rerank.paradigms.options import check_mode, one_of
 from rl_rerank.paradigms.ordering import Counts, rank_by_scores, rank_top
+from rl_rerank.paradigms.preferences import AGGREGATIONS, preferred
 from rl_rerank.paradigms.sorting import Asking, bubble_top, heap_top
 from rl_rerank.paradigms.wordings import words_of
 from rl_rerank.prompts.tags import Tags
@@ -39,7 +42,8 @@ class Pairwise:
     """generation: the answer is written; scoring: the log-probabilities of A and B at the answer position decide."""
     aggregation: str = "wins"
     """allpairs: wins counts 1 for a won comparison and 1/2 for a tie; sym_sum, for mode=scoring, gives document i the
-    sum over all j of p_ij + (1 - p_ji), where p_ij is its probability in the prompt that shows it before j."""
+    sum over all j of p_ij + (1 - p_ji), where p_ij is its probability in the prompt that shows it before j. sum,
+    binary, min, max and one_order, also for mode=scoring, are duoBERT's: rl_rerank/paradigms/preferences.py."""
     k: int | None = 10
     """heapsort and sliding: ranks that are settled, below which the shown order stays; None: all."""
     pairs: int = 1
@@ -54,12 +58,12 @@ class Pairwise:
 
     def __post_init__(self) -> None:
         one_of("pairwise: method", self.method, ("allpairs", "heapsort", "sliding"))
-        one_of("pairwise: aggregation", self.aggregation, ("wins", "sym_sum"))
+        one_of("pairwise: aggregation", self.aggregation, ("wins", "sym_sum", *AGGREGATIONS))
         check_mode(self.name, self.mode, reasoning=self.reasoning)
-        if self.aggregation == "sym_sum" and (self.method, self.mode) != ("allpairs", "scoring"):
+        if self.aggregation != "wins" and (self.method, self.mode) != ("allpairs", "scoring"):
             raise ValueError(
-                "pairwise: aggregation=sym_sum adds up the probabilities of all pairs, so it needs method=allpairs and "
-                f"mode=scoring; got method={self.method} and mode={self.mode}"
+                f"pairwise: aggregation={self.aggregation} takes the probabilities of all pairs, so it needs "
+                f"method=allpairs and mode=scoring; got method={self.method} and mode={self.mode}"
             )
         if self.k is not None and self.k < 1:
             raise ValueError(f"pairwise: k must be at least 1, or null for all ranks; got {self.k}")
@@ -114,6 +118,8 @@ class Pairwise:
 
     def strategy(self, example: RankingExample) -> Strategy:
         counts = Counts()
+        if self.aggregation in AGGREGATIONS:
+            return (yield from preferred(example, self.prompt, self.aggregation, counts))
         if self.method == "allpairs":
             return (yield from self._all_pairs(example, counts))
         k = len(example.docids) if self.k is None else self.k

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from support.cross_encoders import make as make_encoder
 
 from rl_rerank import registry
 from rl_rerank.config import Config
@@ -107,3 +108,20 @@ def test_every_ranking_loss_trains_the_same_scorer_on_the_same_lists(tmp_path, t
     assert len(scores) == len(LOSSES)  # none is another one under its name
     calibration = [found for found in checks(config) if "calibrated" in found["what"]]
     assert [found["found"] for found in calibration] == ["3 queries: too few to compare"] * 14
+
+
+def test_mono_and_duo_rank_one_after_the_other(tmp_path, tiny_model_dir):
+    pytest.importorskip("sentence_transformers", reason="the extra cross-encoder has it")
+    few = ["data.test_queries=3", "data.dev_queries=2", "data.train_queries=12"]
+    encoder = make_encoder(tmp_path / "encoder")
+    short = [f"stages.{name}.{value}" for name in ("mono", "duo") for value in (f"model={encoder}", "max_steps=2")]
+    config = ran(tmp_path, tiny_model_dir, "multistage", *few, *short)
+    rows = {row["run"]: row for row in json.loads((tmp_path / "run/evaluate/metrics.json").read_text())["rows"]}
+    assert [*rows] == ["mono_eval", "duo_eval", "duo_sum", "one_order", "first_stage"]
+    calls = {name: rows[name]["cost"]["calls"] for name in rows}
+    candidates = (tmp_path / "run/mono_eval/run.trec").read_text().count("\n")
+    assert calls["mono_eval"] == candidates and calls["duo_eval"] == candidates + 3 * 5 * 4
+    assert calls["one_order"] == candidates + 3 * 5 * 2
+    found = {one["what"]: one["found"] for one in checks(config)}
+    assert [said for what, said in found.items() if "stay" in what] == ["3 of 3 queries"] * 2
+    assert len([said for what, said in found.items() if "same ranking" in what]) == 2
