@@ -135,6 +135,16 @@ SYSTEMS = (
         "`aggregation` of its paradigms",
         "its encoders and MS MARCO; mono and duo start from MiniLM here",
     ),
+    System(
+        "ranklist",
+        "RankList",
+        "RankNet over lists: pairs of neighbours and of distant documents, a log-sum-exp of their losses, and skips "
+        "that grow during training agree better with ordinal labels than pairs alone do",
+        ("untrained", "neighbours_eval", "skips_eval", "growing_eval", "smooth_eval", "all_pairs_eval"),
+        "five seeds, by the loop in its file",
+        "its formulas, its data (speech and pictures) and its numbers; MiniLM's order takes the place of ordinal "
+        "labels",
+    ),
 )
 
 

@@ -31,6 +31,7 @@ RECIPES = (
     "screening",
     "curricula",
     "losses",
+    "ranklist",
 )
 
 

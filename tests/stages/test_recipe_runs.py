@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.cross_encoders import make as make_encoder
+from support.encoders import make as make_bi_encoder
 
 from rl_rerank import registry
 from rl_rerank.config import Config
@@ -21,6 +22,7 @@ LOSSES = (
     "ranknet",
     "lambdarank",
     "first",
+    "skip_ranknet",
     "ranklist_style",
     "anchored_hinge",
     "listmle",
@@ -107,7 +109,7 @@ def test_every_ranking_loss_trains_the_same_scorer_on_the_same_lists(tmp_path, t
     scores = {(tmp_path / f"run/{name}_eval/rankings.jsonl").read_text() for name in LOSSES}
     assert len(scores) == len(LOSSES)  # none is another one under its name
     calibration = [found for found in checks(config) if "calibrated" in found["what"]]
-    assert [found["found"] for found in calibration] == ["3 queries: too few to compare"] * 14
+    assert [found["found"] for found in calibration] == ["3 queries: too few to compare"] * 15
 
 
 def test_mono_and_duo_rank_one_after_the_other(tmp_path, tiny_model_dir):
@@ -125,3 +127,18 @@ def test_mono_and_duo_rank_one_after_the_other(tmp_path, tiny_model_dir):
     found = {one["what"]: one["found"] for one in checks(config)}
     assert [said for what, said in found.items() if "stay" in what] == ["3 of 3 queries"] * 2
     assert len([said for what, said in found.items() if "same ranking" in what]) == 2
+
+
+def test_a_gold_order_trains_by_skips_that_grow(tmp_path, tiny_model_dir):
+    encoder = make_bi_encoder(tmp_path / "bi_encoder")
+    few = ["data.test_queries=3", "data.dev_queries=2", "data.train_queries=12"]
+    names = ("neighbours", "skips", "growing", "smooth", "all_pairs", "listmle", "listnet")
+    steps = [f"stages.{name}.max_steps=4" for name in names]
+    models = [f"stages.{name}.engine.args.model={encoder}" for name in ("minilm", "minilm_train")]
+    config = ran(tmp_path, tiny_model_dir, "ranklist", *few, *steps, *models)
+    models = {name: (tmp_path / f"run/{name}_eval/rankings.jsonl").read_text() for name in names}
+    assert len(set(models.values())) == len(names)
+    rows = [json.loads(line) for line in (tmp_path / "run/by_minilm/examples.jsonl").read_text().splitlines()]
+    assert rows and all(len(row["order"]) == len(row["candidates"]) for row in rows)
+    found = [one["found"] for one in checks(config) if "Kendall" in one["what"]]
+    assert found == ["3 queries: too few to compare"] * 10

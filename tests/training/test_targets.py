@@ -294,6 +294,20 @@ def test_the_weights_of_a_steps_pairs_are_logged(renderer, model, tmp_path):
     assert not [name for name in logs if "curriculum" in name]
 
 
+def test_a_loss_takes_its_course_by_the_trainers_steps(renderer, model, tmp_path):
+    given = [example(order=("c", "a", "d", "b"))]
+    found = drawn(renderer, given, target="order")
+    grows = build_loss("test", "skip_ranknet", {"skips": 3, "first_skips": 1})
+    run = trainer(model, tmp_path, renderer, Pointwise(), found, grows, answer_weight=0)
+    run.state.max_steps = 9
+    for step, skips in ((0, 1), (2, 1), (3, 2), (6, 3), (8, 3)):
+        plain = build_loss("test", "skip_ranknet", {"skips": skips})
+        other = trainer(model, tmp_path, renderer, Pointwise(), found, plain, answer_weight=0)
+        run.state.global_step = step
+        values = [one.compute_loss(model, one.data_collator([{"index": 0}])).item() for one in (run, other)]
+        assert values[0] == pytest.approx(values[1], rel=1e-6), step
+
+
 def test_the_loss_beside_rewards_reads_targets_and_weights_too(chatml_tokenizer, model):
     config = CurriculumConfig(kind="reciprank", steps=4)
     targets = ListTargets(target="scores", weights=WeightsConfig(feature="seen"), curriculum=config)

@@ -50,7 +50,8 @@ class RankingTrainer(BudgetTrainer):
         self._means.add({"answer_share": share.mean}, share.prompts)
         weights = loss_weights(inputs, self.curriculum, self.state.global_step)
         self._means.add(*logged_weights(weights["pair_weights"], inputs["grades"], inputs["mask"]))
-        loss = self.loss(scores, inputs["grades"], inputs["mask"], **weights).mean() * inputs.get("share", 1.0)
+        ranking = self.loss.at(self.state.global_step / max(self.state.max_steps, 1))
+        loss = ranking(scores, inputs["grades"], inputs["mask"], **weights).mean() * inputs.get("share", 1.0)
         if num_items_in_batch is not None:
             loss = loss / self.current_gradient_accumulation_steps
         if self.answer_weight:
