@@ -32,6 +32,9 @@ class EngineKind:
     """Whether it brings its own model, as a server does; otherwise it uses one of our model folders."""
     generates: ClassVar[bool] = True
     """Whether it generates text; false: it only scores."""
+    asks: ClassVar[str] = "a model"
+    """What a stage has to leave for its model to be asked through this engine: one of the values of
+    `StageConfig.leaves`."""
     is_journaled: ClassVar[bool] = False
     """Whether its answers are always journaled, because they cost money; false: only if `journal` is set."""
 

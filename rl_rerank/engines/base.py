@@ -23,6 +23,8 @@ class Capability(StrEnum):
     """Log-probabilities of the generated tokens."""
     pair = "pair"
     """Only one number per query and document: it answers pointwise prompts and generates no text."""
+    duo = "duo"
+    """Beside `pair`: also one number per query and two documents, so that it answers scored pairwise prompts."""
 
 
 OnCompletion: TypeAlias = Callable[[int, int, Completion], None]

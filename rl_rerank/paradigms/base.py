@@ -140,6 +140,8 @@ def check_engine(paradigm: Paradigm, engine: str, capabilities: Collection[str])
             "rl_rerank.engines.local.vllm_mask:ConstrainedDecoding, or constrained=false"
         )
     if "pair" in capabilities:
+        if paradigm.name == "pairwise" and len(paradigm.continuations) == 2 and "duo" in capabilities:
+            return
         if paradigm.name != "pointwise" or len(paradigm.continuations) != 2:
             raise ValueError(
                 f"a cross-encoder scores a query with one document, which serves the paradigm 'pointwise' alone; got "

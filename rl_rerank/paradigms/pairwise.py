@@ -11,7 +11,9 @@ A document wins a comparison if it is preferred in both orders. If the two answe
 keeps the shown order. After pairwise ranking prompting, Qin et al. 2023, https://arxiv.org/abs/2306.17563. With
 decision=mean the mean of its probabilities in both orders decides: a preference for A or B cancels out, and a model
 that always says A still ranks. sym_sum is the aggregation of duoT5, Pradeep et al. 2021,
-https://arxiv.org/abs/2101.05667.
+https://arxiv.org/abs/2101.05667. sum, binary, min and max are those of duoBERT, Nogueira et al. 2019,
+https://arxiv.org/abs/1910.14424, from the same prompts; one_order asks about each pair once, as shown, for half of the
+prompts, and depends on the order shown.
 """
 
 import random
@@ -30,6 +32,7 @@ from rl_rerank.paradigms.base import Strategy
 from rl_rerank.paradigms.labels import LETTERS, choice
 from rl_rerank.paradigms.options import check_mode, one_of
 from rl_rerank.paradigms.ordering import Counts, rank_by_scores, rank_top
+from rl_rerank.paradigms.preferences import AGGREGATIONS, preferred
 from rl_rerank.paradigms.sorting import Asking, bubble_top, heap_top
 from rl_rerank.paradigms.wordings import words_of
 from rl_rerank.prompts.tags import Tags
@@ -49,7 +52,8 @@ class Pairwise:
     aggregation: str = "wins"
     """allpairs: wins counts 1 for a won comparison and 1/2 for a tie. For mode=scoring, whatever the decision: sym_sum
     gives document i the sum over all j of p_ij + 1 - p_ji; bradley_terry gives it the log strength that explains these
-    probabilities, so that of two documents the difference is the log-odds that the first is preferred."""
+    probabilities, so that of two documents the difference is the log-odds that the first is preferred. sum, binary,
+    min, max and one_order are duoBERT's: rl_rerank/paradigms/preferences.py."""
     k: int | None = 10
     """heapsort and sliding: ranks that are settled, below which the shown order stays; None: all."""
     pairs: int = 1
@@ -65,7 +69,7 @@ class Pairwise:
     def __post_init__(self) -> None:
         one_of("pairwise: method", self.method, ("allpairs", "heapsort", "sliding"))
         one_of("pairwise: decision", self.decision, ("agreement", "mean"))
-        one_of("pairwise: aggregation", self.aggregation, ("wins", "sym_sum", "bradley_terry"))
+        one_of("pairwise: aggregation", self.aggregation, ("wins", "sym_sum", "bradley_terry", *AGGREGATIONS))
         check_mode(self.name, self.mode, reasoning=self.reasoning)
         if self.decision == "mean" and self.mode != "scoring":
             raise ValueError(
@@ -133,6 +137,8 @@ class Pairwise:
 
     def strategy(self, example: RankingExample) -> Strategy:
         counts = Counts()
+        if self.aggregation in AGGREGATIONS:
+            return (yield from preferred(example, self.prompt, self.aggregation, counts))
         if self.method == "allpairs":
             return (yield from self._all_pairs(example, counts))
         k = len(example.docids) if self.k is None else self.k

@@ -59,15 +59,23 @@ class Plugins:
         """An engine's settings."""
         return self._once(("engine", json.dumps(asdict(engine))), engine.settings)
 
-    def check_ranking(self, place: str, engine: EngineConfig, paradigm: Paradigm, advice: str) -> None:
+    def check_ranking(
+        self, place: str, engine: EngineConfig, paradigm: Paradigm, advice: str, *, compares: bool = False
+    ) -> None:
         """Refuse an engine that cannot answer what a paradigm's strategy asks.
 
         Args:
             place: beginning of the error, such as `stages.test`.
             advice: end of the error.
+            compares: whether a cross-encoder was trained by a stage, which may have taught it to compare two documents.
         """
         kind = self.engine(engine)
         for member in members(paradigm).values():
+            if member.name == "pairwise" and "duo" in kind.capabilities and not compares:
+                raise ValueError(
+                    f"{place}: a cross-encoder of another origin scores one document, not two; a stage of kind "
+                    "cross_encoder with a pairwise paradigm trains one that compares"
+                )
             kind.check(place, member, advice)
             try:
                 check_engine(member, f"engine.kind={engine.kind}", kind.capabilities)

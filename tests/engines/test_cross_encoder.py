@@ -13,6 +13,7 @@ from rl_rerank.config import Config, EngineConfig, ModelConfig
 from rl_rerank.engines.base import Capability
 from rl_rerank.engines.build import build_engine, build_stage_engine
 from rl_rerank.paradigms.listwise import Listwise
+from rl_rerank.paradigms.pairwise import Pairwise
 from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.ranking.driver import rerank
 from rl_rerank.types import Candidate, RankingExample, Sampling
@@ -89,13 +90,27 @@ def test_every_answer_is_told(folder):
 
 def test_it_serves_pointwise_scoring_and_nothing_else(folder):
     engine = build_engine(EngineConfig(kind="cross_encoder"), ModelConfig(), folder)
-    assert engine.capabilities == {Capability.pair}
+    assert engine.capabilities == {Capability.pair, Capability.duo}
     with pytest.raises(ValueError, match="serves the paradigm 'pointwise' alone; got 'listwise'"):
         rerank([EXAMPLE], Listwise(), engine)
-    with pytest.raises(ValueError, match="one document a prompt; the listwise prompt of qid 'q' shows 2"):
-        engine.score([Listwise().prompt(EXAMPLE, ["a", "b"])], ["yes", "no"])
+    with pytest.raises(ValueError, match="one document a prompt; the listwise prompt of qid 'q' shows 3"):
+        engine.score([Listwise().prompt(EXAMPLE, ["a", "b", "c"])], ["yes", "no"])
     with pytest.raises(ValueError, match="generates no text"):
         engine.generate([Pointwise().prompt(EXAMPLE, ["a"])], Sampling(4))
+
+
+def test_of_two_documents_it_reads_both_with_half_of_the_room_each(folder):
+    engine = build_engine(EngineConfig(kind="cross_encoder"), ModelConfig(), folder)
+    paradigm = Pairwise(mode="scoring")
+    query = f"{EXAMPLE.query} {EXAMPLE.instruction}"  # 10 words, so that (64 - 10 - 8) / 2 = 23 are left for each
+    long = " ".join(("sort an array in place " * 30).split()[:23])
+    asked = [paradigm.prompt(EXAMPLE, pair) for pair in (("a", "c"), ("c", "a"), ("b", "a"))]
+    a, c = "the capital of france is paris", "a title the number of elements"
+    texts = [f"{a} | {c}", f"{c} | {a}", f"{long} | {a}"]
+    assert [engine.render(prompt) for prompt in asked] == [[query, text, 64] for text in texts]
+    for answer, text in zip(engine.score(asked, paradigm.continuations), texts, strict=True):
+        x = answer.continuations["A"] - answer.continuations["B"]
+        assert x == pytest.approx(plain(folder, query, text), abs=1e-5)
 
 
 def test_models_without_one_number_for_a_pair_are_refused(tmp_path, tiny_model_dir):

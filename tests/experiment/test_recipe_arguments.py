@@ -9,6 +9,7 @@ import pytest
 
 from rl_rerank.experiment.compose import compose
 from rl_rerank.paradigms.build import build_paradigm
+from rl_rerank.stages.cross_encoder.spec import CrossEncoderStage
 from rl_rerank.stages.grpo.policies import TokensPolicy
 from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.stages.sft.spec import SFTStage
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ("reasonrank", "reasonrank_32b", "grouprank", "rank_r1", "rank_r1_v02", "erank", "prorank", "screening")
-RECIPES += ("prp", "first", "fullrank")
+RECIPES += ("prp", "first", "fullrank", "curricula", "losses", "ranklist")
 
 
 def table():
@@ -87,3 +88,15 @@ def test_the_page_of_systems_keeps_its_table_when_it_is_written_again(tmp_path, 
     written = systems.page(tmp_path, [])
     section = (ROOT / "docs/systems.md").read_text(encoding="utf-8").split("## How they train")[1].split("\n## ")[0]
     assert f"## How they train{section.rstrip()}\n" in written
+
+
+def test_the_encoders_of_the_pipeline_have_the_settings_that_the_page_names():
+    config = compose("run", ["experiment=multistage", "data=jsonl", "data.path=none.jsonl"])
+    page = (ROOT / "docs/systems.md").read_text(encoding="utf-8")
+    [said] = [part for part in page.split("\n\n") if part.startswith("The encoders of `multistage`")]
+    stages = [stage for stage in config.stages.values() if isinstance(stage, CrossEncoderStage)]
+    assert len(stages) == 2
+    for stage in stages:
+        values = (f"`{stage.model}`", f"{stage.max_steps:,} steps of {stage.batch_size} prompts", stage.schedule)
+        values += (f"warm-up of {stage.warmup_ratio}", f"decay of {stage.weight_decay}", f"rate {stage.learning_rate},")
+        assert all(value in " ".join(said.split()) for value in values)

@@ -5,12 +5,35 @@ import json
 from pathlib import Path
 
 import pytest
+from support.cross_encoders import make as make_encoder
+from support.encoders import make as make_bi_encoder
 
+from rl_rerank import registry
 from rl_rerank.config import Config
 from rl_rerank.experiment.compose import compose
 from rl_rerank.experiment.experiment import Experiment
+from rl_rerank.stages.sft.spec import SFTStage
 
 pytestmark = pytest.mark.slow
+
+LOSSES = (
+    "bce",
+    "hinge",
+    "ranknet",
+    "lambdarank",
+    "first",
+    "skip_ranknet",
+    "ranklist_style",
+    "anchored_hinge",
+    "listmle",
+    "softmax",
+    "listnet",
+    "plackett_luce",
+    "mse",
+    "margin_mse",
+    "soft_ranknet",
+    "list_kl",
+)
 
 
 def ran(tmp_path: Path, model: Path, experiment: str, *overrides: str) -> Config:
@@ -123,3 +146,62 @@ def test_fullrank_learns_from_whole_orders_and_reads_lists_once(tmp_path, tiny_m
     assert all(row["text"].count("[") == 2 and row["text"].endswith("]") for row in rollouts)
     rows = {row["paradigm"]: row for row in map(json.loads, (tmp_path / "run/synth_windows/rows.jsonl").open())}
     assert list(rows) == ["windows"] and len(rows["windows"]["docids"]) == 4
+
+
+def test_curricula_train_alike_but_for_the_weights_of_their_pairs(tmp_path, tiny_model_dir):
+    few = ["data.test_queries=3", "data.dev_queries=2", "data.train_queries=12"]
+    steps = [f"stages.{name}.max_steps=24" for name in ("none", "reciprank", "normscore", "kdescore", "anti")]
+    config = ran(tmp_path, tiny_model_dir, "curricula", *few, *steps)
+    found = {one["what"]: one["passed"] for one in checks(config)}
+    mechanism = [passed for what, passed in found.items() if "weigh" in what]
+    assert len(mechanism) == 4 * 4 and all(mechanism)
+    assert not any(passed for what, passed in found.items() if "more RR@10" in what)  # too few queries to say so
+    rows = [json.loads(line) for line in (tmp_path / "run/anti/metrics.jsonl").read_text().splitlines()]
+    assert [row["curriculum/weight"] == 1 for row in rows] == [False] * 20 + [True] * 4
+
+
+def test_every_ranking_loss_trains_the_same_scorer_on_the_same_lists(tmp_path, tiny_model_dir):
+    few = ["data.test_queries=3", "data.dev_queries=2", "data.train_queries=12"]
+    steps = [f"stages.{name}.max_steps=2" for name in LOSSES]
+    config = ran(tmp_path, tiny_model_dir, "losses", *few, *steps)
+    assert {stage.loss for stage in config.stages.values() if isinstance(stage, SFTStage)} == set(
+        registry.names("loss")
+    )
+    rows = json.loads((tmp_path / "run/evaluate/metrics.json").read_text())["rows"]
+    assert [row["run"] for row in rows] == [*(f"{name}_eval" for name in LOSSES), "first_stage", "untrained"]
+    scores = {(tmp_path / f"run/{name}_eval/rankings.jsonl").read_text() for name in LOSSES}
+    assert len(scores) == len(LOSSES)  # none is another one under its name
+    calibration = [found for found in checks(config) if "calibrated" in found["what"]]
+    assert [found["found"] for found in calibration] == ["3 queries: too few to compare"] * 15
+
+
+def test_mono_and_duo_rank_one_after_the_other(tmp_path, tiny_model_dir):
+    pytest.importorskip("sentence_transformers", reason="the extra cross-encoder has it")
+    few = ["data.test_queries=3", "data.dev_queries=2", "data.train_queries=12"]
+    encoder = make_encoder(tmp_path / "encoder")
+    short = [f"stages.{name}.{value}" for name in ("mono", "duo") for value in (f"model={encoder}", "max_steps=2")]
+    config = ran(tmp_path, tiny_model_dir, "multistage", *few, *short)
+    rows = {row["run"]: row for row in json.loads((tmp_path / "run/evaluate/metrics.json").read_text())["rows"]}
+    assert [*rows] == ["mono_eval", "duo_eval", "duo_sum", "one_order", "first_stage"]
+    calls = {name: rows[name]["cost"]["calls"] for name in rows}
+    candidates = (tmp_path / "run/mono_eval/run.trec").read_text().count("\n")
+    assert calls["mono_eval"] == candidates and calls["duo_eval"] == candidates + 3 * 5 * 4
+    assert calls["one_order"] == candidates + 3 * 5 * 2
+    found = {one["what"]: one["found"] for one in checks(config)}
+    assert [said for what, said in found.items() if "stay" in what] == ["3 of 3 queries"] * 2
+    assert len([said for what, said in found.items() if "same ranking" in what]) == 2
+
+
+def test_a_gold_order_trains_by_skips_that_grow(tmp_path, tiny_model_dir):
+    encoder = make_bi_encoder(tmp_path / "bi_encoder")
+    few = ["data.test_queries=3", "data.dev_queries=2", "data.train_queries=12"]
+    names = ("neighbours", "skips", "growing", "smooth", "all_pairs", "listmle", "listnet")
+    steps = [f"stages.{name}.max_steps=4" for name in names]
+    models = [f"stages.{name}.engine.args.model={encoder}" for name in ("minilm", "minilm_train")]
+    config = ran(tmp_path, tiny_model_dir, "ranklist", *few, *steps, *models)
+    models = {name: (tmp_path / f"run/{name}_eval/rankings.jsonl").read_text() for name in names}
+    assert len(set(models.values())) == len(names)
+    rows = [json.loads(line) for line in (tmp_path / "run/by_minilm/examples.jsonl").read_text().splitlines()]
+    assert rows and all(len(row["order"]) == len(row["candidates"]) for row in rows)
+    found = [one["found"] for one in checks(config) if "Kendall" in one["what"]]
+    assert found == ["3 queries: too few to compare"] * 10

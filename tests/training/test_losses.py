@@ -12,7 +12,7 @@ from rl_rerank.training.losses.build import build_loss
 
 NAMES = registry.names("loss")
 LOSSES: dict[str, RankingLoss] = {name: build_loss("test", name, {}) for name in NAMES}
-OF_PAIRS = ("hinge", "ranknet", "lambdarank", "first", "ranklist_style", "anchored_hinge")
+OF_PAIRS = ("hinge", "ranknet", "lambdarank", "first", "ranklist_style", "skip_ranknet", "anchored_hinge")
 
 
 def softplus(x):
@@ -219,3 +219,68 @@ def test_what_a_loss_does_not_have_is_told(name, params, fragment):
 
 def test_no_cutoff_is_a_value_too():
     build_loss("stages.sft", "lambdarank", {"k": None})
+
+
+def test_pairs_by_skips_by_hand():
+    # scores 2, 0, 1 with grades 0, 1, 2: skip 1 has the pairs (2, 1) and (1, 0), skip 2 (2, 0)
+    scores, grades = [2.0, 0.0, 1.0], [0.0, 1.0, 2.0]
+    each = [softplus(-1), softplus(1), softplus(2)]
+    neighbours = (each[0] + each[2]) / 2
+    assert value("skip_ranknet", scores, grades, {"skips": 1}) == pytest.approx(neighbours)
+    assert value("skip_ranknet", scores, grades, {"skips": 2}) == pytest.approx((neighbours + each[1]) / 2)
+    # only (2, 0) has grades more than 1 apart
+    assert value("skip_ranknet", scores, grades, {"skips": 2, "margin": 1.0}) == pytest.approx(each[1] / 2)
+    # equal grades make no pair, and are one level
+    assert value("skip_ranknet", [2.0, 0.0, 1.0], [1.0, 1.0, 1.0]) == 0.0
+    tied = value("skip_ranknet", [0.0, 3.0, 1.0], [0.0, 0.0, 2.0], {"skips": 1})
+    assert tied == pytest.approx((softplus(-1) + softplus(2)) / 2)
+
+
+def test_a_list_of_twenty_by_neighbours_all_pairs_and_one_smooth_maximum():
+    torch.manual_seed(0)
+    n, scores = 20, torch.randn(20, dtype=torch.float64)
+    grades = list(range(n, 0, -1))
+    each = {(i, j): softplus((scores[j] - scores[i]).item()) for i in range(n) for j in range(i + 1, n)}
+    # Of skips 1 to 19 the mean of means: every skip counts alike, whatever its number of pairs.
+    by_skip = [sum(each[i, i + k] for i in range(n - k)) / (n - k) for k in range(1, n)]
+    given = scores.tolist()
+    assert value("skip_ranknet", given, grades, {"skips": 19}) == pytest.approx(sum(by_skip) / 19)
+    assert value("skip_ranknet", given, grades, {"skips": 1}) == pytest.approx(by_skip[0])
+    # log(1 + sum exp) is below the sum of log(1 + exp), and near it where all terms are small.
+    wide = [20.0 * g for g in grades]
+    assert 0 < value("ranklist_style", given, grades, {"skips": 1}) < 19 * by_skip[0]
+    lse, mean = (value(name, wide, grades, {"skips": 1}) for name in ("ranklist_style", "skip_ranknet"))
+    assert lse == pytest.approx(19 * mean, rel=1e-6)
+    # At a low temperature it is the worst violation.
+    worst = max(given[i + 1] - given[i] for i in range(n - 1))
+    cold = value("ranklist_style", given, grades, {"skips": 1, "temperature": 0.001})
+    assert cold == pytest.approx(worst, abs=0.004)
+
+
+def test_skips_and_temperature_take_their_course():
+    grows = build_loss("test", "skip_ranknet", {"skips": 4, "first_skips": 1})
+    # Four numbers of skips, a quarter of the training each.
+    assert [grows.at(step / 8).skips for step in range(9)] == [1, 1, 2, 2, 3, 3, 4, 4, 4]
+    assert build_loss("test", "skip_ranknet", {"skips": 4}).at(0.0).skips == 4
+    cools = build_loss("test", "ranklist_style", {"temperature": 4.0, "last_temperature": 0.25})
+    # 4 x (1 / 16)^share
+    assert [cools.at(share).temperature for share in (0.0, 0.5, 1.0)] == pytest.approx([4.0, 1.0, 0.25])
+    assert cools.at(0.5).skips == 3
+    both = build_loss("test", "ranklist_style", {"skips": 2, "first_skips": 1, "last_temperature": 0.5})
+    assert both.at(0.0) == build_loss("test", "ranklist_style", {"skips": 1})
+    assert both.at(1.0) == build_loss("test", "ranklist_style", {"skips": 2, "temperature": 0.5})
+    for name in NAMES:  # all others stay what they are
+        assert LOSSES[name].at(0.3) == LOSSES[name]
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "says"),
+    [
+        ("skip_ranknet", {"skips": 2, "first_skips": 3}, "first_skips must be at most skips=2; got 3"),
+        ("ranklist_style", {"last_temperature": 0}, "last_temperature must be a number above 0; got 0"),
+        ("ranklist_style", {"first_skips": 0}, "first_skips must be a whole number of at least 1; got 0"),
+    ],
+)
+def test_courses_that_mean_nothing_are_refused(name, params, says):
+    with pytest.raises(ValueError, match=says):
+        build_loss("test", name, params)

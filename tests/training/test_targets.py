@@ -273,6 +273,41 @@ def test_a_curriculum_weights_the_pairs_of_the_loss_by_the_trainers_step(rendere
     assert expected == found
 
 
+def test_the_weights_of_a_steps_pairs_are_logged(renderer, model, tmp_path):
+    given = [replace(WEIGHTED[1], qid=qid, qrels=qrels) for qid, qrels in (("q", {"b": 1}), ("r", {"a": 1}))]
+    config = CurriculumConfig(kind="reciprank", steps=4)
+    found = drawn(renderer, given, count=2, curriculum=config)
+    loss = build_loss("test", "ranknet", {})
+    run = trainer(model, tmp_path, renderer, Pointwise(), found, loss, curriculum=config, answer_weight=0)
+    # Reciprocal ranks 1 and .5 give the eases .25 and .75; in step 2 of 4 the weights are .625 and .875.
+    for step, mean, low, high in ((0, 0.5, 0.25, 0.75), (2, 0.75, 0.625, 0.875), (4, 1, 1, 1)):
+        run.state.global_step = step
+        for index in (0, 1):  # micro-batches of one list
+            run.compute_loss(model, run.data_collator([{"index": index}]))
+        logs = {}
+        run.log(logs)
+        assert logs["curriculum/weight"] == pytest.approx(mean)
+        assert (logs["curriculum/weight/min"], logs["curriculum/weight/max"]) == pytest.approx((low, high))
+    plain = trainer(model, tmp_path, renderer, Pointwise(), drawn(renderer, given), loss, answer_weight=0)
+    plain.compute_loss(model, plain.data_collator([{"index": 0}]))
+    plain.log(logs := {})
+    assert not [name for name in logs if "curriculum" in name]
+
+
+def test_a_loss_takes_its_course_by_the_trainers_steps(renderer, model, tmp_path):
+    given = [example(order=("c", "a", "d", "b"))]
+    found = drawn(renderer, given, target="order")
+    grows = build_loss("test", "skip_ranknet", {"skips": 3, "first_skips": 1})
+    run = trainer(model, tmp_path, renderer, Pointwise(), found, grows, answer_weight=0)
+    run.state.max_steps = 9
+    for step, skips in ((0, 1), (2, 1), (3, 2), (6, 3), (8, 3)):
+        plain = build_loss("test", "skip_ranknet", {"skips": skips})
+        other = trainer(model, tmp_path, renderer, Pointwise(), found, plain, answer_weight=0)
+        run.state.global_step = step
+        values = [one.compute_loss(model, one.data_collator([{"index": 0}])).item() for one in (run, other)]
+        assert values[0] == pytest.approx(values[1], rel=1e-6), step
+
+
 def test_the_loss_beside_rewards_reads_targets_and_weights_too(chatml_tokenizer, model):
     config = CurriculumConfig(kind="reciprank", steps=4)
     targets = ListTargets(target="scores", weights=WeightsConfig(feature="seen"), curriculum=config)

@@ -27,13 +27,12 @@ class CrossEncoderEngine:
         model: dtype, token budgets (limited by the model's context), and whether the folder's code may run.
     """
 
-    capabilities = frozenset({Capability.pair})
+    capabilities = frozenset({Capability.pair, Capability.duo})
     usage = NO_USAGE
 
     def __init__(self, path: Path, model: ModelConfig, *, batch_size: int = 32) -> None:
         _check_head(path)
         self.batch_size = batch_size
-        self.max_passage_tokens = model.max_passage_tokens
         self.encoder = CrossEncoder(
             str(path),
             trust_remote_code=model.trust_remote_code,
@@ -47,10 +46,11 @@ class CrossEncoderEngine:
         check_size(self.tokenizer, path)
         # A document that spells out a control token must not have it.
         self.tokenizer.split_special_tokens = True
+        self.texts = pairs.PairTexts(self.tokenizer, self.max_tokens, model.max_passage_tokens)
 
     def render(self, prompt: Prompt) -> Any:
         """Render the pair and the length that it is cut to."""
-        return [*self._pair(prompt), self.max_tokens]
+        return [*self.texts(prompt), self.max_tokens]
 
     def generate(
         self, prompts: Sequence[Prompt], sampling: Sampling, on_completion: OnCompletion | None = None
@@ -63,10 +63,10 @@ class CrossEncoderEngine:
         """Compute log-probabilities of the positive and the negative answer, given in this order by `continuations`.
 
         Raises:
-            ValueError: unless there are two continuations and every prompt shows one document.
+            ValueError: unless there are two continuations and every prompt shows one document or two.
         """
         pairs.check_answers(continuations, NOUN)
-        asked = [self._pair(prompt) for prompt in prompts]
+        asked = [self.texts(prompt) for prompt in prompts]
         found: list[Completion] = []
         step = max(len(asked), 1) if on_completion is None else PAIRS_AT_ONCE
         for start in range(0, len(asked), step):
@@ -83,14 +83,6 @@ class CrossEncoderEngine:
         del self.encoder
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-
-    def _pair(self, prompt: Prompt) -> tuple[str, str]:
-        query, document = pairs.split(prompt, NOUN)
-        if self.max_passage_tokens is not None:
-            ends = self.tokenizer(document, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
-            kept = ends["offset_mapping"][: self.max_passage_tokens]
-            document = document[: kept[-1][1] if kept else 0]
-        return query, document
 
 
 def _check_head(path: Path) -> None:

@@ -151,9 +151,11 @@ class PairEngine(EngineKind):
 
 @dataclass(kw_only=True)
 class CrossEncoder(PairEngine):
-    """engine.kind=cross_encoder: a model with a head that scores a query and one document."""
+    """engine.kind=cross_encoder: a model with a head that scores a query and one document, or two where a stage has
+    trained it so."""
 
     noun: ClassVar[str] = "cross-encoder"
+    asks: ClassVar[str] = "a cross-encoder"
 
     model: str | None = None
     """A folder or a hub id; null: model.path."""
@@ -168,8 +170,26 @@ class CrossEncoder(PairEngine):
     def model_label(self) -> str:
         return _label(self.model, self.revision, "cross_encoder")
 
+    @property
+    def capabilities(self) -> frozenset[str]:
+        return frozenset({"pair", "duo"})
+
+    def check(self, place: str, paradigm: Paradigm, advice: str) -> None:
+        if paradigm.name != "pairwise":
+            super().check(place, paradigm, advice)
+        elif not paradigm.continuations:
+            raise ValueError(
+                f"{place}: a {self.noun} gives the probability that one of two documents is better, so the paradigm "
+                f"pairwise must have mode=scoring{advice}"
+            )
+
     def folder(self, config: Config, ref: str) -> Path | None:
-        return _own_folder(config, self.model, self.revision)
+        if ref == "model":
+            return _own_folder(config, self.model, self.revision)
+        folder = Path(config.run_dir) / ref / "model"
+        if not folder.is_dir():
+            raise FileNotFoundError(f"stage {ref!r} has left no model at {str(folder)!r}: run that stage first")
+        return folder
 
     def build(self, model: ModelConfig, folder: Path | None) -> Engine:
         assert folder is not None

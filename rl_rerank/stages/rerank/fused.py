@@ -21,7 +21,7 @@ def chosen_weight(config: Config, name: str, stage: RerankStage, store: Store) -
     if stage.fusion is None or (tuned := stage.fusion.tuned) is None:
         return None
     place = f"{name}.fusion.weight.dev"
-    first, *others = (_rankings(config, run, place) for run in tuned.dev)
+    first, *others = (rankings(config, run, place) for run in tuned.dev)
     second = others[0] if others else {e.qid: fusion.first_stage(e) for e in store.examples("dev")}
     _check_queries(place, (*tuned.dev, "the first stage")[:2], first.keys(), second.keys())
     qrels = store.qrels("dev")
@@ -30,7 +30,7 @@ def chosen_weight(config: Config, name: str, stage: RerankStage, store: Store) -
 
 def fused(config: Config, name: str, stage: RerankStage) -> list[Ranking]:
     """Fuse the two runs of `stage.fuse`, whose weight is known."""
-    first, second = (_rankings(config, run, f"{name}.fuse") for run in stage.fuse)
+    first, second = (rankings(config, run, f"{name}.fuse") for run in stage.fuse)
     _check_queries(f"{name}.fuse", stage.fuse, first.keys(), second.keys())
     how = stage.fusion or FusionConfig()
     return [fusion.fuse(ranking, second[qid], how.method, how.known_weight) for qid, ranking in first.items()]
@@ -47,9 +47,14 @@ def _check_queries(place: str, runs: Sequence[str], first: object, second: objec
         raise ValueError(f"stages.{place}: {' and '.join(runs)} have not ranked the same queries")
 
 
-def _rankings(config: Config, run: str, place: str) -> dict[str, Ranking]:
+def rankings(config: Config, run: str, place: str) -> dict[str, Ranking]:
+    """Read the rankings of an earlier rerank stage: qid -> ranking.
+
+    Args:
+        place: the setting that names it, for the error.
+    """
     path = Path(config.run_dir) / run / answers.RANKINGS
     if not path.is_file():
         raise FileNotFoundError(f"stages.{place} reads {path}, which does not exist; run that rerank stage first")
-    rankings = [Ranking(**{**row, "docids": tuple(row["docids"])}) for row in read_jsonl(path)]
-    return {ranking.qid: ranking for ranking in rankings}
+    found = [Ranking(**{**row, "docids": tuple(row["docids"])}) for row in read_jsonl(path)]
+    return {ranking.qid: ranking for ranking in found}

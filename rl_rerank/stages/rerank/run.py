@@ -24,6 +24,7 @@ from rl_rerank.ranking import fusion
 from rl_rerank.ranking.answer_share import LOW, Share, shares, warning
 from rl_rerank.ranking.driver import answer, check_finite
 from rl_rerank.ranking.methods import rank
+from rl_rerank.stages.rerank.cascade import completed, cost_behind, earlier, shortened
 from rl_rerank.stages.rerank.fused import chosen_weight, fused, fused_cost
 from rl_rerank.stages.rerank.spec import FUSION, WARNING, RerankStage
 from rl_rerank.types import Prompt, Ranking, RankingExample, Rollout
@@ -37,7 +38,8 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
     """Write the run with its protocol, what was asked and answered, `format.json` and `summary.json`."""
     folder = Path(config.run_dir) / name
     store = prepare(config.data, Path(config.run_dir) / "data")
-    examples = store.examples(stage.split)
+    before = earlier(config, name, stage)
+    examples = shortened(store.examples(stage.split), before, stage.depth)
     label = stage.label or name
     if (weight := chosen_weight(config, name, stage, store)) is not None:
         assert stage.fusion is not None
@@ -59,6 +61,8 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
             rankings, rollouts = rank(examples, paradigm, engine, stage, progress=label)
             check_finite(rollouts)
             taken = cost(rankings, rollouts, engine, time.monotonic() - started)
+            if before:
+                rankings, taken = completed(rankings, before), cost_behind(config, stage, taken)
             found = shares(rollouts, paradigm, engine)
             for share in found:
                 logger.info("%s: %.1f%% of the probability lies on the scored answers", name, 100 * share.mean)

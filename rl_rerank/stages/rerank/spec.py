@@ -20,10 +20,14 @@ from rl_rerank.config import (
     trained,
 )
 from rl_rerank.evaluation.measures import parse
+from rl_rerank.paradigms.base import members
 from rl_rerank.ranking.methods import check as check_ranking
+from rl_rerank.stages.cross_encoder.spec import CrossEncoderStage
 from rl_rerank.stages.training import TrainingStage
 
 if TYPE_CHECKING:
+    from rl_rerank.config import EngineKind
+    from rl_rerank.paradigms.base import Paradigm
     from rl_rerank.stages.plugins import Plugins
     from rl_rerank.stages.preview import Preview
 
@@ -51,6 +55,12 @@ class RerankStage(StageConfig):
     """The paradigm that the model ranks with; empty: the experiment's."""
     fuse: list[str] = field(default_factory=list)
     """Names of two earlier rerank stages: their runs are fused as `fusion` says, and no model is asked."""
+    candidates: str = ""
+    """Name of an earlier rerank stage whose order is ranked again, as in multi-stage pipelines; empty: the first
+    stage's. The costs of both add up."""
+    depth: int | None = None
+    """With candidates: documents from the top of that order that are ranked; the others follow as they were. null:
+    all."""
     engine: EngineConfig | None = None
     """The engine that answers; null: the experiment's."""
     label: str = ""
@@ -93,7 +103,7 @@ class RerankStage(StageConfig):
         return self.role in BASELINES
 
     def __post_init__(self) -> None:
-        at_least("rerank stage", self, shuffles=1, retries=0)
+        at_least("rerank stage", self, shuffles=1, retries=0, depth=2)
         if self.shuffles > 1 and not self.shuffle:
             raise ValueError(f"rerank stage: shuffles={self.shuffles} needs shuffle=true, or every order is the same")
         if self.reverse and self.shuffle:
@@ -102,6 +112,13 @@ class RerankStage(StageConfig):
             raise ValueError(
                 f"rerank stage: fuse names two rerank stages and goes without a model; got {self.fuse} and "
                 f"model={self.model}"
+            )
+        if self.depth is not None and not self.candidates:
+            raise ValueError(f"rerank stage: depth={self.depth} is of the order that candidates names; give that stage")
+        if self.candidates and (not self.asks_model or self.fusion is not None):
+            raise ValueError(
+                f"rerank stage: candidates={self.candidates} is ranked again by a model alone, so the stage has "
+                "neither model=first_stage nor fuse nor fusion"
             )
         if self.model == "first_stage" and self.fusion is not None:
             raise ValueError("rerank stage: model=first_stage cannot be fused with the first stage, which it is")
@@ -116,8 +133,11 @@ class RerankStage(StageConfig):
             yield Reference("fuse", run, "a run")
         for run in self._tuned.dev if self._tuned else ():
             yield Reference("fusion.weight.dev", run, "a run")
+        if self.candidates:
+            yield Reference("candidates", self.candidates, "a run")
         if not self.fuse and self.model not in ("model", "first_stage"):
-            yield Reference("model", trained(self.model)[0], "a model", also=("model", "first_stage"))
+            needs = "a model" if self.engine is None else self.engine.settings().asks
+            yield Reference("model", trained(self.model)[0], needs, also=("model", "first_stage"))
 
     def paradigms(self, plugins: Plugins) -> Sequence[str]:
         ranking = [self.paradigm or plugins.config.paradigm] if self.asks_model else []
@@ -144,17 +164,21 @@ class RerankStage(StageConfig):
 
     def check(self, name: str, plugins: Plugins) -> None:
         place = f"stages.{name}"
-        for run in self.fuse:
+        for setting, run in (*(("fuse", run) for run in self.fuse), ("candidates", self.candidates)):
+            if not run:
+                continue
             split = getattr(plugins.config.stages[run], "split", self.split)
             if split != self.split:
-                raise ValueError(f"{place}.fuse names {run!r}, which ranks split {split!r} and not {self.split!r}")
+                raise ValueError(f"{place}.{setting} names {run!r}, which ranks split {split!r} and not {self.split!r}")
         if self._tuned is not None:
             self._check_tuned(f"{place}.fusion.weight", self._tuned, plugins.config.stages)
         if (engine := self.asks(plugins)) is None:
             return
         advice = "; a stage can have an engine of its own, such as stages.NAME.engine.kind=hf"
         kind = plugins.engine(engine)
-        if kind.has_own_model and self.model != "model":
+        if isinstance(stage := plugins.config.stages.get(trained(self.model)[0]), CrossEncoderStage):
+            self._check_cross_encoder(place, plugins, stage, kind)
+        elif kind.has_own_model and self.model != "model":
             raise ValueError(
                 f"{place}.model={self.model} cannot be asked through engine.kind={engine.kind}, which has a model of "
                 f"its own: give model=model{advice}"
@@ -165,8 +189,22 @@ class RerankStage(StageConfig):
                 f"{place}.format_prompts needs generated answers, which engine.kind={engine.kind} does not give; leave "
                 f"it empty{advice}"
             )
-        plugins.check_ranking(place, engine, paradigm, advice)
+        plugins.check_ranking(place, engine, paradigm, advice, compares=isinstance(stage, CrossEncoderStage))
         check_ranking(paradigm, self, f"{place}.")
+
+    def _check_cross_encoder(self, place: str, plugins: Plugins, stage: CrossEncoderStage, kind: EngineKind) -> None:
+        """Refuse a cross-encoder that would be asked otherwise than it was trained."""
+        if kind.model_label or trained(self.model)[1] is not None:
+            raise ValueError(
+                f"{place}.model={self.model} is a cross-encoder, which leaves no checkpoints, and takes the place of "
+                "engine.args.model: leave both out"
+            )
+        learned, asked = plugins.paradigm(stage.paradigm).name, _names(plugins.paradigm(self.paradigm))
+        if asked != {learned}:
+            raise ValueError(
+                f"{place}.model={self.model} was trained on {learned} prompts, and is asked with "
+                f"{', '.join(sorted(asked))}"
+            )
 
     @property
     def _tuned(self) -> TunedWeight | None:
@@ -199,11 +237,13 @@ class RerankStage(StageConfig):
             weight = f", the weight chosen on {' and '.join(self._tuned.dev)}" if self._tuned else ""
             return [f"rerank: {self.split} queries, {' and '.join(self.fuse)} fused{weight}"]
         times = f", {self.shuffles} times" if self.shuffles > 1 else ""
-        depth = plugins.config.data.depth
+        depth = self.depth or plugins.config.data.depth
         engine = self.asks(plugins)
-        ranker = engine.kind if engine is not None and plugins.engine(engine).has_own_model else self.model
+        is_own = engine is not None and plugins.engine(engine).has_own_model and self.model == "model"
+        ranker = engine.kind if engine is not None and is_own else self.model
+        origin = f" of {self.candidates}" if self.candidates else ""
         shown = self._shown(plugins.config) if engine is not None else ""
-        return [f"rerank: {self.split} queries with {ranker}, {depth} candidates each{times}{shown}"]
+        return [f"rerank: {self.split} queries with {ranker}, {depth} candidates{origin} each{times}{shown}"]
 
     def _shown(self, config: Config) -> str:
         """What of long documents is shown, if it is not their beginning or the model was trained on something else."""
@@ -213,6 +253,11 @@ class RerankStage(StageConfig):
         if learned != own:
             return f", long documents {own}; trained with {learned}"
         return "" if own == "head" else f", long documents {own}"
+
+
+def _names(paradigm: Paradigm) -> set[str]:
+    """The paradigms of a strategy's prompts."""
+    return {member.name for member in members(paradigm).values()}
 
 
 def reported_protocol(config: Config, model: str) -> RerankStage:

@@ -40,8 +40,8 @@ class SFTStage(ListTargets, TrainingStage):
     loss: str = "completion"
     """`completion`: cross-entropy on the answers' tokens. `fullrank`: the same with more weight on the first
     identifiers of an order. Or a ranking loss on the paradigm's logits: softmax, listnet, listmle, plackett_luce, bce,
-    hinge, ranknet, lambdarank, first, ranklist_style, anchored_hinge, those of a teacher's scores mse, margin_mse,
-    soft_ranknet, list_kl, or an installed plugin's. Formulas: rl_rerank/training/losses."""
+    hinge, ranknet, lambdarank, first, skip_ranknet, ranklist_style, anchored_hinge, those of a teacher's scores mse,
+    margin_mse, soft_ranknet, list_kl, or an installed plugin's. Formulas: rl_rerank/training/losses."""
     loss_params: dict[str, Any] = field(default_factory=dict)
     """Parameters of the loss."""
     batch_size: int = 16

@@ -62,6 +62,7 @@ def scores_objective(
         loss=None if policy.loss is None else build_loss("policy", policy.loss, policy.loss_params),
         loss_weight=policy.loss_weight,
         curriculum=policy.curriculum,
+        max_steps=stage.max_steps,
         permute_rewards=stage.permute_rewards,
         seed=stage.seed,
     )

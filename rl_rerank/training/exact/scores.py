@@ -39,7 +39,7 @@ from rl_rerank.training.exact import rank_gradients
 from rl_rerank.training.exact.lists import ListCollator, RankedList, Reading, Share
 from rl_rerank.training.exact.plackett_luce import Placed, entropy, kl, place, sample
 from rl_rerank.training.exact.trainer import Outcome
-from rl_rerank.training.exact.weights import loss_weights
+from rl_rerank.training.exact.weights import logged_weights, loss_weights
 from rl_rerank.training.loop import scoring, table
 from rl_rerank.training.loop.on_index import OnIndex
 from rl_rerank.training.loop.training_prompts import Question
@@ -68,6 +68,8 @@ class ScoreSettings:
     loss_weight: float = 1.0
     curriculum: CurriculumConfig | None = None
     """Of the weights of pairs in the loss."""
+    max_steps: int = 1
+    """Of the training, along which a loss may change."""
     permute_rewards: bool = False
     seed: int = 1
 
@@ -118,9 +120,11 @@ class ScoresObjective:
             loss = loss + (costs + centred * placed.log_probs.sum(2)).mean()
         if own.loss is not None:
             weights = loss_weights(batch, own.curriculum, step - 1)
-            ranking = own.loss(policy * own.temperature, batch["grades"], mask, **weights).mean()
+            loss_now = own.loss.at((step - 1) / own.max_steps)
+            ranking = loss_now(policy * own.temperature, batch["grades"], mask, **weights).mean()
             loss = loss + own.loss_weight * ranking
             metrics["ranking_loss"] = ranking.item()
+            metrics |= logged_weights(weights["pair_weights"], batch["grades"], mask)[0]
         rows = self._rows(batch, step, scored, orders, rewards, advantages)
         return Outcome(loss, {**metrics, **self._figures(scored, rewards)}, rows)
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from rl_rerank.config import CurriculumConfig
 from rl_rerank.training.exact.lists import ListCollator
-from rl_rerank.training.exact.weights import loss_weights
+from rl_rerank.training.exact.weights import logged_weights, loss_weights
 from rl_rerank.training.loop.budget_trainer import BudgetTrainer
 from rl_rerank.training.loop.label_scores import LabelScores
 from rl_rerank.training.loop.logged_means import LoggedMeans
@@ -49,7 +49,9 @@ class RankingTrainer(BudgetTrainer):
         share = self.reading.answer_share(labels, inputs)
         self._means.add({"answer_share": share.mean}, share.prompts)
         weights = loss_weights(inputs, self.curriculum, self.state.global_step)
-        loss = self.loss(scores, inputs["grades"], inputs["mask"], **weights).mean() * inputs.get("share", 1.0)
+        self._means.add(*logged_weights(weights["pair_weights"], inputs["grades"], inputs["mask"]))
+        ranking = self.loss.at(self.state.global_step / max(self.state.max_steps, 1))
+        loss = ranking(scores, inputs["grades"], inputs["mask"], **weights).mean() * inputs.get("share", 1.0)
         if num_items_in_batch is not None:
             loss = loss / self.current_gradient_accumulation_steps
         if self.answer_weight:
@@ -58,6 +60,6 @@ class RankingTrainer(BudgetTrainer):
         return (loss, None) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log the mean share of the probability that lies on the scored answers since the last call."""
+        """Log the mean share of the probability that lies on the scored answers, and the weights of pairs."""
         logs.update(self._means.take())
         super().log(logs, *args, **kwargs)

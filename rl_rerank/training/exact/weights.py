@@ -16,7 +16,11 @@ from torch import Tensor
 
 from rl_rerank.config import CurriculumConfig, WeightsConfig
 from rl_rerank.training.loop.curriculum import weight
+from rl_rerank.training.losses.base import better
 from rl_rerank.types import RankingExample
+
+WEIGHT = "curriculum/weight"
+"""In metrics.jsonl: the mean weight of the pairs of a step; with /min and /max, the smallest and the largest."""
 
 
 def document_weights(example: RankingExample, docids: Iterable[str], config: WeightsConfig) -> tuple[float, ...]:
@@ -54,6 +58,22 @@ def loss_weights(batch: Mapping[str, Any], curriculum: CurriculumConfig | None, 
     """
     between = None if curriculum is None else pair_weights(batch["signals"], curriculum, step)
     return {"item_weights": batch["item_weights"], "pair_weights": between}
+
+
+def logged_weights(between: Tensor | None, grades: Tensor, mask: Tensor) -> tuple[dict[str, float], int]:
+    """Summarise the weights of the pairs of a better document and a worse one, for the log.
+
+    Args:
+        between: [L, N, N]; None: no curriculum.
+
+    Returns:
+        Their mean, minimum and maximum by name, and the number of pairs; nothing without pairs.
+    """
+    chosen = grades[:0].flatten() if between is None else between[better(grades, mask)]
+    if not len(chosen):
+        return {}, 0
+    values = {"": chosen.mean(), "/min": chosen.min(), "/max": chosen.max()}
+    return {WEIGHT + part: value.item() for part, value in values.items()}, len(chosen)
 
 
 def pair_weights(signals: Tensor, curriculum: CurriculumConfig, step: int) -> Tensor:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import Field, dataclass, fields
 from math import inf
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
@@ -31,7 +31,7 @@ class RankingLoss:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            _check(field.name, getattr(self, field.name), field.default)
+            _check(field, getattr(self, field.name))
 
     def __call__(
         self,
@@ -58,21 +58,27 @@ class RankingLoss:
             raise ValueError(f"the loss {type(self).__name__} is not made of pairs, so it takes no pair_weights")
         return self.per_list(scores, grades, mask, item_weights, pair_weights)
 
+    def at(self, share: float) -> RankingLoss:
+        """Return the loss at a share of the training from 0 to 1: itself, if it has no course."""
+        return self
+
     def per_list(self, scores: Tensor, grades: Tensor, mask: Tensor, items: Weights, between: Weights) -> Tensor:
         """Compute the loss of each list with the weights of documents and pairs."""
         raise NotImplementedError
 
 
-def _check(name: str, value: Any, default: object) -> None:
+def _check(field: Field[Any], value: Any) -> None:
+    name, default = field.name, field.default
     if value is None and default is None:
         return
-    is_count = default is None or isinstance(default, int)
+    is_count = isinstance(default, int) or (default is None and "float" not in str(field.type))
     kind: Any = int if is_count else (int, float)
+    is_temperature = name.endswith("temperature")
     is_number = isinstance(value, kind) and not isinstance(value, bool)
     number: Any = value
-    if not is_number or not (1 if is_count else 0) <= number < inf or (name == "temperature" and number == 0):
+    if not is_number or not (1 if is_count else 0) <= number < inf or (is_temperature and number == 0):
         what = "a whole number of at least 1" if is_count else "a number of at least 0"
-        raise ValueError(f"{name} must be {'a number above 0' if name == 'temperature' else what}; got {value!r}")
+        raise ValueError(f"{name} must be {'a number above 0' if is_temperature else what}; got {value!r}")
 
 
 def better(grades: Tensor, mask: Tensor) -> Tensor:

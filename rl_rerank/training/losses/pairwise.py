@@ -72,34 +72,6 @@ class First(RankingLoss):
 
 
 @dataclass(frozen=True)
-class RankListStyle(RankingLoss):
-    """Mean over skips k = 1 to `skips` of t log(1 + sum of exp(-d_ij / t)), with the temperature t.
-
-    The inner sum is over the pairs whose grades are k levels apart and differ by more than `margin`. A reconstruction
-    from the abstract of RankList, https://arxiv.org/abs/2508.09826, without its formula.
-    """
-
-    skips: int = 3
-    margin: float = 0.0
-    temperature: float = 1.0
-
-    def per_list(self, scores: Tensor, grades: Tensor, mask: Tensor, items: Weights, between: Weights) -> Tensor:
-        import torch
-
-        pairs = better(grades, mask) & (margins(grades) > self.margin)
-        apart = margins(_levels(grades, mask))
-        # A weight multiplies a pair's exp, so it is added as a logarithm.
-        logs = weighted(torch.ones_like(margins(scores)), pairs, items, between).log()
-        wrong = -margins(scores) / self.temperature + logs
-        losses = []
-        for skip in range(1, self.skips + 1):
-            chosen = wrong.masked_fill(~(pairs & (apart == skip)), -torch.inf).flatten(1)
-            zero = torch.zeros_like(chosen[:, :1])
-            losses.append(self.temperature * torch.cat([zero, chosen], dim=1).logsumexp(1))
-        return torch.stack(losses).mean(0)
-
-
-@dataclass(frozen=True)
 class AnchoredHinge(RankingLoss):
     """Mean over pairs of max(0, margin - (f_i - f_j)) + anchor_weight (b_i + b_j).
 
@@ -138,12 +110,3 @@ def _discounts(values: Tensor, mask: Tensor, k: int | None) -> Tensor:
     ranks = mean_ranks(values, mask)
     counts = mask if k is None else mask & (ranks <= k)
     return (1 / (ranks + 1).log2()).masked_fill(~counts, 0.0)
-
-
-def _levels(grades: Tensor, mask: Tensor) -> Tensor:
-    """Count the distinct grades of the list below each document's: [L, N]."""
-    lower = (grades.unsqueeze(1) < grades.unsqueeze(2)) & mask.unsqueeze(1)
-    # The first document of each grade stands for the grade.
-    same = (grades.unsqueeze(1) == grades.unsqueeze(2)) & mask.unsqueeze(1)
-    is_first = ~same.tril(-1).any(2)
-    return (lower & is_first.unsqueeze(1)).sum(2)
