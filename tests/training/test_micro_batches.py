@@ -1,17 +1,18 @@
 """Micro-batches by a budget of tokens: what they hold, and that training by them is training by any others."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
-from support.completion_groups import GENERATIONS, batch, gradients
+from support.completion_groups import GENERATIONS, batch, gradients, tiny
 from support.grpo_trainer import trainer
 
 from rl_rerank.stages.grpo.policies import TokensPolicy
 from rl_rerank.training.grpo import algorithms
 from rl_rerank.training.grpo.distillation import joined
-from rl_rerank.training.grpo.micro_batches import divide, pieces, rows
+from rl_rerank.training.grpo.micro_batches import budget, divide, pieces, rows
 from rl_rerank.training.loop.micro_batches import WITHOUT_GRADIENTS, TokenBudget, Unit, spread
 
 pytestmark = pytest.mark.slow
@@ -91,6 +92,15 @@ def test_pieces_fit_beside_their_prompt_and_are_fewer_tokens(seed):
     assert all(unit.tokens <= budget.tokens or len(unit.rows) == 1 for unit in units)
     computed = prompt - 1 + sum(unit.tokens for unit in (*units, *continuing))
     assert computed < sum(unit.tokens for unit in again)
+
+
+@pytest.mark.parametrize(("processes", "refusal", "keeps"), [(1, None, True), (2, None, False), (1, "why", False)])
+def test_prompts_are_kept_where_one_process_trains_on_packed_rows(processes, refusal, keeps):
+    accelerator = SimpleNamespace(num_processes=processes, unwrap_model=lambda model: model)
+    settings = {"log_probs": SimpleNamespace(refusal=refusal), "teacher": None, "micro_batch_tokens": 100}
+    run = SimpleNamespace(accelerator=accelerator, model=tiny("llama"), **settings)
+    # 4 x 2 heads x 8 over 12 x 32 beside 1
+    assert budget(run, with_gradients=True).prompt_cost == (pytest.approx(1 + 1 / 6) if keeps else None)
 
 
 def test_long_groups_compute_about_as_many_tokens_as_their_prefix_tree():

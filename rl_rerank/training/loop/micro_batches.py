@@ -3,6 +3,7 @@
 All micro-batches together are one optimizer step, so their contents change nothing but the rounding of sums.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -141,6 +142,22 @@ def accumulating(accelerator: Accelerator, model: Any) -> Iterator[None]:
     state._set_sync_gradients(True)
 
 
+@contextmanager
+def padding(accelerator: Accelerator) -> Iterator[None]:
+    """Pad what is gathered from processes to the longest, with NaN: trl gathers shares of clipped tokens by row, and
+    takes the least and greatest of those that are numbers."""
+    gather: Any = accelerator.gather
+
+    def padded(tensor: Any) -> Any:
+        return gather(accelerator.pad_across_processes(tensor, pad_index=math.nan))  # pyright: ignore[reportArgumentType]
+
+    accelerator.gather = padded
+    try:
+        yield
+    finally:
+        accelerator.gather = gather
+
+
 def accumulate(accelerator: Accelerator, model: Any, parts: Sequence[P], backward: Callable[[P], Tensor]) -> Tensor:
     """Accumulate the loss of a step part by part; gradients are synchronised in the last part.
 
@@ -150,6 +167,6 @@ def accumulate(accelerator: Accelerator, model: Any, parts: Sequence[P], backwar
     """
     loss = torch.zeros((), device=accelerator.device)
     for number, part in enumerate(parts):
-        with nullcontext() if number == len(parts) - 1 else accumulating(accelerator, model):
+        with padding(accelerator), nullcontext() if number == len(parts) - 1 else accumulating(accelerator, model):
             loss = loss + backward(part)
     return loss
