@@ -50,7 +50,7 @@ def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]):
     ("arguments", "fragment"),
     [
         (["evalute"], "there is no command 'evalute'. Did you mean 'evaluate'?"),
-        (["run"], "run: there are no stages; give experiment=NAME, one of: bias, distill, encoder, erank"),
+        (["run"], "run: there are no stages; give experiment=NAME, one of: bias, curricula, distill, encoder"),
         (["evaluate"], "give run=FILE qrels=FILE, or experiment=NAME"),
         (["run", "experiment=quickstart_tokens", "stages.sft.lr=1"], "there is no setting 'stages.sft.lr'"),
         (["run", "experiment=quickstart_tokens", "reward=[ndgc]"], "no reward is named 'ndgc'"),
@@ -107,8 +107,8 @@ def test_a_dry_run_of_one_stage_shows_that_stage(
     data += [f"model.path={tiny_model_dir}", "model.max_prompt_tokens=100"]
     assert main(["sft", "experiment=quickstart_tokens", "stage=sft", *data, "dry_run=true"]) == 0
     planned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("# ") and line[2] != " "]
-    # the plan, the memory of the stage with its verdict, and the lengths of its prompts
-    assert [line.split()[1] for line in planned] == ["The", "sft", "sft:", "sft", "sft:"]
+    # the plan, the memory of the stage with its verdict, the lengths of its prompts, and what its passages need
+    assert [line.split()[1] for line in planned] == ["The", "sft", "sft:", "sft", "sft:", "sft:"]
 
 
 def test_init_copies_an_experiment_once(

@@ -50,9 +50,10 @@ def entry_point(folder: Path, name: str, target: str) -> None:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_experiment_composes_and_names_only_what_exists(name: str):
+def test_every_experiment_composes_and_names_only_what_exists(name: str, tmp_path: Path):
     # The study's collections have no default folder.
-    config = compose("run", [f"experiment={name}", *(["data.path=FOLDER"] if name.startswith("study/") else [])])
+    folder = [f"data.path={tmp_path}"] if name.startswith("study/") else []
+    config = compose("run", [f"experiment={name}", *folder])
     assert isinstance(config, Config)
     assert config.experiment == name
     Experiment.of(config)
@@ -140,7 +141,7 @@ def test_an_override_reaches_its_setting(overrides: list[str], place: str, value
             ValueError,
             "trl.entropy_coef=0.01 is a mean over a micro-batch",
         ),
-        (["stages.new.kind=sfft"], ValueError, "stages.new.kind must be one of average, check, evaluate,"),
+        (["stages.new.kind=sfft"], ValueError, "stages.new.kind must be one of average, check, cross_encoder, evaluate,"),
         (
             ["data=pydoc"],
             LookupError,

@@ -83,5 +83,5 @@ def test_a_single_document_has_no_pair():
 
 @pytest.mark.parametrize("params", [{"mode": "generation"}, {"mode": "scoring", "method": "heapsort"}])
 def test_probabilities_of_all_pairs_are_needed(params):
-    with pytest.raises(ValueError, match="aggregation=sum takes the probabilities of all pairs, so it needs"):
+    with pytest.raises(ValueError, match="aggregation=sum needs the probabilities of all pairs, so"):
         make("pairwise", {**params, "aggregation": "sum"})

@@ -102,8 +102,7 @@ class RankingGRPOTrainer(GRPOTrainer):
             self.vllm_generation.generation_kwargs["stop_token_ids"] = list(self.eos_token_ids)
         self._workers = {term.name: Workers(term) for term in task.terms if term.workers}
         self.judge = Judge(task, self._tokenizer, self.eos_token_ids, self._scores, self._begin, self.num_generations)
-        self.leave_one_out = leave_one_out
-        self.max_logprob_gap = max_logprob_gap
+        self.leave_one_out, self.max_logprob_gap = leave_one_out, max_logprob_gap
         self.refill = refill
         self.observe = observe
         self.completions: list[dict[str, Any]] = []
