@@ -141,7 +141,7 @@ def test_an_override_reaches_its_setting(overrides: list[str], place: str, value
             ValueError,
             "trl.entropy_coef=0.01 is a mean over a micro-batch",
         ),
-        (["stages.new.kind=sfft"], ValueError, "stages.new.kind must be one of average, check, cross_encoder, evaluate,"),
+        (["stages.new.kind=sfft"], ValueError, "stages.new.kind must be one of average, check, cross_encoder,"),
         (
             ["data=pydoc"],
             LookupError,
