@@ -95,6 +95,16 @@ def test_a_stage_whose_training_had_ended_only_saves_its_model(begin, tiny_model
 
 
 @pytest.mark.slow
+def test_a_checkpoint_that_does_not_say_whether_rows_are_packed_is_refused(begin, tiny_model_dir):
+    run = begin("again")
+    train(run, tiny_model_dir, "scores")
+    cut(run, "scores", 3)
+    (run / "scores/checkpoints/checkpoint-3/packed_rows.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"checkpoint-3/packed_rows.json is missing: .* an earlier version"):
+        train(run, tiny_model_dir, "scores")
+
+
+@pytest.mark.slow
 def test_a_stage_whose_reward_failed_goes_on_as_if_it_had_not(begin, tiny_model_dir, folder):
     whole, again = begin("whole"), begin("again")
     seldom = "stages.tokens.save_steps=4"

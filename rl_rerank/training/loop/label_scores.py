@@ -75,7 +75,13 @@ class LabelScores(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         if state.global_step:
-            found = json.loads((checkpoint_of(args, state) / STATE).read_text(encoding="utf-8"))
+            path = checkpoint_of(args, state) / STATE
+            if not path.exists():
+                raise FileNotFoundError(
+                    f"{path} is missing: the checkpoint is of an earlier version, which did not keep whether rows are "
+                    "packed; remove the stage's folder to train anew"
+                )
+            found = json.loads(path.read_text(encoding="utf-8"))
             if found["verified"]:
                 self._is_verified, self.refusal = True, found["refusal"]
 
