@@ -42,7 +42,7 @@ class OneForward:
                 f"{scored} of {len(rows)} windows",
             ),
             Finding(
-                f"{self.stage}: windows of {paradigm.window} by {stride} from the back, each asked about once",
+                f"{self.stage}: windows of {paradigm.window} by {stride} from the back, one prompt for each",
                 right == len(shown),
                 f"{right} of {len(shown)} queries, at most {max(map(len, shown.values()), default=0)} windows",
             ),

@@ -30,14 +30,14 @@ from rl_rerank.training.loop import dev  # noqa: E402
 from rl_rerank.types import Candidate, RankingExample  # noqa: E402
 from support import small_tokenizers  # noqa: E402
 from support.grpo_trainer import trainer  # noqa: E402
-from support.perturbed_rollouts import Perturb  # noqa: E402
+from support.perturbed_rollouts import COLOCATED, Perturb  # noqa: E402
 
 PARADIGMS = {
     "listwise": {"window": 3, "stride": 2, "constrained": True},
     "pointwise": {},
     "setwise": {"children": 2, "k": 4, "mode": "scoring"},
 }
-"""One that generates, whose answers are held to their form; two that score."""
+"""One that generates, with constrained decoding; two that score."""
 
 
 def queries():
@@ -100,14 +100,7 @@ if __name__ == "__main__":
         Path(output),
         lora=trained == "lora",
         rollout_args={"dtype": "float32", "num_gpu_blocks_override": 1024, "enforce_eager": True, **arguments},
-        use_vllm=True,
-        vllm_mode="colocate",
-        vllm_max_model_length=512,
-        vllm_importance_sampling_mode="token_truncate",
-        per_device_train_batch_size=4,
-        gradient_accumulation_steps=1,
-        steps_per_generation=1,
-        max_steps=2,
+        **COLOCATED,
     )
     measured = Measure(run, Renderer(tokenizer, max_prompt_tokens=400))
     run.add_callback(Perturb(run))

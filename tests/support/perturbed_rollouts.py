@@ -51,6 +51,19 @@ class Perturb(TrainerCallback):
             return torch.log_softmax(self.run.model(ids).logits.float(), -1)
 
 
+COLOCATED = {
+    "use_vllm": True,
+    "vllm_mode": "colocate",
+    "vllm_max_model_length": 512,
+    "vllm_importance_sampling_mode": "token_truncate",
+    "per_device_train_batch_size": 4,
+    "gradient_accumulation_steps": 1,
+    "steps_per_generation": 1,
+    "max_steps": 2,
+}
+"""Arguments of two steps, each on samples of its own, with a vLLM in the trainer's process."""
+
+
 def gaps(model_dir, output, settings):
     run = trainer(
         Path(model_dir),
@@ -58,14 +71,7 @@ def gaps(model_dir, output, settings):
         Path(output),
         # Several engines, so small ones that compile nothing.
         rollout_args={"dtype": "float32", "num_gpu_blocks_override": 64, "enforce_eager": True},
-        use_vllm=True,
-        vllm_mode="colocate",
-        vllm_max_model_length=512,
-        vllm_importance_sampling_mode="token_truncate",
-        per_device_train_batch_size=4,
-        gradient_accumulation_steps=1,
-        steps_per_generation=1,
-        max_steps=2,
+        **COLOCATED,
         **settings,
     )
     perturb = Perturb(run)
