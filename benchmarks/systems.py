@@ -111,7 +111,7 @@ SYSTEMS = (
     System(
         "prp",
         "Pairwise ranking prompting",
-        "A 20B model that compares two documents at a time, in both orders, ranks as well as the largest do from lists, "
+        "A 20B model that compares two documents at a time, in both orders, ranks as well as the largest from lists, "
         "whatever the initial order: .7242 nDCG@10 on TREC DL 2019 with all pairs, .7240 from the reversed order",
         ("untrained", "allpairs", "soft", "sliding", "student"),
         "all pairs, heapsort, sliding passes; hard and soft decisions; a pointwise student of the preferences",
