@@ -15,7 +15,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import ir_measures
 
@@ -40,7 +40,7 @@ def made_up() -> tuple[Run, Qrels]:
 def alone(run: Run, qrels: Qrels) -> dict[str, float]:
     """Measure -> mean, and every query's value, by ir_measures."""
     measures = {ir_measures.parse_measure(text): text for text in MEASURES}
-    means, _ = ir_measures.calc(measures, qrels, run)
+    means: Any = ir_measures.calc(measures, qrels, run)[0]
     return {text: means[measure] for measure, text in measures.items()}
 
 

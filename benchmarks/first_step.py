@@ -35,11 +35,11 @@ from pathlib import Path
 from typing import Any
 
 from rl_rerank.config import Config, CurriculumConfig, DataConfig, ModelConfig, PluginConfig, RewardConfig, StageConfig
-from rl_rerank.data import examples, prepare, store
+from rl_rerank.data import examples, prepare
 from rl_rerank.data.examples import ExampleFile
 from rl_rerank.data.prepare import build_source, fingerprint
 from rl_rerank.data.records import Collection, Document
-from rl_rerank.data.store import Row
+from rl_rerank.data.store import Row, Writer
 from rl_rerank.stages.grpo.policies import ScoresPolicy
 from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.stages.sft.spec import SFTStage
@@ -149,9 +149,10 @@ def write(folder: Path, queries: int, *, with_rows: bool) -> None:
     """Write the store of a run, and what a synth stage would leave."""
     settings, data = config(folder, queries, "lists").data, folder / "run/data"
     data.mkdir(parents=True)
-    rows = Rows(queries)
-    given = {"source": settings.source, "unanswered": {}, "documents": Documents(), "warnings": ()}
-    store.write(data, fingerprint=fingerprint(settings, build_source(settings)), rows={"train": rows}, **given)
+    writer = Writer(data, Documents())
+    writer.split("train", Rows(queries))
+    wanted = fingerprint(settings, build_source(settings))
+    writer.finish(fingerprint=wanted, source=settings.source, unanswered={}, groups={}, warnings=())
     if not with_rows:
         return
     synth = folder / "run/synth"

@@ -135,6 +135,7 @@ def compared(model: Any, sequences: list[Labelled], rounds: int) -> dict[str, An
     for number in range(rounds + 1):
         for name, way in (("trl", trls), ("packed", packed)):
             model.zero_grad()
+            before = 0
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
                 before = torch.cuda.memory_allocated()
@@ -162,10 +163,11 @@ def compared(model: Any, sequences: list[Labelled], rounds: int) -> dict[str, An
 def estimated(model: Any, sequences: list[Labelled]) -> float:
     """GiB of a packed step above the weights, as `rl-rerank plan` counts them, with the gradients."""
     tokens, dtype = pack(sequences).layout.length, next(model.parameters()).dtype
+    name: Any = str(dtype).removeprefix("torch.")
     with tempfile.TemporaryDirectory() as folder:
         model.config.save_pretrained(folder)
         setup = Setup(
-            model=ModelConfig(path=folder, dtype=str(dtype).removeprefix("torch.")),
+            model=ModelConfig(path=folder, dtype=name),
             strategy="zero2",  # whose bfloat16 weights are computed with as they are
             processes=1,
             lora=None,

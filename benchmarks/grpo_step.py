@@ -42,7 +42,8 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from trl import GRPOConfig, GRPOTrainer
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from rl_rerank.config import DataConfig, ModelConfig
 from rl_rerank.data import prepare

@@ -31,7 +31,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-from trl import GRPOConfig
+from trl.trainer.grpo_config import GRPOConfig
 
 from rl_rerank.config import ModelConfig
 from rl_rerank.engines.local.checkpoint import base_model_dir
@@ -66,8 +66,8 @@ class Group:
             train_dataset=Dataset.from_dict({"prompt": ["0"]}),
             processing_class=AutoTokenizer.from_pretrained(path),
         )
-        self.model = self.trainer.model
-        assert self.model is not None and self.trainer.log_probs.refusal is None
+        self.model: Any = self.trainer.model
+        assert self.trainer.log_probs.refusal is None
         self.model.train()
         self.own_attention = self.model.config._attn_implementation
         if given.checkpointing == "on":  # which a trainer does when it begins to train
@@ -90,14 +90,12 @@ class Group:
         return self.trainer.log_probs.plain(self.model, self.ids, self.mask, self.kept).log_probs
 
     def trl_labelled_head(self) -> Tensor:
-        assert self.model is not None
         self._attend_by("sdpa")
         output = self.model(self.ids, attention_mask=self.mask, logits_to_keep=self.kept + 1, use_cache=False)
         logits = output.logits[:, :-1].float()
         return logits.gather(2, self.ids[:, -self.kept :, None]).squeeze(2) - logits.logsumexp(dim=2)
 
     def _attend_by(self, name: str) -> None:
-        assert self.model is not None
         if self.model.config._attn_implementation != name:
             self.model.set_attn_implementation(name)
 

@@ -56,10 +56,11 @@ def attention(tokens: int, results: Any) -> None:
     layout = pack([([*prompt, *[10_000_000 + i] * (tokens // 8)], len(prompt)) for i in range(6)]).layout
     rows = [torch.randn(1, heads, layout.length, 64, requires_grad=True) for heads in (9, 3, 3)]
     short = pack([(list(range(20)), 1)]).layout
-    few = [row[:, :, :19] for row in rows]
-    tree_attention(*few, short, scaling=None, window=None).sum().backward()
+    query, key, value = (row[:, :, :19] for row in rows)
+    tree_attention(query, key, value, short, scaling=None, window=None).sum().backward()
     before = peak()
-    tree_attention(*rows, layout, scaling=None, window=None).sum().backward()
+    query, key, value = rows
+    tree_attention(query, key, value, layout, scaling=None, window=None).sum().backward()
     results.put(peak() - before)
 
 

@@ -100,7 +100,8 @@ def _estimated(case: Case, folder: Path) -> float:
     from rl_rerank.training.memory import cards, estimate
     from rl_rerank.training.memory.setup import Setup
 
-    LlamaConfig(**SIZES[case.size], vocab_size=VOCABULARY, tie_word_embeddings=True).save_pretrained(folder)
+    sizes: dict[str, Any] = SIZES[case.size]
+    LlamaConfig(**sizes, vocab_size=VOCABULARY, tie_word_embeddings=True).save_pretrained(folder)
     setup = Setup(
         model=ModelConfig(path=str(folder)),
         strategy=case.strategy,
@@ -155,7 +156,8 @@ def _train(case: Case, folder: Path) -> None:
     before = _resident("VmRSS")
     model: Any = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), attn_implementation="sdpa")
     if case.lora:
-        model = get_peft_model(model, peft_config(LoraConfig(r=16)))
+        adapters: Any = peft_config(LoraConfig(r=16))
+        model = get_peft_model(model, adapters)
 
     class Peak(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

@@ -29,7 +29,7 @@ import time
 from collections.abc import Callable
 
 import pytrec_eval
-from rbo import RankingSimilarity
+from rbo import RankingSimilarity  # pyright: ignore[reportMissingImports] (a peer, installed for this script)
 
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.reward.base import Term, evaluate

@@ -136,8 +136,8 @@ def several_seeds() -> Iterator[Check]:
 
         def naive(rng: np.random.Generator, i: int, s: int = num_seeds, e: float = effect) -> PairedTest:
             system, baseline = systems(rng, 2, 50)
-            means = [np.mean(runs(rng, v, s, e), axis=0).tolist() for v in (system, baseline)]
-            return paired_test(*means, i, draws=DRAWS)
+            ours, theirs = (np.mean(runs(rng, v, s, e), axis=0).tolist() for v in (system, baseline))
+            return paired_test(ours, theirs, i, draws=DRAWS)
 
         yield Check(f"{title}: 95% interval over both covers the mean", rate(covered), 0.93, 0.99)
         randomisation, t = both_tests(null)

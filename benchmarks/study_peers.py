@@ -196,7 +196,8 @@ def _grpo(
 ) -> Any:
     from datasets import Dataset
     from transformers import AutoTokenizer
-    from trl import GRPOConfig, GRPOTrainer
+    from trl.trainer.grpo_config import GRPOConfig
+    from trl.trainer.grpo_trainer import GRPOTrainer
 
     from rl_rerank.engines.local.checkpoint import base_model_dir
 
@@ -218,7 +219,7 @@ def _grpo(
         )
     return GRPOTrainer(
         model=str(folder),
-        reward_funcs=right_answer,
+        reward_funcs=right_answer,  # pyright: ignore[reportArgumentType] (a list of floats is one of floats or None)
         args=GRPOConfig(
             per_device_train_batch_size=GROUPS * GENERATIONS,
             num_generations=GENERATIONS,
