@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from rl_rerank.engines.base import NO_USAGE, Capability, OnCompletion, report
+from rl_rerank.prompts.constraints import Beginning
 from rl_rerank.types import Completion, Prompt, RankingExample, Sampling
 
 MIDDLE = 0.5
@@ -15,7 +16,8 @@ MIDDLE = 0.5
 class Oracle:
     """Answers every prompt like a model that sees each document's grade plus a Gaussian error."""
 
-    capabilities = frozenset({Capability.score})
+    # Its answers are a paradigm's targets, which have the form that a constraint would enforce.
+    capabilities = frozenset({Capability.score, Capability.constraint})
     usage = NO_USAGE
 
     def __init__(
@@ -51,7 +53,7 @@ class Oracle:
         self.batch_sizes.append(len(prompts))
         samples = range(sampling.first, sampling.first + sampling.num_generations)
         draws = [f":{sampling.seed}:{n}" if sampling.temperature else "" for n in samples]
-        found = [[Completion(self._target(self._seen(p, draw), p)) for draw in draws] for p in prompts]
+        found = [[Completion(self._answer(p, draw)) for draw in draws] for p in prompts]
         report(on_completion, found)
         return found
 
@@ -69,6 +71,11 @@ class Oracle:
 
     def close(self) -> None:
         """Nothing to free."""
+
+    def _answer(self, prompt: Prompt, draw: str) -> str:
+        answer = self._target(self._seen(prompt, draw), prompt)
+        # A target is whole; where answers end behind some identifiers, so do these.
+        return prompt.constraint.cut(answer) if isinstance(prompt.constraint, Beginning) else answer
 
     def _values(self, prompt: Prompt, continuations: Sequence[str]) -> dict[str, float]:
         grades = self._seen(prompt).qrels

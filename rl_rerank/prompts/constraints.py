@@ -51,6 +51,10 @@ class Beginning(Permutation):
     def length(self) -> int:
         return min(self.k, self.n)
 
+    def cut(self, text: str) -> str:
+        """Return the beginning of a whole permutation."""
+        return SEPARATOR.join(text.split(SEPARATOR)[: self.length])
+
 
 @dataclass(frozen=True)
 class Score:

@@ -1,9 +1,13 @@
 import math
 
+import pytest
+
 from rl_rerank.engines.oracle import Oracle
 from rl_rerank.paradigms.first_token import FirstToken
+from rl_rerank.paradigms.groupwise import Groupwise
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.paradigms.pointwise import Pointwise
+from rl_rerank.ranking.driver import rerank
 from rl_rerank.types import Candidate, RankingExample, Sampling
 
 EXAMPLE = RankingExample("q", "query", tuple(Candidate(d, "text") for d in "abc"), {"a": 0, "b": 2, "c": 1})
@@ -27,6 +31,18 @@ def test_without_errors_it_answers_what_the_labels_call_for():
     [answers] = engine.generate([prompt], Sampling(max_tokens=9, num_generations=2))
     assert [answer.text for answer in answers] == ["[2] > [3] > [1]"] * 2
     assert engine.batch_sizes == [1]
+
+
+@pytest.mark.parametrize(
+    "paradigm",
+    [Listwise(constrained=True), Listwise(constrained=True, top=2), Groupwise(constrained=True)],
+    ids=["listwise", "listwise-top", "groupwise"],
+)
+def test_its_answers_have_the_form_that_a_constraint_enforces(paradigm):
+    engine = Oracle([EXAMPLE], paradigm.target, noise=0.3, fresh=True, seed=4)
+    [ranking], [rollout] = rerank([EXAMPLE], paradigm, engine)
+    assert rollout.prompt.constraint.is_whole(rollout.completion.text)
+    assert (ranking.docids[0], ranking.num_malformed) == ("b", 0)
 
 
 def test_a_document_alone_is_relevant_above_one_half():
