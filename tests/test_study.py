@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,7 +124,8 @@ def test_the_page_has_means_over_seeds_tests_and_the_time_of_what_was_run(tmp_pa
     [pair] = [line for line in lines if line.startswith("| pointwise, SFT | BM25 (first stage) |")]
     assert "| +0.460 |" in pair and pair.endswith("| 5 |")
     assert any(line.startswith("| graded, SFT+RL | graded, SFT | not run |") for line in lines)
-    assert any("--only pointwise_seed1` | 1.50 |" in line for line in lines)
+    [run] = [line for line in lines if line.startswith("| pointwise_seed1 |")]
+    assert "--only pointwise_seed1` | 20" in run and run.endswith(" | 1.50 |")
     assert "1.5 CPU hours in all" in "\n".join(lines)
     rows = read_jsonl(docs / "experiments/study/per_query.jsonl")
     assert {"collection": "wikiqa", "qids": ["wikiqa:1", "wikiqa:2", "wikiqa:3"]} in rows
@@ -134,6 +136,31 @@ def test_the_page_has_means_over_seeds_tests_and_the_time_of_what_was_run(tmp_pa
     ]
     assert own["values"] == [0.35, 0.4, 0.45] and own["collection"] == "wikiqa"
     assert not any(row.get("measure") == "AP" and row["collection"] == "dl19" for row in rows)
+
+
+def test_a_page_keeps_the_rows_of_runs_whose_folders_are_gone(tmp_path: Path):
+    runs, docs = tmp_path / "runs", tmp_path / "docs"
+    stages = ("sft_eval", "rl_eval", "rl_only_eval", "distilled_eval", "sft_fused", "rl_fused")
+    written(runs, "pointwise_seed1", {stage: [0.5, 0.6, 0.7, 0.8, 0.9] for stage in stages})
+    write_json(runs / "pointwise_seed1/seconds.json", {"sft": {"processors": 5400.0, "clock": 3000.0}})
+    finished(study(runs, "--page", "--docs", str(docs)))
+    page, data = docs / "results.md", docs / "experiments/study/per_query.jsonl"
+    before = page.read_text(), data.read_text()
+    shutil.rmtree(runs)
+    finished(study(runs, "--page", "--docs", str(docs)))
+    assert (page.read_text(), data.read_text()) == before
+    # Another run joins it, and a new run of the same name takes its place.
+    written(runs, "pointwise_seed1", {stage: [0.1, 0.1, 0.1, 0.2, 0.2] for stage in stages})
+    written(runs, "pointwise_seed2", {stage: [0.3, 0.3, 0.3, 0.4, 0.4] for stage in stages})
+    finished(study(runs, "--page", "--docs", str(docs)))
+    assert "| pointwise, SFT | 0.200 [" in page.read_text()
+    # Peers of a later day train for the time that was written down.
+    study_script: Any = script("study")
+    write_json(runs / "pointwise_seed1/seconds.json", {"sft": {"processors": 60.0, "clock": 30.0}})
+    assert study_script.pace(runs, docs) == 60.0
+    finished(study(runs, "--page", "--docs", str(docs)))
+    shutil.rmtree(runs)
+    assert study_script.pace(runs, docs) == 60.0
 
 
 def test_a_wrong_argument_a_missing_folder_and_peers_without_a_pace_are_refused(tmp_path: Path, collections: Path):
@@ -147,7 +174,8 @@ def test_a_wrong_argument_a_missing_folder_and_peers_without_a_pace_are_refused(
         ),
         (["--data", str(collections), "--hours", "0"], "0.0 hours are spent, of 0"),
     ]:
-        done = subprocess.run(study(tmp_path / "runs", *arguments), capture_output=True, text=True)
+        command = study(tmp_path / "runs", "--docs", str(tmp_path / "docs"), *arguments)
+        done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode != 0 and says in done.stdout + done.stderr, done.stderr
 
 
