@@ -188,3 +188,18 @@ def test_a_ranking_loss_of_ones_own_is_checked_and_refused_like_ours(tmp_path):
         Experiment.of(composed("experiment=quickstart_tokens", own, "stages.sft.loss_params={margin: -1}"))
     with pytest.raises(LookupError, match=r"stages\.sft\.loss: no loss is named 'softmx'.*Did you mean 'softmax'"):
         Experiment.of(composed("experiment=quickstart_tokens", "stages.sft.loss=softmx"))
+
+
+@pytest.mark.parametrize(
+    ("params", "says"),
+    [
+        ("{separator: -1}", "separator must be a number of at least 0; got -1"),
+        ("{separator: nan}", "separator must be a number of at least 0; got nan"),
+        ("{normalise: batch}", "normalise must be tokens or weights; got 'batch'"),
+        ("{seperator: 1}", "seperator"),
+    ],
+)
+def test_wrong_parameters_of_the_loss_on_orders_are_refused(params, says):
+    settings = ("experiment=quickstart_tokens", "stages.sft.loss=fullrank", f"stages.sft.loss_params={params}")
+    with pytest.raises((ValueError, LookupError), match=rf"stages\.sft\.loss_params\.{says}"):
+        Experiment.of(composed(*settings))

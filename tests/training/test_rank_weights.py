@@ -9,7 +9,7 @@ from trl import SFTConfig
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.training.loop.answers import AnswerTrainer
-from rl_rerank.training.loop.rank_weights import rank_weights
+from rl_rerank.training.loop.rank_weights import RankWeights
 from rl_rerank.training.loop.rows import tokenised
 from rl_rerank.types import Candidate, RankingExample
 
@@ -25,7 +25,8 @@ PLACES = [2.0, 1.6309, 1.5, 1.4307]  # 1 + 1 / log2(p + 1)
     ],
 )
 def test_every_token_of_an_identifier_has_the_weight_of_its_place(any_tokenizer, target, identifiers):
-    weights = rank_weights(target, any_tokenizer, separator=0.5)
+    *weights, of_the_end = RankWeights(separator=0.5)(target, any_tokenizer)
+    assert of_the_end == 1.0
     offsets = any_tokenizer(target, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
     assert len(weights) == len(offsets)
     begin = first = target.rfind("<answer>") + 8 if "<answer>" in target else 0
@@ -43,8 +44,15 @@ def test_every_token_of_an_identifier_has_the_weight_of_its_place(any_tokenizer,
 
 
 def test_the_weight_of_late_places():
-    weights = rank_weights(" > ".join(f"[{i}]" for i in range(1, 101)), _Characters(), 1.0)
-    assert (weights[1], weights[-2]) == pytest.approx((2.0, 1.150), abs=1e-3)
+    target = " > ".join(f"[{i}]" for i in range(1, 101))
+    weights = RankWeights()(target, _Characters())
+    assert (weights[1], weights[-3]) == pytest.approx((2.0, 1.150), abs=1e-3)
+    # Only the proportions stay.
+    mean = sum(weights) / len(weights)
+    assert mean > 1.05
+    normalised = RankWeights(normalise="weights")(target, _Characters())
+    assert normalised == pytest.approx([weight / mean for weight in weights])
+    assert sum(normalised) == pytest.approx(len(normalised))
 
 
 class _Characters:
@@ -56,7 +64,7 @@ class _Characters:
 
 @pytest.mark.parametrize("target", ["yes", '{"[1]": 3, "[2]": 7}', "[2]", "7"])
 def test_answers_that_give_no_order_count_as_they_do_without(chatml_tokenizer, target):
-    assert set(rank_weights(target, chatml_tokenizer, 0.5)) == {1.0}
+    assert set(RankWeights(separator=0.5)(target, chatml_tokenizer)) == {1.0}
 
 
 class OneExample:
@@ -72,7 +80,9 @@ def test_the_weighted_loss_is_the_weighted_sum_over_the_number_of_tokens(chatml_
         {"qid": "q", "paradigm": "listwise", "docids": ["a", "b"], "target": "[2] > [1]"},
         {"qid": "q", "paradigm": "listwise", "docids": ["a"], "target": "[1]"},
     ]
-    dataset = tokenised(rows, OneExample(), {"listwise": Listwise(window=2)}, renderer, separator=0.5)
+    dataset = tokenised(
+        rows, OneExample(), {"listwise": Listwise(window=2)}, renderer, weights=RankWeights(separator=0.5)
+    )
     model = AutoModelForCausalLM.from_pretrained(tiny_model_dir, dtype=torch.float32)
     run = AnswerTrainer(
         model=model,

@@ -25,6 +25,7 @@ from rl_rerank.training.loop import lengths, lora_targets, order, precision, tra
 from rl_rerank.training.loop.answers import AnswerTrainer
 from rl_rerank.training.loop.arguments import peft_config
 from rl_rerank.training.loop.models import save_trained
+from rl_rerank.training.loop.rank_weights import RankWeights
 from rl_rerank.training.loop.rows import RowFile, tokenised
 from rl_rerank.training.loop.training_log import Checkpoints, Records, resumable_checkpoint
 from rl_rerank.training.loop.watch import Watch
@@ -72,8 +73,8 @@ def _completion_trainer(
     examples = ExampleFile(folder / "examples.jsonl")
     rows = RowFile(folder / "rows.jsonl", examples, config.model.max_prompt_tokens)
     paradigms = {kind: build_paradigm(config, kind) for kind in rows.paradigms}
-    separator = float(stage.loss_params.get("separator", 1.0)) if stage.loss == "fullrank" else None
-    made = tokenised(rows, examples, paradigms, renderer, separator=separator, long_documents=stage.long_documents)
+    weights = RankWeights(**stage.loss_params) if stage.loss == "fullrank" else None
+    made = tokenised(rows, examples, paradigms, renderer, weights=weights, long_documents=stage.long_documents)
     lengths.warn_of_longest(name, examples, paradigms.values(), renderer)
     logger.info("sft on %d rows, about %d tokens", len(rows), rows.lengths.sum())
     return AnswerTrainer(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Literal
 
 from rl_rerank.config import Config, ListTargets, Reference, StageConfig, at_least, unknown_key
@@ -17,6 +17,7 @@ from rl_rerank.stages.training import (
     token_budget,
 )
 from rl_rerank.training.loop.batches import Step, Tokens
+from rl_rerank.training.loop.rank_weights import RankWeights
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,8 +27,11 @@ if TYPE_CHECKING:
     from rl_rerank.stages.plugins import Plugins
     from rl_rerank.stages.preview import Preview
 
-ANSWER_LOSSES: Mapping[str, Mapping[str, float]] = {"completion": {}, "fullrank": {"separator": 1.0}}
-"""Losses on the tokens of synthesised answers, with their parameters."""
+ANSWER_LOSSES: Mapping[str, Sequence[str]] = {
+    "completion": (),
+    "fullrank": [field.name for field in fields(RankWeights)],
+}
+"""Losses on the tokens of synthesised answers, with the names of their parameters."""
 
 
 @dataclass(kw_only=True)
@@ -127,11 +131,13 @@ class SFTStage(ListTargets, TrainingStage):
         else:
             refuse_targets(place, self, f"to loss={self.loss}, which learns answers")
             known = ANSWER_LOSSES[self.loss]
-            for key, value in self.loss_params.items():
+            for key in self.loss_params:
                 if key not in known:
                     raise ValueError(unknown_key(f"{place}.loss_params.{key}", key, known))
-                if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-                    raise ValueError(f"{place}.loss_params.{key} must be a number of at least 0; got {value!r}")
+            try:
+                RankWeights(**self.loss_params)
+            except ValueError as e:
+                raise ValueError(f"{place}.loss_params.{e}") from e
         super().check(name, plugins)
 
     def describe(self, name: str, plugins: Plugins) -> list[str]:

@@ -19,7 +19,7 @@ from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.prompts.thoughts import READ, is_opened
 from rl_rerank.ranking.long_documents import view
 from rl_rerank.training.loop.on_index import OnIndex
-from rl_rerank.training.loop.rank_weights import rank_weights
+from rl_rerank.training.loop.rank_weights import RankWeights
 from rl_rerank.types import RankingExample
 
 IGNORED = -100
@@ -107,7 +107,7 @@ def tokenised(
     paradigms: Mapping[str, Paradigm],
     renderer: Renderer,
     *,
-    separator: float | None = None,
+    weights: RankWeights | None = None,
     long_documents: LongDocumentsConfig | None = None,
 ) -> OnIndex[TokenisedRow]:
     """Tokenise rows into `input_ids` and `labels`; only the answer and its end token have a loss.
@@ -115,7 +115,7 @@ def tokenised(
     The end token is labelled by position, never by id: in some tokenizers padding and the end token are the same.
 
     Args:
-        separator: adds `weights` by `rank_weights`, with this weight for separators.
+        weights: of the answers' tokens; None: all are 1.
         long_documents: how documents are cut or summarised; None: they are not.
 
     Answers that open reasoning lose this tag where the chat template has already opened it.
@@ -139,9 +139,8 @@ def tokenised(
         question = rendered.token_ids
         answer = [*renderer.continuation_ids(target), renderer.end_id]
         tokens = TokenisedRow(input_ids=[*question, *answer], labels=[IGNORED] * len(question) + answer)
-        if separator is not None:
-            own = rank_weights(target, renderer.tokenizer, separator)
-            tokens["weights"] = [*[1.0] * len(question), *own, 1.0]
+        if weights is not None:
+            tokens["weights"] = [*[1.0] * len(question), *weights(target, renderer.tokenizer)]
         return tokens
 
     return OnIndex(len(rows), made, kept=0)  # a row is read once in a pass
