@@ -109,8 +109,20 @@ def test_a_report_without_its_evaluation_names_what_is_missing(experiment):
     with pytest.raises(FileNotFoundError, match="run the stage 'evaluate' first"):
         report_stage.run(experiment, "report", experiment.stages["report"])
     del experiment.stages["evaluate"]
-    with pytest.raises(ValueError, match="has no evaluate stage"):
+    with pytest.raises(ValueError, match="no evaluate stage stands before it"):
         report_stage.run(experiment, "report", experiment.stages["report"])
+
+
+def test_a_report_is_about_the_last_evaluation_before_it(experiment):
+    stages = experiment.stages
+    evaluate_stage.run(experiment, "evaluate", stages["evaluate"])
+    later = dataclasses.replace(stages["evaluate"])  # has not run
+    experiment.stages = {**stages, "later": later}
+    report_stage.run(experiment, "report", stages["report"])
+    assert (Path(experiment.run_dir) / "report/index.html").is_file()
+    experiment.stages = {"report": stages["report"], "later": later}
+    with pytest.raises(ValueError, match=r"stages\.report: no evaluate stage stands before it"):
+        report_stage.run(experiment, "report", stages["report"])
 
 
 def test_many_queries_are_cut_to_either_end_of_the_change():

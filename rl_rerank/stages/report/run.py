@@ -18,7 +18,7 @@ from rl_rerank.stages.report.spec import ReportStage
 def run(config: Config, name: str, stage: ReportStage) -> None:
     """Write `index.html` and its plots as PNG files."""
     run_dir = Path(config.run_dir)
-    metrics = _metrics(config, name)
+    metrics = _metrics(config, name, stage)
     evidence = Evidence(
         metrics=metrics,
         folders={row.run: run_dir / row.run for row in metrics.rows},
@@ -60,17 +60,11 @@ def _write(page: Page, folder: Path) -> None:
         write_bytes(folder / f"{plot.name}.png", plot.light)
 
 
-def _metrics(config: Config, name: str) -> Metrics:
-    evaluations = [n for n, s in config.stages.items() if s.leaves == "measures"]
-    if not evaluations:
-        raise ValueError(
-            f"report stage {name!r}: the experiment has no evaluate stage, so there is nothing to report on"
-        )
-    path = Path(config.run_dir) / evaluations[-1] / FILE
+def _metrics(config: Config, name: str, stage: ReportStage) -> Metrics:
+    evaluation = stage.evaluation(name, config)
+    path = Path(config.run_dir) / evaluation / FILE
     if not path.is_file():
-        raise FileNotFoundError(
-            f"report stage {name!r}: {path} does not exist; run the stage {evaluations[-1]!r} first"
-        )
+        raise FileNotFoundError(f"report stage {name!r}: {path} does not exist; run the stage {evaluation!r} first")
     return Metrics.read(path, "per_query")
 
 
