@@ -6,9 +6,9 @@ is a packed row that begins with the prompt's last token and attends to them. By
 is one backward from the sum of the pieces' gradients at these keys and values: earlier pieces add theirs up in detached
 leaves, and the last piece is attached to the prompt's graph, into which the sum enters with its own gradient.
 
-So there are as many backwards as pieces, and each goes through all weights in the order of any other; the prompt's own
-last layer takes part with a gradient of 0. There is a forward more, so processes that train together would differ in
-the number of their forwards, where ZeRO-3 gathers weights on all of them at once.
+So there are as many backwards as pieces, and each goes through all weights in the order of any other, which is what
+DDP, ZeRO-1 and ZeRO-2 need; the prompt's own last layer takes part with a gradient of 0. Processes differ in the number
+of forwards. ZeRO-3, which gathers weights in every forward and backward on all processes at once, cannot do this.
 """
 
 # Shape legend: K key heads, P tokens of the prefix, D size of a head.

@@ -20,12 +20,12 @@ from support.grpo_trainer import Uneven, trainer
 NUM_STEPS, PROMPTS, GENERATIONS, COMPLETION_TOKENS, MICRO_BATCH = 10, 4, 4, 6, 4
 
 
-def stored(question: int, end_id: int) -> list[list[int]]:
-    """The completions of a question, the same in every run: 1 to 5 tokens and mostly an end token."""
+def stored(question: int, end_id: int, longest: int) -> list[list[int]]:
+    """The completions of a question, the same in every run: fewer than `longest` tokens and mostly an end token."""
     rng = random.Random(question)
     found = []
     for _ in range(GENERATIONS):
-        tokens = [rng.randrange(10, 300) for _ in range(rng.randint(1, COMPLETION_TOKENS - 1))]
+        tokens = [rng.randrange(10, 300) for _ in range(rng.randint(1, longest - 1))]
         found.append([*tokens, end_id] if rng.random() < 0.8 else tokens)
     return found
 
@@ -40,11 +40,13 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "teacher": {"teacher_weight": 0.5, "num_iterations": 2},
     "uneven": {},
     "uneven-tokens": {"micro_batch_tokens": 300, "loss_type": "dapo"},
+    "full-kl-pieces": {"beta": 0.04, "num_iterations": 2, "micro_batch_tokens": 290, "max_completion_length": 100},
+    "uneven-pieces": {"micro_batch_tokens": 290, "max_completion_length": 100, "loss_type": "dapo"},
 }
 """With beta above 0 and two iterations the value of the loss depends on the model, and so it does with a teacher, which
 is the model that training starts from; else it is the same for any. With `updates` a batch of completions is of two
 steps. In `uneven` all groups of the second process are worth the same, and skipped. With `tokens` micro-batches are
-filled up to as many of them."""
+filled up to as many of them. With `pieces` some groups are divided, and their prompts kept if the strategy can."""
 DEAD = ("q3", "q4", "q5")
 """Queries of the questions that the second process has in `uneven`."""
 
@@ -65,6 +67,7 @@ def train(name: str, model_dir: Path, output: Path) -> None:
         per_device_train_batch_size=micro_batch,
         gradient_accumulation_steps=steps,
         steps_per_generation=steps * updates,
+        max_completion_length=settings.pop("max_completion_length", COMPLETION_TOKENS),
         order=prompt_order(PROMPTS * updates, updates, world),
         teacher=model_dir if "teacher_weight" in settings else None,
         **settings,
@@ -101,7 +104,9 @@ def record(run: Any) -> dict[tuple[int, tuple[int, ...]], list[float]]:
 
     def replay(prompt_ids, *_, **__):
         keys = [known[tuple(ids)] for ids in prompt_ids[::GENERATIONS]]
-        return [completion for key in keys for completion in stored(key, run.eos_token_ids[0])], None
+        return [
+            completion for key in keys for completion in stored(key, run.eos_token_ids[0], run.max_completion_length)
+        ], None
 
     def recorded(model, input_ids, attention_mask, *args, **kwargs):
         found = inner(model, input_ids, attention_mask, *args, **kwargs)

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from support.completion_groups import GENERATIONS, batch, gradients, tiny
 from support.grpo_trainer import trainer
 
@@ -94,9 +95,12 @@ def test_pieces_fit_beside_their_prompt_and_are_fewer_tokens(seed):
     assert computed < sum(unit.tokens for unit in again)
 
 
-@pytest.mark.parametrize(("processes", "refusal", "keeps"), [(1, None, True), (2, None, False), (1, "why", False)])
-def test_prompts_are_kept_where_one_process_trains_on_packed_rows(processes, refusal, keeps):
-    accelerator = SimpleNamespace(num_processes=processes, unwrap_model=lambda model: model)
+@pytest.mark.parametrize(
+    ("strategy", "refusal", "keeps"),
+    [("NO", None, True), ("MULTI_GPU", None, True), ("FSDP", None, False), ("NO", "why", False)],
+)
+def test_prompts_are_kept_where_rows_are_packed_and_every_process_has_whole_weights(strategy, refusal, keeps):
+    accelerator = SimpleNamespace(distributed_type=DistributedType[strategy], unwrap_model=lambda model: model)
     settings = {"log_probs": SimpleNamespace(refusal=refusal), "teacher": None, "micro_batch_tokens": 100}
     run = SimpleNamespace(accelerator=accelerator, model=tiny("llama"), **settings)
     # 4 x 2 heads x 8 over 12 x 32 beside 1

@@ -47,6 +47,16 @@ def test_groups_that_one_process_would_skip_are_dealt_to_both_with_as_many_forwa
     assert all(row["skipped_groups"] == 0.5 for row in history(together / "uneven")["rows"])
 
 
+def test_prompts_of_divided_groups_are_kept_but_under_zero3(alone, together):
+    for variant in ("full-kl-pieces", "uneven-pieces"):
+        tokens = {
+            folder: sum(sum(json.loads(part.read_text())) for part in (folder / variant).glob("forwards*.json"))
+            for folder in (alone, together)
+        }
+        ratio = tokens[together] / tokens[alone]
+        assert ratio > 1.1 if together.name.startswith("zero3") else ratio < 1.05
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_two_processes_train_as_one_does(alone, together, tiny_model_dir, variant):
     one, two = alone / variant, together / variant

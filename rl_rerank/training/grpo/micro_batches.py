@@ -10,11 +10,20 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import DistributedType
 from torch import Tensor
 
 from rl_rerank.packed import prefix
 from rl_rerank.packed.prefix import Prefix
 from rl_rerank.training.loop.micro_batches import TokenBudget, Unit
+
+WHOLE_WEIGHTS = {
+    DistributedType.NO,
+    DistributedType.MULTI_CPU,
+    DistributedType.MULTI_GPU,
+    DistributedType.DEEPSPEED,
+}
+"""Ways of training whose processes may differ in their forwards; ZeRO-3 may not, see `prefix.refusal`."""
 
 
 class Part(NamedTuple):
@@ -27,12 +36,12 @@ class Part(NamedTuple):
 
 
 def budget(trainer: Any, with_gradients: bool) -> TokenBudget:
-    """Build the budget of a RankingGRPOTrainer; prompts are kept where one process trains and all models allow it."""
+    """Build the budget of a RankingGRPOTrainer; prompts are kept where the strategy and all models allow it."""
     accelerator, is_packed = trainer.accelerator, trainer.log_probs.refusal is None
     models = [trainer.model] if trainer.teacher is None else [trainer.model, trainer.teacher.model]
     models = [accelerator.unwrap_model(model) for model in models]
-    # Several processes must run equally many forwards, and a kept prompt is one more.
-    keeps = is_packed and accelerator.num_processes == 1 and not any(map(prefix.refusal, models))
+    is_whole = accelerator.distributed_type in WHOLE_WEIGHTS
+    keeps = is_packed and is_whole and not any(map(prefix.refusal, models))
     found = TokenBudget(trainer.micro_batch_tokens, is_packed, max(map(prefix.cost, models)) if keeps else None)
     return found if with_gradients else found.without_gradients
 
