@@ -87,7 +87,9 @@ def train(name: str, model_dir: Path, output: Path) -> None:
     if run.accelerator.is_main_process:
         torch.save({k: v.clone() for k, v in state.items()}, output / "weights.pt")
         rows = [row for row in run.state.log_history if "grad_norm" in row]
-        (output / "history.json").write_text(json.dumps({"world": run.accelerator.num_processes, "rows": rows}))
+        prompt = min(len(question.token_ids) for question in run.task.questions)
+        found = {"world": run.accelerator.num_processes, "shortest_prompt": prompt, "rows": rows}
+        (output / "history.json").write_text(json.dumps(found))
 
 
 def one_side(asked: Sequence[Question]) -> list[Question]:

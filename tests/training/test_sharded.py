@@ -47,14 +47,14 @@ def test_groups_that_one_process_would_skip_are_dealt_to_both_with_as_many_forwa
     assert all(row["skipped_groups"] == 0.5 for row in history(together / "uneven")["rows"])
 
 
-def test_prompts_of_divided_groups_are_kept_but_under_zero3(alone, together):
-    for variant in ("full-kl-pieces", "uneven-pieces"):
-        tokens = {
-            folder: sum(sum(json.loads(part.read_text())) for part in (folder / variant).glob("forwards*.json"))
-            for folder in (alone, together)
-        }
-        ratio = tokens[together] / tokens[alone]
-        assert ratio > 1.1 if together.name.startswith("zero3") else ratio < 1.05
+@pytest.mark.parametrize("variant", ["full-kl-pieces", "uneven-pieces"])
+def test_prompts_of_divided_groups_are_kept_but_under_zero3(alone, together, variant):
+    shortest = history(alone / variant)["shortest_prompt"]
+    for folder in (alone, together):
+        parts = [json.loads(part.read_text()) for part in (folder / variant).glob("forwards*.json")]
+        # A forward that computes a prompt has its tokens. One of a token or two is of a process that has no more rows.
+        continues = [2 < tokens < shortest for part in parts for tokens in part]
+        assert any(continues) == (not folder.name.startswith("zero3"))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
