@@ -74,8 +74,8 @@ def test_two_processes_train_as_one_does(alone, together, tiny_model_dir, varian
     before, after = log_probs(one), log_probs(two)
     # 4 prompts x 4 completions in each of 10 steps
     assert before.keys() == after.keys() and len(before) == NUM_STEPS * 16
-    # ZeRO-3 computes the prompts of pieces again, and so rounds otherwise; Adam's first step, a gradient by its own size,
-    # turns this into 2e-5.
+    # ZeRO-3 computes the prompts of pieces again, and so rounds otherwise. Adam's first step divides a gradient by its
+    # own size, and turns this into 2e-5.
     allowed = 1e-4 if two.parent.name.startswith("zero3") and "pieces" in variant else 1e-5
     assert max(abs(x - y) for key in before for x, y in zip(before[key], after[key], strict=True)) <= allowed
 
