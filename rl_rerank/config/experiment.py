@@ -221,3 +221,8 @@ class Config:
     def before(self, stage: StageConfig) -> dict[str, StageConfig]:
         """List the stages before this one, or all if it is not among them."""
         return dict(takewhile(lambda item: item[1] is not stage, self.stages.items()))
+
+    def checkpoints_read(self, name: str) -> set[int]:
+        """The steps of a stage's checkpoints that other stages read."""
+        references = (r for stage in self.stages.values() for r in stage.references(self.before(stage)))
+        return {r.step for r in references if r.stage == name and r.step is not None}

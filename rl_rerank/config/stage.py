@@ -30,6 +30,14 @@ class Reference:
     """Required output of that stage: one of the values of `StageConfig.leaves`."""
     also: tuple[str, ...] = ()
     """Allowed values besides a stage's name, for the error."""
+    step: int | None = None
+    """The step of the checkpoint that is read; None: what the stage leaves at its end."""
+
+    @classmethod
+    def to_model(cls, setting: str, ref: str, needs: str = "a model", also: tuple[str, ...] = ()) -> Reference:
+        """Refer to a model by NAME or NAME@STEP."""
+        name, step = trained(ref)
+        return cls(setting, name, needs, also, step)
 
 
 @dataclass(kw_only=True)
@@ -149,6 +157,10 @@ class StageConfig:
             ValueError, TypeError: for an argument that trl or transformers refuses.
         """
         return None
+
+    def refuse_checkpoint(self, step: int) -> str | None:
+        """Say why it keeps no checkpoint of this step; None if it does."""
+        return f"a stage of kind {self.kind} has no checkpoints"
 
     def describe(self, name: str, plugins: Plugins) -> list[str]:
         """Describe its work for the plan: one line, and further lines indented below it."""

@@ -156,6 +156,8 @@ def _check_references(config: Config, name: str, settings: StageConfig) -> None:
             raise ValueError(f"{place}, of kind {target.kind}; it must be a stage that leaves {reference.needs}")
         if reference.stage not in before:
             raise ValueError(f"{place}, which does not come before it; the order is: {', '.join(config.stages)}")
+        if reference.step is not None and (reason := target.refuse_checkpoint(reference.step)):
+            raise ValueError(f"{place} at step {reference.step}, and {reason}")
 
 
 def _check_prompting(name: str, settings: StageConfig, plugins: Plugins) -> None:

@@ -16,7 +16,6 @@ from rl_rerank.config import (
     Reference,
     StageConfig,
     at_least,
-    trained,
 )
 from rl_rerank.data import Store
 from rl_rerank.data.examples import ExampleFile
@@ -148,7 +147,14 @@ class TrainingStage(StageConfig):
 
     def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
         if self.model != "model":
-            yield Reference("model", trained(self.model)[0], "a model", also=("model",))
+            yield Reference.to_model("model", self.model, also=("model",))
+
+    def refuse_checkpoint(self, step: int) -> str | None:
+        if step > self.max_steps:
+            return f"it ends at step {self.max_steps}"
+        if step % self.save_steps and step != self.max_steps:
+            return f"it saves every {self.save_steps} steps (save_steps)"
+        return None
 
     def requires(self, plugins: Plugins) -> Sequence[str]:
         launcher = plugins.config.launcher

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from rl_rerank.config import Reference, StageConfig, trained
+from rl_rerank.config import Reference, StageConfig
 from rl_rerank.engines.local import hub
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class AverageStage(StageConfig):
     def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
         for model in self.models:
             if model != "model" and not hub.is_path(model):
-                yield Reference("models", trained(model)[0], "a model", also=("model", "a folder"))
+                yield Reference.to_model("models", model, also=("model", "a folder"))
 
     def requires(self, plugins: Plugins) -> Sequence[str]:
         return ["torch", "transformers", "safetensors"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from rl_rerank.config import EngineConfig, Reference, StageConfig, trained
+from rl_rerank.config import EngineConfig, Reference, StageConfig
 
 if TYPE_CHECKING:
     from rl_rerank.stages.plugins import Plugins
@@ -23,7 +23,7 @@ class ExportStage(StageConfig):
     """The name of a training stage, or NAME@STEP for one of its checkpoints."""
 
     def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
-        yield Reference("model", trained(self.model)[0], "a model")
+        yield Reference.to_model("model", self.model)
 
     def reads(self, before: Mapping[str, StageConfig]) -> set[str]:
         return super().reads(before) | {name for name, stage in before.items() if stage.leaves == "measures"}

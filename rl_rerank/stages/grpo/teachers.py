@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rl_rerank.config import Config, ModelConfig, Reference, trained
+from rl_rerank.config import Config, ModelConfig, Reference
 from rl_rerank.engines.local import hub
 from rl_rerank.training.loop import lengths
 
@@ -37,7 +37,7 @@ class TokenTeacher:
     def references(self) -> Iterator[Reference]:
         """Yield the stage that it names."""
         if self.model != "model" and not self.is_elsewhere:
-            yield Reference("policy.distill.model", trained(self.model)[0], "a model", also=("model", "a folder"))
+            yield Reference.to_model("policy.distill.model", self.model, also=("model", "a folder"))
 
     def settings(self, config: Config) -> ModelConfig:
         """Settings of the model, as far as its size and its type depend on them."""

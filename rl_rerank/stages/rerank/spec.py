@@ -137,7 +137,7 @@ class RerankStage(StageConfig):
             yield Reference("candidates", self.candidates, "a run")
         if not self.fuse and self.model not in ("model", "first_stage"):
             needs = "a model" if self.engine is None else self.engine.settings().asks
-            yield Reference("model", trained(self.model)[0], needs, also=("model", "first_stage"))
+            yield Reference.to_model("model", self.model, needs, also=("model", "first_stage"))
 
     def paradigms(self, plugins: Plugins) -> Sequence[str]:
         ranking = [self.paradigm or plugins.config.paradigm] if self.asks_model else []
