@@ -2,12 +2,10 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -16,6 +14,7 @@ from rl_rerank.config import STRATEGIES, Config, HubConfig, LauncherConfig
 from rl_rerank.data import prepare
 from rl_rerank.experiment import run_state
 from rl_rerank.experiment.experiment import Experiment
+from rl_rerank.experiment.run_lock import locked
 from rl_rerank.io import requeue, subprocesses
 from rl_rerank.io.files import conf_dir, write_json
 
@@ -39,7 +38,7 @@ def run(config: Config, overrides: Sequence[str]) -> int:
     run_state.refuse_changes(experiment, experiment.stages)
     experiment.check_installed([n for n in experiment.stages if run_state.done(experiment, n) is None])
     try:
-        with _stoppable(), _locked(Path(config.run_dir)) as lock:
+        with _stoppable(), locked(Path(config.run_dir)) as lock:
             return _stages(experiment, overrides, lock)
     except subprocesses.Stopped:
         return requeued()
@@ -187,27 +186,3 @@ def _stoppable() -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
-
-
-@contextlib.contextmanager
-def _locked(run_dir: Path, patience: float = 3.0) -> Iterator[IO[str]]:
-    """Hold the run's lock; `patience` is for the stage of a killed runner, which takes a moment to end."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / ".lock").open("a+", encoding="utf-8") as lock:
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    lock.seek(0)
-                    raise ValueError(
-                        f"another process ({lock.read().strip() or 'unknown'}) is working in {run_dir}; wait for it, "
-                        "or give another run_dir="
-                    ) from None
-                time.sleep(0.1)
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield lock
