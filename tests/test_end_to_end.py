@@ -75,9 +75,9 @@ def finished(collection, tiny_model_dir, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("runs") / "run"
     arguments = command(collection, tiny_model_dir, run_dir)
     log = run_dir.parent / "log.txt"
-    killed_once(arguments, run_dir / "sft" / "checkpoints" / "checkpoint-2" / "complete", log)
+    killed_once(arguments, run_dir / "sft" / "checkpoints" / "checkpoint-2" / "manifest.json", log)
     assert not (run_dir / "sft" / "model").exists()
-    killed_once(arguments, run_dir / "grpo" / "checkpoints" / "checkpoint-2" / "complete", log)
+    killed_once(arguments, run_dir / "grpo" / "checkpoints" / "checkpoint-2" / "manifest.json", log)
     assert not (run_dir / "grpo" / "model").exists()
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment)

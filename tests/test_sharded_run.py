@@ -54,7 +54,7 @@ def run_dir(tiny_model_dir, tmp_path_factory):
         *("launcher=accelerate", "launcher.strategy=zero3", "launcher.num_processes=2"),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    kill_after(folder / "run/rl/checkpoints/checkpoint-1/complete", command, cwd=folder, env=environment)
+    kill_after(folder / "run/rl/checkpoints/checkpoint-1/manifest.json", command, cwd=folder, env=environment)
     assert not (folder / "run/rl/model").exists()
     done = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
@@ -115,7 +115,8 @@ def test_sharded_rollouts_stay_on_policy_and_the_records_are_those_of_all_proces
     completions = [json.loads(line) for line in (run_dir / "rl/completions.jsonl").read_text().splitlines()]
     # 2 steps x 4 prompts x 4 completions, from both processes
     assert len(completions) == 32
-    assert (run_dir / "rl/checkpoints/checkpoint-2/complete").read_text() == "zero3 over 2 processes"
+    found = json.loads((run_dir / "rl/checkpoints/checkpoint-2/manifest.json").read_text())
+    assert found["layout"] == "zero3 over 2 processes"
 
 
 def test_the_exported_model_ranks(run_dir):

@@ -2,12 +2,10 @@
 
 import contextlib
 import dataclasses
-import fcntl
 import logging
 import os
 import signal
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
@@ -16,7 +14,8 @@ from rl_rerank.config import STRATEGIES, Config, HubConfig, LauncherConfig
 from rl_rerank.data import prepare
 from rl_rerank.experiment import run_state
 from rl_rerank.experiment.experiment import Experiment
-from rl_rerank.io import subprocesses
+from rl_rerank.experiment.run_lock import locked
+from rl_rerank.io import requeue, subprocesses
 from rl_rerank.io.files import conf_dir, write_json
 
 logger = logging.getLogger(__name__)
@@ -33,22 +32,29 @@ def run(config: Config, overrides: Sequence[str]) -> int:
         overrides: what each stage's own command line composes the same configuration from.
 
     Returns:
-        0, or the exit status of the stage that failed.
+        0, the exit status of the stage that failed, or `requeue.STATUS` for a run that a scheduler has stopped.
     """
     experiment = Experiment.of(config)
     run_state.refuse_changes(experiment, experiment.stages)
     experiment.check_installed([n for n in experiment.stages if run_state.done(experiment, n) is None])
-    with _locked(Path(config.run_dir)) as lock:
-        prepared(experiment)
-        if status := _preflight(experiment, overrides, lock):
+    try:
+        with _stoppable(), locked(Path(config.run_dir)) as lock:
+            return _stages(experiment, overrides, lock)
+    except subprocesses.Stopped:
+        return requeued()
+
+
+def _stages(experiment: Experiment, overrides: Sequence[str], lock: IO[str]) -> int:
+    prepared(experiment)
+    if status := _preflight(experiment, overrides, lock):
+        return status
+    for name in experiment.stages:
+        if (entry := run_state.done(experiment, name)) is not None:
+            logger.info("%s: done (%.0f s), skipped", name, entry["seconds"])
+            continue
+        logger.info("%s: starts", name)
+        if status := _stage(experiment, name, overrides, lock):
             return status
-        for name in experiment.stages:
-            if (entry := run_state.done(experiment, name)) is not None:
-                logger.info("%s: done (%.0f s), skipped", name, entry["seconds"])
-                continue
-            logger.info("%s: starts", name)
-            if status := _stage(experiment, name, overrides, lock):
-                return status
     return 0
 
 
@@ -91,6 +97,40 @@ def explain(config: Config, name: str, status: int) -> int:
     return status if status >= 0 else 128 - status
 
 
+def requeued() -> int:
+    """Log that the run was stopped, and return the status that says so."""
+    logger.warning("stopped on request; the same command goes on from here (exit status %d)", requeue.STATUS)
+    return requeue.STATUS
+
+
+def conduct(config: Config, name: str, overrides: Sequence[str], keep_open: Sequence[int] = ()) -> int:
+    """Run the command of stage `name` to its end.
+
+    A training stage is asked to stop where a scheduler signals this process: it ends by itself, with a checkpoint.
+
+    Returns:
+        Its exit status.
+
+    Raises:
+        subprocesses.Stopped: if it ended on request.
+    """
+    folder = Path(config.run_dir) / name
+    asked: list[int] = []
+
+    def ask(signum: int) -> None:
+        asked.append(signum)
+        logger.warning("%s: %s; waits for the end of its step", name, signal.Signals(signum).name)
+        requeue.request(folder, signum)
+
+    stops = config.stages[name].is_launched
+    status = subprocesses.run(command(config, name, overrides), keep_open=keep_open, on_stop=ask if stops else None)
+    # Launchers have an exit status of their own.
+    is_stopped = status == requeue.STATUS or (status != 0 and requeue.is_stopped(folder))
+    if is_stopped or (asked and status == 0):
+        raise subprocesses.Stopped
+    return status
+
+
 def _accelerate(launcher: LauncherConfig) -> list[str]:
     """Arguments of `accelerate launch`; its configuration files name the strategy alone."""
     file = f"{conf_dir() / 'accelerate' / launcher.strategy}.yaml"
@@ -124,8 +164,9 @@ def _stage(experiment: Experiment, name: str, overrides: Sequence[str], lock: IO
     # composes again and refuses what differs.
     config = experiment.config
     run_state.begin(experiment, name)
+    requeue.clear(Path(config.run_dir) / name)
     # The stage keeps the lock too: a run whose runner was killed stays locked until its stage is gone.
-    status = subprocesses.run(command(config, name, overrides), keep_open=[lock.fileno()])
+    status = conduct(config, name, overrides, [lock.fileno()])
     if status == 0 and run_state.done(experiment, name) is None:
         logger.error("stage %r ended without finishing; its log is %s", name, Path(config.run_dir) / name / LOG)
         return 1
@@ -133,24 +174,15 @@ def _stage(experiment: Experiment, name: str, overrides: Sequence[str], lock: IO
 
 
 @contextlib.contextmanager
-def _locked(run_dir: Path, patience: float = 3.0) -> Iterator[IO[str]]:
-    """Hold the run's lock; `patience` is for the stage of a killed runner, which takes a moment to end."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    with (run_dir / ".lock").open("a+", encoding="utf-8") as lock:
-        deadline = time.monotonic() + patience
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    lock.seek(0)
-                    raise ValueError(
-                        f"another process ({lock.read().strip() or 'unknown'}) is working in {run_dir}; wait for it, "
-                        "or give another run_dir="
-                    ) from None
-                time.sleep(0.1)
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield lock
+def _stoppable() -> Iterator[None]:
+    """Raise `Stopped` for a scheduler's signals between the processes that are run here, which have other handlers."""
+
+    def stop(signum: int, frame: object) -> None:
+        raise subprocesses.Stopped
+
+    before = {signum: signal.signal(signum, stop) for signum in requeue.SIGNALS}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)

@@ -1,7 +1,8 @@
 """`rl-rerank run` on a machine other than the first: joins the training stages of a run that machine 0 conducts.
 
 The machines share the run folder. Machine 0 goes through the stages in order, so a training stage starts there as soon
-as every stage before it is in the ledger; that is what this machine waits for. It writes nothing itself.
+as every stage before it is in the ledger; that is what this machine waits for. It writes nothing itself but a request
+to stop.
 """
 
 import logging
@@ -27,7 +28,7 @@ def follow(config: Config, overrides: Sequence[str]) -> int:
         overrides: the command line, which differs from that of machine 0 in launcher.machine_rank alone.
 
     Returns:
-        0, or the exit status of the stage that failed.
+        0, the exit status of the stage that failed, or `requeue.STATUS` for a run that a scheduler has stopped.
     """
     experiment = Experiment.of(config)
     run_state.refuse_changes(experiment, experiment.stages)
@@ -39,7 +40,11 @@ def follow(config: Config, overrides: Sequence[str]) -> int:
             logger.info("%s: done, skipped", name)
             continue
         logger.info("%s: joins as machine %d of %d", name, config.launcher.machine_rank, config.launcher.num_machines)
-        if status := subprocesses.run(runner.command(config, name, overrides)):
+        try:
+            status = runner.conduct(config, name, overrides)
+        except subprocesses.Stopped:
+            return runner.requeued()
+        if status:
             return runner.explain(config, name, status)
     return 0
 

@@ -6,7 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+
+from rl_rerank.io import requeue
 
 GRACE_SECONDS = 45.0
 """How long an interrupted process may take to close its files. torchrun gives its workers 30 of these."""
@@ -18,22 +20,36 @@ PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
 
 
-def run(arguments: Sequence[str], *, keep_open: Sequence[int] = (), quiet: bool = False) -> int:
+class Stopped(KeyboardInterrupt):
+    """Raised for a run that a scheduler has stopped, and that the same command continues."""
+
+
+def run(
+    arguments: Sequence[str],
+    *,
+    keep_open: Sequence[int] = (),
+    quiet: bool = False,
+    on_stop: Callable[[int], None] | None = None,
+) -> int:
     """Run a command to its end; an interrupt is passed on, and the command may close its files first.
 
     Args:
         keep_open: file descriptors that the command inherits.
         quiet: drop its standard output.
+        on_stop: receives the first of `requeue.SIGNALS`, after which the command ends by itself; a second signal ends
+            it. None: these signals are passed on as an interrupt is.
 
     Returns:
         Its exit status; negative for the signal that ended it.
 
     Raises:
         KeyboardInterrupt: after an interrupt, when the command has ended.
+        Stopped: the same for one of `requeue.SIGNALS`.
     """
     # Handlers that note instead of raise: Python loses an exception that is raised while it forks.
     noted: list[int] = []
-    before = {s: signal.signal(s, lambda signum, _: noted.append(signum)) for s in (signal.SIGINT, signal.SIGTERM)}
+    handled = (signal.SIGINT, *requeue.SIGNALS)
+    before = {s: signal.signal(s, lambda signum, _: noted.append(signum)) for s in handled}
     try:
         # PYTHONSAFEPATH: a folder of the working directory must not shadow a package that the command imports.
         process = subprocess.Popen(
@@ -41,14 +57,16 @@ def run(arguments: Sequence[str], *, keep_open: Sequence[int] = (), quiet: bool 
             env={**os.environ, "PYTHONSAFEPATH": "1"},
             pass_fds=keep_open,
             stdout=subprocess.DEVNULL if quiet else None,
-            preexec_fn=end_with_parent,
+            preexec_fn=_begin,
         )
-        while not noted and process.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(POLL_SECONDS)
+        _wait(process, noted)
+        if noted and noted[0] in requeue.SIGNALS and on_stop is not None:
+            on_stop(noted.pop(0))
+            _wait(process, noted)
         if noted:  # Also where the command has ended: a terminal's interrupt reaches both.
-            _end(process, noted[0])
-            raise KeyboardInterrupt
+            # SIGUSR1 would end launchers and engines, which know nothing of it, before the stage could close its files.
+            _end(process, signal.SIGINT if noted[0] == signal.SIGINT else signal.SIGTERM)
+            raise KeyboardInterrupt if noted[0] == signal.SIGINT else Stopped
         return process.returncode
     finally:
         for signum, handler in before.items():
@@ -59,6 +77,18 @@ def end_with_parent() -> None:
     """On Linux, have the kernel end this process when its parent is killed, so that nothing works on unseen."""
     if LIBC is not None:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _begin() -> None:
+    """In the new process: where all processes of a job receive SIGUSR1, only those that handle it heed it."""
+    end_with_parent()
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+def _wait(process: subprocess.Popen[bytes], noted: Sequence[int]) -> None:
+    while not noted and process.poll() is None:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(POLL_SECONDS)
 
 
 def _end(process: subprocess.Popen[bytes], signum: int) -> None:

@@ -14,6 +14,7 @@ from peft import LoraConfig, get_peft_model
 from rl_rerank.config import Config, EngineConfig, ModelConfig
 from rl_rerank.engines import build
 from rl_rerank.engines.local import checkpoint
+from rl_rerank.io import manifest
 from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.stages.rerank.spec import RerankStage
 
@@ -70,7 +71,7 @@ def test_a_checkpoint_whose_adapter_cannot_be_merged_is_refused(tmp_path, tiny_m
     # The head of the tiny model is tied to its embedding, which the adapter would change as well.
     lora = LoraConfig(r=4, target_modules=["lm_head"], init_lora_weights=False, task_type="CAUSAL_LM")
     get_peft_model(checkpoint.load_model(tiny_model_dir, "float32"), lora).save_pretrained(folder)
-    (folder / checkpoint.COMPLETE).touch()
+    manifest.write(folder, {})
     with pytest.raises(ValueError, match=r"checkpoint-1: merging the adapter of the modules lm_head changes the model"):
         checkpoint.locate(config, "rl@1")
     assert not (folder / "merged").exists()

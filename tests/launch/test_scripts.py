@@ -192,7 +192,7 @@ def test_no_process_outlives_a_conductor_that_is_ended(folder: Path, tiny_model_
     # The runner, accelerate, and its two processes.
     assert len(at_work_in(folder)) >= 4
     getattr(process, how)()
-    assert process.wait(timeout=60) == (130 if how == "terminate" else -signal.SIGKILL)
+    assert process.wait(timeout=60) == (75 if how == "terminate" else -signal.SIGKILL)
     deadline = time.monotonic() + 30
     while at_work_in(folder):
         assert time.monotonic() < deadline
@@ -220,7 +220,7 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
 SRUN = """\
 echo "$MASTER_ADDR:$MASTER_PORT $NNODES x $GPUS_PER_NODE, $SRUN_CPUS_PER_TASK cpus: $*" >srun.txt
 [[ $STATUS ]] && exit "$STATUS"
-trap 'exit "$AFTER"' TERM
+trap 'exit "$AFTER"' USR1
 touch ready
 while :; do sleep 0.05; done
 """
@@ -240,17 +240,19 @@ def cluster(folder: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("status", [0, 3])
-def test_a_job_that_ends_by_itself_keeps_its_status_and_is_not_requeued(cluster: Path, status: int):
+@pytest.mark.parametrize(("status", "is_requeued"), [(0, False), (3, False), (75, True)])
+def test_a_job_that_ends_by_itself_keeps_its_status_and_is_requeued_if_that_asks_for_it(
+    cluster: Path, status: int, is_requeued: bool
+):
     process = start(cluster, "slurm.sbatch", "a=1", "b=c d", STATUS=str(status), **SLURM)
     assert process.wait(timeout=60) == status
     # 20000 + 4711
     step = "node0:24711 2 x 8, 64 cpus: --kill-on-bad-exit=1 launch/multi_node.sh a=1 b=c d\n"
     assert (cluster / "srun.txt").read_text() == step
-    assert not (cluster / "scontrol.txt").exists()
+    assert (cluster / "scontrol.txt").exists() == is_requeued
 
 
-@pytest.mark.parametrize(("after", "is_requeued"), [(130, True), (0, False)])
+@pytest.mark.parametrize(("after", "is_requeued"), [(75, True), (137, True), (0, False)])
 def test_a_job_whose_time_is_up_ends_its_step_and_is_requeued_if_something_is_left(
     cluster: Path, after: int, is_requeued: bool
 ):

@@ -3,6 +3,8 @@
 import json
 import multiprocessing
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -138,6 +140,14 @@ def train(run_dir: Path, model_dir: Path, case: str, *more: str) -> None:
     (grpo_stage if isinstance(stage, GRPOStage) else sft_stage).run(config, name, stage)
 
 
+def cut(run_dir: Path, stage: str, step: int) -> None:
+    """Leave of a finished stage what a kill right behind the checkpoint of `step` would have left."""
+    shutil.rmtree(run_dir / stage / "model")
+    for later in steps(run_dir / stage):
+        if later > step:
+            shutil.rmtree(run_dir / stage / f"checkpoints/checkpoint-{later}")
+
+
 class Forked:
     """`train` in a process of its own, forked from one that has imported everything."""
 
@@ -152,8 +162,8 @@ class Forked:
         ]
     )
 
-    def __init__(self, run_dir: Path, model_dir: Path, case: str) -> None:
-        self.process = self.context.Process(target=train, args=(run_dir, model_dir, case))
+    def __init__(self, run_dir: Path, model_dir: Path, case: str, *more: str) -> None:
+        self.process = self.context.Process(target=train, args=(run_dir, model_dir, case, *more))
         self.process.start()
 
     def poll(self) -> int | None:
@@ -171,9 +181,15 @@ class Forked:
 
 
 class Launched:
-    """A case's stage, started as the runner starts it."""
+    """A case's stage, started as the runner starts it.
 
-    def __init__(self, run_dir: Path, model_dir: Path, case: str, *more: str) -> None:
+    Args:
+        largest_file: bytes above which a file cannot grow, as on a disk that is full.
+    """
+
+    def __init__(
+        self, run_dir: Path, model_dir: Path, case: str, *more: str, largest_file: int = resource.RLIM_INFINITY
+    ) -> None:
         overrides = [*arguments(run_dir, model_dir, case), *more]
         os.chdir(run_dir.parent)
         command = runner.command(compose("run", overrides), CASES[case][0], overrides)
@@ -186,6 +202,7 @@ class Launched:
                 stderr=out,
                 start_new_session=True,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
+                preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file)),
             )
 
     def poll(self) -> int | None:
@@ -209,7 +226,7 @@ def seconds_per_step(process: Forked | Launched, stage_dir: Path) -> float:
     """
     seen: dict[int, float] = {}
     while process.poll() is None:
-        seen.setdefault(_logged(stage_dir), time.monotonic())
+        seen.setdefault(logged(stage_dir), time.monotonic())
         time.sleep(0.002)
     assert process.wait() == 0
     times = [moment for step, moment in seen.items() if step]
@@ -218,7 +235,7 @@ def seconds_per_step(process: Forked | Launched, stage_dir: Path) -> float:
 
 def kill_between_steps(process: Forked | Launched, stage_dir: Path, step: int, delay: float) -> None:
     """Kill a stage some seconds after a step was logged."""
-    while _logged(stage_dir) < step:
+    while logged(stage_dir) < step:
         assert process.poll() is None, f"ended with {process.poll()} before step {step}"
         time.sleep(0.002)
     time.sleep(delay)
@@ -226,7 +243,7 @@ def kill_between_steps(process: Forked | Launched, stage_dir: Path, step: int, d
     assert process.wait() == -signal.SIGKILL
 
 
-def _logged(stage_dir: Path) -> int:
+def logged(stage_dir: Path) -> int:
     """The last step in a stage's metrics, of which the last line may be half written."""
     path = stage_dir / "metrics.jsonl"
     lines = path.read_bytes().split(b"\n")[:-1] if path.exists() else []

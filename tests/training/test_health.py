@@ -117,7 +117,7 @@ def prepared(name, model) -> None:
 
 
 def checkpoints(name) -> list[str]:
-    return sorted(path.parent.name for path in Path("run", name, "checkpoints").glob("*/complete"))
+    return sorted(path.parent.name for path in Path("run", name, "checkpoints").glob("checkpoint-*/manifest.json"))
 
 
 def is_done(name) -> bool:

@@ -11,6 +11,7 @@ from support.resumption import (
     CASES,
     Forked,
     Launched,
+    cut,
     differences,
     kill_between_steps,
     prepare,
@@ -47,14 +48,6 @@ def begin(folder, monkeypatch):
         return shutil.copytree(folder / "prepared", folder / name)
 
     return made
-
-
-def cut(run_dir, stage, step):
-    """Leave of a finished stage what a kill right behind the checkpoint of `step` would have left."""
-    shutil.rmtree(run_dir / stage / "model")
-    for later in steps(run_dir / stage):
-        if later > step:
-            shutil.rmtree(run_dir / stage / f"checkpoints/checkpoint-{later}")
 
 
 @pytest.mark.slow

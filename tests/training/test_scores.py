@@ -21,7 +21,8 @@ from rl_rerank.paradigms.first_token import FirstToken
 from rl_rerank.training.exact.plackett_luce import log_prob
 from rl_rerank.training.exact.targets import require_scores
 from rl_rerank.training.exact.trainer import PolicyTrainer
-from rl_rerank.training.loop.training_log import Checkpoints, Records
+from rl_rerank.training.loop.checkpoints import Checkpoints
+from rl_rerank.training.loop.training_log import Records
 from rl_rerank.training.losses.build import build_loss
 from rl_rerank.types import Candidate, RankingExample
 from rl_rerank_rewards.multiview import MultiView

@@ -1,32 +1,9 @@
 import json
 
-import pytest
-from accelerate import Accelerator
 from transformers import TrainerControl, TrainerState, TrainingArguments
-from transformers.trainer_utils import rotate_checkpoints
 
-from rl_rerank.engines.local.checkpoint import COMPLETE
 from rl_rerank.io import rotated
-from rl_rerank.training.loop.training_log import Checkpoints, Records, resumable_checkpoint
-
-
-def test_the_newest_whole_checkpoint_is_resumed_and_cut_ones_are_deleted(tmp_path):
-    for step, whole in ((20, True), (100, True), (120, False)):
-        folder = tmp_path / f"checkpoint-{step}"
-        folder.mkdir()
-        (folder / "model.safetensors").touch()
-        if whole:
-            (folder / COMPLETE).write_text("unsharded")
-    assert resumable_checkpoint(tmp_path, Accelerator(cpu=True)) == str(tmp_path / "checkpoint-100")
-    assert not (tmp_path / "checkpoint-120").exists()
-    assert resumable_checkpoint(tmp_path / "nothing", Accelerator(cpu=True)) is None
-
-
-def test_a_checkpoint_of_another_layout_is_refused(tmp_path):
-    (tmp_path / "checkpoint-20").mkdir()
-    (tmp_path / "checkpoint-20" / COMPLETE).write_text("zero3 over 8 processes")
-    with pytest.raises(ValueError, match="was written zero3 over 8 processes, and this run is unsharded"):
-        resumable_checkpoint(tmp_path, Accelerator(cpu=True))
+from rl_rerank.training.loop.training_log import Records
 
 
 def test_metrics_after_the_resumed_step_and_a_half_written_line_are_dropped(tmp_path):
@@ -47,45 +24,6 @@ def test_metrics_after_the_resumed_step_and_a_half_written_line_are_dropped(tmp_
     ]
     rows = [json.loads(line) for line in (tmp_path / "completions.jsonl").read_text().splitlines()]
     assert rows == [{"step": 1}, {"step": 3, "qid": "q", "rewards": {}}]
-
-
-def saved(tmp_path, step, arguments, checkpoints, *, best=None):
-    """What a trainer does to save a checkpoint, less its contents."""
-    folder = tmp_path / f"checkpoint-{step}"
-    folder.mkdir()
-    (folder / "model.safetensors").touch()
-    rotate_checkpoints(str(tmp_path), save_total_limit=arguments.save_total_limit)
-    state = TrainerState(global_step=step, best_global_step=best, is_world_process_zero=True)
-    checkpoints.on_save(arguments, state, TrainerControl())
-    return sorted(int(path.parent.name.split("-")[1]) for path in tmp_path.glob(f"*/{COMPLETE}"))
-
-
-def test_a_checkpoint_is_deleted_only_when_a_newer_one_is_complete(tmp_path):
-    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[], save_total_limit=1)
-    checkpoints = Checkpoints(Accelerator(cpu=True))
-    checkpoints.on_train_begin(arguments, TrainerState(is_world_process_zero=True), TrainerControl())
-    assert saved(tmp_path, 2, arguments, checkpoints) == [2]
-
-    class Killed(Exception):
-        pass
-
-    def kill():
-        raise Killed
-
-    checkpoints.accelerator.wait_for_everyone = kill  # between writing a checkpoint and marking it
-    with pytest.raises(Killed):
-        saved(tmp_path, 4, arguments, checkpoints)
-    assert resumable_checkpoint(tmp_path, Accelerator(cpu=True)) == str(tmp_path / "checkpoint-2")
-
-
-def test_the_best_and_the_newest_checkpoint_are_kept(tmp_path):
-    arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[], save_total_limit=2)
-    checkpoints = Checkpoints(Accelerator(cpu=True))
-    checkpoints.on_train_begin(arguments, TrainerState(is_world_process_zero=True), TrainerControl())
-    assert saved(tmp_path, 2, arguments, checkpoints, best=2) == [2]
-    assert saved(tmp_path, 4, arguments, checkpoints, best=2) == [2, 4]
-    assert saved(tmp_path, 20, arguments, checkpoints, best=2) == [2, 20]
-    assert saved(tmp_path, 22, arguments, checkpoints, best=22) == [20, 22]
 
 
 def test_a_run_that_is_cut_ends_with_the_completions_of_one_that_is_not(tmp_path, monkeypatch):

@@ -25,13 +25,12 @@ from rl_rerank.engines.local.cache import made_once
 from rl_rerank.engines.local.tokenizer import load_tokenizer as load_tokenizer
 from rl_rerank.engines.local.tokenizer import renderer as renderer
 from rl_rerank.engines.local.tokenizer import stop_ids
+from rl_rerank.io import manifest
 from rl_rerank.io.digest import of_file
 from rl_rerank.io.files import replacing_folder, write_text
+from rl_rerank.io.manifest import MANIFEST
 
 log = logging.getLogger(__name__)
-
-COMPLETE = "complete"
-"""File that marks a checkpoint as complete; one interrupted by a kill lacks it."""
 
 
 def base_model_dir(model: ModelConfig) -> Path:
@@ -74,6 +73,7 @@ def locate(config: Config, ref: str) -> Path:
     Raises:
         LookupError: if `ref` names no training stage.
         FileNotFoundError: if that stage has not saved such a model yet.
+        ValueError: if a file of a checkpoint is not as it was written.
     """
     if ref == "model":
         return base_model_dir(config.model)
@@ -89,12 +89,16 @@ def locate(config: Config, ref: str) -> Path:
             )
         return check_model_dir(folder / "model")
     found = folder / "checkpoints" / f"checkpoint-{step}"
-    if not (found / COMPLETE).is_file():
-        steps = sorted(int(p.parent.name.rpartition("-")[2]) for p in folder.glob(f"checkpoints/*/{COMPLETE}"))
+    if not (found / MANIFEST).is_file():
+        whole = folder.glob(f"checkpoints/checkpoint-*/{MANIFEST}")
+        steps = sorted(int(path.parent.name.rpartition("-")[2]) for path in whole)
         raise FileNotFoundError(
             f"stage {name!r} has no whole checkpoint of step {step}; there are: {', '.join(map(str, steps)) or 'none'} "
             "(stages.NAME.save_steps and trl.save_total_limit decide which are kept)"
         )
+    # Not the optimizer's state, which is larger than the model and not read here.
+    if (reason := manifest.damage(found, "*.safetensors", "*.json")) is not None:
+        raise ValueError(f"the checkpoint {ref} is damaged: {reason}")
     if (found / "adapter_config.json").is_file():
         return _merged(config, found, start=stages[name].start)
     return check_model_dir(found)

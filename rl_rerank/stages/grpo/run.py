@@ -36,12 +36,14 @@ from rl_rerank.training.grpo.dynamic_sampling import Refill
 from rl_rerank.training.loop import lengths, lora_targets, precision, tracking
 from rl_rerank.training.loop.arguments import peft_config
 from rl_rerank.training.loop.batches import prompt_order
+from rl_rerank.training.loop.checkpoints import Checkpoints, resumable_checkpoint
 from rl_rerank.training.loop.curriculum import FirstStage
 from rl_rerank.training.loop.dev import Bounds, DevEvaluation, DevSet, is_patience_over, measure, references
 from rl_rerank.training.loop.models import keep_checkpoint, save_trained
 from rl_rerank.training.loop.pass_rate import AdaptiveQuestions, PassRates, RatesRecord
+from rl_rerank.training.loop.preemption import Preemption
 from rl_rerank.training.loop.task import Task
-from rl_rerank.training.loop.training_log import Checkpoints, Records, resumable_checkpoint
+from rl_rerank.training.loop.training_log import Records
 from rl_rerank.training.loop.training_prompts import Question, Questions
 from rl_rerank.training.loop.watch import Watch
 from rl_rerank.training.memory import budget as memory_budget
@@ -84,6 +86,8 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
             assert isinstance(policy, ChoicePolicy)
             objective = choice_objective(stage, policy, examples, paradigm, renderer, terms)
         trainer = _policy_trainer(config, stage, output, start, tokenizer, objective)
+    preemption = Preemption(output, trainer.accelerator)
+    trainer.add_callback(preemption)
     trainer.add_callback(Records(output, completions=lambda: trainer.unlogged, most=stage.logged_completions))
     trainer.add_callback(Watch(stage.health, measured=stage.eval_steps, documents=_documents(config, policy)))
     if stage.eval_steps is not None:
@@ -94,11 +98,12 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
             rates.restore(Path(resumed))
         trainer.add_callback(RatesRecord(rates))
     trainer.add_callback(tracking.ConfigRecord(config))
-    trainer.add_callback(Checkpoints(trainer.accelerator))
+    trainer.add_callback(Checkpoints(trainer.accelerator, preemption))
     precision.require_masters(trainer)
     ended = _ended(stage, resumed)
     if ended is None:
-        trainer.train(resume_from_checkpoint=resumed)
+        with preemption.listening():
+            trainer.train(resume_from_checkpoint=resumed)
     state = ended or trainer.state
     best = state.best_global_step if stage.keep == "best" else None
     if ended is None and best in (None, state.global_step):

@@ -24,10 +24,12 @@ from rl_rerank.training.exact.supervised import RankingTrainer
 from rl_rerank.training.loop import lengths, lora_targets, order, precision, tracking
 from rl_rerank.training.loop.answers import AnswerTrainer
 from rl_rerank.training.loop.arguments import peft_config
+from rl_rerank.training.loop.checkpoints import Checkpoints, resumable_checkpoint
 from rl_rerank.training.loop.models import save_trained
+from rl_rerank.training.loop.preemption import Preemption
 from rl_rerank.training.loop.rank_weights import RankWeights
 from rl_rerank.training.loop.rows import RowFile, tokenised
-from rl_rerank.training.loop.training_log import Checkpoints, Records, resumable_checkpoint
+from rl_rerank.training.loop.training_log import Records
 from rl_rerank.training.loop.watch import Watch
 from rl_rerank.training.losses.build import build_loss
 from rl_rerank.training.memory import budget as memory_budget
@@ -49,12 +51,16 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
     budget = memory_budget.tokens(stage, name, Plugins(config), start)
     build = _ranking_trainer if stage.is_ranking else _completion_trainer
     trainer = build(config, name, stage, start, tokenizer, stage.arguments(config, output), budget)
+    preemption = Preemption(output, trainer.accelerator)
+    trainer.add_callback(preemption)
     trainer.add_callback(Records(output))
     trainer.add_callback(tracking.ConfigRecord(config))
     trainer.add_callback(Watch(stage.health))
-    trainer.add_callback(Checkpoints(trainer.accelerator))
+    trainer.add_callback(Checkpoints(trainer.accelerator, preemption))
     precision.require_masters(trainer)
-    trainer.train(resume_from_checkpoint=resumable_checkpoint(output / "checkpoints", trainer.accelerator))
+    resumed = resumable_checkpoint(output / "checkpoints", trainer.accelerator)
+    with preemption.listening():
+        trainer.train(resume_from_checkpoint=resumed)
     save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
 
 

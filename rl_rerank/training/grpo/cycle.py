@@ -16,15 +16,15 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from rl_rerank.io.files import write_json
 from rl_rerank.training.grpo import balance, updates
 from rl_rerank.training.grpo.log_probs import LogProbs
-from rl_rerank.training.loop.training_log import checkpoint_of
+from rl_rerank.training.loop.checkpoints import checkpoint_of, writing, written_checkpoint
 
 STATE, BATCH = "cycle.json", "cycle_{process}.safetensors"
 """In a checkpoint: what processes share; a process's micro-batches, of which tensors are named NUMBER.NAME."""
 
 
 class Cycle(TrainerCallback):
-    """Takes micro-batches from the current batch; saves its state with every checkpoint before it is marked as
-    complete, and restores it.
+    """Takes micro-batches from the current batch; saves its state with every checkpoint before it is finished,
+    and restores it.
 
     Args:
         trainer: a RankingGRPOTrainer.
@@ -62,8 +62,9 @@ class Cycle(TrainerCallback):
         torch.set_rng_state(self._before["cpu"])
         if "cuda" in self._before:
             torch.cuda.set_rng_state(self._before["cuda"])
-        trainer._save_checkpoint(trainer.model, trial=None)
-        trainer.control = trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
+        with writing(trainer.args, trainer.state):
+            trainer._save_checkpoint(trainer.model, trial=None)
+            trainer.control = trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
 
     @property
     def updates(self) -> int:
@@ -91,7 +92,7 @@ class Cycle(TrainerCallback):
             self._restore(checkpoint_of(args, state))
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        trainer, folder = self.trainer, checkpoint_of(args, state)
+        trainer, folder = self.trainer, written_checkpoint(args, state)
         self._saved = state.global_step
         batch = trainer._buffered_inputs if self._is_within else []
         if state.is_world_process_zero:

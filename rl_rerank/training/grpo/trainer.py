@@ -33,6 +33,7 @@ from rl_rerank.training.grpo.signal_mask import Skipping, has_signal
 from rl_rerank.training.grpo.timing import Phases, PhaseTimes, is_reference, num_tokens
 from rl_rerank.training.grpo.trl_imports import GRPOTrainer
 from rl_rerank.training.loop import scoring
+from rl_rerank.training.loop.checkpoints import WritesAside
 from rl_rerank.training.loop.micro_batches import accumulate
 from rl_rerank.training.loop.task import Task
 
@@ -50,7 +51,7 @@ OVERRIDES = (
 """The methods of trl.GRPOTrainer that `RankingGRPOTrainer` replaces or wraps."""
 
 
-class RankingGRPOTrainer(GRPOTrainer):
+class RankingGRPOTrainer(WritesAside, GRPOTrainer):
     """GRPO on ranking questions.
 
     The dataset's only column, `prompt`, holds the index of a question as text.

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 from transformers import Trainer
 
+from rl_rerank.training.loop.checkpoints import WritesAside
 from rl_rerank.training.loop.collation import Collator, Rendered
 from rl_rerank.training.loop.label_scores import LabelScores
 from rl_rerank.training.loop.micro_batches import TokenBudget, accumulate
 
 
-class BudgetTrainer(Trainer):
+class BudgetTrainer(WritesAside, Trainer):
     """Trains on batches of `data_collator`, or on micro-batches of up to `micro_batch_tokens` tokens.
 
     In the latter case a batch has all rows of the process in a step. In a micro-batch, `share` is the share of these

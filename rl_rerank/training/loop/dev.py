@@ -26,7 +26,7 @@ from rl_rerank.metrics import ndcg
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.ranking.methods import rank
-from rl_rerank.training.loop.training_log import checkpoint_of
+from rl_rerank.training.loop.checkpoints import checkpoint_of, written_checkpoint
 from rl_rerank.types import Ranking, RankingExample
 
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ class DevEvaluation(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            self._copy_best(self.folder, checkpoint_of(args, state))
+            self._copy_best(self.folder, written_checkpoint(args, state))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step = state.global_step

@@ -23,7 +23,7 @@ from rl_rerank.packed import forward
 from rl_rerank.packed.head import Scored
 from rl_rerank.packed.layout import Packed
 from rl_rerank.training.loop import precision
-from rl_rerank.training.loop.training_log import checkpoint_of
+from rl_rerank.training.loop.checkpoints import checkpoint_of, written_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +69,8 @@ class LabelScores(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            write_json(checkpoint_of(args, state) / STATE, {"verified": self._is_verified, "refusal": self.refusal})
+            found = {"verified": self._is_verified, "refusal": self.refusal}
+            write_json(written_checkpoint(args, state) / STATE, found)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

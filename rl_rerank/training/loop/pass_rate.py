@@ -28,8 +28,8 @@ from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.prompts.token_ids import TokenIds
 from rl_rerank.ranking.long_documents import view
+from rl_rerank.training.loop.checkpoints import written_checkpoint
 from rl_rerank.training.loop.curriculum import drawn, generator
-from rl_rerank.training.loop.training_log import checkpoint_of
 from rl_rerank.training.loop.training_prompts import Question, none_teaches
 from rl_rerank.types import Prompt, RankingExample
 
@@ -169,11 +169,11 @@ class AdaptiveQuestions(Sequence[Question]):
 
 
 class RatesRecord(TrainerCallback):
-    """Saves the counts with every checkpoint before it is marked as complete."""
+    """Saves the counts with every checkpoint before it is finished."""
 
     def __init__(self, rates: PassRates) -> None:
         self.rates = rates
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            write_json(checkpoint_of(args, state) / STATE, self.rates.counts)
+            write_json(written_checkpoint(args, state) / STATE, self.rates.counts)

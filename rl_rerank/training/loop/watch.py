@@ -14,9 +14,9 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import LogitsProcessor, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from rl_rerank.engines.local.checkpoint import COMPLETE
 from rl_rerank.io.files import write_json
 from rl_rerank.training.loop import health
+from rl_rerank.training.loop.checkpoints import last_checkpoint
 from rl_rerank.training.loop.health import Arithmetic, Finding, HealthConfig
 
 logger = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ class Watch(TrainerCallback):
                 f"stages.{_folder(args).name}: the starting model {model.config._name_or_path} has {describe(names)}; "
                 "train from another one"
             )
-        good = last_checkpoint(args, before=step)
+        good = last_checkpoint(_folder(args) / "checkpoints", before=step)
         then = (
             f"remove it, and the same command goes on from {good}" if good else f"remove {_folder(args)} to start anew"
         )
@@ -186,15 +186,6 @@ class Watch(TrainerCallback):
             write_json(_folder(args) / health.FILE, self.warned)
 
 
-def last_checkpoint(args: TrainingArguments, *, before: int) -> Path | None:
-    """Find the newest complete checkpoint of a run before a step."""
-    assert args.output_dir is not None
-    found = {
-        int(file.parent.name.rpartition("-")[2]): file.parent for file in Path(args.output_dir).glob(f"*/{COMPLETE}")
-    }
-    return found[max(steps)] if (steps := [step for step in found if step < before]) else None
-
-
 def _broken_model(args: TrainingArguments, state: TrainerState, model: Any, names: Sequence[str]) -> str:
     step = state.global_step
     cause = health.cause_of_overflow(step, _arithmetic(args, model))
@@ -230,6 +221,6 @@ def _sentence(args: TrainingArguments, step: int, finding: Finding) -> str:
 
 
 def _stop(args: TrainingArguments, step: int, finding: Finding) -> str:
-    good = last_checkpoint(args, before=finding.healthy)
+    good = last_checkpoint(_folder(args) / "checkpoints", before=finding.healthy)
     kept = f"the last good checkpoint is {good}" if good else "there is no checkpoint from before"
     return f"{_sentence(args, step, finding)}; {kept}"
