@@ -203,3 +203,20 @@ def test_wrong_parameters_of_the_loss_on_orders_are_refused(params, says):
     settings = ("experiment=quickstart_tokens", "stages.sft.loss=fullrank", f"stages.sft.loss_params={params}")
     with pytest.raises((ValueError, LookupError), match=rf"stages\.sft\.loss_params\.{says}"):
         Experiment.of(composed(*settings))
+
+
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        (25, r"stages\.sft_eval\.model names 'sft' at step 25, and it saves every 20 steps"),
+        (100, r"stages\.sft_eval\.model names 'sft' at step 100, and it ends at step 80"),
+    ],
+)
+def test_a_checkpoint_that_is_not_saved_is_refused(step, says):
+    settings = ("experiment=quickstart", "stages.sft.save_steps=20", "stages.sft.max_steps=80")
+    with pytest.raises(ValueError, match=says):
+        Experiment.of(composed(*settings, f"stages.sft_eval.model=sft@{step}"))
+    config = composed(*settings, "stages.sft_eval.model=sft@40", "stages.rl.model=sft@80")
+    assert Experiment.of(config).config.checkpoints_read("sft") == {40, 80}
+    with pytest.raises(ValueError, match="a stage of kind cross_encoder has no checkpoints"):
+        Experiment.of(composed("experiment=multistage", "stages.mono_eval.model=mono@3"))

@@ -100,9 +100,9 @@ def saved(tmp_path, step, arguments, checkpoints, *, best=None):
     return sorted(int(path.parent.name.split("-")[1]) for path in tmp_path.glob("checkpoint-*/manifest.json"))
 
 
-def begun(tmp_path, limit):
+def begun(tmp_path, limit, read=()):
     arguments = TrainingArguments(output_dir=str(tmp_path), use_cpu=True, report_to=[], save_total_limit=limit)
-    checkpoints = Checkpoints(Accelerator(cpu=True))
+    checkpoints = Checkpoints(Accelerator(cpu=True), read=read)
     checkpoints.on_train_begin(arguments, TrainerState(is_world_process_zero=True), TrainerControl())
     return arguments, checkpoints
 
@@ -129,6 +129,12 @@ def test_the_best_and_the_newest_checkpoint_are_kept(tmp_path):
     assert saved(tmp_path, 4, arguments, checkpoints, best=2) == [2, 4]
     assert saved(tmp_path, 20, arguments, checkpoints, best=2) == [2, 20]
     assert saved(tmp_path, 22, arguments, checkpoints, best=22) == [20, 22]
+
+
+def test_checkpoints_that_later_stages_read_are_kept_beside_the_newest(tmp_path):
+    arguments, checkpoints = begun(tmp_path, 2, read={4, 8})
+    found = [saved(tmp_path, step, arguments, checkpoints) for step in (2, 4, 6, 8, 10, 12)]
+    assert found == [[2], [2, 4], [2, 4, 6], [2, 4, 6, 8], [4, 6, 8, 10], [4, 8, 10, 12]]
 
 
 @pytest.fixture(scope="module")

@@ -98,7 +98,7 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
             rates.restore(Path(resumed))
         trainer.add_callback(RatesRecord(rates))
     trainer.add_callback(tracking.ConfigRecord(config))
-    trainer.add_callback(Checkpoints(trainer.accelerator, preemption))
+    trainer.add_callback(Checkpoints(trainer.accelerator, preemption, config.checkpoints_read(name)))
     precision.require_masters(trainer)
     ended = _ended(stage, resumed)
     if ended is None:

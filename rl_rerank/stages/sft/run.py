@@ -56,7 +56,7 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
     trainer.add_callback(Records(output))
     trainer.add_callback(tracking.ConfigRecord(config))
     trainer.add_callback(Watch(stage.health))
-    trainer.add_callback(Checkpoints(trainer.accelerator, preemption))
+    trainer.add_callback(Checkpoints(trainer.accelerator, preemption, config.checkpoints_read(name)))
     precision.require_masters(trainer)
     resumed = resumable_checkpoint(output / "checkpoints", trainer.accelerator)
     with preemption.listening():

@@ -8,7 +8,7 @@ import contextlib
 import errno
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +124,15 @@ class Checkpoints(TrainerCallback):
 
     Args:
         preemption: may end the process when a checkpoint is finished.
+        read: steps whose checkpoints later stages read: they stay, and do not count towards the limit.
     """
 
-    def __init__(self, accelerator: Accelerator, preemption: Preemption | None = None) -> None:
+    def __init__(
+        self, accelerator: Accelerator, preemption: Preemption | None = None, read: Collection[int] = ()
+    ) -> None:
         self.accelerator = accelerator
         self.preemption = preemption
+        self.read = read
         self.limit: int | None = None
 
     def on_train_begin(
@@ -147,7 +151,7 @@ class Checkpoints(TrainerCallback):
             _finish(written_checkpoint(args, state), checkpoint_of(args, state), layout(self.accelerator))
             if self.limit:
                 keep = {state.global_step, state.best_global_step or state.global_step}
-                _rotate(_folder(args), self.limit, keep)
+                _rotate(_folder(args), self.limit, keep, self.read)
         if self.preemption is not None:
             self.preemption.leave(state.global_step)
 
@@ -184,14 +188,14 @@ def _finish(written: Path, finished: Path, found: str) -> None:
     manifest.flush_folder(finished.parent)
 
 
-def _rotate(checkpoints: Path, limit: int, keep: set[int]) -> None:
-    """Delete the oldest checkpoints above the limit, less those of the steps to keep.
+def _rotate(checkpoints: Path, limit: int, keep: set[int], read: Collection[int]) -> None:
+    """Delete the oldest checkpoints above the limit, less those of the steps to keep; those to read do not count.
 
     A manifest goes before its checkpoint, so that a kill leaves no part of one that looks complete.
     """
-    steps = sorted(map(_step, _all(checkpoints)))
+    steps = sorted(step for step in map(_step, _all(checkpoints)) if step not in read)
     old = [step for step in steps if step not in keep]
-    for step in old[: max(len(steps) - max(limit, len(keep)), 0)]:
+    for step in old[: max(len(steps) - max(limit, len(keep - set(read))), 0)]:
         folder = checkpoints / f"checkpoint-{step}"
         (folder / manifest.MANIFEST).unlink(missing_ok=True)
         shutil.rmtree(folder)
