@@ -60,7 +60,7 @@ def halve(path):
 DAMAGES = {
     "flipped weights": ("model.safetensors", flip, "model.safetensors has other bytes than those that were written"),
     "flipped moments": ("global_step1/optimizer.pt", flip, "global_step1/optimizer.pt has other bytes than those"),
-    "truncated": ("model.safetensors", truncate, "model.safetensors has 699 bytes, and the manifest 700"),
+    "truncated": ("model.safetensors", truncate, "model.safetensors has 699 bytes, and its record 700"),
     "missing": ("model.safetensors", lambda path: path.unlink(), "model.safetensors cannot be read: No such file"),
     "no manifest": ("manifest.json", lambda path: path.unlink(), "manifest.json is missing: the folder is incomplete"),
     "half a manifest": ("manifest.json", halve, "manifest.json is no manifest; it was changed after it was written"),
@@ -171,6 +171,16 @@ def test_a_run_whose_newest_checkpoint_is_damaged_ends_as_the_uninterrupted_one(
     train(again, tiny_model_dir, case)
     assert f"checkpoint-5/{file} has other bytes" in caplog.text
     assert differences(whole / stage, again / stage) == []
+
+
+@pytest.mark.slow
+def test_a_run_folder_that_is_moved_goes_on_to_the_same_end(folder, tiny_model_dir, monkeypatch):
+    monkeypatch.chdir(folder)
+    shutil.rmtree(folder / "moved", ignore_errors=True)
+    whole, again = whole_and_cut(folder, tiny_model_dir, "scores-lora-dev", 3)
+    moved = again.rename(folder / "moved")
+    train(moved, tiny_model_dir, "scores-lora-dev")
+    assert differences(whole / "scores", moved / "scores") == []
 
 
 @pytest.mark.process

@@ -1,4 +1,4 @@
-"""The comparison behind a sync, on modules that keep plain weights as vLLM's do on a GPU; test_vllm_rollout has vLLM."""
+"""The comparison behind a sync, on modules that keep plain weights as vLLM's do on a GPU; test_vllm_rollout has it."""
 
 from types import SimpleNamespace
 from typing import ClassVar
