@@ -12,7 +12,7 @@ from typing import IO
 
 from rl_rerank.config import STRATEGIES, Config, HubConfig, LauncherConfig
 from rl_rerank.data import prepare
-from rl_rerank.experiment import run_state
+from rl_rerank.experiment import outputs, run_state
 from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.experiment.run_lock import locked
 from rl_rerank.io import requeue, subprocesses
@@ -163,6 +163,7 @@ def _stage(experiment: Experiment, name: str, overrides: Sequence[str], lock: IO
     # Noted here, so that a configuration file which is edited meanwhile cannot slip in: the stage's own process
     # composes again and refuses what differs.
     config = experiment.config
+    outputs.refuse_changed(experiment, name)
     run_state.begin(experiment, name)
     requeue.clear(Path(config.run_dir) / name)
     # The stage keeps the lock too: a run whose runner was killed stays locked until its stage is gone.
@@ -170,6 +171,8 @@ def _stage(experiment: Experiment, name: str, overrides: Sequence[str], lock: IO
     if status == 0 and run_state.done(experiment, name) is None:
         logger.error("stage %r ended without finishing; its log is %s", name, Path(config.run_dir) / name / LOG)
         return 1
+    if status == 0:
+        outputs.note(experiment, name)
     return explain(config, name, status)
 
 

@@ -64,7 +64,7 @@ def damage(folder: Path, *patterns: str) -> str | None:
         return str(e)
     names = [name for name in files if not patterns or any(fnmatch(name, pattern) for pattern in patterns)]
     with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(lambda name: _difference(folder / name, files[name]), names)
+        found = pool.map(lambda name: difference(folder / name, files[name]), names)
         return next((one for one in found if one is not None), None)
 
 
@@ -77,21 +77,22 @@ def flush_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _flushed(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
-
-
-def _difference(path: Path, entry: Mapping[str, Any]) -> str | None:
+def difference(path: Path, entry: Mapping[str, Any]) -> str | None:
+    """Compare a file with its entry, `bytes` and `sha256`; returns how it differs."""
     try:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             # Before the bytes are read, because it is known at once.
             if size != entry["bytes"]:
-                return f"{path} has {size} bytes, and the manifest {entry['bytes']}"
+                return f"{path} has {size} bytes, and its record {entry['bytes']}"
             if hashlib.file_digest(file, "sha256").hexdigest() != entry["sha256"]:
-                return f"{path} has other bytes than those that were written: its SHA-256 is not the manifest's"
+                return f"{path} has other bytes than those that were written: its SHA-256 is not the recorded one"
     except OSError as e:
         return f"{path} cannot be read: {e.strerror}"
     return None
+
+
+def _flushed(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return {"bytes": os.fstat(file.fileno()).st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -230,10 +230,43 @@ def test_new_data_under_the_same_name_redo_what_was_made_from_the_old(finished_f
 def test_a_stage_that_fails_names_its_log(finished_folder: Path, caplog: pytest.LogCaptureFixture):
     shutil.rmtree(finished_folder / "run/evaluate")
     (finished_folder / "run/shown/run.trec").write_text("one two three\n")
+    (finished_folder / "run/shown/outputs.json").unlink()  # else the file is found to be another one before
     assert main(["run", *OVERRIDES]) == 2
     assert "stage 'evaluate' failed with exit status 2; its log is run/evaluate/log.txt" in caplog.text
     assert "Traceback" in (finished_folder / "run/evaluate/log.txt").read_text()
     assert "evaluate" not in entries(finished_folder)
+
+
+@pytest.mark.usefixtures("stages_here")
+def test_a_file_that_has_changed_between_its_stage_and_the_one_that_reads_it_is_refused(
+    finished_folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    shutil.rmtree(finished_folder / "run/evaluate")
+    path = finished_folder / "run/shown/run.trec"
+    original = path.read_text()
+    path.write_text(original.replace(" 1 ", " 2 ", 1))
+    before = contents(finished_folder)
+    assert main(["run", *OVERRIDES]) == 2
+    error = capsys.readouterr().err
+    assert "stage 'evaluate' reads what stage 'shown' left, which has changed since: run/shown/run.trec has" in error
+    assert "Put the file back, or remove run/shown to redo that stage and all that follows from it" in error
+    assert contents(finished_folder) == before
+    path.write_text(original)  # with another time of modification
+    assert main(["run", *OVERRIDES]) == 0
+
+
+@pytest.mark.usefixtures("stages_here")
+def test_a_run_folder_that_was_moved_is_continued(finished_folder: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    shutil.rmtree(finished_folder / "run/report")
+    before = entries(finished_folder)
+    shutil.copytree(finished_folder / "run", finished_folder / "elsewhere/moved")  # as to another disk
+    shutil.rmtree(finished_folder / "run")
+    assert main(["run", *OVERRIDES[:-1], "run_dir=elsewhere/moved"]) == 0
+    skipped = [r.getMessage().split(":")[0] for r in caplog.records if r.getMessage().endswith(" s), skipped")]
+    assert skipped == ["first_stage", "shown", "evaluate"]
+    after = {entry["stage"]: entry for entry in read_jsonl(finished_folder / "elsewhere/moved/ledger.jsonl")}
+    assert {name: after[name] for name in skipped} == {name: before[name] for name in skipped}
 
 
 @pytest.mark.slow

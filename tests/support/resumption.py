@@ -7,6 +7,7 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,13 @@ class Letters:
         if pathlib.Path("fails").exists() and rollout.prompt.qid in pathlib.Path("fails").read_text().split():
             raise OSError("no judge")
         return sum(c.isalpha() for c in rollout.completion.text) / (1 + len(rollout.completion.text))
+"""
+WHOLE_RUN = """\
+# @package _global_
+paradigm: pointwise
+stages:
+  synth: {kind: synth, mixture: {pointwise: 7, listwise: 3}}
+  answers: {kind: sft, batch_size: 4, micro_batch: 2}
 """
 STAGES = ("answers", "lists", "tokens", "scores", "choice")
 REWARDS = {"tokens": "mine.py:Letters", "scores": "ndcg", "choice": "exact_match"}
@@ -107,6 +115,7 @@ def prepare(folder: Path, model_dir: Path) -> None:
     """Write the experiment, its data and the rows of its synth stage; the other functions work in such a folder."""
     (folder / "conf/experiment").mkdir(parents=True)
     (folder / "conf/experiment/resumed.yaml").write_text(EXPERIMENT)
+    (folder / "conf/experiment/whole_run.yaml").write_text(WHOLE_RUN)
     (folder / "mine.py").write_text(REWARD)
     with (folder / "data.jsonl").open("w") as file:
         for i in range(12):
@@ -129,6 +138,12 @@ def arguments(run_dir: Path, model_dir: Path, case: str) -> list[str]:
         *(f"model.path={model_dir}", "model.max_prompt_tokens=400", f"reward=[{REWARDS.get(stage, 'ndcg')}]"),
         *(f"++stages.{stage}.{name}={value}" for name, value in {**COMMON, **settings}.items()),
     ]
+
+
+def run_command(run_dir: Path, model_dir: Path, *more: str) -> list[str]:
+    """The command that runs the stages of `WHOLE_RUN`, in the folder above `run_dir`."""
+    overrides = arguments(run_dir, model_dir, "answers")[1:]
+    return [sys.executable, "-m", "rl_rerank", "run", "experiment=whole_run", *overrides, *more]
 
 
 def train(run_dir: Path, model_dir: Path, case: str, *more: str) -> None:
@@ -235,12 +250,21 @@ def seconds_per_step(process: Forked | Launched, stage_dir: Path) -> float:
 
 def kill_between_steps(process: Forked | Launched, stage_dir: Path, step: int, delay: float) -> None:
     """Kill a stage some seconds after a step was logged."""
-    while logged(stage_dir) < step:
-        assert process.poll() is None, f"ended with {process.poll()} before step {step}"
-        time.sleep(0.002)
+    wait_for_step(process, stage_dir, step)
     time.sleep(delay)
     process.kill()
     assert process.wait() == -signal.SIGKILL
+
+
+def wait_for_step(process: Any, stage_dir: Path, step: int) -> None:
+    """Wait until a stage has logged a step.
+
+    Args:
+        process: the stage's, with `poll()`.
+    """
+    while logged(stage_dir) < step:
+        assert process.poll() is None, f"ended with {process.poll()} before step {step}"
+        time.sleep(0.002)
 
 
 def logged(stage_dir: Path) -> int:

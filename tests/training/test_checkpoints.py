@@ -9,7 +9,10 @@ from support.resumption import CASES, Launched, cut, differences, prepare, steps
 from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
+from rl_rerank.config import Config
+from rl_rerank.engines.local.checkpoint import locate
 from rl_rerank.io import manifest
+from rl_rerank.stages.sft.spec import SFTStage
 from rl_rerank.training.loop.checkpoints import (
     Checkpoints,
     checkpoint_of,
@@ -60,7 +63,7 @@ def halve(path):
 DAMAGES = {
     "flipped weights": ("model.safetensors", flip, "model.safetensors has other bytes than those that were written"),
     "flipped moments": ("global_step1/optimizer.pt", flip, "global_step1/optimizer.pt has other bytes than those"),
-    "truncated": ("model.safetensors", truncate, "model.safetensors has 699 bytes, and the manifest 700"),
+    "truncated": ("model.safetensors", truncate, "model.safetensors has 699 bytes, and its record 700"),
     "missing": ("model.safetensors", lambda path: path.unlink(), "model.safetensors cannot be read: No such file"),
     "no manifest": ("manifest.json", lambda path: path.unlink(), "manifest.json is missing: the folder is incomplete"),
     "half a manifest": ("manifest.json", halve, "manifest.json is no manifest; it was changed after it was written"),
@@ -179,6 +182,16 @@ def test_a_run_whose_newest_checkpoint_is_damaged_ends_as_the_uninterrupted_one(
     assert differences(whole / stage, again / stage) == []
 
 
+@pytest.mark.slow
+def test_a_run_folder_that_is_moved_goes_on_to_the_same_end(folder, tiny_model_dir, monkeypatch):
+    monkeypatch.chdir(folder)
+    shutil.rmtree(folder / "moved", ignore_errors=True)
+    whole, again = whole_and_cut(folder, tiny_model_dir, "scores-lora-dev", 3)
+    moved = again.rename(folder / "moved")
+    train(moved, tiny_model_dir, "scores-lora-dev")
+    assert differences(whole / "scores", moved / "scores") == []
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("full", ["model.safetensors", "optimizer.pt"])
 def test_a_full_disk_stops_the_run_in_a_sentence_and_leaves_the_last_checkpoint(
@@ -191,23 +204,16 @@ def test_a_full_disk_stops_the_run_in_a_sentence_and_leaves_the_last_checkpoint(
     # The optimizer's state is larger than the model, so each is the first file that does not fit.
     limited = Launched(again, tiny_model_dir, "scores", largest_file=(kept / full).stat().st_size - 1)
     assert limited.wait() == 2
-    sentence = limited.log.read_text().splitlines()[-1]
+    *_, sentence = [line for line in limited.log.read_text().splitlines() if line.startswith("rl-rerank: ")]
     assert sentence.startswith("rl-rerank: stages.scores, step 4: a record or the checkpoint cannot be written to ")
     assert f"; the last good checkpoint is {kept}. Make room, and the same command goes on" in sentence
     assert {path: path.read_bytes() for path in kept.rglob("*") if path.is_file()} == before
-    assert sorted(path.name for path in kept.parent.iterdir()) == [
-        *("README.md" for one in kept.parent.glob("README.md")),
-        *(f"checkpoint-{step}" for step in (1, 2, 3)),
-    ]
+    assert sorted(path.name for path in kept.parent.iterdir()) == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
     train(again, tiny_model_dir, "scores")
     assert differences(whole / "scores", again / "scores") == []
 
 
 def test_a_checkpoint_that_is_exported_by_its_step_is_checked(tmp_path):
-    from rl_rerank.config import Config
-    from rl_rerank.engines.local.checkpoint import locate
-    from rl_rerank.stages.sft.spec import SFTStage
-
     config = Config(run_dir=str(tmp_path), stages={"sft": SFTStage(kind="sft", micro_batch=8)})
     made = checkpoint(tmp_path / "sft/checkpoints", 4)
     (made / "config.json").write_text(json.dumps({}))

@@ -4,11 +4,20 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
 
 import pytest
-from support.resumption import CASES, Forked, Launched, arguments, differences, logged, prepare, steps, train
+from support.resumption import (
+    CASES,
+    Forked,
+    Launched,
+    differences,
+    logged,
+    prepare,
+    run_command,
+    steps,
+    train,
+    wait_for_step,
+)
 
 from rl_rerank.io import requeue
 
@@ -32,13 +41,6 @@ def begin(folder, monkeypatch):
         return shutil.copytree(folder / "prepared", folder / name)
 
     return made
-
-
-def wait_for_step(process, stage_dir, step):
-    deadline = time.monotonic() + 300
-    while logged(stage_dir) < step:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 @pytest.mark.parametrize(
@@ -71,25 +73,13 @@ def test_a_signalled_stage_saves_a_checkpoint_at_its_step_and_goes_on_to_the_sam
     assert differences(whole / stage, again / stage) == []
 
 
-EXPERIMENT = """\
-# @package _global_
-paradigm: pointwise
-stages:
-  synth: {kind: synth, mixture: {pointwise: 7, listwise: 3}}
-  answers: {kind: sft, batch_size: 4, micro_batch: 2}
-"""
-
-
 def test_a_run_passes_the_signal_on_through_its_launcher_and_goes_on_to_the_same_end(begin, folder, tiny_model_dir):
-    (folder / "conf/experiment/stopped.yaml").write_text(EXPERIMENT)
     ddp = ["launcher=accelerate", "launcher.strategy=ddp", "launcher.num_processes=2"]
     settings = ["stages.answers.save_steps=6"]
     whole, again = begin("whole"), begin("again")
     assert Launched(whole, tiny_model_dir, "answers", *ddp, *settings).wait() == 0
     shutil.rmtree(again)
-    overrides = [*arguments(again, tiny_model_dir, "answers"), *ddp, *settings]
-    overrides[0] = "experiment=stopped"
-    command = [sys.executable, "-m", "rl_rerank", "run", *overrides]
+    command = run_command(again, tiny_model_dir, *ddp, *settings)
     shown = folder / "shown.txt"
     with shown.open("w") as out:
         settings = {"stdout": out, "stderr": out, "env": {**os.environ, "OMP_NUM_THREADS": "1"}}

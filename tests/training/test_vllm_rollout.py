@@ -122,3 +122,23 @@ def test_an_adapter_is_refused_where_fsdp_shards_its_base(tiny_model_dir):
     engine._dist.fsdp_version = 2
     with pytest.raises(ValueError, match="an adapter cannot be sent to vLLM where FSDP shards its base; set launcher"):
         next(engine._iter_named_params())
+
+
+@needs_vllm
+@pytest.mark.parametrize(("head", "trained", "dtype"), [(0, "full", "float32"), (1, "lora", "bfloat16")])
+def test_one_value_that_differs_behind_a_sync_is_found_in_every_layer(model_dirs, tmp_path, head, trained, dtype):
+    script = str(Path(SCRIPT).with_name("planted_syncs.py"))
+    command = [sys.executable, script, str(tmp_path / "found.json"), model_dirs[head], trained, dtype]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found.pop("none") is None and found.pop("none, again") is None
+    stale = found.pop("head not packed")
+    if head == 0:  # the adapter does not change the other head
+        assert "not hold the policy's weights after they were sent: lm_head.weight is another tensor" in stale
+    names = [name for name, _ in AutoModelForCausalLM.from_pretrained(model_dirs[head]).named_parameters()]
+    assert list(found) == names
+    kinds = {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "embed_tokens", "norm"}
+    assert kinds <= {name.split(".")[-2] for name in names}
+    for name, sentence in found.items():
+        assert f"after they were sent: {name} is another tensor (1 of " in sentence, name

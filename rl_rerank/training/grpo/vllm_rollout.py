@@ -8,15 +8,18 @@ weights, one layer at a time: gathered where ZeRO has sharded them, with the ada
 # pyright: reportAttributeAccessIssue=false, reportPrivateImportUsage=false
 
 import contextlib
+import logging
 from collections.abc import Generator, Iterator, Mapping
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from peft import PeftModel
 from torch import Tensor
 
 from rl_rerank.engines.local import adapters
 from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.training.grpo import sync_check
 from rl_rerank.training.grpo.trl_imports import grpo_trainer, import_vllm, vllm_generation
 
 # trl was imported with vLLM hidden, so its module has no LLM that could be run or replaced. This reloads the module,
@@ -25,8 +28,13 @@ import_vllm()
 
 from rl_rerank.engines.local.vllm import VLLMEngine  # noqa: E402
 
+logger = logging.getLogger(__name__)
+
 OVERRIDES = ("_init_vllm", "_iter_named_params", "generate", "sync_weights")
 """The methods of trl's VLLMGeneration that `RolloutEngine` replaces, wraps or relies on."""
+
+CHECKED_EVERY = 20
+"""Syncs between two in which the engine's weights are compared with the policy's: about the time of another sync."""
 
 FIXED = ("model", "tensor_parallel_size", "distributed_executor_backend", "logprobs_mode", "enable_sleep_mode")
 """Arguments of vllm.LLM that users cannot set: the training setup determines them, or the correction needs them.
@@ -38,8 +46,21 @@ FIXED = ("model", "tensor_parallel_size", "distributed_executor_backend", "logpr
 class RolloutEngine(vllm_generation.VLLMGeneration):
     """trl's VLLMGeneration for ranking questions."""
 
+    _syncs = 0
+
     def sync_weights(self) -> None:
-        """Copy the policy's current weights into the engine, and drop the prefix cache of the old ones."""
+        """Copy the policy's current weights into the engine, and drop the prefix cache of the old ones.
+
+        Raises:
+            ValueError: on every process, if the engine then has other weights; the first sync and every
+                `CHECKED_EVERY`-th are checked.
+        """
+        self._copy_weights()
+        if self.mode == "colocate" and self._syncs % CHECKED_EVERY == 0:
+            self._check_weights()
+        self._syncs += 1
+
+    def _copy_weights(self) -> None:
         if self.accelerator.device.type != "cpu":
             super().sync_weights()
             return
@@ -52,6 +73,26 @@ class RolloutEngine(vllm_generation.VLLMGeneration):
         # Keys and values of a prompt that comes again would otherwise be those of the old weights, under a completion
         # of the new ones.
         self.llm.reset_prefix_cache()
+
+    def _check_weights(self) -> None:
+        reason = "tensor parallelism divides them" if self.tensor_parallel_size > 1 else None
+        if self.llm.llm_engine.model_config.quantization is not None:
+            reason = "they are quantized"
+        if reason is not None:
+            if not self._syncs:
+                logger.warning("vLLM's weights are not compared with the policy's, because %s", reason)
+            return
+        with torch.no_grad():
+            model = self.llm.llm_engine.model_executor.driver_worker.model_runner.model
+            found = sync_check.compare(model, self._iter_named_params(), self.llm.llm_engine.model_config.dtype)
+        refused = [one for one in gather_object([sync_check.refusal(found)]) if one is not None]
+        if refused:
+            raise ValueError(refused[0])
+        if not self._syncs:
+            logger.info("vLLM holds the policy's weights: %d tensors are the same, bit for bit", len(found.equal))
+            if found.unknown:
+                names = f"{len(found.unknown)} tensors, such as {found.unknown[0]},"
+                logger.warning("vLLM keeps %s in a way that cannot be compared", names)
 
     def generate(
         self, prompts: list[list[int]], images: Any, num_generations: int, profiler: Any = None
