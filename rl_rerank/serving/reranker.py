@@ -10,6 +10,7 @@ from rl_rerank.config import EngineConfig, ModelConfig, build
 from rl_rerank.engines.base import Engine
 from rl_rerank.engines.build import build_engine
 from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.paradigms.ordering import model_scores
 from rl_rerank.ranking.driver import ADVICE, check_finite, num_lost, rerank
 from rl_rerank.requirements import load
 from rl_rerank.serving import contract
@@ -84,9 +85,10 @@ class Reranker:
             instruction: definition of relevance, if the query does not give it.
 
         Returns:
-            (index into `documents`, score) best first. Scores are comparable within one call only, unless the paradigm
-            says otherwise. A document whose answer cannot be used takes its score from its neighbours in the given
-            order.
+            (index into `documents`, score) best first, equal scores in the given order. Scores are the model's own,
+            which repeat for equal documents, or n, n - 1, ..., 1 where it answers with an order. They are comparable
+            within one call only, unless the paradigm says otherwise. A document whose answer cannot be used takes its
+            score from its neighbours in the given order.
 
         Raises:
             ValueError: for an empty query or document, or if no answer has finite log-probabilities.
@@ -140,7 +142,8 @@ class Reranker:
             asked[rollout.prompt.qid].append(rollout)
         for qid, mine in asked.items():
             check_finite(mine, f"request {qid}: " if len(examples) > 1 else "")
-        return [[(int(docid), ranking.scores[docid]) for docid in ranking.docids[:top_n]] for ranking in rankings]
+        found = [model_scores(example, ranking) for example, ranking in zip(examples, rankings, strict=True)]
+        return [[(int(docid), score) for docid, score in scores.items()][:top_n] for scores in found]
 
 
 def golden_scores(paradigm: Paradigm, engine: Engine, query: str, documents: Sequence[str]) -> list[float]:
@@ -149,13 +152,15 @@ def golden_scores(paradigm: Paradigm, engine: Engine, query: str, documents: Seq
     Raises:
         ValueError: if any answer's log-probabilities are not finite: these texts are plain.
     """
-    [ranking], rollouts = rerank([contract.golden_example(query, tuple(documents))], paradigm, engine)
+    example = contract.golden_example(query, tuple(documents))
+    [ranking], rollouts = rerank([example], paradigm, engine)
     if lost := num_lost(rollouts):
         raise ValueError(
             f"the golden query {query!r}: log-probabilities of {lost} of {len(rollouts)} answers are not finite; "
             f"{ADVICE}"
         )
-    return [ranking.scores[str(i)] for i in range(len(documents))]
+    scores = model_scores(example, ranking)
+    return [scores[str(i)] for i in range(len(documents))]
 
 
 def _engine(kind: str, args: dict[str, Any]) -> EngineConfig:

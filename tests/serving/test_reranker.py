@@ -81,6 +81,32 @@ def test_equal_documents_are_told_apart_by_index():
     assert sorted(i for i, _ in by_length().rank("caves", ["ice", "ice", "ice"])) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("copies", [2, 40])
+def test_equal_documents_have_the_score_of_each_alone(reranker, copies):
+    """Equal scores are no reason to give ranks in their place."""
+    alone = dict(reranker.rank("caves", DOCUMENTS))
+    ranked = reranker.rank("caves", [*DOCUMENTS, *[DOCUMENTS[0]] * (copies - 1)])
+    expected = [*alone.values(), *[alone[0]] * (copies - 1)]
+    assert sorted(s for _, s in ranked) == pytest.approx(sorted(expected), abs=1e-5)
+    places = [i for i, _ in ranked if i == 0 or i >= len(DOCUMENTS)]
+    assert len(places) == copies and [s for _, s in ranked] == sorted((s for _, s in ranked), reverse=True)
+
+
+def test_a_document_without_visible_text_is_scored_among_others(reranker):
+    """Nine texts and one of zero-width spaces, of which nothing is shown: ten scores of the model."""
+    documents = [f"ice cave {i}" for i in range(9)]
+    alone = dict(reranker.rank("caves", documents))
+    ranked = dict(reranker.rank("caves", [*documents[:4], "\u200b\u200b", *documents[4:]]))
+    expected = [alone[i] for i in range(9)]
+    assert [ranked[i] for i in (0, 1, 2, 3, 5, 6, 7, 8, 9)] == pytest.approx(expected, abs=1e-5)
+    assert abs(ranked[4]) < 1 and ranked[4] not in expected  # a random model's log-odds, and no rank
+
+
+def test_an_empty_document_among_ten_is_named(reranker):
+    with pytest.raises(ValueError, match="document 4 is empty: leave it out, or give it a text"):
+        reranker.rank("caves", [*["ice"] * 4, "", *["cave"] * 5])
+
+
 def test_a_mapping_brings_a_title():
     ranked = by_length().rank(
         "caves", ["four", {"title": "a long title", "text": "x", "url": "ignored"}, {"text": "ab"}]

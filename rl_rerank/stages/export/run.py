@@ -16,6 +16,7 @@ from rl_rerank.io import digest
 from rl_rerank.io.files import replacing_folder, write_text
 from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.paradigms.build import build_paradigm
+from rl_rerank.paradigms.ordering import model_scores
 from rl_rerank.ranking.driver import rerank
 from rl_rerank.serving import card, contract
 from rl_rerank.serving.reranker import Reranker, golden_scores
@@ -109,9 +110,9 @@ def _contract(
 
 def _ranks(paradigm: Paradigm, engine: Engine, examples: Sequence[RankingExample]) -> list[Scores]:
     # Query by query, as the exported model is asked: in bfloat16 a score is rounded by what stands in the same batch.
-    rankings = [rerank([example], paradigm, engine)[0][0] for example in examples]
+    found = [model_scores(example, rerank([example], paradigm, engine)[0][0]) for example in examples]
     places = [{docid: i for i, docid in enumerate(example.docids)} for example in examples]
-    return [[(p[d], r.scores[d]) for d in r.docids] for p, r in zip(places, rankings, strict=True)]
+    return [[(place[docid], score) for docid, score in s.items()] for place, s in zip(places, found, strict=True)]
 
 
 def _documents(example: RankingExample) -> list[dict[str, str]]:
