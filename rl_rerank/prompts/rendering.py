@@ -94,8 +94,8 @@ class Renderer:
             arguments = thoughts.switched(self._try, self.template_kwargs, reasoning)
             if not clock.is_steady(lambda moment: self._try({**arguments, **moment})):
                 raise ValueError(
-                    f"the chat template of {self.tokenizer.name_or_path or 'the tokenizer'!r} renders one prompt in two "
-                    "ways, so a model cannot be asked as it was trained; remove what it draws at random"
+                    f"the chat template of {self.tokenizer.name_or_path or 'the tokenizer'!r} renders one prompt in "
+                    "two ways, so a model cannot be asked as it was trained; remove what it draws at random"
                 )
             if reason := thoughts.refusal(self._try, arguments, paradigm, reasoning):
                 raise ValueError(f"the chat template of {self.tokenizer.name_or_path or 'the tokenizer'!r} {reason}")
@@ -202,6 +202,8 @@ class Renderer:
     @cached_property
     def takes_system(self) -> bool:
         """Whether the template shows a system message; some refuse or drop it, and it then precedes the question."""
+        if self.has_no_template:
+            return True
         messages = [{"role": "system", "content": "sysmark"}, {"role": "user", "content": "usermark"}]
         try:
             text = self._apply(messages, self.template_kwargs)
