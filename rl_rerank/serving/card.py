@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from rl_rerank.stages.export.spec import ExportStage
 
 
-def model(config: Config, stage: ExportStage, name: str, terms: contract.Contract) -> str:
-    """Render the card of the model that export stage `name` writes."""
+def model(config: Config, stage: ExportStage, name: str, door: contract.CrossEncoderDoor) -> str:
+    """Render the card of the model that export stage `name` writes.
+
+    Args:
+        door: whether CrossEncoder gives the model's scores.
+    """
     kind = config.stages[trained(stage.model)[0]].kind
-    door = terms.cross_encoder or contract.CrossEncoderDoor(refusal="not exported")
     library = "transformers" if door.refusal else "sentence-transformers"
     matter: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-ranking"}
     if config.model.path == embedded.NAME:
@@ -66,7 +69,7 @@ sentence-transformers (6.2 or later) gives the same scores; an instruction is it
 ```python
 from sentence_transformers import CrossEncoder
 
-CrossEncoder({json.dumps(config.push or "path/to/this/folder")}).rank("a query", ["one document", "another document"])
+CrossEncoder({_loaded(config)}).rank("a query", ["one document", "another document"])
 ```
 
 It scores some inputs otherwise, or not at all:
@@ -76,7 +79,7 @@ It scores some inputs otherwise, or not at all:
 
 
 def _loaded(config: Config) -> str:
-    """Format the arguments of `Reranker.load` for the card."""
+    """Format the arguments for the card with which `Reranker.load` and CrossEncoder load the model."""
     arguments = json.dumps(config.push or "path/to/this/folder")
     return arguments + (f", revision={json.dumps(config.hub.revision)}" if config.push and config.hub.revision else "")
 

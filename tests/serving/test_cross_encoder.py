@@ -56,7 +56,7 @@ def test_an_instruction_is_the_prompt_of_cross_encoder(exported):
 
 
 def test_another_wording_and_other_answers_are_exported(tiny_model_dir, tmp_path):
-    paradigm = make("pointwise", {"positive": "on", "negative": "by", "wording": None})
+    paradigm = make("pointwise", {"positive": "Is", "negative": "Rank", "wording": None})
     folder = export(tiny_model_dir, tmp_path / "model", paradigm)
     expected = dict(Reranker.load(folder).rank(QUERY, DOCUMENTS))
     assert by_cross_encoder(folder)[1] == pytest.approx([expected[i] for i in range(len(DOCUMENTS))], abs=1e-4)

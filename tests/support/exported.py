@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
+
+from transformers import PreTrainedTokenizerFast
 
 from rl_rerank.config import LongDocumentsConfig, ModelConfig
 from rl_rerank.engines.local import checkpoint
@@ -51,9 +52,10 @@ def export(
     return folder
 
 
-def with_tokenizer(source: Path, folder: Path, tokenizer) -> Path:
-    """Copy a model folder and give it another tokenizer, which is not larger."""
-    shutil.copytree(source, folder)
-    (folder / "chat_template.jinja").unlink(missing_ok=True)
+def with_tokenizer(source: Path, folder: Path, tokenizer: PreTrainedTokenizerFast) -> Path:
+    """Copy a model folder, with another tokenizer and embeddings of its size."""
+    model = checkpoint.load_model(source, "float32")
+    model.resize_token_embeddings(len(tokenizer))
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -58,7 +58,7 @@ def run(config: Config, name: str, stage: ExportStage) -> None:
             engine.close()
         difference = _verify(config, partial, examples, expected)
         _verify_cross_encoder(partial, terms, name, config.model.trust_remote_code)
-        write_text(partial / "README.md", card.model(config, stage, name, terms))
+        write_text(partial / "README.md", card.model(config, stage, name, door))
     logger.info(
         "%s: %s ranks %d queries as %s does (scores within %.1e)", name, target, len(examples), source, difference
     )
@@ -67,7 +67,9 @@ def run(config: Config, name: str, stage: ExportStage) -> None:
 def hub_folder(config: Config, name: str, stage: ExportStage) -> Path:
     """The exported folder, with a card that says where on the hub it will be."""
     folder = checkpoint.check_model_dir(Path(config.run_dir) / name / "model")
-    write_text(folder / "README.md", card.model(config, stage, name, contract.read(folder)))
+    untried = contract.CrossEncoderDoor(refusal="CrossEncoder was not compared when this model was exported")
+    door = contract.read(folder).cross_encoder or untried
+    write_text(folder / "README.md", card.model(config, stage, name, door))
     return folder
 
 
