@@ -136,7 +136,7 @@ def in_float32(model: Any) -> Iterator[None]:
         yield
         return
     own = head.__dict__.get("forward")
-    head.forward = functools.partial(_float32_logits, head)
+    head.forward = types.MethodType(_float32_logits, head)  # pyright: ignore[reportAttributeAccessIssue]
     try:
         yield
     finally:

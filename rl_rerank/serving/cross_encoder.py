@@ -76,13 +76,13 @@ def write(
     """Write the modules, their settings and the chat template into a folder with weights and tokenizer."""
     tokenizer = load_tokenizer(folder, model.trust_remote_code)
     if terms.refusal:
-        tokenizer.chat_template = pair_template.without_pairs(renderer, paradigm, terms.refusal)
+        template = pair_template.without_pairs(renderer, paradigm, terms.refusal)
         write_json(folder / "modules.json", [TRANSFORMER])
         # CrossEncoder checks requirements before it loads a module, and shows the reason of one that is not met.
         unmet = {"specifier": "<0", "reason": terms.refusal}
         write_json(folder / CONFIG, {"model_type": "CrossEncoder", "requirements": {"sentence-transformers": unmet}})
     else:
-        tokenizer.chat_template = pair_template.with_pairs(renderer, paradigm, how)
+        template = pair_template.with_pairs(renderer, paradigm, how)
         write_json(folder / "modules.json", [TRANSFORMER, LOGIT_SCORE])
         write_json(folder / CONFIG, _settings(folder, model))
         write_json(folder / "sentence_bert_config.json", _transformer(model))
@@ -92,6 +92,8 @@ def write(
             folder / LOGIT_SCORE["path"] / "config.json",
             {"true_token_id": positive, "false_token_id": negative, "module_input_name": "causal_logits"},
         )
+    own = tokenizer.chat_template
+    tokenizer.chat_template = {**own, "default": template} if isinstance(own, dict) else template
     tokenizer.save_pretrained(folder)
 
 
