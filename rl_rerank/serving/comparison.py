@@ -13,8 +13,8 @@ TOLERANCE = {"float32": 1e-3}
 """Largest difference of a score or a log-probability, by type of the weights."""
 TOLERANCE_REDUCED = 0.2
 """The same for other types, in which a value is rounded by what stands in the same batch."""
-SHOWN = 40
-"""Characters of a text in a problem."""
+BEFORE, BEHIND = 10, 40
+"""Characters of a text in a problem, before and behind the place where it differs."""
 
 
 class Comparison:
@@ -73,7 +73,8 @@ def gap(one: float, other: float) -> float:
 def _of_prompts(then: GoldenPrompt, now: GoldenPrompt, tolerance: float) -> str | None:
     if then.text != now.text:
         place = _first(then.text, now.text)
-        before, after = (text[place : place + SHOWN] for text in (then.text, now.text))
+        shown = slice(max(place - BEFORE, 0), place + BEHIND)
+        before, after = then.text[shown], now.text[shown]
         return f"the template's text differs from character {place} on: {after!r}, and was {before!r} at export"
     if then.token_ids != now.token_ids:
         place = _first(then.token_ids, now.token_ids)

@@ -90,7 +90,7 @@ def test_results_of_few_queries_are_not_shown(tmp_path: Path, queries: int, show
     write_json(tmp_path / "evaluate" / FILE, Metrics(measures=["nDCG@10"], rows=[row]).to_json())
     stages = STAGES | {"rl_eval": RerankStage(kind="rerank", model="rl"), "evaluate": EvaluateStage(kind="evaluate")}
     config = Config(run_dir=str(tmp_path), stages=stages)
-    text = card.model(config, ExportStage(kind="export", model="rl"), "export")
+    text = card.model(config, ExportStage(kind="export", model="rl"), "export", REFUSED)
     assert f"| GRPO (this model) | {shown} |" in text and ("0.6123" in text) == (queries == 30)
 
 

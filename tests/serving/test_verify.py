@@ -51,7 +51,7 @@ def test_a_changed_template_is_found_by_each_door(folder, capsys):
     template.write_text(template.read_text().replace("Query: ", "Question: "))
     assert problems(folder, "hf") == ""  # which has the words from the contract
     assert "prompt 0: the template's text differs from character" in problems(folder, "cross_encoder")
-    assert "'Question: " in problems(folder, "cross_encoder")
+    assert "\\nQuestion: how to sort" in problems(folder, "cross_encoder")
     template.write_text(template.read_text().replace("<|im_end|>\n", "<|im_end|> "))
     assert main(["verify", f"model={folder}", "targets=[hf,cross_encoder]"]) == 1
     said = capsys.readouterr().out
@@ -64,7 +64,7 @@ def test_a_stale_tokenizer_is_found_by_each_door(folder):
     path = folder / "tokenizer.json"
     tokens = json.loads(path.read_text())
     vocabulary = tokens["model"]["vocab"]
-    vocabulary["A"], vocabulary["I"] = vocabulary["I"], vocabulary["A"]
+    vocabulary["Query"], vocabulary["Rank"] = vocabulary["Rank"], vocabulary["Query"]
     path.write_text(json.dumps(tokens))
     for target in ("hf", "cross_encoder"):
         assert "the text is the same, and token ids differ from place" in problems(folder, target)
@@ -164,7 +164,7 @@ def entry(scores, **prompt) -> GoldenScores:
     [
         (entry([1.0, 2.0]), None),
         (entry([1.0, 2.0005]), None),
-        (entry([1.0, 2.0], text="ax"), "prompt 1: the template's text differs from character 1 on: 'x', and was 'b'"),
+        (entry([1.0, 2.0], text="ax"), "prompt 1: the template's text differs from character 1 on: 'ax', and was 'ab'"),
         (entry([1.0, 2.0], token_ids=[1]), "prompt 1: the text is the same, and token ids differ from place 1"),
         (
             entry([1.0, 2.0], continuations={"yes": -1.1}),
