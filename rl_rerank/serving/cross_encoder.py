@@ -117,7 +117,8 @@ def _transformer(model: ModelConfig) -> dict[str, Any]:
         "transformer_task": "text-generation",
         "modality_config": {"text": forward, "message": {**forward, "format": "flat"}},
         "module_output_name": "causal_logits",
-        "max_seq_length": model.max_prompt_tokens,
+        # Not max_seq_length, which vLLM takes for the longest prompt and answer together.
+        "processing_kwargs": {"text": {"max_length": model.max_prompt_tokens}},
     }
 
 

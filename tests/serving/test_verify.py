@@ -83,18 +83,21 @@ def test_another_answer_token_is_found(folder):
 
 
 def test_padding_on_the_right_is_found(folder):
-    changed(folder / "sentence_bert_config.json", processing_kwargs={"text": {"padding_side": "right"}})
+    changed(
+        folder / "sentence_bert_config.json", processing_kwargs={"text": {"max_length": 256, "padding_side": "right"}}
+    )
     assert "ends in a padding token" in problems(folder, "cross_encoder")
 
 
 def test_a_suffix_that_is_cut_is_found(folder):
-    changed(folder / "sentence_bert_config.json", processing_kwargs={"chat_template": {"restore_suffix": False}})
+    settings = {"text": {"max_length": 256}, "chat_template": {"restore_suffix": False}}
+    changed(folder / "sentence_bert_config.json", processing_kwargs=settings)
     assert "a long prompt is cut at its end: it must end with 'Answer yes or no." in problems(folder, "cross_encoder")
 
 
 def test_a_larger_budget_is_found(folder):
-    changed(folder / "sentence_bert_config.json", max_seq_length=1024)
-    assert "a long prompt has" in problems(folder, "cross_encoder")
+    changed(folder / "sentence_bert_config.json", processing_kwargs={"text": {"max_length": 512}})
+    assert "a long prompt has 512 tokens, more than the contract's 256" in problems(folder, "cross_encoder")
 
 
 def test_a_sigmoid_is_found(folder):
