@@ -30,7 +30,7 @@ class Comparison:
         self._gaps: dict[tuple[str, int], float] = {}
 
     def add(self, then: GoldenScores, now: GoldenScores) -> bool:
-        """Compare an entry; whether both are equal."""
+        """Compare an entry and return whether both are equal."""
         if said := difference(then, now, self.tolerance):
             self.problems.append(f"golden query {then.query!r}, {said}")
             return False
@@ -40,7 +40,7 @@ class Comparison:
 
     @property
     def note(self) -> str:
-        """How near all scores are."""
+        """The largest distance of a score."""
         largest = max(self._gaps.values(), default=0.0)
         return f"{len(self._gaps)} golden scores are within {largest:.1e} of those at export, in the same order"
 

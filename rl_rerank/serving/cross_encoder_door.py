@@ -1,4 +1,4 @@
-"""An exported folder as sentence-transformers' CrossEncoder loads it: what it shows to the model and what it reads."""
+"""An exported folder as sentence-transformers' CrossEncoder loads it: its prompts, settings and scores."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ PACKAGES = {"hf": "transformers", "vllm": "vllm", "cross_encoder": "sentence_tra
 
 @dataclass(frozen=True)
 class Verdict:
-    """What verifying one door found."""
+    """The result of verifying one door."""
 
     target: str
     problems: tuple[str, ...]
@@ -130,9 +130,7 @@ def _by_cross_encoder(folder: Path, terms: Contract, found: Comparison, trust_re
 def _refused(folder: Path, terms: Contract, found: Comparison, trust_remote_code: bool) -> str:
     """Check that CrossEncoder refuses the folder, or says so of its first pair."""
     if terms.cross_encoder is None:
-        raise ValueError(
-            "the folder was exported before it was said whether CrossEncoder ranks as it does; export it again"
-        )
+        raise ValueError("the folder was exported before CrossEncoder was compared; export it again")
     try:
         answered = _door(folder, terms, trust_remote_code).answer(terms.golden[0])
     except (ValueError, ImportError) as e:
