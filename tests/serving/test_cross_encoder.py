@@ -15,6 +15,7 @@ from rl_rerank.config import LongDocumentsConfig
 from rl_rerank.paradigms.build import make
 from rl_rerank.serving import Reranker, contract
 
+pytestmark = pytest.mark.slow
 CrossEncoder = pytest.importorskip("sentence_transformers").CrossEncoder
 
 QUERY = "how are glacier\n caves formed [1]?"

@@ -17,6 +17,7 @@ from rl_rerank.serving import contract, verify
 from rl_rerank.serving.comparison import difference
 from rl_rerank.serving.contract import GoldenPrompt, GoldenScores
 
+pytestmark = pytest.mark.slow
 pytest.importorskip("sentence_transformers")
 
 

@@ -59,6 +59,7 @@ def test_the_exported_folder_ranks_as_the_trained_model(config, tmp_path, tiny_m
     assert "Not measured." in (folder / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_cross_encoder_ranks_the_exported_folder_as_the_reranker_does(config, tmp_path):
     cross_encoder = pytest.importorskip("sentence_transformers").CrossEncoder
     export_stage.run(config, "export", ExportStage(kind="export", model="rl"))
@@ -70,11 +71,12 @@ def test_cross_encoder_ranks_the_exported_folder_as_the_reranker_does(config, tm
     assert 'CrossEncoder("path/to/this/folder")' in (folder / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_folder_that_cross_encoder_ranks_otherwise_is_not_exported(config, tmp_path, monkeypatch):
     pytest.importorskip("sentence_transformers")
     right = pair_template.with_pairs
     monkeypatch.setattr(pair_template, "with_pairs", lambda *a: right(*a).replace("Passage: ", "Text: "))
-    with pytest.raises(ValueError, match=r"CrossEncoder does not rank .*'Text: .*stages\.export\.cross_encoder=false"):
+    with pytest.raises(ValueError, match=r"CrossEncoder does not rank .*Text: .*stages\.export\.cross_encoder=false"):
         export_stage.run(config, "export", ExportStage(kind="export", model="rl"))
     assert not (tmp_path / "run/export/model").exists()
     export_stage.run(config, "export", ExportStage(kind="export", model="rl", cross_encoder=False))
