@@ -28,6 +28,7 @@ class Comparison:
         self.tolerance = TOLERANCE.get(dtype, TOLERANCE_REDUCED)
         self.problems: list[str] = []
         self._gaps: dict[tuple[str, int], float] = {}
+        self._order = "in the same order"
 
     def add(self, then: GoldenScores, now: GoldenScores) -> bool:
         """Compare an entry and return whether both are equal."""
@@ -36,13 +37,15 @@ class Comparison:
             return False
         for number, (before, after) in enumerate(zip(then.scores, now.scores, strict=True)):
             self._gaps[then.query, number] = gap(before, after)
+        if _order(then.scores) != _order(now.scores):
+            self._order = "and documents that are nearer to each other change places"
         return True
 
     @property
     def note(self) -> str:
         """The largest distance of a score."""
         largest = max(self._gaps.values(), default=0.0)
-        return f"{len(self._gaps)} golden scores are within {largest:.1e} of those at export, in the same order"
+        return f"{len(self._gaps)} golden scores are within {largest:.1e} of those at export, {self._order}"
 
 
 def difference(then: GoldenScores, now: GoldenScores, tolerance: float) -> str | None:
@@ -96,8 +99,12 @@ def _first(one: Sequence[Any], other: Sequence[Any]) -> int:
 
 def _is_misordered(then: Sequence[float], now: Sequence[float], tolerance: float) -> bool:
     """Whether a document stands behind one that was clearly worse."""
-    order = sorted(range(len(now)), key=lambda i: -now[i])
-    return any(then[b] > then[a] + 2 * tolerance for a, b in pairwise(order))
+    return any(then[b] > then[a] + 2 * tolerance for a, b in pairwise(_order(now)))
+
+
+def _order(scores: Sequence[float]) -> list[int]:
+    """Documents by score, best first, equal ones as given."""
+    return sorted(range(len(scores)), key=lambda i: -scores[i])
 
 
 def _sigmoid(value: float) -> float:

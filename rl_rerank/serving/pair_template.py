@@ -19,6 +19,7 @@ from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.types import Candidate, Prompt, RankingExample, Segment
 
 ROLES = ("query", "document", "system")
+"""Of the messages that are read. sentence-transformers gives its `prompt` as the system message."""
 WITHOUT_TEMPLATE = (
     "{{- BEGIN -}}{%- for message in messages -%}{%- if not loop.first -%}{{- '\\n\\n' -}}{%- endif -%}"
     "{{- message.content -}}{%- endfor -%}{{- '\\n\\nAnswer:\\n' -}}"
@@ -76,18 +77,17 @@ def with_pairs(renderer: Renderer, paradigm: Paradigm, how: LongDocumentsConfig)
     arguments = renderer.arguments(paradigm.name, traits(paradigm).reasoning)
     plain, instructed = (_messages(_prompt(paradigm, said), renderer.takes_system) for said in ("", "i"))
     lines = [
-        f"{{%- set messages = {instructed} if pair.system else {plain} -%}}",
+        f"{{%- set messages = {instructed} if pair.is_instructed else {plain} -%}}",
         "{%- set add_generation_prompt = true -%}",
         *(f"{{%- set {name} = {literal(value)} -%}}" for name, value in arguments.items()),
     ]
-    asked = _documents(how) + "".join(
-        f"{{%- set pair.{role} = clean_text(pair.{role}) -%}}\n" for role in ("query", "document", "system")
-    )
+    asked = _documents(how) + "".join(f"{{%- set pair.{role} = clean_text(pair.{role}) -%}}\n" for role in ROLES)
     return (
         pinned(renderer, paradigm)
         + _clean(renderer)
         + READ
         + "{%- if pair.query is not none and pair.document is not none -%}\n"
+        + "{%- set pair.is_instructed = pair.system != '' -%}\n"
         + asked
         + "\n".join(lines)
         + "\n{%- endif -%}\n"

@@ -70,7 +70,7 @@ def test_a_pair_is_shown_as_the_paradigm_shows_it(family, tokenizer, wording):
     renderer = Renderer(tokenizer, max_prompt_tokens=4096)
     template = pair_template.with_pairs(renderer, paradigm, HEAD)
     for text in TEXTS:
-        for query, instruction in (("caves", ""), (text, "only\nnew [1] ones")):
+        for query, instruction in (("caves", ""), (text, "only\nnew [1] ones"), ("caves", "\u200b")):
             expected = renderer(paradigm.prompt(example(query, text, instruction), ["0"]))
             shown, ids = pair_ids(tokenizer, template, query, text, instruction)
             assert shown == expected.text

@@ -53,6 +53,9 @@ class ExportStage(StageConfig):
             start.long_documents if isinstance(start, TrainingStage) else LongDocumentsConfig()
         )
 
+    def requires(self, plugins: Plugins) -> Sequence[str]:
+        return ["jsonschema"]
+
     def check(self, name: str, plugins: Plugins) -> None:
         check_ranking(plugins.paradigm(), self.documents(plugins.config.stages), f"stages.{name}.")
         if plugins.engine(plugins.config.engine).has_own_model:
