@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from rl_rerank import __version__, registry, requirements
-from rl_rerank.cli import doctor, parse, rewards
+from rl_rerank.cli import doctor, parse, rewards, verify
 from rl_rerank.config import Config, ConvertFiles, EvaluateFiles, ReportRuns, StageConfig, file_arguments
 from rl_rerank.data.convert import convert
 from rl_rerank.engines.local.cache import cache_dir
@@ -84,7 +84,8 @@ def _commands() -> dict[str, Callable[[str, list[str], str | None], int]]:
         **dict.fromkeys(registry.names("stage"), _stage),
         "parse": _parse,
         "convert": _convert,
-        "rewards": _rewards,
+        "rewards": _lines,
+        "verify": _lines,
         "init": _init,
         "doctor": _doctor,
     }
@@ -233,8 +234,8 @@ def _convert(command: str, overrides: list[str], config_dir: str | None) -> int:
     return 0
 
 
-def _rewards(command: str, overrides: list[str], config_dir: str | None) -> int:
-    lines, status = rewards.run(overrides, config_dir)
+def _lines(command: str, overrides: list[str], config_dir: str | None) -> int:
+    lines, status = {"rewards": rewards.run, "verify": verify.run}[command](overrides, config_dir)
     print("\n".join(lines))
     return status
 

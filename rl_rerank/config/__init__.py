@@ -5,7 +5,7 @@ settings of a stage are in `rl_rerank/stages/<kind>/spec.py`, those of an engine
 """
 
 from rl_rerank.config.building import at_least, build, one_of, unknown_key
-from rl_rerank.config.commands import ConvertFiles, EvaluateFiles, ReportRuns, file_arguments
+from rl_rerank.config.commands import ConvertFiles, EvaluateFiles, ReportRuns, VerifyModel, file_arguments
 from rl_rerank.config.curriculum import CurriculumConfig
 from rl_rerank.config.engine import EngineConfig, EngineKind
 from rl_rerank.config.experiment import (

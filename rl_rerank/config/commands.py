@@ -64,6 +64,18 @@ class ConvertFiles:
             raise ValueError(f"output must end in {wanted}; got {self.output!r}")
 
 
+@dataclass(kw_only=True)
+class VerifyModel:
+    """`rl-rerank verify model=DIR`: compare an exported folder with its contract."""
+
+    model: str
+    """A folder that the export stage wrote."""
+    targets: list[str] = field(default_factory=list)
+    """hf, vllm, cross_encoder; empty: those that the contract claims and that are installed."""
+    trust_remote_code: bool = False
+    """Run the model's own code. Enable only if you trust its author."""
+
+
 def file_arguments(
     command: str, arguments: Sequence[str], names: Sequence[str], *, required: Sequence[str]
 ) -> tuple[dict[str, str], list[str]]:

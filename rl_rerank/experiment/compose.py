@@ -127,10 +127,10 @@ def files(cls: type[T], overrides: Sequence[str]) -> T:
         key, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"cannot read {text!r}: an override is KEY=VALUE")
-        if key in ("measures", "run_dirs"):
+        if key in ("measures", "run_dirs", "targets"):
             values[key] = [item.strip("\"' ") for item in _split(value.strip().removeprefix("[").removesuffix("]"))]
         elif value not in ("null", ""):
-            values[key] = _typed(value) if key in ("force", "seed") else value
+            values[key] = _typed(value) if key in ("force", "seed", "trust_remote_code") else value
     return build(cls, values)
 
 

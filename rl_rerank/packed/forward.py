@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -37,6 +38,7 @@ def scored(
     with_entropy: bool = False,
     with_top1: bool = False,
     with_aux_loss: bool = False,
+    in_float32: bool = False,
     prefix: KeysValues | None = None,
 ) -> Scored:
     """Compute the logits and log-probabilities [M] of a packed row's labels, in the order of `pack`.
@@ -44,6 +46,7 @@ def scored(
     Args:
         model: a model that `install` has prepared, or a wrapper around it.
         temperature: divides the logits.
+        in_float32: without gradients, whether the head computes in float32 whatever the model's type is.
         prefix: receives the keys and values of the row, and returns them behind those of the tokens that are given.
     """
     device = packed.input_ids.device
@@ -54,12 +57,27 @@ def scored(
         position_ids=torch.from_numpy(packed.layout.positions[packed.layout.given :]).to(device)[None],
         packed=packed.layout,
         prefix=prefix,
-        asked=Asked(packed.places, packed.labels, temperature, with_logits, with_entropy, with_top1, with_aux_loss),
+        asked=Asked(
+            packed.places,
+            packed.labels,
+            temperature,
+            with_logits=with_logits,
+            with_entropy=with_entropy,
+            with_top1=with_top1,
+            in_float32=in_float32,
+            with_aux_loss=with_aux_loss,
+        ),
     )
 
 
 def plainly_scored(
-    model: Any, sequences: Sequence[Labelled], *, pad_id: int, temperature: float = 1.0, with_top1: bool = False
+    model: Any,
+    sequences: Sequence[Labelled],
+    *,
+    pad_id: int,
+    temperature: float = 1.0,
+    with_top1: bool = False,
+    in_float32: bool = False,
 ) -> Scored:
     """Compute what `scored` does, without entropies, by a left-padded row for each sequence of input tokens."""
     rows: dict[tuple[int, ...], int] = {}
@@ -68,13 +86,14 @@ def plainly_scored(
     device = next(model.parameters()).device
     ids = torch.tensor([[*[pad_id] * (width - len(row)), *row] for row in rows], device=device)
     mask = torch.tensor([[*[0] * (width - len(row)), *[1] * len(row)] for row in rows], device=device)
-    logits = model(
-        input_ids=ids,
-        attention_mask=mask,
-        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-        logits_to_keep=kept,
-        use_cache=False,
-    ).logits
+    with head.in_float32(model) if in_float32 else nullcontext():
+        logits = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            logits_to_keep=kept,
+            use_cache=False,
+        ).logits
     asked = [
         (number, kept - len(tokens) + place, tokens[place])
         for number, (tokens, first) in zip(numbers, sequences, strict=True)

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import functools
 import types
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,9 @@ class Asked:
     with_entropy: bool = False
     with_top1: bool = False
     """Whether to say which labels are the likeliest tokens."""
+    in_float32: bool = False
+    """Without gradients: whether the head computes in float32 whatever the types of its weights and of autocast are. In
+    bfloat16 logits near 16 lie 1/16 apart, so that many documents have one score."""
     with_aux_loss: bool = False
     """Whether a mixture of experts also returns its load-balancing loss, over each token of the row once."""
 
@@ -115,12 +119,47 @@ def _projected(head: nn.Module, hidden: Tensor, asked: Asked, config: Any) -> Sc
             kernel: Any = ChunkedLogProbFunction.apply(*of, asked.temperature, columns, cap, scale, outputs)
             return Scored(kernel[0], kernel[1], kernel[4], logits=own)
         size = max(1, elements // len(head.weight))
+        project = _float32_logits if asked.in_float32 else _own_logits
         pieces = [
-            _read(nn.functional.linear(some, head.weight, head.bias), asked, labels, scale, cap)
+            _read(project(head, some), asked, labels, scale, cap)
             for some, labels in zip(hidden.split(size), asked.labels.split(size), strict=True)
         ]
     whole = [None if some[0] is None else torch.cat(some) for some in zip(*pieces, strict=True)]
     return Scored(*whole, logits=own)  # pyright: ignore[reportArgumentType]
+
+
+@contextmanager
+def in_float32(model: Any) -> Iterator[None]:
+    """Let a model's own forward compute its logits in float32, as `Asked.in_float32` does."""
+    head = model.get_output_embeddings()
+    if type(head) is not nn.Linear:
+        yield
+        return
+    own = head.__dict__.get("forward")
+    head.forward = types.MethodType(_float32_logits, head)  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        if own is None:
+            del head.forward
+        else:
+            head.forward = own
+
+
+def _own_logits(head: nn.Linear, hidden: Tensor) -> Tensor:
+    return nn.functional.linear(hidden, head.weight, head.bias)
+
+
+def _float32_logits(head: nn.Linear, hidden: Tensor) -> Tensor:
+    """Project [..., E] to [..., V] in float32; weights of another type are converted piece by piece."""
+    rows = max(1, TILE_BYTES.get(hidden.device.type, GPU_TILE_BYTES) // 4 // head.weight.shape[1])
+    with torch.autocast(hidden.device.type, enabled=False):
+        bias = None if head.bias is None else head.bias.float()
+        if head.weight.dtype == torch.float32:
+            return nn.functional.linear(hidden.float(), head.weight, bias)
+        pieces = [nn.functional.linear(hidden.float(), some.float()) for some in head.weight.split(rows)]
+        logits = torch.cat(pieces, dim=-1)
+        return logits if bias is None else logits + bias
 
 
 def _label_logits(head: nn.Linear, hidden: Tensor, labels: Tensor) -> Tensor:

@@ -76,6 +76,17 @@ def order_by(qid: str, shown: Sequence[str], scores: Mapping[str, float]) -> Ran
     return Ranking(qid, tuple(docids), {docid: scores[docid] for docid in docids})
 
 
+def model_scores(example: RankingExample, ranking: Ranking) -> dict[str, float]:
+    """The model's own scores, best first and with their ties; documents that it did not score have `imputed` ones.
+
+    n, n - 1, ..., 1 where it gave an order only.
+    """
+    if ranking.raw_scores is None:
+        return dict(ranking.scores)
+    filled = imputed(example, ranking.raw_scores)
+    return {docid: filled[docid] for docid in ranking.docids}
+
+
 def imputed(example: RankingExample, scores: Mapping[str, float]) -> dict[str, float]:
     """A score for every document: one that has none is put on the line between its neighbours in the first stage.
 

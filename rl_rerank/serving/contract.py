@@ -1,7 +1,8 @@
 """`reranker.json`: the metadata beside a model's weights that make it rank as it did when exported.
 
 The weights alone do not determine the prompts. The contract has the paradigm with all its parameters, the token
-budget, and evidence: a fingerprint of fixed prompts as token ids, and the scores of fixed pairs.
+budget, how long documents are cut, and evidence: a fingerprint of fixed prompts as token ids, and fixed pairs with
+their prompts, log-probabilities and scores. `reranker.schema.json` describes it for other programs.
 """
 
 import dataclasses
@@ -12,17 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from rl_rerank import __version__
-from rl_rerank.config import build
+from rl_rerank.config import LongDocumentsConfig, build
 from rl_rerank.io import digest
 from rl_rerank.io.files import write_json
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.paradigms.build import make
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.prompts.wordings.files import content
+from rl_rerank.requirements import load
 from rl_rerank.types import Candidate, RankingExample
 
 FILE = "reranker.json"
-VERSION = 1
+SCHEMA = "reranker.schema.json"
+"""Describes the file; in the package beside this module."""
+VERSION = 2
+READ_VERSIONS = (1, 2)
+"""Versions that can be read. Contracts of version 1 have neither long documents nor the prompts of golden pairs."""
 
 GOLDEN = (
     (
@@ -45,12 +51,34 @@ GOLDEN = (
 
 
 @dataclass(kw_only=True)
+class GoldenPrompt:
+    """A prompt as the exported model received it."""
+
+    text: str
+    token_ids: list[int]
+    continuations: dict[str, float] = field(default_factory=dict)
+    """Continuation -> its log-probability behind the prompt; empty for paradigms that generate."""
+
+
+@dataclass(kw_only=True)
 class GoldenScores:
     """The exported model's scores of one entry of `GOLDEN`."""
 
     query: str
     documents: list[str]
     scores: list[float]
+    prompts: list[GoldenPrompt] = field(default_factory=list)
+    """Of the first round, in which pointwise paradigms ask about each document in order."""
+
+
+@dataclass(kw_only=True)
+class CrossEncoderDoor:
+    """How far sentence-transformers' CrossEncoder gives the scores of `Reranker`."""
+
+    refusal: str = ""
+    """Why it refuses the folder; empty: it loads it."""
+    limits: list[str] = field(default_factory=list)
+    """Inputs for which its scores differ."""
 
 
 @dataclass(kw_only=True)
@@ -66,12 +94,17 @@ class Contract:
     """All parameters including defaults, so that a later default changes nothing."""
     max_prompt_tokens: int
     max_passage_tokens: int | None = None
+    long_documents: LongDocumentsConfig = field(default_factory=LongDocumentsConfig)
     template_kwargs: dict[str, Any] = field(default_factory=dict)
     dtype: str
     prompt_fingerprint: str
     """sha256 of the token ids of the golden prompts."""
     continuation_ids: dict[str, list[int]] = field(default_factory=dict)
     """Continuation -> its token ids, for paradigms that score continuations."""
+    stop_ids: list[int] = field(default_factory=list)
+    """Token ids at which generation stops, as in the folder's generation_config.json; empty: not recorded."""
+    cross_encoder: CrossEncoderDoor | None = None
+    """None: not recorded."""
     base_model: str
     provenance: dict[str, str] = field(default_factory=dict)
     golden: list[GoldenScores] = field(default_factory=list)
@@ -108,6 +141,25 @@ def write(folder: Path, contract: Contract) -> None:
     write_json(folder / FILE, dataclasses.asdict(contract))
 
 
+def schema() -> dict[str, Any]:
+    """Read the JSON schema of `reranker.json`."""
+    return json.loads((Path(__file__).parent / SCHEMA).read_text(encoding="utf-8"))
+
+
+def check_schema(folder: Path) -> None:
+    """Refuse a `reranker.json` that other programs could not read by the published schema.
+
+    Raises:
+        ValueError: with the place in the file and the reason.
+        ImportError: if jsonschema is not installed.
+    """
+    validator = load("jsonschema", "export").Draft202012Validator(schema())
+    values = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    for error in validator.iter_errors(values):
+        place = ".".join(map(str, error.absolute_path)) or "the whole"
+        raise ValueError(f"{folder / FILE}: {place} does not follow {SCHEMA}: {error.message}")
+
+
 def read(folder: Path) -> Contract:
     """Read `reranker.json` of a model folder.
 
@@ -127,10 +179,10 @@ def read(folder: Path) -> Contract:
         raise ValueError(f"{path} is damaged: it is not JSON ({e})") from None
     if not isinstance(values, Mapping) or not isinstance(values.get("version"), int):
         raise ValueError(f"{path} is damaged: it has no version number")
-    if values["version"] != VERSION:
+    if values["version"] not in READ_VERSIONS:
         raise ValueError(
-            f"{path} has version {values['version']}, and rl-rerank {__version__} reads version {VERSION}; it was "
-            f"written by {values.get('framework', 'an unknown program')}"
+            f"{path} has version {values['version']}, and rl-rerank {__version__} reads versions up to {VERSION}; it "
+            f"was written by {values.get('framework', 'an unknown program')}"
         )
     try:
         return build(Contract, values)
@@ -150,6 +202,11 @@ def check(contract: Contract, paradigm: Paradigm, renderer: Renderer, folder: Pa
                 f"{str(folder)!r}: the tokenizer turns {text!r} into {list(renderer.continuation_ids(text))}, and the "
                 f"model was exported with {ids}: its tokenizer files have changed"
             )
+    if contract.stop_ids and sorted(renderer.stop_ids) != contract.stop_ids:
+        raise ValueError(
+            f"{str(folder)!r}: generation stops at the tokens {sorted(renderer.stop_ids)}, and the model was exported "
+            f"with {contract.stop_ids}: its tokenizer, chat template or generation_config.json has changed"
+        )
     if (found := fingerprint(paradigm, renderer)) != contract.prompt_fingerprint:
         raise ValueError(
             f"{str(folder)!r}: its prompts are no longer those that the model was exported with (fingerprint "

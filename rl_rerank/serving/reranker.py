@@ -10,9 +10,10 @@ from rl_rerank.config import EngineConfig, ModelConfig, build
 from rl_rerank.engines.base import Engine
 from rl_rerank.engines.build import build_engine
 from rl_rerank.paradigms.base import Paradigm
-from rl_rerank.ranking.driver import ADVICE, check_finite, num_lost, rerank
+from rl_rerank.ranking.driver import check_finite
 from rl_rerank.requirements import load
 from rl_rerank.serving import contract
+from rl_rerank.serving.scores import scores
 from rl_rerank.types import Candidate, RankingExample, Rollout
 
 Document: TypeAlias = str | Mapping[str, Any]
@@ -78,15 +79,16 @@ class Reranker:
         """Order `documents` for `query`.
 
         Args:
-            documents: in first-stage order, which a listwise model sees. Equal ones differ by index. Documents too
-                long for the model are cut.
+            documents: in first-stage order, which a listwise model sees. Equal ones differ by index. Long ones are
+                cut, summarised or split as the contract's `long_documents` says, and then cut to the token budget.
             top_n: number of best results to keep; None keeps all.
             instruction: definition of relevance, if the query does not give it.
 
         Returns:
-            (index into `documents`, score) best first. Scores are comparable within one call only, unless the paradigm
-            says otherwise. A document whose answer cannot be used takes its score from its neighbours in the given
-            order.
+            (index into `documents`, score) best first, equal scores in the given order. Scores are the model's own,
+            which repeat for equal documents, or n, n - 1, ..., 1 where it answers with an order. They are comparable
+            within one call only, unless the paradigm says otherwise. A document whose answer cannot be used takes its
+            score from its neighbours in the given order.
 
         Raises:
             ValueError: for an empty query or document, or if no answer has finite log-probabilities.
@@ -121,7 +123,9 @@ class Reranker:
             ValueError: if a score differs from the exported one by more than `tolerance`.
         """
         for golden in self.contract.golden:
-            found = golden_scores(self.paradigm, self.engine, golden.query, golden.documents)
+            example = contract.golden_example(golden.query, golden.documents)
+            [scored], _ = scores([example], self.paradigm, self.engine, self.contract.long_documents)
+            found = [scored[docid] for docid in example.docids]
             for i, (now, then) in enumerate(zip(found, golden.scores, strict=True)):
                 if not abs(now - then) <= tolerance:  # also where one is NaN
                     raise ValueError(
@@ -134,28 +138,13 @@ class Reranker:
         self.engine.close()
 
     def _rank(self, examples: Sequence[RankingExample], top_n: int | None) -> list[list[tuple[int, float]]]:
-        rankings, rollouts = rerank(examples, self.paradigm, self.engine)
+        found, rollouts = scores(examples, self.paradigm, self.engine, self.contract.long_documents)
         asked: dict[str, list[Rollout]] = {example.qid: [] for example in examples}
         for rollout in rollouts:
             asked[rollout.prompt.qid].append(rollout)
         for qid, mine in asked.items():
             check_finite(mine, f"request {qid}: " if len(examples) > 1 else "")
-        return [[(int(docid), ranking.scores[docid]) for docid in ranking.docids[:top_n]] for ranking in rankings]
-
-
-def golden_scores(paradigm: Paradigm, engine: Engine, query: str, documents: Sequence[str]) -> list[float]:
-    """Score each document of a golden entry, in the entry's order.
-
-    Raises:
-        ValueError: if any answer's log-probabilities are not finite: these texts are plain.
-    """
-    [ranking], rollouts = rerank([contract.golden_example(query, tuple(documents))], paradigm, engine)
-    if lost := num_lost(rollouts):
-        raise ValueError(
-            f"the golden query {query!r}: log-probabilities of {lost} of {len(rollouts)} answers are not finite; "
-            f"{ADVICE}"
-        )
-    return [ranking.scores[str(i)] for i in range(len(documents))]
+        return [[(int(docid), score) for docid, score in each.items()][:top_n] for each in found]
 
 
 def _engine(kind: str, args: dict[str, Any]) -> EngineConfig:

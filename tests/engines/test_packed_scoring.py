@@ -89,3 +89,41 @@ def test_a_document_whose_values_overflow_takes_no_other_along():
     found = scores(Scorer(model, pad_id=0, batch_tokens=500), [*asked, (*asked[0], 96)], ENDINGS)
     assert found[:-1].isfinite().all() and not found[-1].isfinite().any()
     assert torch.allclose(found[:-1], scores(Scorer(model, pad_id=0, batch_tokens=500), asked, ENDINGS), atol=1e-4)
+
+
+@pytest.mark.parametrize("is_packed", [True, False])
+@pytest.mark.parametrize("autocast", [False, True])
+@torch.no_grad()
+def test_a_model_in_bfloat16_gives_each_document_a_score_of_its_own(is_packed, autocast):
+    """Hidden states are in bfloat16; answers are projected from them in float32, with and without autocast."""
+    model = tiny("llama").eval()
+    model.lm_head.weight *= 50  # logits of about 10, which in bfloat16 lie 1/16 apart
+    model.lm_head.weight[6] = model.lm_head.weight[5] + 0.02 * torch.randn(
+        32
+    )  # and two answers that are nearly as likely
+    if not autocast:
+        model = model.to(torch.bfloat16)
+    scorer = Scorer(model, pad_id=0, batch_tokens=10_000)
+    if not is_packed:
+        scorer.refusal = "to take the other way"
+    hidden: list[torch.Tensor] = []
+    model.model.norm.register_forward_hook(lambda _module, _inputs, output: hidden.append(output))
+    asked = prompts(30)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        scorer._is_verified = True  # which computes the first ones twice
+        found = torch.tensor(scorer(asked, [(5,), (6,)]), dtype=torch.float64)
+    [states] = hidden
+    rows = model.lm_head.weight.float()
+    if is_packed:
+        places = pack([([*ids, end], len(ids)) for ids in asked for end in (5, 6)]).places
+        last = states.flatten(0, 1)[places[::2]]
+    else:
+        last = states[:, -1]
+    logits = last.float() @ rows.T
+    expected = logits.log_softmax(-1)[:, [5, 6]].double()
+    assert torch.allclose(found, expected, atol=1e-4)
+    scores = found[:, 0] - found[:, 1]
+    assert len({round(score, 5) for score in scores.tolist()}) == 30
+    coarse = (last.bfloat16() @ rows.bfloat16().T).float()
+    assert len(set((coarse[:, 5] - coarse[:, 6]).tolist())) < 30
+    assert type(model.lm_head.forward).__name__ == "method"  # the head is its own again

@@ -12,12 +12,14 @@ from rl_rerank.engines.local import embedded
 from rl_rerank.evaluation.records import FILE, Metrics, RunRow
 from rl_rerank.io.files import write_json
 from rl_rerank.serving import card
+from rl_rerank.serving.contract import CrossEncoderDoor
 from rl_rerank.stages.evaluate.spec import EvaluateStage
 from rl_rerank.stages.export.spec import ExportStage
 from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.stages.rerank.spec import RerankStage
 from rl_rerank.stages.sft.spec import SFTStage
 
+REFUSED = CrossEncoderDoor(refusal="CrossEncoder cannot rank as this model was trained to")
 STAGES = {"sft": SFTStage(kind="sft"), "rl": GRPOStage(kind="grpo")}
 
 
@@ -27,9 +29,11 @@ def front_matter(text: str) -> dict:
     return yaml.safe_load(text[4:].partition("\n---\n")[0])
 
 
-def model_card(model: str = "Qwen/Qwen3-0.6B", trained: str = "rl", **settings) -> str:
+def model_card(
+    model: str = "Qwen/Qwen3-0.6B", trained: str = "rl", door: CrossEncoderDoor = REFUSED, **settings
+) -> str:
     config = Config(model=ModelConfig(path=model), stages=STAGES, **settings)
-    return card.model(config, ExportStage(kind="export", model=trained), "export")
+    return card.model(config, ExportStage(kind="export", model=trained), "export", door)
 
 
 def test_a_base_model_of_the_hub_is_linked_and_its_license_is_not_guessed():
@@ -86,5 +90,17 @@ def test_results_of_few_queries_are_not_shown(tmp_path: Path, queries: int, show
     write_json(tmp_path / "evaluate" / FILE, Metrics(measures=["nDCG@10"], rows=[row]).to_json())
     stages = STAGES | {"rl_eval": RerankStage(kind="rerank", model="rl"), "evaluate": EvaluateStage(kind="evaluate")}
     config = Config(run_dir=str(tmp_path), stages=stages)
-    text = card.model(config, ExportStage(kind="export", model="rl"), "export")
+    text = card.model(config, ExportStage(kind="export", model="rl"), "export", REFUSED)
     assert f"| GRPO (this model) | {shown} |" in text and ("0.6123" in text) == (queries == 30)
+
+
+def test_the_card_says_whether_cross_encoder_gives_the_scores():
+    refused, claimed = (
+        model_card(),
+        model_card(door=CrossEncoderDoor(limits=["long prompts", "titles"]), push="ann/tiny"),
+    )
+    assert "CrossEncoder cannot rank as this model was trained to.\n" in refused
+    assert "sentence_transformers" not in refused
+    assert 'CrossEncoder("ann/tiny").rank(' in claimed and "- long prompts;\n- titles.\n" in claimed
+    assert front_matter(claimed)["library_name"] == "sentence-transformers"
+    assert front_matter(claimed)["tags"][2:4] == ["sentence-transformers", "cross-encoder"]

@@ -130,7 +130,7 @@ def upload(place: Path, to: Hub, folder: Path, repo: str = "ann/tiny") -> subpro
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_pushed_model_comes_back_byte_for_byte_and_ranks_the_same(place, module_hub, pushed):

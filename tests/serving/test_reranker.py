@@ -7,47 +7,22 @@ import math
 import shutil
 
 import pytest
+from support.exported import export
 
-from rl_rerank.config import ModelConfig
-from rl_rerank.engines.local.checkpoint import renderer
-from rl_rerank.engines.local.hf import HFEngine
+from rl_rerank.config import LongDocumentsConfig
 from rl_rerank.engines.scripted import Scripted
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.paradigms.pointwise import Pointwise
+from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.serving import Reranker, contract
-from rl_rerank.serving.reranker import golden_scores
+from rl_rerank.serving.scores import golden
 
 DOCUMENTS = ["ice caves", "yes no yes", "a glacier cave forms in the ice of a glacier", "bread"]
-MODEL = ModelConfig(max_prompt_tokens=256)
-
-
-def export(paradigm, folder) -> None:
-    rendering = renderer(MODEL, folder)
-    engine = HFEngine(folder, rendering)
-    golden = [
-        contract.GoldenScores(query=q, documents=list(d), scores=golden_scores(paradigm, engine, q, d))
-        for q, d in contract.GOLDEN
-    ]
-    contract.write(
-        folder,
-        contract.Contract(
-            paradigm=paradigm.name,
-            paradigm_params=contract.parameters(paradigm),
-            max_prompt_tokens=MODEL.max_prompt_tokens,
-            dtype="float32",
-            prompt_fingerprint=contract.fingerprint(paradigm, rendering),
-            continuation_ids={text: list(rendering.continuation_ids(text)) for text in paradigm.continuations},
-            base_model="tiny",
-            golden=golden,
-        ),
-    )
 
 
 @pytest.fixture(scope="module")
 def exported(tiny_model_dir, tmp_path_factory):
-    folder = shutil.copytree(tiny_model_dir, tmp_path_factory.mktemp("exported") / "model")
-    export(Pointwise(), folder)
-    return folder
+    return export(tiny_model_dir, tmp_path_factory.mktemp("exported") / "model", Pointwise())
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +54,32 @@ def test_top_n_keeps_the_best():
 
 def test_equal_documents_are_told_apart_by_index():
     assert sorted(i for i, _ in by_length().rank("caves", ["ice", "ice", "ice"])) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("copies", [2, 40])
+def test_equal_documents_have_the_score_of_each_alone(reranker, copies):
+    """Equal scores are no reason to give ranks in their place."""
+    alone = dict(reranker.rank("caves", DOCUMENTS))
+    ranked = reranker.rank("caves", [*DOCUMENTS, *[DOCUMENTS[0]] * (copies - 1)])
+    expected = [*alone.values(), *[alone[0]] * (copies - 1)]
+    assert sorted(s for _, s in ranked) == pytest.approx(sorted(expected), abs=1e-5)
+    places = [i for i, _ in ranked if i == 0 or i >= len(DOCUMENTS)]
+    assert len(places) == copies and [s for _, s in ranked] == sorted((s for _, s in ranked), reverse=True)
+
+
+def test_a_document_without_visible_text_is_scored_among_others(reranker):
+    """Nine texts and one of zero-width spaces, of which nothing is shown: ten scores of the model."""
+    documents = [f"ice cave {i}" for i in range(9)]
+    alone = dict(reranker.rank("caves", documents))
+    ranked = dict(reranker.rank("caves", [*documents[:4], "\u200b\u200b", *documents[4:]]))
+    expected = [alone[i] for i in range(9)]
+    assert [ranked[i] for i in (0, 1, 2, 3, 5, 6, 7, 8, 9)] == pytest.approx(expected, abs=1e-5)
+    assert abs(ranked[4]) < 1 and ranked[4] not in expected  # a random model's log-odds, and no rank
+
+
+def test_an_empty_document_among_ten_is_named(reranker):
+    with pytest.raises(ValueError, match="document 4 is empty: leave it out, or give it a text"):
+        reranker.rank("caves", [*["ice"] * 4, "", *["cave"] * 5])
 
 
 def test_a_mapping_brings_a_title():
@@ -181,8 +182,7 @@ def test_a_damaged_contract_names_its_file(exported, tmp_path):
 
 
 def test_a_listwise_model_keeps_its_parameters(tiny_model_dir, tmp_path):
-    folder = shutil.copytree(tiny_model_dir, tmp_path / "model")
-    export(Listwise(window=3, stride=1), folder)
+    folder = export(tiny_model_dir, tmp_path / "model", Listwise(window=3, stride=1))
     loaded = Reranker.load(folder, dtype="float32", batch_tokens=512)
     assert loaded.paradigm == Listwise(window=3, stride=1)
     assert sorted(i for i, _ in loaded.rank("caves", DOCUMENTS)) == [0, 1, 2, 3]
@@ -201,8 +201,6 @@ def test_documents_without_any_finite_score_are_not_ranked(bad):
     reranker = scripted(lambda _: bad)
     with pytest.raises(ValueError, match=r"all 4 answers are not finite.*model\.dtype=float16.*bfloat16 or float32"):
         reranker.rank("q", list("abcd"))
-    with pytest.raises(ValueError, match="not finite"):
-        golden_scores(Pointwise(), reranker.engine, "q", ["a"])
 
 
 def test_a_request_without_any_finite_score_is_named_among_others():
@@ -212,10 +210,48 @@ def test_a_request_without_any_finite_score_is_named_among_others():
         reranker.rank_many([("q", ["a", "b"]), ("r", ["c", "d"])])
 
 
-def test_golden_scores_are_all_finite():
+def test_golden_scores_are_all_finite(chatml_tokenizer):
     reranker = scripted(lambda p: math.nan if p.docids == ("1",) else 1.0)
+    renderer = Renderer(chatml_tokenizer, max_prompt_tokens=256)
     with pytest.raises(ValueError, match=r"the golden query 'q': .* of 1 of 3 answers are not finite; model\.dtype"):
-        golden_scores(Pointwise(), reranker.engine, "q", list("abc"))
+        golden(Pointwise(), reranker.engine, renderer, LongDocumentsConfig(), "q", list("abc"))
+
+
+def test_long_documents_are_treated_as_in_training(tiny_model_dir, tmp_path):
+    """By maxp a document has the score of its best passage, whatever else it holds."""
+    how = LongDocumentsConfig(mode="maxp", words=40, overlap=0)
+    loaded = Reranker.load(export(tiny_model_dir, tmp_path / "model", Pointwise(), how=how))
+    assert loaded.contract.long_documents == how
+    passages = [" ".join([word] * 40) for word in ("ice", "cave", "bread")]
+    alone = dict(loaded.rank("caves", passages))
+    [(_, score)] = loaded.rank("caves", ["\n".join(passages)])
+    assert score == pytest.approx(max(alone.values()), abs=1e-5)
+    first = LongDocumentsConfig(mode="firstp", words=40, overlap=0)
+    loaded = Reranker.load(export(tiny_model_dir, tmp_path / "first", Pointwise(), how=first))
+    [(_, score)] = loaded.rank("caves", ["\n".join(passages)])
+    assert score == pytest.approx(alone[0], abs=1e-5)
+
+
+def test_a_contract_of_the_first_version_is_read(exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "model")
+    values = json.loads((folder / contract.FILE).read_text()) | {"version": 1}
+    for name in ("long_documents", "stop_ids", "cross_encoder"):
+        del values[name]
+    for entry in values["golden"]:
+        del entry["prompts"]
+    (folder / contract.FILE).write_text(json.dumps(values))
+    loaded = Reranker.load(folder)
+    loaded.verify()
+    assert loaded.contract.long_documents.mode == "head" and loaded.contract.cross_encoder is None
+
+
+def test_another_end_of_answers_is_refused(exported, tmp_path):
+    folder = shutil.copytree(exported, tmp_path / "model")
+    terms = contract.read(folder)
+    terms.stop_ids = [1, 7]
+    contract.write(folder, terms)
+    with pytest.raises(ValueError, match=r"stops at the tokens \[.*\], and the model was exported with \[1, 7\]"):
+        Reranker.load(folder)
 
 
 def test_a_golden_score_that_is_no_number_does_not_verify():

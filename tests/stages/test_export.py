@@ -10,9 +10,9 @@ import pytest
 from safetensors import safe_open
 from support import chat_templates
 
-from rl_rerank.config import Config, DataConfig, HubConfig, ModelConfig
-from rl_rerank.engines.local.tokenizer import load_tokenizer
-from rl_rerank.serving import Reranker, contract
+from rl_rerank.config import Config, DataConfig, HubConfig, LongDocumentsConfig, ModelConfig
+from rl_rerank.engines.local.tokenizer import load_tokenizer, renderer
+from rl_rerank.serving import Reranker, contract, pair_template
 from rl_rerank.stages.evaluate.spec import EvaluateStage
 from rl_rerank.stages.export import run as export_stage
 from rl_rerank.stages.export.spec import ExportStage
@@ -57,6 +57,49 @@ def test_the_exported_folder_ranks_as_the_trained_model(config, tmp_path, tiny_m
     assert reranker.contract.base_model == tiny_model_dir.name
     assert [i for i, _ in reranker.rank("caves", DOCUMENTS, top_n=1)] != []
     assert "Not measured." in (folder / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_cross_encoder_ranks_the_exported_folder_as_the_reranker_does(config, tmp_path):
+    cross_encoder = pytest.importorskip("sentence_transformers").CrossEncoder
+    export_stage.run(config, "export", ExportStage(kind="export", model="rl"))
+    folder = tmp_path / "run/export/model"
+    ranked = Reranker.load(folder).rank("caves", DOCUMENTS)
+    rows = cross_encoder(str(folder), local_files_only=True).rank("caves", DOCUMENTS, show_progress_bar=False)
+    assert [row["corpus_id"] for row in rows] == [i for i, _ in ranked]
+    assert [row["score"] for row in rows] == pytest.approx([score for _, score in ranked], abs=1e-4)
+    assert 'CrossEncoder("path/to/this/folder")' in (folder / "README.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_folder_that_cross_encoder_ranks_otherwise_is_not_exported(config, tmp_path, monkeypatch):
+    pytest.importorskip("sentence_transformers")
+    right = pair_template.with_pairs
+    monkeypatch.setattr(pair_template, "with_pairs", lambda *a: right(*a).replace("Passage: ", "Text: "))
+    with pytest.raises(ValueError, match=r"CrossEncoder does not rank .*Text: .*stages\.export\.cross_encoder=false"):
+        export_stage.run(config, "export", ExportStage(kind="export", model="rl"))
+    assert not (tmp_path / "run/export/model").exists()
+    export_stage.run(config, "export", ExportStage(kind="export", model="rl", cross_encoder=False))
+    refusal = contract.read(tmp_path / "run/export/model").cross_encoder.refusal
+    assert "it was exported without this way of loading" in refusal
+
+
+def test_long_documents_and_ends_of_answers_are_those_of_training(config, tmp_path):
+    how = LongDocumentsConfig(mode="firstp", words=40, overlap=0)
+    config.stages["rl"].long_documents = how
+    export_stage.run(config, "export", ExportStage(kind="export", model="rl"))
+    folder = tmp_path / "run/export/model"
+    terms = contract.read(folder)
+    assert terms.long_documents == how
+    ends = json.loads((folder / "generation_config.json").read_text())["eos_token_id"]
+    assert (
+        (ends if isinstance(ends, list) else [ends])
+        == terms.stop_ids
+        == sorted(renderer(config.model, folder).stop_ids)
+    )
+    assert ExportStage(kind="export", model="model").documents(config.stages) == LongDocumentsConfig()
+    own = ExportStage(kind="export", model="rl", long_documents=LongDocumentsConfig(mode="maxp"))
+    assert own.documents(config.stages).mode == "maxp"
 
 
 def test_weights_are_stored_in_the_configured_type(config, tmp_path):

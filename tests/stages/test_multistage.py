@@ -19,6 +19,7 @@ from rl_rerank.data import prepare
 from rl_rerank.evaluation.cost import Cost
 from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io.files import read_jsonl, write_json, write_jsonl
+from rl_rerank.paradigms.ordering import rank_by_scores
 from rl_rerank.stages.check.spec import CheckStage
 from rl_rerank.stages.cross_encoder.spec import CrossEncoderStage
 from rl_rerank.stages.rerank.cascade import completed, cost_behind, shortened
@@ -252,3 +253,12 @@ def test_the_cost_of_a_second_stage_includes_the_first(config):
     write_json(folder / "summary.json", {"cost": {"calls": 6, "rounds": 1, "prompt_tokens": None, "seconds": 2.0}})
     found = cost_behind(config, config.stages["duo_eval"], Cost(calls=4, rounds=1, prompt_tokens=10, seconds=1.5))
     assert found == Cost(calls=10, rounds=2, prompt_tokens=None, completion_tokens=0, seconds=3.5)
+
+
+def test_equal_scores_of_the_earlier_stage_stay_equal():
+    """A run file has 2 and 1 in their place; a fusion reads the scores."""
+    example = RankingExample("q", "query", (Candidate("a", "x", rank=1), Candidate("b", "x", rank=2)))
+    ranking = rank_by_scores(example, {"a": 0.5, "b": 0.5}, num_prompts=2, num_malformed=0, num_fallbacks=0)
+    [found] = shortened([example], {"q": ranking}, None)
+    assert [(c.docid, c.score) for c in found.candidates] == [("a", 0.5), ("b", 0.5)]
+    assert list(ranking.scores.values()) == [2.0, 1.0]

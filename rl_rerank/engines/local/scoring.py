@@ -1,5 +1,6 @@
 """Log-probabilities of continuations behind prompts: prompts of a batch are one packed row, in which what they share,
-such as instruction and query, is computed once.
+such as instruction and query, is computed once. The output head computes in float32, also in bfloat16 models: scores
+are differences of log-probabilities, of which bfloat16 would make many equal.
 
 On the first batch a few prompts are also computed as padded rows; where both differ, all are from then on.
 """
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from rl_rerank.packed import forward
@@ -75,17 +77,22 @@ class Scorer:
 
     def _log_probs(self, sequences: Sequence[Labelled]) -> list[float]:
         if self.refusal is None:
-            found = forward.scored(self.model, pack(sequences).to(self.model.device)).log_probs
+            found = self._packed(sequences)
             if bool(found.isfinite().all()):
                 return found.tolist()
             # A weight of 0 times a value that is not a number is none either: within a packed row one document whose
             # values overflow would take others along.
-        return forward.plainly_scored(self.model, sequences, pad_id=self.pad_id).log_probs.tolist()
+        return self._plain(sequences).tolist()
+
+    def _packed(self, sequences: Sequence[Labelled]) -> Tensor:
+        return forward.scored(self.model, pack(sequences).to(self.model.device), in_float32=True).log_probs
+
+    def _plain(self, sequences: Sequence[Labelled]) -> Tensor:
+        return forward.plainly_scored(self.model, sequences, pad_id=self.pad_id, in_float32=True).log_probs
 
     def _verify(self, sequences: Sequence[Labelled]) -> None:
         self._is_verified = True
-        plain = forward.plainly_scored(self.model, sequences, pad_id=self.pad_id).log_probs
-        gap = (forward.scored(self.model, pack(sequences).to(self.model.device)).log_probs - plain).abs().mean().item()
+        gap = (self._packed(sequences) - self._plain(sequences)).abs().mean().item()
         is_reduced = self.model.dtype != torch.float32 or torch.is_autocast_enabled(self.model.device.type)
         allowed = forward.GAP_REDUCED if is_reduced else forward.GAP_FLOAT32
         if gap > allowed:

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rl_rerank.config import Config, HubConfig, PluginConfig
+from rl_rerank.config import Config, HubConfig, LongDocumentsConfig, PluginConfig
 from rl_rerank.data import prepare
 from rl_rerank.engines.base import Engine
 from rl_rerank.engines.build import build_engine
@@ -16,9 +16,11 @@ from rl_rerank.io import digest
 from rl_rerank.io.files import replacing_folder, write_text
 from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.paradigms.build import build_paradigm
-from rl_rerank.ranking.driver import rerank
-from rl_rerank.serving import card, contract
-from rl_rerank.serving.reranker import Reranker, golden_scores
+from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.requirements import is_installed
+from rl_rerank.serving import card, contract, cross_encoder, verify
+from rl_rerank.serving.reranker import Reranker
+from rl_rerank.serving.scores import golden, scores
 from rl_rerank.stages.export.spec import ExportStage
 from rl_rerank.types import RankingExample
 
@@ -34,22 +36,29 @@ def run(config: Config, name: str, stage: ExportStage) -> None:
     """Write run_dir/<name>/model, whole or not at all.
 
     Raises:
-        ValueError: if the exported folder does not rank as the model that it was made from.
+        ValueError: if the exported folder does not rank as the model that it was made from, or CrossEncoder does not
+            rank as the contract claims.
     """
     source = checkpoint.locate(config, stage.model)
     examples = _checked_examples(config)
     target = Path(config.run_dir) / name / "model"
     with replacing_folder(target) as partial:
         checkpoint.copy(source, partial, config.model.dtype, config.model.trust_remote_code)
-        paradigm = build_paradigm(config, config.paradigm)
+        paradigm, how = build_paradigm(config, config.paradigm), stage.documents(config.stages)
+        renderer = checkpoint.renderer(config.model, source)
+        door = cross_encoder.door(paradigm, renderer, config.model, how, wanted=stage.cross_encoder)
+        cross_encoder.write(partial, paradigm, renderer, config.model, how, door)
         engine = build_engine(config.engine, config.model, source)
         try:
-            contract.write(partial, _contract(config, stage, source, paradigm, engine))
-            expected = _ranks(paradigm, engine, examples)
+            terms = _contract(config, stage, paradigm, renderer, engine, door)
+            contract.write(partial, terms)
+            contract.check_schema(partial)
+            expected = _ranks(paradigm, engine, examples, how)
         finally:
             engine.close()
         difference = _verify(config, partial, examples, expected)
-        write_text(partial / "README.md", card.model(config, stage, name))
+        _verify_cross_encoder(partial, terms, name, config.model.trust_remote_code)
+        write_text(partial / "README.md", card.model(config, stage, name, door))
     logger.info(
         "%s: %s ranks %d queries as %s does (scores within %.1e)", name, target, len(examples), source, difference
     )
@@ -58,7 +67,9 @@ def run(config: Config, name: str, stage: ExportStage) -> None:
 def hub_folder(config: Config, name: str, stage: ExportStage) -> Path:
     """The exported folder, with a card that says where on the hub it will be."""
     folder = checkpoint.check_model_dir(Path(config.run_dir) / name / "model")
-    write_text(folder / "README.md", card.model(config, stage, name))
+    untried = contract.CrossEncoderDoor(refusal="CrossEncoder was not compared when this model was exported")
+    door = contract.read(folder).cross_encoder or untried
+    write_text(folder / "README.md", card.model(config, stage, name, door))
     return folder
 
 
@@ -79,39 +90,46 @@ def _text(candidate: Any) -> str:
 
 
 def _contract(
-    config: Config, stage: ExportStage, source: Path, paradigm: Paradigm, engine: Engine
+    config: Config,
+    stage: ExportStage,
+    paradigm: Paradigm,
+    renderer: Renderer,
+    engine: Engine,
+    door: contract.CrossEncoderDoor,
 ) -> contract.Contract:
-    renderer = checkpoint.renderer(config.model, source)
+    how = stage.documents(config.stages)
     plugin = config.paradigms.get(config.paradigm, PluginConfig())
     whole = dataclasses.replace(config, stage=None, dry_run=False, push=None, hub=HubConfig())  # As in config.json.
-    golden = [(query, list(documents)) for query, documents in contract.GOLDEN]
     return contract.Contract(
         paradigm=plugin.name or config.paradigm,
         paradigm_target=plugin.target,
         paradigm_params=contract.parameters(paradigm),
         max_prompt_tokens=config.model.max_prompt_tokens,
         max_passage_tokens=config.model.max_passage_tokens,
+        long_documents=how,
         template_kwargs=dict(renderer.arguments(paradigm.name, traits(paradigm).reasoning)),
         dtype=config.model.dtype,
         prompt_fingerprint=contract.fingerprint(paradigm, renderer),
         continuation_ids={text: list(renderer.continuation_ids(text)) for text in paradigm.continuations},
+        stop_ids=sorted(renderer.stop_ids),
+        cross_encoder=door,
         base_model=card.model_name(config.model),
         provenance={
             "experiment": config.experiment,
             "stage": stage.model,
             "config_sha256": digest.of_json(dataclasses.asdict(whole)),
         },
-        golden=[
-            contract.GoldenScores(query=q, documents=d, scores=golden_scores(paradigm, engine, q, d)) for q, d in golden
-        ],
+        golden=[golden(paradigm, engine, renderer, how, *entry) for entry in contract.GOLDEN],
     )
 
 
-def _ranks(paradigm: Paradigm, engine: Engine, examples: Sequence[RankingExample]) -> list[Scores]:
+def _ranks(
+    paradigm: Paradigm, engine: Engine, examples: Sequence[RankingExample], how: LongDocumentsConfig
+) -> list[Scores]:
     # Query by query, as the exported model is asked: in bfloat16 a score is rounded by what stands in the same batch.
-    rankings = [rerank([example], paradigm, engine)[0][0] for example in examples]
+    found = [scores([example], paradigm, engine, how)[0][0] for example in examples]
     places = [{docid: i for i, docid in enumerate(example.docids)} for example in examples]
-    return [[(p[d], r.scores[d]) for d in r.docids] for p, r in zip(places, rankings, strict=True)]
+    return [[(place[docid], score) for docid, score in s.items()] for place, s in zip(places, found, strict=True)]
 
 
 def _documents(example: RankingExample) -> list[dict[str, str]]:
@@ -136,3 +154,19 @@ def _verify(config: Config, folder: Path, examples: Sequence[RankingExample], ex
             )
         largest = max(largest, difference)
     return largest
+
+
+def _verify_cross_encoder(folder: Path, terms: contract.Contract, name: str, trust_remote_code: bool) -> None:
+    """Refuse to claim that CrossEncoder gives the same scores if it is installed and does not."""
+    if not verify.claims_cross_encoder(terms):
+        return
+    if not is_installed("sentence_transformers"):
+        logger.info("%s: sentence-transformers is not installed, so CrossEncoder's scores were not compared", name)
+        return
+    [verdict] = verify.verify(folder, ["cross_encoder"], trust_remote_code)
+    if verdict.problems:
+        raise ValueError(
+            f"sentence-transformers' CrossEncoder does not rank as the model was trained to: {verdict.problems[0]}; "
+            f"set stages.{name}.cross_encoder=false to export a folder that it refuses"
+        )
+    logger.info("%s: CrossEncoder: %s", name, verdict.note)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from rl_rerank.config import EngineConfig, Reference, StageConfig
+from rl_rerank.config import EngineConfig, LongDocumentsConfig, Reference, StageConfig, trained
+from rl_rerank.ranking.methods import check as check_ranking
+from rl_rerank.stages.training import TrainingStage
 
 if TYPE_CHECKING:
     from rl_rerank.stages.plugins import Plugins
@@ -21,6 +23,16 @@ class ExportStage(StageConfig):
 
     model: str = "grpo"
     """The name of a training stage, or NAME@STEP for one of its checkpoints."""
+    long_documents: LongDocumentsConfig | None = None
+    """How the exported model cuts, summarises or splits long documents; null: as the stage that trained it, or head for
+    an average of models."""
+    cross_encoder: bool = True
+    """Let sentence-transformers' CrossEncoder load the folder if it gives the same scores; false: it always refuses."""
+
+    def recorded(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Without settings that are as before they were here, so that runs from then stay what they are."""
+        before = {"long_documents": None, "cross_encoder": True}
+        return {key: value for key, value in values.items() if key not in before or value != before[key]}
 
     def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
         yield Reference.to_model("model", self.model)
@@ -34,7 +46,18 @@ class ExportStage(StageConfig):
     def asks(self, plugins: Plugins) -> EngineConfig | None:
         return plugins.config.engine
 
+    def documents(self, stages: Mapping[str, StageConfig]) -> LongDocumentsConfig:
+        """How the exported model treats long documents."""
+        start = stages.get(trained(self.model)[0])
+        return self.long_documents or (
+            start.long_documents if isinstance(start, TrainingStage) else LongDocumentsConfig()
+        )
+
+    def requires(self, plugins: Plugins) -> Sequence[str]:
+        return ["jsonschema"]
+
     def check(self, name: str, plugins: Plugins) -> None:
+        check_ranking(plugins.paradigm(), self.documents(plugins.config.stages), f"stages.{name}.")
         if plugins.engine(plugins.config.engine).has_own_model:
             raise ValueError(
                 f"stages.{name} exports a model of ours, for which engine.kind must be hf or vllm; a stage can have an "

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rl_rerank.config import Config
 from rl_rerank.evaluation.cost import Cost, read_cost
+from rl_rerank.paradigms.ordering import model_scores
 from rl_rerank.stages.rerank.fused import rankings
 from rl_rerank.stages.rerank.spec import RerankStage
 from rl_rerank.types import Ranking, RankingExample
@@ -31,8 +32,9 @@ def shortened(
     found: list[RankingExample] = []
     for example in examples:
         ranking = before[example.qid]
+        scores = model_scores(example, ranking)
         candidates = tuple(
-            dataclasses.replace(example.candidate(docid), rank=rank, score=ranking.scores[docid])
+            dataclasses.replace(example.candidate(docid), rank=rank, score=scores[docid])
             for rank, docid in enumerate(ranking.docids[:depth], start=1)
         )
         found.append(dataclasses.replace(example, candidates=candidates))

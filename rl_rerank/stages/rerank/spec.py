@@ -190,7 +190,7 @@ class RerankStage(StageConfig):
                 f"it empty{advice}"
             )
         plugins.check_ranking(place, engine, paradigm, advice, compares=isinstance(stage, CrossEncoderStage))
-        check_ranking(paradigm, self, f"{place}.")
+        check_ranking(paradigm, self.long_documents, f"{place}.")
 
     def _check_cross_encoder(self, place: str, plugins: Plugins, stage: CrossEncoderStage, kind: EngineKind) -> None:
         """Refuse a cross-encoder that would be asked otherwise than it was trained."""

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from rl_rerank.engines.local.tokenizer import check_size
+from rl_rerank.prompts import clock
 
 
 class Classifier:
@@ -32,7 +33,8 @@ class Classifier:
 
     def __call__(self, conversations: Sequence[Sequence[Mapping[str, str]]]) -> list[float]:
         """Compute the label's logit for each conversation."""
-        texts = [self.tokenizer.apply_chat_template(messages, tokenize=False) for messages in conversations]
+        shown, date = self.tokenizer.apply_chat_template, clock.at(clock.DATE)
+        texts = [shown(messages, tokenize=False, **date) for messages in conversations]
         texts = [text.encode(errors="replace").decode() for text in texts]  # no tokenizer takes half a character
         inputs = self.tokenizer(
             text=texts, return_tensors="pt", padding=True, padding_side="right", add_special_tokens=False
