@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from rl_rerank import __version__, registry, requirements
-from rl_rerank.cli import doctor, parse, rewards
+from rl_rerank.cli import doctor, parse, rewards, serve
 from rl_rerank.config import Config, ConvertFiles, EvaluateFiles, ReportRuns, StageConfig, file_arguments
 from rl_rerank.data.convert import convert
 from rl_rerank.engines.local.cache import cache_dir
@@ -85,6 +85,7 @@ def _commands() -> dict[str, Callable[[str, list[str], str | None], int]]:
         "parse": _parse,
         "convert": _convert,
         "rewards": _rewards,
+        "serve": serve.run,
         "init": _init,
         "doctor": _doctor,
     }

@@ -1,0 +1,76 @@
+"""Tiny exported models, and the server's application over them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rl_rerank.config import ModelConfig, ServeLimits
+from rl_rerank.engines.scripted import Scripted
+from rl_rerank.paradigms.base import Paradigm, traits
+from rl_rerank.serving import contract
+from rl_rerank.serving.reranker import Reranker
+from rl_rerank.serving.server.app import build
+from rl_rerank.serving.server.model import Model
+from rl_rerank.types import Prompt
+
+MODEL = ModelConfig(max_prompt_tokens=256)
+
+
+def export(paradigm: Paradigm, source: Path, folder: Path) -> Path:
+    """A copy of the model folder `source` with the contract of `paradigm`, and without golden scores."""
+    from rl_rerank.engines.local.checkpoint import renderer
+
+    shutil.copytree(source, folder)
+    rendering = renderer(MODEL, folder)
+    contract.write(
+        folder,
+        contract.Contract(
+            paradigm=paradigm.name,
+            paradigm_params=contract.parameters(paradigm),
+            max_prompt_tokens=MODEL.max_prompt_tokens,
+            dtype="float32",
+            prompt_fingerprint=contract.fingerprint(paradigm, rendering),
+            continuation_ids={text: list(rendering.continuation_ids(text)) for text in paradigm.continuations},
+            base_model="tiny",
+        ),
+    )
+    return folder
+
+
+@contextmanager
+def client(
+    model: Reranker | Model, *, limits: ServeLimits | None = None, key: str = "", name: str = "tiny"
+) -> Iterator:
+    """A client of the application in this process; an error of the server is an answer, not an exception."""
+    from starlette.testclient import TestClient
+
+    ranks = model if isinstance(model, Model) else Model(model.paradigm, model.engine)
+    reasons = traits(ranks.paradigm).reasoning
+    app = build(ranks, name=name, scale=ranks.scale, reasons=reasons, limits=limits, key=key)
+    with TestClient(app, raise_server_exceptions=False) as found:
+        yield found
+
+
+def shown(prompt: Prompt) -> list[str]:
+    """The texts of the documents that a prompt shows, in its order."""
+    by_docid = dict.fromkeys(prompt.docids, "")
+    for segment in (s for message in prompt.messages for s in message.segments):
+        if segment.docid is not None:
+            by_docid[segment.docid] += segment.text
+    return list(by_docid.values())
+
+
+def scripted(
+    paradigm: Any, answer: Callable[[Prompt], str], score: Callable[[Prompt, str], float] | None = None
+) -> Model:
+    """A model whose answers come from a function."""
+    return Model(paradigm, Scripted(answer, score))
+
+
+def by_length(paradigm: Any) -> Model:
+    """A pointwise model: the longer a document, the better."""
+    return scripted(paradigm, lambda _: "", lambda p, text: float(len(shown(p)[0])) if text == "yes" else 0.0)
