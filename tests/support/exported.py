@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +55,26 @@ def client(
     app = build(ranks, name=name, scale=ranks.scale, reasons=reasons, limits=limits, key=key)
     with TestClient(app, raise_server_exceptions=False) as found:
         yield found
+
+
+@contextmanager
+def listening(model: Reranker | Model, *, key: str = "", name: str = "tiny") -> Iterator[str]:
+    """The address of the server in a thread of this process."""
+    import uvicorn
+
+    ranks = model if isinstance(model, Model) else Model(model.paradigm, model.engine)
+    app = build(ranks, name=name, scale=ranks.scale, reasons=False, key=key)
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 def shown(prompt: Prompt) -> list[str]:

@@ -2,43 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 
 pytest.importorskip("uvicorn", reason="the extra serve has it")
-import uvicorn
-from support.exported import by_length
+from support.exported import by_length, listening
 
 from rl_rerank.paradigms.pointwise import Pointwise
-from rl_rerank.serving.server.app import build
 
 KEY = "a-key-of-the-test"
 
 
-@contextmanager
-def listening(key: str = "") -> Iterator[str]:
-    """The address of a server that scores by length."""
-    app = build(by_length(Pointwise()), name="lengths", scale="log_odds", reasons=False, key=key)
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 @pytest.fixture(scope="module")
 def url():
-    with listening(key=KEY) as found:
+    with listening(by_length(Pointwise()), name="lengths", key=KEY) as found:
         yield found
 
 
