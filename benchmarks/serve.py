@@ -73,8 +73,15 @@ def tiny_export(folder: Path) -> Path:
 
     tokenizer = AutoTokenizer.from_pretrained(base_model_dir(ModelConfig(path="smollm2")))
     torch.manual_seed(0)
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=1024, **sizes))
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=1024,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+    )
+    model = LlamaForCausalLM(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     settings, paradigm = ModelConfig(max_prompt_tokens=512), Pointwise()
