@@ -9,7 +9,7 @@
 # EXTRAS=train,deepspeed,vllm       for CUDA; remembered for the next call
 # TORCH_INDEX=URL                   the package index that torch comes from; empty: whatever pip is configured with
 PYTHON ?= python3
-DEFAULT := train,deepspeed,cpu,openai,cross-encoder
+DEFAULT := train,deepspeed,cpu,openai,cross-encoder,serve
 EXTRAS ?= $(or $(shell cat .venv/.extras 2>/dev/null),$(DEFAULT))
 TORCH_INDEX ?=
 

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from rl_rerank import __version__, registry, requirements
-from rl_rerank.cli import doctor, parse, rewards, verify
+from rl_rerank.cli import doctor, parse, rewards, serve, verify
 from rl_rerank.config import Config, ConvertFiles, EvaluateFiles, ReportRuns, StageConfig, file_arguments
 from rl_rerank.data.convert import convert
 from rl_rerank.engines.local.cache import cache_dir
@@ -86,6 +86,7 @@ def _commands() -> dict[str, Callable[[str, list[str], str | None], int]]:
         "convert": _convert,
         "rewards": _lines,
         "verify": _lines,
+        "serve": serve.run,
         "init": _init,
         "doctor": _doctor,
     }

@@ -108,8 +108,8 @@ class EngineConfig:
     """The engine that answers prompts outside training."""
 
     kind: str = "hf"
-    """hf or vllm, over the base or trained models; openai, a server; cross_encoder; bi_encoder; or the name of an
-    installed plugin."""
+    """hf or vllm, over the base or trained models; openai or rerank_api, a server; cross_encoder; bi_encoder; or the
+    name of an installed plugin."""
     batch_tokens: int = 16384
     """hf: token budget (with padding) of one forward."""
     bf16: bool | None = False

@@ -13,7 +13,7 @@ from rl_rerank.ranking import long_documents
 from rl_rerank.ranking.driver import ADVICE, num_lost, rerank
 from rl_rerank.ranking.methods import of_documents
 from rl_rerank.serving.contract import GoldenPrompt, GoldenScores, golden_example
-from rl_rerank.types import RankingExample, Rollout
+from rl_rerank.types import Ranking, RankingExample, Rollout
 
 
 def scores(
@@ -24,13 +24,18 @@ def scores(
     Returns:
         docid -> score of each example, best first, as `model_scores` says; and every prompt with its answer.
     """
+    rankings, rollouts = rank(examples, paradigm, engine, how)
+    return [model_scores(*pair) for pair in zip(examples, rankings, strict=True)], rollouts
+
+
+def rank(
+    examples: Sequence[RankingExample], paradigm: Paradigm, engine: Engine, how: LongDocumentsConfig
+) -> tuple[list[Ranking], list[Rollout]]:
+    """Rank the candidates of every example, with long documents cut or split."""
     views = [long_documents.view(example, how) for example in examples]
     rankings, rollouts = rerank([view.example for view in views], paradigm, engine)
-    found = [
-        model_scores(example, of_documents(example, view, ranking, paradigm, how))
-        for example, view, ranking in zip(examples, views, rankings, strict=True)
-    ]
-    return found, rollouts
+    whole = zip(examples, views, rankings, strict=True)
+    return [of_documents(example, view, ranking, paradigm, how) for example, view, ranking in whole], rollouts
 
 
 def golden(

@@ -11,7 +11,7 @@ from rl_rerank import __version__, registry
 from rl_rerank.cli.main import HELP, main
 from rl_rerank.experiment.compose import compose
 
-COMMANDS = ["run", "plan", *registry.names("stage"), "parse", "convert", "rewards", "verify", "init", "doctor"]
+COMMANDS = ["run", "plan", *registry.names("stage"), "parse", "convert", "rewards", "verify", "serve", "init", "doctor"]
 
 
 @pytest.fixture

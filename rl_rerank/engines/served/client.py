@@ -1,4 +1,4 @@
-"""A client of OpenAI's protocol: bounded concurrency, retries, a cap on cost, and a count of usage."""
+"""A client of a model server: bounded concurrency, retries, a cap on cost, and a count of usage."""
 
 import asyncio
 import logging
@@ -14,7 +14,7 @@ import httpx2
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from rl_rerank.engines.base import CapReached
-from rl_rerank.engines.served.kinds import OpenAI
+from rl_rerank.engines.served.kinds import Served
 
 logger = logging.getLogger(__name__)
 logging.getLogger("httpx2").setLevel(logging.WARNING)  # It notes every request.
@@ -39,7 +39,7 @@ class _Transient(ConnectionError):
 
 @dataclass(frozen=True)
 class Request(Generic[T]):
-    """One HTTP request, for at most one completion."""
+    """One HTTP request."""
 
     path: str
     body: dict[str, Any] | None
@@ -58,7 +58,7 @@ class Client:
     billed it.
     """
 
-    def __init__(self, args: OpenAI) -> None:
+    def __init__(self, args: Served) -> None:
         self.args = args
         self.usage: Counter[str] = Counter(calls=0, prompt_tokens=0, completion_tokens=0, retries=0)
         self._cost = 0.0

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from rl_rerank.config import EngineConfig, EngineKind, ModelConfig
@@ -18,21 +18,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class OpenAI(EngineKind):
-    """engine.kind=openai: a server with OpenAI's protocol."""
+class Served(EngineKind):
+    """What engines behind a server share: its address, the key, attempts and the cap on cost."""
 
     has_own_model: ClassVar[bool] = True
     is_journaled: ClassVar[bool] = True
 
     model: str
     """The model's id on the server."""
-    base_url: str = "https://api.openai.com/v1"
+    base_url: str
     revision: str | None = None
     """Your version label of the served model: change it when the server's weights change, so that journaled answers are
     not reused."""
-    tokenizer: str | None = None
-    """The served model's tokenizer, a folder or a hub id, to send prompts as token ids, the same as in other engines.
-    null sends messages, which the server renders with its template."""
     api_key_variable: str = "OPENAI_API_KEY"
     """Environment variable with the key; if unset, no key is sent."""
     concurrency: int = 8
@@ -48,10 +45,6 @@ class OpenAI(EngineKind):
     completion_price: float = 0.0
     max_cost: float | None = None
     """Cost cap of a stage's requests; it stops before it may exceed it."""
-    keep_reasoning: bool = False
-    """Prepend the server's reasoning to the answer, inside <think>."""
-    max_tokens_name: str = "max_tokens"
-    """Name of the maximum answer length in requests; some models require max_completion_tokens."""
     body: dict[str, Any] = field(default_factory=dict)
     """Further fields of every request, such as reasoning_effort; null removes one of ours."""
 
@@ -83,7 +76,33 @@ class OpenAI(EngineKind):
 
     @property
     def requires(self) -> Sequence[str]:
-        return ("httpx2", "tenacity", *(["transformers"] if self.tokenizer else []))
+        return ("httpx2", "tenacity")
+
+    @property
+    def model_label(self) -> str:
+        return f"`{self.model}`{f', revision {self.revision}' if self.revision else ''}, served"
+
+    def final(self, body: dict[str, Any]) -> dict[str, Any]:
+        """The body of a request with the configured fields, and without those that are null."""
+        return {name: value for name, value in {**body, **self.body}.items() if value is not None}
+
+
+@dataclass(kw_only=True)
+class OpenAI(Served):
+    """engine.kind=openai: a server with OpenAI's protocol."""
+
+    base_url: str = "https://api.openai.com/v1"
+    tokenizer: str | None = None
+    """The served model's tokenizer, a folder or a hub id, to send prompts as token ids, the same as in other engines.
+    null sends messages, which the server renders with its template."""
+    keep_reasoning: bool = False
+    """Prepend the server's reasoning to the answer, inside <think>."""
+    max_tokens_name: str = "max_tokens"
+    """Name of the maximum answer length in requests; some models require max_completion_tokens."""
+
+    @property
+    def requires(self) -> Sequence[str]:
+        return (*super().requires, *(["transformers"] if self.tokenizer else []))
 
     @property
     def capabilities(self) -> frozenset[str]:
@@ -93,10 +112,6 @@ class OpenAI(EngineKind):
     @property
     def cuts_prompts(self) -> bool:
         return self.tokenizer is not None
-
-    @property
-    def model_label(self) -> str:
-        return f"`{self.model}`{f', revision {self.revision}' if self.revision else ''}, served"
 
     def check(self, place: str, paradigm: Paradigm, advice: str) -> None:
         """Refuse scored continuations without a tokenizer."""
@@ -120,3 +135,50 @@ class OpenAI(EngineKind):
             tokenizers = load("rl_rerank.engines.local.tokenizer", "engine.kind=openai")
             renderer = tokenizers.renderer(model, self.tokenizer)
         return load("rl_rerank.engines.served.openai", "engine.kind=openai").OpenAIEngine(self, model, renderer)
+
+
+@dataclass(kw_only=True)
+class RerankAPI(Served):
+    """engine.kind=rerank_api: a server that scores documents for a query, each by itself."""
+
+    generates: ClassVar[bool] = False
+
+    model: str
+    """The model's id on the server. TEI serves one model and is not sent it: there it is a label."""
+    base_url: str
+    """The address before `/rerank`, such as https://api.cohere.com/v2 or, with protocol=tei, http://localhost:8080."""
+    protocol: Literal["cohere", "tei"] = "cohere"
+    """The form of requests: Cohere's, which Jina, vLLM, Infinity and `rl-rerank serve` take too; or TEI's."""
+    documents: int = 100
+    """Maximum number of documents per request; TEI takes 32 unless it is started with more."""
+    api_key_variable: str = "RERANK_API_KEY"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.documents < 1:
+            raise ValueError(f"engine.args.documents must be at least 1; got {self.documents}")
+
+    @property
+    def capabilities(self) -> frozenset[str]:
+        return frozenset({"pair"})
+
+    @property
+    def cuts_prompts(self) -> bool:
+        return False
+
+    def check(self, place: str, paradigm: Paradigm, advice: str) -> None:
+        """Refuse a paradigm that shows the model anything but a query and one document."""
+        if paradigm.name != "pointwise":
+            raise ValueError(
+                f"{place}: a rerank server scores a query with one document, so the paradigm must be pointwise; got "
+                f"{paradigm.name!r}{advice}"
+            )
+
+    def answering(self, engine: EngineConfig) -> dict[str, Any]:
+        names = ("model", "revision", "protocol", "body")
+        return {"kind": engine.kind, **{name: getattr(self, name) for name in names}}
+
+    def build(self, model: ModelConfig, folder: Path | None) -> Engine:
+        if folder is not None:
+            raise ValueError(f"engine.kind=rerank_api asks a server and cannot answer with {str(folder)!r}")
+        return load("rl_rerank.engines.served.rerank_api", "engine.kind=rerank_api").RerankAPIEngine(self)

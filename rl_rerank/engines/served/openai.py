@@ -160,21 +160,18 @@ class OpenAIEngine:
         if self.renderer is None:
             body |= {"messages": asked, self.args.max_tokens_name: sampling.max_tokens}
             most = sum(len(message["content"].encode()) for message in asked) + TEMPLATE_TOKENS
-            return Request("chat/completions", self._final(body), self._read_message, (most, sampling.max_tokens))
+            return Request("chat/completions", self.args.final(body), self._read_message, (most, sampling.max_tokens))
         body |= {"prompt": list(asked), "max_tokens": sampling.max_tokens}
         if self._is_vllm:
             body |= {**VLLM_TOKENS, "stop_token_ids": sorted(self.stop_ids)}
             if constraint is not None:
                 body["vllm_xargs"] = constraint_json.carried(constraint, self.renderer.end_id)
-        return Request("completions", self._final(body), self._read_tokens, (len(asked), sampling.max_tokens))
+        return Request("completions", self.args.final(body), self._read_tokens, (len(asked), sampling.max_tokens))
 
     def _score_request(self, ids: Sequence[int], tokens: Sequence[int]) -> Request[list[float] | None]:
         body = {"model": self.args.model, "prompt": list(ids), "max_tokens": 1, "temperature": 0.0, "logprobs": 1}
         body |= {"logprob_token_ids": sorted(set(tokens)), "return_tokens_as_token_ids": True}
         return Request("completions", body, lambda reply: _logprobs(reply, tokens), (len(ids), 1))
-
-    def _final(self, body: dict[str, Any]) -> dict[str, Any]:
-        return {name: value for name, value in {**body, **self.args.body}.items() if value is not None}
 
     def _one_token_each(self, continuations: Sequence[str]) -> list[int]:
         if not continuations:

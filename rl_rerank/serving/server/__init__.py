@@ -1,0 +1,1 @@
+"""An HTTP server for one exported model: `rl-rerank serve model=DIR`."""
