@@ -222,8 +222,8 @@ def _folder(args: TrainingArguments) -> Path:
 def _is_of_the_disk(error: Exception) -> bool:
     if isinstance(error, OSError):  # trackers raise others, of the network
         return error.errno in DISK_ERRORS
-    # torch.save raises RuntimeError for all that its writer of zip files meets.
-    is_of_torch = any(part in str(error) for part in ("PytorchStreamWriter", "inline_container"))
+    # torch.save raises RuntimeError for all that its writer of zip files, or the stream below it, meets.
+    is_of_torch = any(part in str(error) for part in ("PytorchStreamWriter", "inline_container", "basic_ios"))
     return isinstance(error, SafetensorError) or is_of_torch
 
 
