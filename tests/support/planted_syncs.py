@@ -23,7 +23,6 @@ from support import small_tokenizers  # noqa: E402
 from support.grpo_trainer import trainer  # noqa: E402
 from support.perturbed_rollouts import COLOCATED  # noqa: E402
 
-
 COPIES = RolloutEngine._copies
 
 
