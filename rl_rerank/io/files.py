@@ -43,9 +43,26 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     partial = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    yield partial
+    try:
+        yield partial
+        for path in partial.rglob("*"):
+            flush(path)
+        flush(partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+    flush(folder.parent)
+
+
+def flush(path: Path) -> None:
+    """Flush a file to the disk, or a folder's list of names, so that a rename in it survives a power failure."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -12,7 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from rl_rerank.io.files import write_json
+from rl_rerank.io.files import flush, write_json
 
 MANIFEST = "manifest.json"
 THREADS = 4
@@ -30,9 +30,9 @@ def write(folder: Path, about: Mapping[str, Any]) -> None:
         found = list(pool.map(_flushed, paths))
     files = {path.relative_to(folder).as_posix(): entry for path, entry in zip(paths, found, strict=True)}
     for parent in {path.parent for path in paths}:
-        flush_folder(parent)
+        flush(parent)
     write_json(folder / MANIFEST, {**about, "files": files})
-    flush_folder(folder)
+    flush(folder)
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -66,15 +66,6 @@ def damage(folder: Path, *patterns: str) -> str | None:
     with ThreadPoolExecutor(THREADS) as pool:
         found = pool.map(lambda name: difference(folder / name, files[name]), names)
         return next((one for one in found if one is not None), None)
-
-
-def flush_folder(folder: Path) -> None:
-    """Flush a folder's list of names to the disk, so that a rename in it survives a power failure."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def difference(path: Path, entry: Mapping[str, Any]) -> str | None:

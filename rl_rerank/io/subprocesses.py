@@ -36,8 +36,8 @@ def run(
     Args:
         keep_open: file descriptors that the command inherits.
         quiet: drop its standard output.
-        on_stop: receives the first of `requeue.SIGNALS`, after which the command ends by itself; a second signal ends
-            it. None: these signals are passed on as an interrupt is.
+        on_stop: receives the first of `requeue.SIGNALS`, after which the command ends by itself; a second signal is
+            passed on as an interrupt is. None: all of these signals are.
 
     Returns:
         Its exit status; negative for the signal that ended it.

@@ -192,16 +192,27 @@ def test_a_killed_run_goes_on_where_it_was(fresh_folder: Path):
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("send", [os.kill, os.killpg])
-def test_an_interrupt_ends_the_stage_and_the_run(fresh_folder: Path, send: Callable[[int, int], None]):
+@pytest.mark.parametrize(
+    ("send", "signum", "status", "sentence"),
+    [
+        (os.kill, signal.SIGINT, 130, "interrupted; the same command goes on from here"),
+        (os.killpg, signal.SIGINT, 130, "interrupted; the same command goes on from here"),
+        (os.kill, signal.SIGTERM, 75, "stopped on request; the same command goes on from here (exit status 75)"),
+        (os.killpg, signal.SIGUSR1, 75, "stopped on request; the same command goes on from here (exit status 75)"),
+    ],
+)
+def test_an_interrupt_ends_the_stage_and_the_run(
+    fresh_folder: Path, send: Callable[[int, int], None], signum: int, status: int, sentence: str
+):
     process = subprocess.Popen(
         COMMAND, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     wait_until((fresh_folder / "run/first_stage/stage.json").is_file)
-    send(process.pid, signal.SIGINT)
+    send(process.pid, signum)
     _, error = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted; the same command goes on from here" in error
+    assert process.returncode == status
+    assert sentence in error
+    assert (fresh_folder / "run/.lock").read_text() == ""
 
 
 @pytest.mark.usefixtures("stages_here")

@@ -23,13 +23,14 @@ from support import small_tokenizers  # noqa: E402
 from support.grpo_trainer import trainer  # noqa: E402
 from support.perturbed_rollouts import COLOCATED  # noqa: E402
 
+COPIES = RolloutEngine._copies
+
 
 def planted(name):
     """Send the weight `name` with its last value moved to the next larger number."""
-    whole = RolloutEngine._copies
 
     def copies(self):
-        for one, weight in whole(self):
+        for one, weight in COPIES(self):
             if one == name:
                 last = weight.view(-1)[-1:]
                 last.copy_(torch.nextafter(last.to(dtype), torch.tensor(torch.inf, dtype=dtype)))
@@ -65,11 +66,10 @@ if __name__ == "__main__":
             if weight.requires_grad:
                 weight.add_(0.1 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(7)))
     found = {"none": said(engine)}
-    copies = RolloutEngine._copies
     for name in [name for name, _ in engine._iter_named_params()]:
         RolloutEngine._copies = planted(name)
         found[name] = said(engine)
-    RolloutEngine._copies = copies
+    RolloutEngine._copies = COPIES
     found["none, again"] = said(engine)
     RolloutEngine._pack_head = lambda self, model: None
     with torch.no_grad():

@@ -213,6 +213,21 @@ def test_a_full_disk_stops_the_run_in_a_sentence_and_leaves_the_last_checkpoint(
     assert differences(whole / "scores", again / "scores") == []
 
 
+@pytest.mark.process
+def test_a_full_disk_at_the_end_costs_the_model_alone(folder, tiny_model_dir, monkeypatch):
+    monkeypatch.chdir(folder)
+    whole, again = whole_and_cut(folder, tiny_model_dir, "scores", 6)
+    size = (whole / "scores/model/model.safetensors").stat().st_size
+    limited = Launched(again, tiny_model_dir, "scores", largest_file=size - 1)
+    assert limited.wait() == 2
+    *_, sentence = [line for line in limited.log.read_text().splitlines() if line.startswith("rl-rerank: ")]
+    assert f"stages.scores, step 6: the model cannot be written to {again}/scores (" in sentence
+    assert f"; the last good checkpoint is {again}/scores/checkpoints/checkpoint-6. Make room" in sentence
+    assert not list((again / "scores").glob(".model*"))
+    train(again, tiny_model_dir, "scores")
+    assert differences(whole / "scores", again / "scores") == []
+
+
 def test_a_checkpoint_that_is_exported_by_its_step_is_checked(tmp_path):
     config = Config(run_dir=str(tmp_path), stages={"sft": SFTStage(kind="sft", micro_batch=8)})
     made = checkpoint(tmp_path / "sft/checkpoints", 4)

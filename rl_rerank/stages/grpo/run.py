@@ -36,7 +36,7 @@ from rl_rerank.training.grpo.dynamic_sampling import Refill
 from rl_rerank.training.loop import lengths, lora_targets, precision, tracking
 from rl_rerank.training.loop.arguments import peft_config
 from rl_rerank.training.loop.batches import prompt_order
-from rl_rerank.training.loop.checkpoints import Checkpoints, resumable_checkpoint
+from rl_rerank.training.loop.checkpoints import Checkpoints, resumable_checkpoint, writing
 from rl_rerank.training.loop.curriculum import FirstStage
 from rl_rerank.training.loop.dev import Bounds, DevEvaluation, DevSet, is_patience_over, measure, references
 from rl_rerank.training.loop.models import keep_checkpoint, save_trained
@@ -106,10 +106,11 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
             trainer.train(resume_from_checkpoint=resumed)
     state = ended or trainer.state
     best = state.best_global_step if stage.keep == "best" else None
-    if ended is None and best in (None, state.global_step):
-        save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
-    elif trainer.accelerator.is_main_process:
-        _keep(config, name, stage, state.global_step if best is None else best)
+    with writing(trainer.args, state, "the model"):
+        if ended is None and best in (None, state.global_step):
+            save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
+        elif trainer.accelerator.is_main_process:
+            _keep(config, name, stage, state.global_step if best is None else best)
 
 
 def _begin(config: Config, name: str, stage: GRPOStage, output: Path) -> None:

@@ -24,7 +24,7 @@ from rl_rerank.training.exact.supervised import RankingTrainer
 from rl_rerank.training.loop import lengths, lora_targets, order, precision, tracking
 from rl_rerank.training.loop.answers import AnswerTrainer
 from rl_rerank.training.loop.arguments import peft_config
-from rl_rerank.training.loop.checkpoints import Checkpoints, resumable_checkpoint
+from rl_rerank.training.loop.checkpoints import Checkpoints, resumable_checkpoint, writing
 from rl_rerank.training.loop.models import save_trained
 from rl_rerank.training.loop.preemption import Preemption
 from rl_rerank.training.loop.rank_weights import RankWeights
@@ -61,7 +61,8 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
     resumed = resumable_checkpoint(output / "checkpoints", trainer.accelerator)
     with preemption.listening():
         trainer.train(resume_from_checkpoint=resumed)
-    save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
+    with writing(trainer.args, trainer.state, "the model"):
+        save_trained(trainer, tokenizer, output / "model", stage=stage, model=config.model, start=start)
 
 
 def _completion_trainer(

@@ -18,13 +18,13 @@ from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rl_rerank.io import manifest
+from rl_rerank.io.files import flush
 from rl_rerank.training.loop.preemption import Preemption
 
 logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
 """In the folder of checkpoints: those that are being written."""
-
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
 
@@ -95,8 +95,8 @@ class WritesAside:
 
 
 @contextlib.contextmanager
-def writing(args: TrainingArguments, state: TrainerState) -> Iterator[None]:
-    """Turn what the libraries raise where a file cannot be written into one sentence.
+def writing(args: TrainingArguments, state: TrainerState, what: str = "a record or the checkpoint") -> Iterator[None]:
+    """Turn what the libraries raise where `what` cannot be written into one sentence.
 
     Raises:
         CheckpointError: with the reason, the free space and the last good checkpoint.
@@ -112,8 +112,8 @@ def writing(args: TrainingArguments, state: TrainerState) -> Iterator[None]:
         kept = f"the last good checkpoint is {good}" if good else "there is no checkpoint from before"
         reason = f"{str(e).partition(chr(10))[0]}; {_free(folder.parent)} are free there"
         raise CheckpointError(
-            f"stages.{folder.parent.name}, step {state.global_step}: a record or the checkpoint cannot be written to "
-            f"{folder} ({reason}); {kept}. Make room, and the same command goes on"
+            f"stages.{folder.parent.name}, step {state.global_step}: {what} cannot be written to "
+            f"{folder.parent} ({reason}); {kept}. Make room, and the same command goes on"
         ) from e
 
 
@@ -185,7 +185,7 @@ def _newest_good(checkpoints: Path, wanted: str) -> str | None:
 def _finish(written: Path, finished: Path, found: str) -> None:
     manifest.write(written, {"layout": found})
     written.rename(finished)
-    manifest.flush_folder(finished.parent)
+    flush(finished.parent)
 
 
 def _rotate(checkpoints: Path, limit: int, keep: set[int], read: Collection[int]) -> None:
@@ -222,8 +222,8 @@ def _folder(args: TrainingArguments) -> Path:
 def _is_of_the_disk(error: Exception) -> bool:
     if isinstance(error, OSError):  # trackers raise others, of the network
         return error.errno in DISK_ERRORS
-    # torch.save raises RuntimeError for all that its writer of zip files meets.
-    is_of_torch = any(part in str(error) for part in ("PytorchStreamWriter", "inline_container"))
+    # torch.save raises RuntimeError for all that its writer of zip files, or the stream below it, meets.
+    is_of_torch = any(part in str(error) for part in ("PytorchStreamWriter", "inline_container", "basic_ios"))
     return isinstance(error, SafetensorError) or is_of_torch
 
 
