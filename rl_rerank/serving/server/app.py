@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
@@ -66,8 +67,8 @@ class Doors:
     async def rerank(self, asked: RerankRequest, version: str, response: Response) -> RerankResponse:
         """Answer as Cohere, Jina and vLLM do."""
         self._check_model(asked.model)
-        answer = await self._rank(asked.query, asked.documents, "documents", asked.instruction or "")
         activated = self._activated(asked.use_activation)
+        answer = await self._rank(asked.query, asked.documents, "documents", asked.instruction or "")
         response.headers[SCALE] = answer.scale
         thoughts = [Reasoning(documents=list(t.documents), text=t.text) for t in answer.thoughts]
         return RerankResponse(
@@ -133,7 +134,7 @@ class Doors:
             return await self.batcher.ask(examples)
         except ValueError as e:
             # Without the name that an example has inside the server only.
-            raise Refused(422, str(e).removeprefix(f"qid {examples[0].qid!r}: ")) from None
+            raise Refused(422, re.sub("^qid '[0-9a-f]{64}': ", "", str(e))) from None
 
     def _check_model(self, name: str | None) -> None:
         if name not in (None, "", self.name):

@@ -133,7 +133,8 @@ class Batcher:
                 batch[0].answers.set_exception(failure)
         else:  # One of them is at fault, and the others must not fail with it.
             for job in batch:
-                await self._answer(worker, [job])
+                if not job.answers.done():
+                    await self._answer(worker, [job])
 
     def _observe(self, batch: Sequence[_Job], seconds: float) -> None:
         documents = sum(job.num_documents for job in batch)

@@ -54,15 +54,17 @@ def _run(settings: ServeModel, reranker: Reranker, key: str, listening: socket.s
     reasons = any(traits(member).reasoning for member in members(reranker.paradigm).values())
     app = build(model, name=name, scale=model.scale, reasons=reasons, limits=settings.limits, key=key)
     # One process: the queue is in memory, and the model too. Without a log of requests: /metrics counts them.
-    config = uvicorn.Config(app, log_config=None, log_level="warning", access_log=False, server_header=False)
+    quiet = {"log_config": None, "log_level": "warning", "access_log": False, "server_header": False}
+    config = uvicorn.Config(app, lifespan="on", **quiet)
     host, port = listening.getsockname()[:2]
     logger.info(
         "%s (%s) at http://%s:%d, %s",
         *(name, reranker.paradigm.name, f"[{host}]" if ":" in host else host, port),
         "with a key" if key else "without a key",
     )
-    with _ending_quietly():
-        uvicorn.Server(config).run(sockets=[listening])
+    server = uvicorn.Server(config)
+    with _ended_by_signals(server):
+        server.run(sockets=[listening])
 
 
 @contextmanager
@@ -83,10 +85,17 @@ def _bound(host: str, port: int) -> Iterator[socket.socket]:
 
 
 @contextmanager
-def _ending_quietly() -> Iterator[None]:
-    """Ignore the signal that uvicorn sends again when it has ended: the process has more to close, and ends with 0."""
-    ends = (signal.SIGTERM, signal.SIGINT)
-    before = {each: signal.signal(each, signal.SIG_IGN) for each in ends}
+def _ended_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    """Have a signal end the server, also before it listens to signals itself.
+
+    It sends itself the signal again when it has ended; that changes nothing more, so that the process closes the model
+    and ends with status 0.
+    """
+
+    def end(*_: object) -> None:
+        server.should_exit = True
+
+    before = {each: signal.signal(each, end) for each in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
     finally:

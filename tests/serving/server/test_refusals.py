@@ -206,6 +206,9 @@ def test_a_query_that_leaves_no_room_is_refused_without_its_name_in_the_server(t
         response = http.post("/v1/rerank", json={"query": "glacier " * 600, "documents": D})
         assert response.status_code == 422
         assert sentence(response).startswith("the pointwise prompt takes ")
+        response = http.post("/score", json={"text_1": [Q, "glacier " * 600], "text_2": D})
+        assert response.status_code == 422
+        assert sentence(response).startswith("the pointwise prompt takes ")
         assert "shorten the query" in sentence(response)
 
 
