@@ -16,8 +16,8 @@ class Examination:
     """Examination by row and column is estimated well, and explains clicks on pages that it was not estimated on.
 
     The position-based model is fitted to training visits: to clicks and gaze, and to clicks alone. Both have to explain
-    the test visits' clicks better, by perplexity, than a model in which all places are examined alike. Where a simulator
-    knows the examination (the feature `theta`), the feature `examination` has to be close to it.
+    the test visits' clicks better, by perplexity, than a model in which all places are examined alike. Where a
+    simulator knows the examination (the feature `theta`), the feature `examination` has to be close to it.
     """
 
     within: float = 0.05

@@ -48,8 +48,8 @@ class SnipsGain:
             gained = snips.difference(ours, theirs)
             low, high = gained.interval
             said = (
-                f"{snips.snips(ours).value:.3f} and {snips.snips(theirs).value:.3f} on {gained.num_visits} visits with a "
-                f"click, difference {gained.value:+.3f} [{low:+.3f}, {high:+.3f}]"
+                f"{snips.snips(ours).value:.3f} and {snips.snips(theirs).value:.3f} on {gained.num_visits} visits with "
+                f"a click, difference {gained.value:+.3f} [{low:+.3f}, {high:+.3f}]"
             )
             found.append(Finding(what, low > 0, said))
         return found
