@@ -173,6 +173,15 @@ SYSTEMS = (
         "its formulas, its data (speech and pictures) and its numbers; MiniLM's order takes the place of ordinal "
         "labels",
     ),
+    System(
+        "recgaze",
+        "RecGaze",
+        "Gaze, cursor and clicks of 87 people on 40 screens of carousels: what is examined depends on row and column, "
+        "so that a click, and no click, mean different things at different places",
+        ("untrained", "naive_eval", "clicks_ips_eval", "looks_eval", "looks_ips_eval", "full_eval"),
+        "none",
+        "its tables, which are a download; that examination depends on the place alone, which later work contradicts",
+    ),
 )
 
 

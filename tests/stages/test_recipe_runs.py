@@ -205,3 +205,31 @@ def test_a_gold_order_trains_by_skips_that_grow(tmp_path, tiny_model_dir):
     assert rows and all(len(row["order"]) == len(row["candidates"]) for row in rows)
     found = [one["found"] for one in checks(config) if "Kendall" in one["what"]]
     assert found == ["3 queries: too few to compare"] * 10
+
+
+def test_carousels_train_on_clicks_looks_and_the_truth(tmp_path, tiny_model_dir):
+    few = ["data.test_queries=5", "data.dev_queries=2", "data.train_queries=40"]
+    few += ["data.params.users=40", "data.params.screens=20"]
+    names = ("naive", "clicks_ips", "looks", "looks_ips", "full")
+    config = ran(tmp_path, tiny_model_dir, "recgaze", *few, *[f"stages.{name}.max_steps=2" for name in names])
+    models = {(tmp_path / f"run/{name}/model/model.safetensors").read_bytes() for name in names}
+    assert len(models) == len(names)  # none learns what another one does
+    naive, looks = (
+        [json.loads(line) for line in (tmp_path / f"run/{stage}/examples.jsonl").read_text().splitlines()]
+        for stage in ("by_clicks", "by_looks")
+    )
+    assert naive and all(len(row["candidates"]) == len(row["qrels"]) == 12 for row in naive)
+    examined = [{c["docid"] for c in row["candidates"] if c["features"]["examined"]} for row in looks]
+    assert looks and [set(row["qrels"]) for row in looks] == examined
+    found = {one["what"]: one for one in checks(config)}
+    known = found["examination of a place is within 0.05 of the simulator's on average"]
+    assert known["passed"] and "over 12 places" in known["found"]
+    assert sum("explains held-out clicks" in what for what in found) == 2
+    snips = [one["found"] for what, one in found.items() if "SNIPS" in what]
+    assert len(snips) == 3 and all("too few" in said for said in snips)
+    splits = [
+        {json.loads(line)["qid"] for line in (tmp_path / f"run/data/{split}.jsonl").read_text().splitlines()}
+        for split in ("train", "test")
+    ]
+    for part in (0, 1):  # person, screen
+        assert not {q.split("-")[part] for q in splits[0]} & {q.split("-")[part] for q in splits[1]}

@@ -22,8 +22,9 @@ from rl_rerank.data.records import Collection, Document, Omissions
 from rl_rerank.metrics import ndcg
 from rl_rerank_synth import click_log
 from rl_rerank_synth.calibrate import fit
+from rl_rerank_synth.carousel_records import Place, examination
 from rl_rerank_synth.click_log import Session
-from rl_rerank_synth.screens import Place, Screens, examination
+from rl_rerank_synth.screens import Screens
 from rl_rerank_synth.stories import Event, Story, parsed, written
 from rl_rerank_synth.viewers import Viewers, queries
 
@@ -193,7 +194,9 @@ def test_screens_become_records_and_records_screens(tmp_path):
         rows.setdefault(int(candidate.features["row"]), []).append(candidate.docid)
         assert candidate.features["genre"] == f"g2{candidate.features['row']}"
     assert rows == {carousel["row"]: carousel["movies"] for carousel in shown[1]["carousels"]}
-    assert made.candidate("m225").features == {"row": 2, "column": 6, "page": 2, "genre": "g22", "examination": 1 / 3}
+    where = {"row": 2, "column": 6, "page": 2, "genre": "g22", "examination": 1 / 3}
+    assert made.candidate("m225").features == {**where, "clicked": 0, "examined": 0}
+    assert [made.candidate("m211").features[name] for name in ("clicked", "examined")] == [1, 1]
     # What was clicked is 2, what was looked at again 1, once 0; the other fifteen are not judged, and no negatives.
     assert made.qrels == {"m211": 2, "m212": 0, "m213": 1}
     [examined], counts = apply([made], "judged")
