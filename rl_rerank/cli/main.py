@@ -125,6 +125,7 @@ def _stage(command: str, overrides: list[str], config_dir: str | None) -> int:
     runner.prepared(experiment)
     log = Path(config.run_dir) / name / runner.LOG
     if hub is None or run_state.done(experiment, name) is None:  # What is finished is uploaded as it is.
+        run_state.refuse_stale(experiment, name)
         run_state.begin(experiment, name)
         started = time.monotonic()
         with _logged(log):
