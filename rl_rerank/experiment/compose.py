@@ -64,8 +64,8 @@ def compose(
     """The configuration that a command line asks for.
 
     Args:
-        command: the subcommand; `evaluate` with `run=` or `qrels=` measures files, `report` with `run_dirs=` reads
-            finished runs, and both compose nothing.
+        command: the subcommand; `evaluate` with `run=`, `runs=` or `qrels=` measures files, `report` with `run_dirs=`
+            reads finished runs, and both compose nothing.
         overrides: `key=value`, in hydra's grammar.
         config_dir: a folder laid out like conf/, searched before `./conf` and ours.
 
@@ -74,7 +74,7 @@ def compose(
         LookupError: for a name that does not exist: an experiment, a reward, ...
         ImportError: if a chosen reward does not import.
     """
-    if command == "evaluate" and any(re.match(r"(run|qrels)=", o) for o in overrides):
+    if command == "evaluate" and any(re.match(r"(runs?|qrels)=", o) for o in overrides):
         return files(EvaluateFiles, overrides)
     if command == "report" and any(o.startswith("run_dirs=") for o in overrides):
         return files(ReportRuns, overrides)
@@ -127,7 +127,7 @@ def files(cls: type[T], overrides: Sequence[str]) -> T:
         key, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"cannot read {text!r}: an override is KEY=VALUE")
-        if key in ("measures", "run_dirs"):
+        if key in ("measures", "run_dirs", "runs"):
             values[key] = [item.strip("\"' ") for item in _split(value.strip().removeprefix("[").removesuffix("]"))]
         elif value not in ("null", ""):
             values[key] = _typed(value) if key in ("force", "seed") else value

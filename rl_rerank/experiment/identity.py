@@ -64,6 +64,8 @@ def _is_path(key: str, old: Mapping[str, Any], new: Mapping[str, Any], place: st
         return key not in old or key not in new
     if f"{place.rpartition('.')[2]}.{key}" in ("data.path", "wording.file"):
         return True
+    if key == "run":
+        return _digest_name(key) in old and _digest_name(key) in new
     return key in MODEL_SETTINGS and WEIGHTS in old and WEIGHTS in new
 
 
