@@ -9,6 +9,7 @@ import dataclasses
 import difflib
 import importlib.util
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Collection, Mapping
@@ -63,8 +64,8 @@ def find(kind: str, name: str) -> Any:
         plugin = declared[name]
     try:
         return plugin.load()
-    except (ImportError, AttributeError) as e:
-        raise ImportError(f"{kind} {name!r} is declared as {plugin.value!r} but does not import: {e}") from e
+    except Exception as e:
+        raise ImportError(f"{kind} {name!r} is declared as {plugin.value!r} but does not import: {_told(e)}") from e
 
 
 def _from_file(kind: str, name: str) -> Any:
@@ -81,12 +82,26 @@ def _from_file(kind: str, name: str) -> Any:
         sys.modules[module_name] = module
         try:
             spec.loader.exec_module(module)
-        except (ImportError, SyntaxError) as e:
+        except Exception as e:
             del sys.modules[module_name]
-            raise ImportError(f"{kind} {name!r}: {str(path)!r} does not import: {e}") from e
+            raise ImportError(f"{kind} {name!r}: '{path}{_line(e, path)}' does not import: {_told(e)}") from e
     if not hasattr(sys.modules[module_name], attribute):
         raise ImportError(f"{kind} {name!r}: {str(path)!r} defines no {attribute!r}")
     return getattr(sys.modules[module_name], attribute)
+
+
+def _line(error: Exception, path: Path) -> str:
+    """`:LINE` of a file where running it failed; empty if the error is not from there."""
+    if isinstance(error, SyntaxError):
+        found = [error.lineno] if error.filename == str(path) else []
+    else:
+        found = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f":{found[-1]}" if found else ""
+
+
+def _told(error: Exception) -> str:
+    """An error's message, with its type where it is not one of importing."""
+    return str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
 
 
 def build(kind: str, name: str, params: Mapping[str, Any], *, target: str | None = None) -> Any:

@@ -135,7 +135,7 @@ def installed_plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_installed_plugin_is_listed_and_chosen_by_name(installed_plugin: Path):
     listed = command("rewards", "list", path=installed_plugin)
     assert "mine(x=1.0)\n    Reciprocal rank of the first relevant document" in listed.stdout
-    arguments = ("run", "experiment=quickstart_tokens", "reward=[ndcg,mine]", "rewards.mine.params.x=3", "dry_run=true")
+    arguments = ("run", "experiment=quickstart", "reward=[ndcg,mine]", "rewards.mine.params.x=3", "dry_run=true")
     arguments += ("model.path=nowhere",)  # without a tokenizer no prompts are made, which would take a while
     planned = command(*arguments, path=installed_plugin)
     assert planned.returncode == 0, planned.stderr

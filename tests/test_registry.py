@@ -128,6 +128,24 @@ def test_an_attribute_that_does_not_exist_is_named(plugin):
         registry.find("reward", "no_such_package_here:Mine")
 
 
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("x = 1\ny = unknown\n", "mine.py:2' does not import: NameError: name 'unknown' is not defined"),
+        ("import json\n\njson.loads('{')\n", "mine.py:3' does not import: JSONDecodeError: Expecting property name"),
+        ("import no_such_package_here\n", "mine.py:1' does not import: No module named 'no_such_package_here'"),
+        ("\n\ndef f(:\n", "mine.py:3' does not import: SyntaxError: invalid syntax"),
+        ("raise ValueError('at import')\n", "mine.py:1' does not import: ValueError: at import"),
+    ],
+)
+def test_a_file_that_does_not_import_is_named_with_its_line(tmp_path, code, says):
+    (tmp_path / "mine.py").write_text(code)
+    with pytest.raises(ImportError) as caught:
+        registry.find("reward", f"{tmp_path}/mine.py:Mine")
+    assert says in str(caught.value)
+    assert str(caught.value).startswith(f"reward '{tmp_path}/mine.py:Mine': '{tmp_path}/mine.py:")
+
+
 def test_a_parameter_that_does_not_exist_lists_the_fields():
     with pytest.raises(ValueError, match="reward 'ndcg' has no parameter 'kk'; it has: k, gain, malformed"):
         registry.build("reward", "ndcg", {"kk": 3})

@@ -21,6 +21,7 @@ class Format:
     tags: float = -0.5
 
     paradigms: ClassVar[tuple[str, ...]] = ("listwise", "groupwise", "setwise", "pairwise", "pointwise")
+    unclaimed: ClassVar[dict[str, str]] = {"orders": "it reads the form of an answer alone"}
 
     def __post_init__(self) -> None:
         if not self.tags <= self.answer <= self.ids <= self.ok:

@@ -20,6 +20,7 @@ class ListLength:
     unreadable: float = -1.0
 
     paradigms: ClassVar[tuple[str, ...]] = ("listwise", "groupwise", "first_token")
+    unclaimed: ClassVar[dict[str, str]] = {"orders": "it counts documents"}
 
     def __call__(self, example: RankingExample, rollout: Rollout) -> float:
         count, n = len(set(rollout.judgment.ids)), len(rollout.prompt.docids)

@@ -46,8 +46,9 @@ class LLMJudge:
 
     paradigms: ClassVar[tuple[str, ...]] = WRITTEN
     requires: ClassVar[tuple[str, ...]] = ("httpx2", "tenacity")
+    asks_model: ClassVar[bool] = True
     unclaimed: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("gold_best", "pays_identity", "pays_constant"), "the judge decides"
+        ("gold_best", "orders", "pays_identity", "pays_constant"), "the judge decides"
     )
 
     def __post_init__(self) -> None:

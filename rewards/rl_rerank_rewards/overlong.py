@@ -21,6 +21,7 @@ class Overlong:
     buffer: int = 256
 
     paradigms: ClassVar[tuple[str, ...]] = ("listwise", "groupwise", "setwise", "pairwise", "pointwise_graded")
+    unclaimed: ClassVar[dict[str, str]] = {"orders": "it counts tokens"}
 
     def __post_init__(self) -> None:
         if not 0 < self.buffer <= self.max_tokens:

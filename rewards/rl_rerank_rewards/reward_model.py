@@ -32,8 +32,9 @@ class RewardModel:
 
     paradigms: ClassVar[tuple[str, ...]] = WRITTEN
     requires: ClassVar[tuple[str, ...]] = ("torch", "transformers")
+    asks_model: ClassVar[bool] = True
     unclaimed: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("gold_best", "pays_identity", "pays_constant", "pays_partial"), "the model decides"
+        ("gold_best", "orders", "pays_identity", "pays_constant", "pays_partial"), "the model decides"
     )
 
     def __call__(self, example: RankingExample, rollout: Rollout) -> float:

@@ -32,7 +32,8 @@ class TRLFunction:
 
     paradigms: ClassVar[tuple[str, ...]] = WRITTEN
     unclaimed: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("gold_best", "pays_partial"), "the function decides; the one by default asks for <think> and for nothing else"
+        ("gold_best", "orders", "pays_partial"),
+        "the function decides; the one by default asks for <think> and for nothing else",
     )
 
     @cached_property

@@ -18,6 +18,7 @@ class ValidIds:
     unreadable: float = 0.0
 
     paradigms: ClassVar[tuple[str, ...]] = ("listwise", "groupwise", "setwise", "first_token")
+    unclaimed: ClassVar[dict[str, str]] = {"orders": "it reads identifiers and not their order"}
 
     def __call__(self, example: RankingExample, rollout: Rollout) -> float:
         ids, n = set(rollout.judgment.ids), len(rollout.prompt.docids)

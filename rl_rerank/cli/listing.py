@@ -36,7 +36,7 @@ def _group(reward: Any) -> str:
 
 
 def _lines(name: str, reward: Any) -> list[str]:
-    parameters = inspect.signature(reward).parameters.values()
+    parameters = inspect.signature(reward).parameters.values() if isinstance(reward, type) else ()
     shown = ", ".join(p.name if p.default is p.empty else f"{p.name}={p.default!r}" for p in parameters)
     paradigms = registry.traits(RewardTraits, reward).paradigms
     first = (inspect.getdoc(reward) or "").partition("\n")[0]

@@ -127,6 +127,7 @@ def _stage(command: str, overrides: list[str], config_dir: str | None) -> int:
     runner.prepared(experiment)
     log = Path(config.run_dir) / name / runner.LOG
     if hub is None or run_state.done(experiment, name) is None:  # What is finished is uploaded as it is.
+        run_state.refuse_stale(experiment, name)
         run_state.begin(experiment, name)
         started = time.monotonic()
         with _logged(log):
@@ -193,10 +194,10 @@ def _plan(command: str, overrides: list[str], config_dir: str | None) -> int:
 
 
 def _evaluate_files(config: EvaluateFiles) -> int:
-    values = importlib.import_module("rl_rerank.stages.evaluate.run").evaluate_files(config)
+    module = importlib.import_module("rl_rerank.stages.evaluate.files")
+    values = module.evaluate_files(config)
     # Without a file the JSON has standard output to itself, so that it can be piped.
-    for measure, mean in values["mean"].items():
-        print(f"{measure}\t{mean:.4f}", file=sys.stderr if config.output is None else sys.stdout)
+    print("\n".join(module.lines(values)), file=sys.stderr if config.output is None else sys.stdout)
     if config.output is None:
         print(json.dumps(values, indent=2, ensure_ascii=False))
     return 0

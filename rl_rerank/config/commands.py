@@ -10,16 +10,32 @@ from typing import Literal
 
 @dataclass(kw_only=True)
 class EvaluateFiles:
-    """`rl-rerank evaluate run=RUN qrels=QRELS`: measure one run file."""
+    """`rl-rerank evaluate run=RUN qrels=QRELS`: measure one run file, or with `runs=[A,B]` several, and test them."""
 
-    run: str
     qrels: str
+    """TREC's four columns, or BEIR's or MS MARCO's three, divided by tabs."""
+    run: str = ""
+    runs: list[str] = field(default_factory=list)
+    """Run files, each of which is tested against the first on the first measure."""
     measures: list[str] = field(default_factory=lambda: ["nDCG@10"])
     ties: Literal["docid", "file"] = "docid"
     """Order of documents with equal scores: as trec_eval has it, the larger docid first; or as they stand in the run
     file, as CLEF TAR's tool has it."""
     output: str | None = None
     """Path of the JSON output; null prints it."""
+
+    def __post_init__(self) -> None:
+        if not self.run and not self.runs:
+            raise ValueError(
+                "run is required; give run=FILE, or 'runs=[FILE,FILE]' to test run files against each other"
+            )
+        if self.run and self.runs:
+            raise ValueError(f"give run=FILE or 'runs=[FILE,FILE]'; got both, {self.run!r} and {self.runs}")
+        if len(self.runs) == 1:
+            raise ValueError(f"runs names at least two run files; got {self.runs}; give run={self.runs[0]} for one")
+        paths = [str(Path(run)) for run in self.runs]
+        if repeated := sorted({path for path in paths if paths.count(path) > 1}):
+            raise ValueError(f"runs names {repeated[0]!r} twice; nothing is tested against itself")
 
 
 @dataclass(kw_only=True)

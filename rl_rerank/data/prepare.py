@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from rl_rerank import registry
 from rl_rerank.config import DataConfig
@@ -35,7 +35,7 @@ def prepare(config: DataConfig, directory: Path) -> Store:
     source = build_source(config)
     wanted = fingerprint(config, source)
     if (store := _open(directory)) is not None:
-        if store.fingerprint == wanted:
+        if _holds(store, config, source, wanted):
             return store
         log.warning("the data or their configuration have changed: building %s again", directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -55,8 +55,8 @@ def prepare(config: DataConfig, directory: Path) -> Store:
 
 def reopened(config: DataConfig, directory: Path) -> Store | None:
     """The store of this configuration, if `directory` holds it; nothing is built or changed."""
-    store = _open(directory)
-    return store if store is not None and store.fingerprint == fingerprint(config, build_source(config)) else None
+    store, source = _open(directory), build_source(config)
+    return store if store is not None and _holds(store, config, source, fingerprint(config, source)) else None
 
 
 def build_source(config: DataConfig) -> Source:
@@ -81,8 +81,23 @@ def build_source(config: DataConfig) -> Source:
 
 
 def fingerprint(config: DataConfig, source: Source) -> str:
-    """SHA-256 of the data configuration and of the state of its source."""
-    parts = {"version": _VERSION, "config": config.recorded(), "state": source.state()}
+    """SHA-256 of the data configuration and of the state of its source; not of where that lies."""
+    recorded = {name: value for name, value in config.recorded().items() if name != "path"}
+    code = digest.of_target(config.source)
+    if code:
+        recorded["source"] = config.source.rpartition(":")[2]
+    return _fingerprint(config, recorded | code, source)
+
+
+def _holds(store: Store, config: DataConfig, source: Source, wanted: str) -> bool:
+    """Whether a store is of this configuration, also if it was built when the path was a part of the fingerprint."""
+    if store.fingerprint == wanted or digest.of_target(config.source):
+        return store.fingerprint == wanted
+    return store.fingerprint == _fingerprint(config, config.recorded(), source)
+
+
+def _fingerprint(config: DataConfig, recorded: dict[str, Any], source: Source) -> str:
+    parts = {"version": _VERSION, "config": recorded, "state": source.state()}
     if config.first_stage is not None:
         parts["first_stage"] = config.first_stage.state()
     return digest.of_json(parts)

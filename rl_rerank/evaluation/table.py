@@ -79,10 +79,9 @@ def macro(means: GroupMeans, measure: str) -> str:
 def verdict(test: Comparison, system: Row, baseline: Row) -> str:
     """One paired test as a sentence."""
     low, high = test.interval
-    by_holm = f", {p_value(test.p_value_holm)} by Holm" if test.p_value_holm != test.p_value else ""
     evidence = (
         f"{test.difference:+.4f} {test.measure}, 95% interval {low:+.4f} to {high:+.4f}, "
-        f"{p_value(test.p_value)} (randomisation{by_holm}), {p_value(test.p_value_t)} (t), {system.num_queries} queries"
+        f"{p_values(test)} (randomisation), {p_value(test.p_value_t)} (t), {system.num_queries} queries"
     )
     if not test.is_significant:
         return f"{system.label} against {baseline.label}: no significant difference ({evidence})."
@@ -138,6 +137,12 @@ def protocol_sentences(metrics: Metrics) -> list[str]:
 def share(value: float | None) -> str:
     """A share as a percentage; a dash where no model was asked."""
     return "-" if value is None else f"{100 * value:.1f}%"
+
+
+def p_values(test: Comparison) -> str:
+    """The p-value of a test, and the adjusted one that decides if it is another."""
+    by_holm = f", {p_value(test.p_value_holm)} by Holm" if test.p_value_holm != test.p_value else ""
+    return f"{p_value(test.p_value)}{by_holm}"
 
 
 def p_value(p: float) -> str:

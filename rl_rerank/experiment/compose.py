@@ -18,7 +18,6 @@ from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException, MissingConfigException
@@ -29,6 +28,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from rl_rerank import registry
 from rl_rerank.config import Config, EvaluateFiles, ReportRuns, build, unknown_key
 from rl_rerank.experiment import unions
+from rl_rerank.experiment.overrides import parse, refuse_unknown_stages, split
 from rl_rerank.io.files import conf_dir
 from rl_rerank.prompts.wordings import files as wordings
 
@@ -64,8 +64,8 @@ def compose(
     """The configuration that a command line asks for.
 
     Args:
-        command: the subcommand; `evaluate` with `run=` or `qrels=` measures files, `report` with `run_dirs=` reads
-            finished runs, and both compose nothing.
+        command: the subcommand; `evaluate` with `run=`, `runs=` or `qrels=` measures files, `report` with `run_dirs=`
+            reads finished runs, and both compose nothing.
         overrides: `key=value`, in hydra's grammar.
         config_dir: a folder laid out like conf/, searched before `./conf` and ours.
 
@@ -74,14 +74,15 @@ def compose(
         LookupError: for a name that does not exist: an experiment, a reward, ...
         ImportError: if a chosen reward does not import.
     """
-    if command == "evaluate" and any(re.match(r"(run|qrels)=", o) for o in overrides):
+    if command == "evaluate" and any(re.match(r"(runs?|qrels)=", o) for o in overrides):
         return files(EvaluateFiles, overrides)
     if command == "report" and any(o.startswith("run_dirs=") for o in overrides):
         return files(ReportRuns, overrides)
     UserFolders.folders = _user_folders(config_dir)
-    parsed = [_parse(_quote_measures(o)) for o in overrides]
+    parsed = [parse(o) for o in overrides]
     texts = _name_rewards(parsed)
     raw = _hydra([_force(text, o) for text, o in zip(texts, parsed, strict=True) if not unions.is_inside(o)])
+    refuse_unknown_stages(raw.get("stages"), parsed)
     unions.override(raw, [o for o in parsed if unions.is_inside(o)])
     chosen = [str(o.value()) for o in parsed if o.key_or_group == "experiment" and o.value() is not None]
     raw["experiment"] = chosen[-1] if chosen else "default"
@@ -127,8 +128,8 @@ def files(cls: type[T], overrides: Sequence[str]) -> T:
         key, equals, value = text.partition("=")
         if not equals:
             raise ValueError(f"cannot read {text!r}: an override is KEY=VALUE")
-        if key in ("measures", "run_dirs", "targets"):
-            values[key] = [item.strip("\"' ") for item in _split(value.strip().removeprefix("[").removesuffix("]"))]
+        if key in ("measures", "run_dirs", "runs", "targets"):
+            values[key] = [item.strip("\"' ") for item in split(value.strip().removeprefix("[").removesuffix("]"))]
         elif value not in ("null", ""):
             values[key] = _typed(value) if key in ("force", "seed", "trust_remote_code") else value
     return build(cls, values)
@@ -138,34 +139,6 @@ def _typed(value: str) -> bool | int | str:
     """`true`, `false` and whole numbers as what they are."""
     words = {"true": True, "false": False}
     return words.get(value, int(value) if value.isdecimal() else value)
-
-
-def _split(text: str) -> list[str]:
-    """Split at commas that are not inside parentheses: `P(rel=2)@5, nDCG(dcg='exp-log2')@10`."""
-    return [item.strip() for item in re.split(r",(?![^(]*\))", text) if item.strip()]
-
-
-def _quote_measures(text: str) -> str:
-    """Quote the items of `measures=[AP(rel=2)]`, which hydra would read as a call of a function."""
-    match = re.fullmatch(r"([\w.+]*measures)=\[(.*)\]", text)
-    if not match or "(" not in text:
-        return text
-    items = [item if item[0] in "\"'" else '"' + item.replace('"', '\\"') + '"' for item in _split(match[2])]
-    return f"{match[1]}=[{','.join(items)}]"
-
-
-def _parse(text: str) -> Override:
-    try:
-        override = OverridesParser.create().parse_override(text)
-        if override.is_sweep_override():
-            raise ValueError(f"{text!r} gives several values; write a list in brackets: '{text.split('=')[0]}=[a,b]'")
-        override.value()
-    except HydraException as e:
-        raise ValueError(
-            f"cannot read {text!r} as KEY=VALUE ({_first_line(e)}); quote a value with special characters: "
-            """'key="a=b, c"'"""
-        ) from None
-    return override
 
 
 def _force(text: str, override: Override) -> str:

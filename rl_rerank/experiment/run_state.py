@@ -7,19 +7,20 @@ writes `stage.json` when it starts, so a half-finished stage cannot continue wit
 import dataclasses
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rl_rerank.data import Store
+from rl_rerank.data.prepare import reopened
+from rl_rerank.experiment import identity
 from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io import digest
 from rl_rerank.io.files import read_jsonl, write_json, write_jsonl
 
 logger = logging.getLogger(__name__)
-
-ABSENT = "(not set)"
 
 
 def record(experiment: Experiment, name: str) -> dict[str, Any]:
@@ -45,13 +46,11 @@ def record(experiment: Experiment, name: str) -> dict[str, Any]:
         if settings.uses_default_paradigm:
             kept["paradigm"] = config.paradigm
     if settings.reads_rewards:
-        # A reward in the user's own file keeps its name when its code changes; only the digest of the file shows it.
-        kept["rewards"] = {
-            r: {**values, **digest.of_target(values["target"])} for r, values in whole["rewards"].items()
-        }
+        kept["rewards"] = whole["rewards"]
     # The record is compared with one that was read from stage.json. JSON turns tuples into lists and paths into text,
-    # so without this round trip an unchanged configuration would differ from itself.
-    return json.loads(json.dumps(kept, default=str))
+    # so without this round trip an unchanged configuration would differ from itself. A plugin in the user's own file
+    # keeps its name when its code changes, and so does a model folder; only digests show it.
+    return identity.with_digests(json.loads(json.dumps(kept, default=str)))
 
 
 def done(experiment: Experiment, name: str) -> dict[str, Any] | None:
@@ -59,10 +58,11 @@ def done(experiment: Experiment, name: str) -> dict[str, Any] | None:
     entry = _entries(experiment).get(name)
     # The way to redo a stage is to remove its folder, which leaves its entry in the ledger: the entry alone proves
     # nothing.
-    if entry is None or not _stage_file(experiment, name).is_file():
+    if entry is None or (begun := _begun(experiment, name)) is None:
         return None
-    same = entry["config"] == digest.of_json(record(experiment, name)) and entry["inputs"] == _inputs(experiment, name)
-    return entry if same else None
+    is_of_entry = entry["config"] == digest.of_json(begun["config"])
+    is_same = is_of_entry and not any(identity.differences(begun["config"], record(experiment, name)))
+    return entry if is_same and entry["inputs"] == _inputs(experiment, name) else None
 
 
 def refuse_changes(experiment: Experiment, names: Iterable[str]) -> None:
@@ -73,12 +73,17 @@ def refuse_changes(experiment: Experiment, names: Iterable[str]) -> None:
     """
     found: dict[str, None] = {}
     folders: list[str] = []
+    holds_data = cache(lambda: reopened(experiment.config.data, Path(experiment.config.run_dir) / "data") is not None)
     for name in names:
         if (begun := _begun(experiment, name)) is None:
             continue
         # Checked against stage.json rather than the ledger: it exists for unfinished stages too, and it has the values,
         # where the ledger has their digest alone.
-        differences = list(_differences(begun["config"], record(experiment, name)))
+        now = record(experiment, name)
+        differences = list(identity.differences(begun["config"], now))
+        old, new = (one.get("data", {}).get("path") for one in (begun["config"], now))
+        if old != new and not holds_data():  # the same data in another place are the same data
+            differences.append(f"data.path: {old} -> {new}")
         found |= dict.fromkeys(differences)
         if differences:
             folders.append(str(_stage_file(experiment, name).parent))
@@ -89,16 +94,39 @@ def refuse_changes(experiment: Experiment, names: Iterable[str]) -> None:
         )
 
 
+def refuse_stale(experiment: Experiment, name: str) -> None:
+    """Refuse to run stage `name` on the output of stages that would be done again by now.
+
+    Raises:
+        ValueError: naming the stage whose output is stale.
+    """
+    entries, waiting, seen = _entries(experiment), [name], set[str]()
+    while waiting:
+        for read in experiment.stages[waiting.pop()].inputs:
+            if read in seen:
+                continue
+            seen.add(read)
+            waiting.append(read)
+            if read in entries and done(experiment, read) is None:
+                kind = experiment.config.stages[read].kind
+                raise ValueError(
+                    f"stage {name!r} follows from {read!r}, whose output is stale: the data or what it was made from "
+                    "have changed since, or its folder is gone. `rl-rerank run` makes all that follows from it anew, "
+                    f"`rl-rerank {kind} stage={read}` this stage alone"
+                )
+
+
 def begin(experiment: Experiment, name: str) -> None:
     """Record that stage `name` starts, and move output that was made from other inputs out of its way."""
     # A run calls this twice for each stage, in the runner and in the stage's own process, so the second call must
     # change nothing: by then stage.json has the current inputs, and nothing is moved.
     refuse_changes(experiment, [name])
     inputs, path = _inputs(experiment, name), _stage_file(experiment, name)
+    if done(experiment, name) is not None:
+        return  # stage.json stays as it is: the entry has its digest
     # The entry goes first and stage.json is written last. A process killed in between leaves a stage that is not done
     # and still has its old inputs on record, so the next call moves the old output all the same.
-    if done(experiment, name) is None:
-        write_jsonl(_path(experiment), [e for e in _entries(experiment).values() if e["stage"] != name])
+    write_jsonl(_path(experiment), [e for e in _entries(experiment).values() if e["stage"] != name])
     if (begun := _begun(experiment, name)) is not None and begun["inputs"] != inputs:
         _set_aside(experiment, name)
     write_json(path, {"config": record(experiment, name), "inputs": inputs})
@@ -168,12 +196,3 @@ def _path(experiment: Experiment) -> Path:
 
 def _stage_file(experiment: Experiment, name: str) -> Path:
     return Path(experiment.config.run_dir) / name / "stage.json"
-
-
-def _differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        # None is a value that a setting can have, so a setting that is missing on one side needs a mark of its own.
-        for key in [*old, *(k for k in new if k not in old)]:
-            yield from _differences(old.get(key, ABSENT), new.get(key, ABSENT), f"{place}.{key}".removeprefix("."))
-    elif old != new:
-        yield f"{place}: {old} -> {new}"

@@ -148,3 +148,7 @@ class Listwise:
         if self.settle:
             return settle(example, self.prompt, window, self.stride)
         return slide(example, self.prompt, window, self.stride, self.passes)
+
+
+ORDER = Listwise(window=None)
+"""The paradigm of orders that no model wrote: of a policy over scores, whose draws rewards see as its answers."""

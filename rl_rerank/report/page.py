@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rl_rerank.evaluation.enough import too_few
 from rl_rerank.evaluation.records import Comparison, FormatShare, Metrics, RunRow
-from rl_rerank.evaluation.table import few_queries, group_cell, group_names, macro, p_value, share
+from rl_rerank.evaluation.table import few_queries, group_cell, group_names, macro, p_value, p_values, share
 from rl_rerank.pages.figures import Plot
 from rl_rerank.pages.templates import environment
 from rl_rerank.report.evidence import Regression
@@ -87,7 +87,9 @@ def render(page: Page) -> str:
     """The page as HTML. Whatever comes from data is escaped: documents and completions are hostile."""
     templates = environment(HERE, autoescape=True)
     templates.filters.update(group_cell=group_cell, group_names=group_names, macro=macro, too_few=too_few)
-    templates.filters.update(share=share, p_value=p_value, signed=_signed, sign=_sign, few_queries=few_queries)
+    templates.filters.update(
+        share=share, p_value=p_value, p_values=p_values, signed=_signed, sign=_sign, few_queries=few_queries
+    )
     return templates.get_template("page.html.j2").render(page=page, max_chars=MAX_SAMPLE_CHARS)
 
 

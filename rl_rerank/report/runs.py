@@ -14,7 +14,7 @@ from rl_rerank.evaluation.enough import too_few
 from rl_rerank.evaluation.measures import lower_is_better
 from rl_rerank.evaluation.records import FILE, Comparison, Metrics, OverSeeds, RunRow, paired
 from rl_rerank.evaluation.statistics import PairedTest, paired_test
-from rl_rerank.evaluation.table import p_value, table
+from rl_rerank.evaluation.table import p_values, table
 from rl_rerank.report.build import training_name
 from rl_rerank.report.evidence import Evidence, LostQuery, Regression, trainings
 
@@ -60,10 +60,18 @@ class _Pair:
     @property
     def is_once(self) -> bool:
         """Whether one row stands for both: no model was asked, and every value is the same."""
-        first, then = self.first.metrics, self.then.metrics
-        made_under = first.protocols[self.before.run]
-        is_first_stage = made_under is not None and not made_under.paradigm
-        return is_first_stage and first.per_query[self.before.run] == then.per_query[self.after.run]
+        made_under = self.first.metrics.protocols[self.before.run]
+        return made_under is not None and not made_under.paradigm and self._has_same_values
+
+    @property
+    def is_same(self) -> bool:
+        """Whether both are one system, so that there is nothing to test."""
+        is_untrained = self.before.role == self.after.role == "untrained"
+        return self.is_once or (is_untrained and self._has_same_values)
+
+    @property
+    def _has_same_values(self) -> bool:
+        return self.first.metrics.per_query[self.before.run] == self.then.metrics.per_query[self.after.run]
 
     @property
     def title(self) -> str:
@@ -109,7 +117,7 @@ def gather(wanted: ReportRuns) -> Evidence:
     _check_measures(runs)
     pairs = [pair for run in runs[1:] for pair in _pairs(runs[0], run)]
     forced = _protocol_differences(runs, pairs, wanted)
-    several = [pair for pair in pairs if not pair.is_once]
+    several = [pair for pair in pairs if not pair.is_same]
     tested = _tested([pair for pair in several if not pair.too_few], runs[0].metrics.measures, wanted.seed)
     stores = {run.name: Store(run.folder / "data") for run in runs}
     regressions = [_regression(pair, tests, stores[pair.first.name]) for pair, tests in tested]
@@ -136,7 +144,7 @@ def markdown(evidence: Evidence) -> str:
     """The table of all runs, for papers and pull requests: regressions first."""
     flags = [
         f"**Regression: {_plain(r.system)} is worse in {_plain(r.run)} than in {_plain(r.baseline)}**: "
-        + ", ".join(f"{test.difference:+.4f} {m} ({p_value(test.p_value)})" for m, test in r.measures.items())
+        + ", ".join(f"{test.difference:+.4f} {m} ({p_values(test)})" for m, test in r.measures.items())
         + f". Lost most {r.measure}: "
         + ", ".join(f"{_plain(q.query)} ({q.qid}) {q.before:.3f} to {q.after:.3f}" for q in r.lost)
         + "."

@@ -4,6 +4,7 @@ A `Reward` scores one rollout, a `QueryReward` all rollouts of a query at once. 
 its method `explain` then returns their values besides its own, and they are logged as `NAME/term`.
 """
 
+import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -67,6 +68,8 @@ class RewardTraits:
     """Properties required by `rewards check` that this reward lacks -> the reason."""
     requires: tuple[str, ...] = ()
     """Packages that it needs besides those of rl-rerank itself."""
+    asks_model: bool = False
+    """Whether it asks or loads a model, so that it is not tried before a run starts."""
     explain: Callable[[RankingExample, Rollout], Breakdown] | None = None
     """Function for a composition's value with those of its terms."""
     explain_group: Callable[[RankingExample, Sequence[Rollout]], Sequence[Breakdown]] | None = None
@@ -86,15 +89,44 @@ class Recipe:
     target: str | None = None
 
     def build(self) -> Reward | QueryReward:
-        """Build the reward.
+        """Build the reward: an instance of a class, or a function or an object as it is.
 
         Raises:
-            LookupError, ImportError, ValueError: for a reward or a parameter that does not exist, or a misspelt
-                optional attribute.
+            LookupError, ImportError, ValueError: for a reward or a parameter that does not exist, a misspelt optional
+                attribute, or something that cannot be called with an example and a rollout.
         """
-        reward = registry.build("reward", self.name, self.params, target=self.target)
-        registry.refuse_misspelt("reward", self.name, reward, KNOWN)
+        found = registry.find("reward", self.target or self.name)
+        if isinstance(found, type):
+            reward = registry.build("reward", self.name, self.params, target=self.target)
+            registry.refuse_misspelt("reward", self.name, reward, KNOWN)
+        else:
+            reward = found
+            if self.params:
+                parameter = next(iter(self.params))
+                raise ValueError(
+                    f"reward {self.name!r} has no parameter {parameter!r}: it is no class, and parameters are fields "
+                    "of a dataclass"
+                )
+        self._check_call(reward)
         return reward
+
+    def _check_call(self, reward: object) -> None:
+        if is_query_reward(reward):
+            return
+        what = f"reward {self.name!r} ({self.target or type(reward).__name__})"
+        if not callable(reward):
+            raise ValueError(f"{what} has neither __call__(example, rollout) nor score_all(example, rollouts)")
+        try:
+            signature = inspect.signature(reward)
+        except ValueError:  # some callables of C have none
+            return
+        try:
+            signature.bind(None, None)
+        except TypeError:
+            raise ValueError(
+                f"{what} takes {signature}, and a reward is called with (example, rollout). A function written for trl "
+                "is used by 'reward=[trl_function]' rewards.trl_function.params.function=FILE.py:FUNCTION"
+            ) from None
 
 
 KNOWN = frozenset({"score_all", *(f.name for f in fields(RewardTraits))})

@@ -4,17 +4,18 @@
     deterministic  the same completion always earns the same
     in_a_process   another process that builds the reward by name and parameters gives the same values
     gold_best      no other completion of a prompt earns more than the gold one
+    orders         gold completions earn more on average than reversed and than random ones
     pays_partial   no malformed completion earns more than the well-formed one it was made from
     pays_identity  the shown order earns no more than a random one if documents are shown in random order
     pays_constant  equal scores earn no more than a random order either
 
-A class attribute `unclaimed = {"pays_partial": "why"}` exempts a reward from any of the last four, or from `binary` (it
+A class attribute `unclaimed = {"pays_partial": "why"}` exempts a reward from any of the last five, or from `binary` (it
 only separates relevant from irrelevant). Unclaimed properties are shown but not required.
 """
 
 import random
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from rl_rerank.paradigms.base import Paradigm
@@ -32,7 +33,7 @@ from rl_rerank.reward.probe_completions import (
 from rl_rerank.reward.workers import Workers
 from rl_rerank.types import Completion, Rollout
 
-CLAIMS = ("gold_best", "pays_partial", "pays_identity", "pays_constant", "binary")
+CLAIMS = ("gold_best", "orders", "pays_partial", "pays_identity", "pays_constant", "binary")
 """Properties that a reward can leave unclaimed."""
 QUERIES, SHUFFLES = 6, 300
 GENERATIONS = 2
@@ -154,22 +155,36 @@ def _gold_best(
 
 
 def _compare(term: Term, paradigm: Paradigm, tried: Sequence[Probe], report: Report) -> None:
-    """Compare means over many queries of completions that ignore the labels."""
-    gaps: dict[str, list[float]] = {}
-    for probe in tried:
-        texts = well_formed(paradigm, probe, random.Random(probe.example.qid))
-        means = {
-            name: statistics.fmean(_values(term, probe, _rollouts(term, paradigm, probe, texts[name])))
-            for name in texts
-            if name == "random" or name == "identity" or name.startswith("constant")
-        }
-        for name in means.keys() - {"random"}:
-            gaps.setdefault(name, []).append(means[name] - means["random"])
-    for name, gap in sorted(gaps.items()):
-        mean, error = statistics.fmean(gap), statistics.stdev(gap) / len(gap) ** 0.5
-        if mean > ERRORS * error + TOLERANCE:
+    """Compare means over many queries: of gold with others, and of completions that ignore the labels with random."""
+    means = [_means(term, paradigm, probe) for probe in tried]
+    if not means:
+        return
+    for name in ("reversed", "random"):
+        gained, error = _gap(means, "gold", name)
+        if gained <= ERRORS * error + TOLERANCE:
+            said = f"gold earns {gained:.4f} +- {error:.4f} more than {name} over {len(means)} queries"
+            report.fail("orders", f"{said}, so that it teaches no order")
+    for name in sorted({name for one in means for name in one} - {"gold", "reversed", "random"}):
+        having = [one for one in means if name in one]
+        gained, error = _gap(having, name, "random")
+        if gained > ERRORS * error + TOLERANCE:
             claim = "pays_identity" if name == "identity" else "pays_constant"
-            report.fail(claim, f"{name} earns {mean:.4f} +- {error:.4f} more than random over {len(gap)} queries")
+            report.fail(claim, f"{name} earns {gained:.4f} +- {error:.4f} more than random over {len(having)} queries")
+
+
+def _means(term: Term, paradigm: Paradigm, probe: Probe) -> dict[str, float]:
+    """Map the name of each well-formed completion to its mean reward over the query's prompts."""
+    texts = well_formed(paradigm, probe, random.Random(probe.example.qid))
+    return {
+        name: statistics.fmean(_values(term, probe, _rollouts(term, paradigm, probe, answers)))
+        for name, answers in texts.items()
+    }
+
+
+def _gap(means: Sequence[Mapping[str, float]], name: str, other: str) -> tuple[float, float]:
+    """Mean over queries of the difference between two completions, and its standard error."""
+    gap = [one[name] - one[other] for one in means]
+    return statistics.fmean(gap), statistics.stdev(gap) / len(gap) ** 0.5
 
 
 def _copies(term: Term) -> int:

@@ -1,5 +1,6 @@
 """A package with one reward, its tests and its entry point: `rl-rerank rewards new NAME`."""
 
+import keyword
 import re
 from pathlib import Path
 
@@ -117,6 +118,8 @@ def new(name: str, folder: Path) -> list[Path]:
     """
     if not NAME.fullmatch(name):
         raise ValueError(f"a reward's name is in snake_case, such as first_relevant; got {name!r}")
+    if keyword.iskeyword(name):
+        raise ValueError(f"{name!r} is a word of Python, so a module cannot be called so; choose another name")
     if name in registry.names("reward"):
         raise ValueError(f"a reward {name!r} is installed already; choose another name")
     package = f"{name}_reward"

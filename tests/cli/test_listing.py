@@ -21,6 +21,7 @@ def test_rewards_are_listed_in_groups_with_parameters_and_meaning(capsys: pytest
         (["check"], "rewards check needs a name"),
         (["check", "ndgc"], "Did you mean 'ndcg'?"),
         (["new", "Mine"], "snake_case, such as first_relevant; got 'Mine'"),
+        (["new", "class"], "'class' is a word of Python"),
         (["new", "ndcg"], "a reward 'ndcg' is installed already"),
     ],
 )

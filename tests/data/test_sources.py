@@ -5,12 +5,15 @@ import json
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rl_rerank.data.records import Document, Query
 from rl_rerank.data.sources.beir import Beir
 from rl_rerank.data.sources.collection import CollectionFolder
 from rl_rerank.data.sources.jsonl import JsonLines
 from rl_rerank.data.sources.trec_files import TrecFiles
+from rl_rerank.io import trec
 
 CORPUS = [{"docid": "d1", "title": "Ice", "text": "ice cave"}, {"docid": 2, "text": "rock wall"}]
 QUERIES = [{"qid": "q1", "text": "cave", "split": "train"}, {"qid": "q2", "text": "wall", "split": "validation"}]
@@ -269,3 +272,42 @@ def test_a_broken_example_is_named_with_its_line(tmp_path, row, reason):
         JsonLines(str(path)).read()
     assert str(failure.value).startswith(f"{path}:2: ")
     assert reason.format(path=path) in str(failure.value)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(exclude_categories=()), max_size=4),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["a", "b c", "\ud800", ""]), inner),
+    max_leaves=4,
+)
+ROWS = st.fixed_dictionaries(
+    {
+        "qid": st.sampled_from(["q1", 7, "#q", "#", "q\u00a01"]) | VALUES,
+        "query": st.just("cave") | VALUES,
+        "candidates": st.just([{"docid": "a", "text": "ice"}, {"docid": "b", "text": "rock", "score": 1}]) | VALUES,
+    },
+    optional={
+        "qrels": st.just({"a": 1}) | st.just({"a": 10**20}) | VALUES,
+        "split": st.sampled_from(["", "train", "valid"]) | VALUES,
+        "scores": st.just({"a": 10**400}) | VALUES,
+        **dict.fromkeys(("order", "excluded", "group", "instruction", "features"), VALUES),
+    },
+)
+LINES = st.text(st.characters(codec="utf-8", exclude_characters="\n\r"), max_size=12) | st.sampled_from(
+    ["[" * 100_000, '{"qid": ' + "9" * 5000 + "}", "null", '{"qid": NaN}']
+)
+
+
+@given(ROWS.map(json.dumps) | LINES)
+@settings(max_examples=400, deadline=None, derandomize=True)
+def test_any_row_is_read_or_refused_with_its_line(tmp_path_factory, line):
+    path = tmp_path_factory.getbasetemp() / "any.jsonl"
+    first = {"qid": "first", "query": "ice", "candidates": [{"docid": "x", "text": "ice"}]}
+    path.write_text(f"{json.dumps(first)}\n{line}\n", encoding="utf-8")
+    try:
+        found = JsonLines(str(path)).read()
+    except ValueError as e:
+        assert str(e).startswith(f"{path}:2: ") or str(e).startswith(f"{path}:2, "), e
+        return
+    for query in found.queries:  # what was read can be written
+        json.dumps([query, found.runs[query.qid], found.qrels[query.qid]], ensure_ascii=False).encode()
+        assert trec.is_word(query.qid)

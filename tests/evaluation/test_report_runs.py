@@ -7,6 +7,7 @@ import io
 import json
 import shutil
 from contextlib import redirect_stderr, redirect_stdout
+from html import escape
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from support.report_page import read
 from rl_rerank.cli import main
 from rl_rerank.config import ReportRuns
 from rl_rerank.evaluation import protocol
+from rl_rerank.evaluation.table import p_values
 from rl_rerank.io.files import write_json
 from rl_rerank.io.trec import write_run
 from rl_rerank.report.evidence import Evidence
@@ -141,6 +143,26 @@ def test_answers_of_a_query_are_shown_with_prompt_and_status(regressed):
     assert "no_answer in 1 answer, here" in text
     # e^-0.1
     assert 'scored: "yes" 0.905' in text
+
+
+def test_the_adjusted_p_value_stands_beside_every_verdict(large, tmp_path):
+    runs = [copied(large, tmp_path / name) for name in ("seed1", "seed2", "seed3")]
+    for run in runs[1:]:
+        degraded(run, [(3, 0, 1, 2)] * 6 + [(3, 2, 0, 1)])
+    wanted = ReportRuns(run_dirs=dirs(*runs), output=str(tmp_path / "page"))
+    report_stage.report_runs(wanted)
+    text = (tmp_path / "page/index.html").read_text()
+    for tests in gather(wanted).by_measure.values():
+        for test in tests:
+            # Two systems are tested by each measure.
+            assert test.p_value_holm == 2 * test.p_value
+            assert f"{escape(p_values(test))} (randomisation)" in text or f"({escape(p_values(test))})" in text
+            assert p_values(test).endswith(" by Holm")
+
+
+def test_an_untrained_model_that_is_the_same_in_both_runs_is_not_tested_against_itself(pair):
+    titles = list(gather(ReportRuns(run_dirs=dirs(*pair))).by_measure)
+    assert len(titles) == 1 and titles[0].startswith("trained")
 
 
 def test_runs_that_agree_have_no_regression(pair):

@@ -9,7 +9,7 @@ from rl_rerank.evaluation.measures import check_judgments, evaluate, parse
 from rl_rerank.evaluation.subtopics import any_subtopic
 from rl_rerank.io.trec import read_subtopics
 from rl_rerank.requirements import is_installed
-from rl_rerank.stages.evaluate.run import evaluate_files
+from rl_rerank.stages.evaluate.files import evaluate_files
 
 # d1 and d2 are about the first subtopic, d3 about the second.
 QRELS = "q 1 d1 1\nq 1 d2 1\nq 2 d3 1\nq 2 d1 0\nr 1 d1 1\n"

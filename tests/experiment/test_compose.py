@@ -163,7 +163,11 @@ def test_an_override_reaches_its_setting(overrides: list[str], place: str, value
         (["reward=ndcg", "rewards.ndcg.failed=nan"], ValueError, "failed must be a finite number, or null; got nan"),
         (["rewards.ndcg.weight=2"], ValueError, "'ndcg' is not chosen; add it: 'reward=[...,ndcg]'"),
         (["data.depth=1,2"], ValueError, "write a list in brackets: 'data.depth=[a,b]'"),
-        (["run_dir=a=b"], ValueError, "cannot read 'run_dir=a=b' as KEY=VALUE"),
+        (["data.depth=[1"], ValueError, "cannot read 'data.depth=[1' as KEY=VALUE"),
+        (["--run_dir", "a"], ValueError, "settings have no dashes, so write run_dir=VALUE"),
+        (["--run_dir=a"], ValueError, "settings have no dashes, so write run_dir=a"),
+        (["stages.stf.max_steps=5"], ValueError, "there is no stage 'stf'; there are: first_stage, synth"),
+        (["stages.stf.max_steps=5"], ValueError, "Did you mean 'sft'?"),
         (["quickstart"], ValueError, "cannot read 'quickstart' as KEY=VALUE"),
         (["run_dir=${oc.env:HOME}"], ValueError, "run_dir reads the environment"),
         (["run_dir=${nowhere}"], ValueError, "nowhere"),
@@ -280,3 +284,34 @@ def test_screening_ranks_whole_lists_at_every_scale_of_every_collection(data):
     large = compose("run", ["experiment=screening", *f"data={data}".split()])
     assert isinstance(large, Config)
     assert large.data.depth == 2000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(
+            "größe",
+            "データ/集.jsonl",
+            "it's",
+            'a "b" c',
+            "a#b",
+            "a&b",
+            "(1)",
+            "f(x)",
+            "lr=1e-4,seed=2",
+            "my data, v2.jsonl",
+        ),
+        *("1e-4", "true", "a\\", '\\"', "a: b", "[x]", "{x}", "%20", "~user~", "a$b"),
+    ],
+)
+def test_paths_are_taken_as_they_are(value: str):
+    config = compose("run", [f"run_dir={value}", "model.path=x", f"journal={value}"])
+    assert isinstance(config, Config)
+    assert (config.run_dir, config.journal) == (value, value)
+
+
+def test_quotes_interpolations_and_the_home_folder_are_read():
+    config = compose("run", ["run_dir='a=b, c'", "journal=${run_dir}/x", "data.path=~/data"])
+    assert isinstance(config, Config)
+    assert (config.run_dir, config.journal) == ("a=b, c", "a=b, c/x")
+    assert config.data.path == str(Path.home() / "data")

@@ -382,7 +382,7 @@ def test_an_evaluation_reads_its_runs_and_those_that_stand_beside_every_number()
         (["stages.data.kind=report"], "stages.data: a stage's name is its folder's"),
         (["reward=[]"], "stages.grpo has no reward to train on"),
         (["rewards.bare.target={folder}/bare.py:Bare"], "reward 'bare' needs its parameter 'x', which has no default"),
-        (["rewards.odd.target={folder}/odd.py:Odd"], "odd.py' does not import: "),
+        (["rewards.odd.target={folder}/odd.py:Odd"], "odd.py:1' does not import: SyntaxError: "),
         (["reward=[ndcg]", "rewards.ndcg.params.kk=3"], "reward 'ndcg' has no parameter 'kk'; it has: k"),
         (["rewards.mine.weight=1"], "no reward is named 'mine'"),
         (["paradigm=pontwise"], "no paradigm is named 'pontwise'"),
@@ -429,13 +429,13 @@ def test_what_does_not_exist_is_refused_before_any_work(overrides: list[str], fr
 
 def test_a_reward_file_that_changes_is_another_configuration(tmp_path: Path):
     file = tmp_path / "mine.py"
-    source = "from dataclasses import dataclass\n@dataclass(frozen=True)\nclass Mine:\n    x: float = 1.0\n"
+    source = "def mine(example, rollout):\n    return 1.0\n"
     file.write_text(source)
-    arguments = ["experiment=quickstart_tokens", f"reward=[{file}:Mine]", f"run_dir={tmp_path / 'run'}"]
+    arguments = ["experiment=quickstart_tokens", f"reward=[{file}:mine]", f"run_dir={tmp_path / 'run'}"]
     config = compose("run", arguments)
     assert isinstance(config, Config)
     run_state.begin(Experiment.of(config), "grpo")
     run_state.refuse_changes(Experiment.of(config), ["grpo"])
-    file.write_text(source + "    y: float = 1.0\n")
+    file.write_text(source.replace("1.0", "2.0"))
     with pytest.raises(ValueError, match=r"rewards\.mine\.file_sha256: \w+ -> \w+"):
         run_state.refuse_changes(Experiment.of(config), ["grpo"])

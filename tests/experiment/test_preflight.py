@@ -44,7 +44,7 @@ def arguments(folder: Path, model: Path, *overrides: str, rows: tuple[dict[str, 
     made = [*(row(i, ("train", "dev", "test")[i % 3]) for i in range(12)), *rows]
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in made))
     data = ["data=jsonl", f"data.path={folder / 'data.jsonl'}", "run_dir=run"]
-    settings = [f"model.path={model}", "model.max_prompt_tokens=300", "reward=[ndcg]", "report_to=[]"]
+    settings = [f"model.path={model}", "model.max_prompt_tokens=300", "reward=[format]", "report_to=[]"]
     return ["run", "experiment=tiny", *data, *settings, *overrides]
 
 
@@ -159,6 +159,66 @@ def test_training_queries_without_a_prompt_are_refused(folder, tiny_model_dir, c
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in same))
     assert main([*given, "paradigm=listwise", "dry_run=true"]) == 2
     assert "none of the 4 training examples gives a listwise prompt that can teach" in capsys.readouterr().err
+
+
+REWARDS = """\
+class Alone:
+    pass
+
+def none(example, rollout): return None
+def listed(example, rollout): return [1.0]
+def raises(example, rollout): return example.qrels["no such document"]
+def malformed(example, rollout): return max(rollout.judgment.scores.values())
+def trl(completions, **columns): return [0.0]
+known = {f"q{i}": float(i) for i in range(12)}
+def of_the_data(example, rollout): return known[example.qid]
+
+class Short:
+    def score_all(self, example, rollouts): return [0.0]
+
+class Number:
+    def __init__(self): self.x = 1.0
+    def __call__(self, example, rollout): return self.x
+
+number = Number()
+"""
+
+
+@pytest.mark.parametrize(
+    ("reward", "says"),
+    [
+        ("ndcg", "stages.grpo: the reward 'ndcg' scores completions of listwise, groupwise, first_token, not of "
+                 "pointwise; stages.grpo.policy=scores rewards orders"),
+        ("mine.py:none", "stages.grpo: reward 'none' returned None for qid 'q"),
+        ("mine.py:listed", "stages.grpo: reward 'listed' returned [1.0] for qid 'q"),
+        ("mine.py:raises", "stages.grpo: reward 'raises' failed for qid 'q"),
+        ("mine.py:malformed", "reward 'malformed' failed for qid 'q0' and the completion '': ValueError: max()"),
+        ("mine.py:Short", "stages.grpo: reward 'short' returned 1 values for qid 'q0' and its 2 completions"),
+        ("mine.py:Alone", "reward 'alone' (mine.py:Alone) has neither __call__(example, rollout) nor score_all"),
+        ("mine.py:trl", "reward 'trl' (mine.py:trl) takes (completions, **columns), and a reward is called with"),
+    ],
+)  # fmt: skip
+def test_rewards_are_tried_on_a_completion(folder, tiny_model_dir, capsys, reward, says):
+    (folder / "mine.py").write_text(REWARDS)
+    steps = ["stages.grpo.prompts_per_step=2"]
+    assert main([*arguments(folder, tiny_model_dir), f"reward=[{reward}]", *steps, "dry_run=true"]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("reward", "more"),
+    [
+        ("mine.py:of_the_data", []),
+        ("mine.py:number", []),
+        ("mine.py:malformed", ["stages.grpo.policy=choice", "~stages.grpo.num_generations"]),
+        ("mine.py:none", ["rewards.none.failed=0"]),
+        ("ndcg", ["stages.grpo.policy=scores"]),
+    ],
+)
+def test_functions_and_objects_are_rewards(folder, tiny_model_dir, capsys, reward, more):
+    (folder / "mine.py").write_text(REWARDS)
+    given = [*arguments(folder, tiny_model_dir), f"reward=[{reward}]", *more, "dry_run=true"]
+    assert main(given) == 0, capsys.readouterr().err
 
 
 @pytest.mark.process

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -12,13 +13,15 @@ from rl_rerank import registry
 from rl_rerank.cli.main import main
 from rl_rerank.metrics import by_place, ndcg
 from rl_rerank.paradigms.groupwise import Groupwise
-from rl_rerank.paradigms.listwise import Listwise
+from rl_rerank.paradigms.listwise import ORDER, Listwise
+from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
 from rl_rerank.reward.base import Recipe, Term
 from rl_rerank.reward.check import check
 from rl_rerank_rewards.mm_r5 import MMR5
 from rl_rerank_rewards.ndcg import NDCG
 
+ROOT = Path(__file__).parents[2]
 LISTWISE, GROUPWISE = Listwise(reasoning=True), Groupwise(reasoning=True)
 SHIPPED = [
     (name, paradigm)
@@ -173,6 +176,42 @@ def test_a_completion_that_beats_gold_is_found():
 
 
 @dataclass(frozen=True)
+class OfTheBest:
+    """Whether the best document is relevant, which a prompt of one document decides by itself."""
+
+    def __call__(self, example, rollout):
+        scores = rollout.judgment.scores
+        return float(example.qrels.get(max(scores, key=scores.get, default=""), 0) >= 1)
+
+
+def test_a_reward_that_pays_right_and_wrong_answers_alike_is_found():
+    assert failures(OfTheBest(), LISTWISE) == {}
+    said = "gold earns 0.0000 +- 0.0000 more than reversed over 150 queries, so that it teaches no order"
+    assert failures(OfTheBest(), Pointwise())["orders"] == said
+
+
+def test_the_example_of_the_readme_teaches_an_order(tmp_path):
+    [code] = re.findall(r"```python\n(# mine\.py\n.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "mine.py").write_text(code)
+    recipe = Recipe("mine", {"x": 0.5}, f"{tmp_path / 'mine.py'}:Mine")
+    term = Term("mine", recipe.build(), recipe=recipe)
+    assert term.traits.paradigms == ("listwise",)
+    report = check(term, ORDER, queries=2, shuffles=50)
+    assert report.failures == {}
+    assert report.values["gold"] == [0.5] * len(report.values["gold"])
+
+
+def scored(example, rollout):
+    return NDCG()(example, rollout)
+
+
+def test_a_function_is_a_reward():
+    assert Recipe("mine", {}, f"{__name__}:scored").build() is scored
+    with pytest.raises(ValueError, match="reward 'mine' has no parameter 'x': it is no class"):
+        Recipe("mine", {"x": 1}, f"{__name__}:scored").build()
+
+
+@dataclass(frozen=True)
 class AllOfAQuery:
     """The sum of what the others of the query scored."""
 
@@ -192,7 +231,7 @@ def test_a_claim_that_nobody_makes_is_refused():
     class Odd(NDCG):
         unclaimed: ClassVar = {"pays": "why not"}
 
-    with pytest.raises(ValueError, match="unclaimed names 'pays'; it can name: gold_best, pays_partial"):
+    with pytest.raises(ValueError, match="unclaimed names 'pays'; it can name: gold_best, orders, pays_partial"):
         failures(Odd())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import comb
+from typing import ClassVar
 
 from rl_rerank.types import RankingExample, Rollout
 
@@ -12,10 +13,13 @@ from rl_rerank.types import RankingExample, Rollout
 class Mine:
     """Reciprocal rank of the first relevant document (grade >= 1) times `x`; 0.0 for a malformed completion.
 
-    Documents with the same score have no order: the value is the expectation over their orders.
+    Documents with the same score have no order: the value is the expectation over their orders. One document alone has
+    the same value whatever is said of it, so prompts have to show several.
     """
 
     x: float = 1.0
+
+    paradigms: ClassVar[tuple[str, ...]] = ("listwise", "groupwise", "first_token")
 
     def __call__(self, example: RankingExample, rollout: Rollout) -> float:
         scores = rollout.judgment.scores

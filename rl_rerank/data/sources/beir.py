@@ -58,7 +58,7 @@ def read_qrels(path: Path, *, spaced: bool = False) -> dict[str, dict[str, int]]
     """Three columns under a header; a first line that holds a grade is taken as data."""
     qrels: dict[str, dict[str, int]] = {}
     for place, qid, docid, text in _judgments(path, spaced):
-        trec.add_judgment(qrels, qid, docid, trec.parse_grade(text, place, _EXPECTED), place)
+        trec.add_judgment(qrels, qid, docid, trec.parse_grade(text.strip(), place, _EXPECTED), place)
     return qrels
 
 
@@ -69,7 +69,7 @@ def _judgments(path: Path, spaced: bool) -> Iterator[tuple[str, str, str, str]]:
             continue
         if len(fields) != 3:
             raise ValueError(f"{place}: {_EXPECTED}; got {len(fields)} columns: {line[:80]!r}")
-        if number == 1 and not fields[2].strip().lstrip("+-").isdigit():
+        if number == 1 and not trec.is_grade(fields[2].strip()):
             continue
         docid = one_word(fields[1], "corpus-id", place, spaced=spaced)
         yield place, one_word(fields[0], "query-id", place), docid, fields[2]

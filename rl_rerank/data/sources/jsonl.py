@@ -1,12 +1,12 @@
 """Ready-made ranking examples, one a line, with the texts in place."""
 
-import math
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rl_rerank.data.records import Collection, Document, Omissions, Query
-from rl_rerank.data.sources.reading import digest, identifier, records, split_name, string
+from rl_rerank.data.sources.reading import digest, identifier, one_word, records, split_name, string
 from rl_rerank.io import trec
 
 
@@ -133,7 +133,8 @@ def _qrels(values: Any, place: str, spaced: bool) -> dict[str, int]:
     for docid, grade in values.items():
         if not isinstance(grade, int) or isinstance(grade, bool):
             raise ValueError(f"{place}: the grade of docid {docid!r} must be an integer; got {grade!r:.80}")
-    return {trec.one_word(docid): grade for docid, grade in values.items()} if spaced else values
+        trec.check_grade(grade, f"{place}: docid {docid!r}")
+    return {one_word(docid, "a docid of qrels", place, spaced=spaced): grade for docid, grade in values.items()}
 
 
 def _order(value: Any, place: str, spaced: bool) -> tuple[str, ...] | None:
@@ -143,7 +144,7 @@ def _order(value: Any, place: str, spaced: bool) -> tuple[str, ...] | None:
         raise ValueError(f"{place}: order must be a list of docids, best first; got {value!r:.80}")
     if len(set(value)) < len(value):
         raise ValueError(f"{place}: order names a docid more than once; got {value!r:.80}")
-    return tuple(map(trec.one_word, value)) if spaced else tuple(value)
+    return tuple(one_word(docid, "a docid of order", place, spaced=spaced) for docid in value)
 
 
 def _scores(value: Any, place: str, spaced: bool) -> dict[str, float] | None:
@@ -155,7 +156,7 @@ def _scores(value: Any, place: str, spaced: bool) -> dict[str, float] | None:
     for docid, number in value.items():
         score = _score(number, f"{place}: scores, docid {docid!r}")
         if score is not None:
-            found[trec.one_word(docid) if spaced else docid] = score
+            found[one_word(docid, "a docid of scores", place, spaced=spaced)] = score
     return found
 
 
@@ -164,15 +165,27 @@ def _features(values: Any, spot: str) -> dict[str, float | str]:
         return {}
     if not isinstance(values, dict):
         raise ValueError(f"{spot}: features must be an object name -> number or text; got {values!r:.80}")
+    known: dict[str, float | str] = {}
     for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-            raise ValueError(f"{spot}: the feature {name!r} must be a number or a text; got {value!r:.80}")
-    return values
+        if isinstance(value, str):
+            known[string({"name": name}, ("name",), spot)] = string(values, (name,), spot)
+        elif (number := _number(value)) is not None:
+            known[string({"name": name}, ("name",), spot)] = number
+        else:
+            raise ValueError(f"{spot}: the feature {name!r} must be a finite number or a text; got {value!r:.80}")
+    return known
 
 
 def _score(value: Any, spot: str) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if (number := _number(value)) is None:
         raise ValueError(f"{spot}: score must be a finite number; got {value!r:.80}")
-    return float(value)
+    return float(number)
+
+
+def _number(value: Any) -> int | float | None:
+    """A finite number, within the range of floats; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return value if -sys.float_info.max <= value <= sys.float_info.max else None

@@ -44,8 +44,8 @@ def records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         place = f"{path}:{number}"
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as e:
-            raise ValueError(f"{place}: expected one JSON object; got {line[:80]!r}: {e.msg}") from None
+        except (ValueError, RecursionError) as e:  # also for numbers of thousands of digits, and deep nesting
+            raise ValueError(f"{place}: expected one JSON object; got {line[:80]!r}: {e}") from None
         if not isinstance(row, dict):
             raise ValueError(f"{place}: expected one JSON object; got {line[:80]!r}")
         yield place, row
@@ -75,14 +75,16 @@ def identifier(row: dict[str, Any], keys: tuple[str, ...], place: str, *, spaced
         value = row.get(key)
         if isinstance(value, int) and not isinstance(value, bool):
             return str(value)
-    return one_word(string(row, keys, place), keys[0], place, spaced=spaced)
+    key = next((key for key in keys if row.get(key) is not None), None)
+    value = row[key] if key is not None else None
+    return one_word(value if isinstance(value, str) else string(row, keys, place), keys[0], place, spaced=spaced)
 
 
 def one_word(value: str, what: str, place: str, *, spaced: bool = False) -> str:
     """`value`, where it can stand in a TREC file; with `spaced`, as it can."""
     if spaced:
         value = trec.one_word(value)
-    if value.split() != [value]:
+    if not trec.is_word(value):
         raise ValueError(f"{place}: {what} must be one word, so that it can stand in a run file; got {value!r:.80}")
     return value
 

@@ -93,7 +93,12 @@ class UnionOfCollections:
     def state(self) -> str:
         """A digest of the parts' settings and states."""
         parts = self._parts.items()
-        return digest.of_json({n: [dataclasses.asdict(part), self._source(n, part).state()] for n, part in parts})
+        return digest.of_json(
+            {
+                n: [dataclasses.asdict(part) | digest.of_target(part.source), self._source(n, part).state()]
+                for n, part in parts
+            }
+        )
 
     def _source(self, name: str, part: Part) -> Source:
         params = dict(part.params)

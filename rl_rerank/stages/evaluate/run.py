@@ -1,4 +1,4 @@
-"""Measure the runs of the rerank stages, or one run file."""
+"""Measure the runs of the rerank stages."""
 
 import itertools
 import json
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rl_rerank.config import Config, EvaluateFiles
+from rl_rerank.config import Config
 from rl_rerank.data import prepare
 from rl_rerank.data.store import Store
 from rl_rerank.evaluation import protocol, records, references
@@ -17,10 +17,10 @@ from rl_rerank.evaluation.comparisons import compare
 from rl_rerank.evaluation.cost import Cost
 from rl_rerank.evaluation.fusion_weight import ChosenWeight
 from rl_rerank.evaluation.groups import group_means
-from rl_rerank.evaluation.measures import Evaluation, evaluate, is_sum, parse
+from rl_rerank.evaluation.intervals import intervals
+from rl_rerank.evaluation.measures import Evaluation, evaluate, is_sum
 from rl_rerank.evaluation.seeds import interval_over_seeds
-from rl_rerank.evaluation.statistics import bootstrap_intervals, rise
-from rl_rerank.evaluation.subtopics import any_subtopic, needs_subtopics
+from rl_rerank.evaluation.statistics import rise
 from rl_rerank.evaluation.table import table
 from rl_rerank.io import trec
 from rl_rerank.io.files import read_jsonl, write_json, write_text
@@ -29,9 +29,6 @@ from rl_rerank.stages.plugins import Plugins
 from rl_rerank.stages.rerank.spec import FUSION, RerankStage
 
 logger = logging.getLogger(__name__)
-
-SEED = 1
-"""Of the intervals of a single run file."""
 
 
 def run(config: Config, name: str, stage: EvaluateStage) -> None:
@@ -89,41 +86,6 @@ def run(config: Config, name: str, stage: EvaluateStage) -> None:
     write_json(run_dir / name / records.FILE, metrics.to_json())
     write_text(run_dir / name / "table.md", table(metrics))
     logger.info("stage %s:\n%s", name, table(metrics))
-
-
-def evaluate_files(config: EvaluateFiles) -> dict[str, Any]:
-    """The values of one run file, also written to `config.output` where given.
-
-    Returns:
-        `provider` (distribution -> version), `mean` (measure -> value over all judged queries), `interval` (measure ->
-        its 95% interval, without sums), `per_query` (qid -> measure -> value) and `missing` (judged queries that the
-        run lacks; they count 0).
-    """
-    for measure in config.measures:
-        parse(measure)
-    paths = {field: Path(getattr(config, field)) for field in ("run", "qrels")}
-    for field, path in paths.items():
-        if not path.is_file():
-            raise FileNotFoundError(f"{field}={str(path)!r}: there is no such file")
-    by_subtopic = None
-    if any(needs_subtopics(parse(measure)) for measure in config.measures):
-        by_subtopic = trec.read_subtopics(paths["qrels"])
-    qrels = trec.read_qrels(paths["qrels"]) if by_subtopic is None else any_subtopic(by_subtopic)
-    result = evaluate(trec.read_run(paths["run"]), qrels, config.measures, by_subtopic, ties=config.ties)
-    if result.num_unjudged:
-        logger.warning("%s: %d queries have no judgments and are left out", config.run, result.num_unjudged)
-    if result.missing:
-        logger.warning("%s lacks %d judged queries, which count 0", config.run, len(result.missing))
-    values = {
-        "provider": result.provider,
-        "mean": result.mean,
-        "interval": _intervals(result, SEED),
-        "per_query": result.per_query,
-        "missing": list(result.missing),
-    }
-    if config.output is not None:
-        write_json(Path(config.output), values)
-    return values
 
 
 def _references(config: Config, name: str, chosen: Mapping[str, RerankStage]) -> dict[str, RerankStage]:
@@ -196,14 +158,7 @@ def _row(
 
 
 def _measured(config: Config, result: Evaluation) -> dict[str, Any]:
-    return {"mean": result.mean, "interval": _intervals(result, config.seed), "num_queries": len(result.per_query)}
-
-
-def _intervals(result: Evaluation, seed: int) -> dict[str, list[float]]:
-    averaged = [m for m in result.mean if not is_sum(m)]
-    samples = [[row[m] for row in result.per_query.values()] for m in averaged]
-    intervals = bootstrap_intervals(samples, seed) if averaged else []
-    return {m: [low, high] for m, (low, high) in zip(averaged, intervals, strict=True)}
+    return {"mean": result.mean, "interval": intervals(result, config.seed), "num_queries": len(result.per_query)}
 
 
 def _computed(

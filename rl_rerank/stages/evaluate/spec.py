@@ -88,6 +88,10 @@ class EvaluateStage(StageConfig):
                 if system not in systems:
                     named = f"{place}: comparisons names {system!r}"
                     raise LookupError(f"{named}, which is not among the runs: {', '.join(systems)}")
+            if pair[0] == pair[1]:
+                raise ValueError(
+                    f"{place}: comparisons names {pair[0]!r} twice in a pair; nothing is tested against itself"
+                )
             one, other = (known[systems[system][0]].split for system in pair)
             if one != other:
                 raise ValueError(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from rl_rerank.config import Config, ListTargets, ModelConfig, Reference, at_least
 from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.paradigms.build import build_paradigm
+from rl_rerank.paradigms.listwise import ORDER
 from rl_rerank.reward.base import Term
 from rl_rerank.stages.grpo.policy import PolicyConfig
 from rl_rerank.stages.grpo.teachers import ScoreTeacher, TokenTeacher
@@ -203,6 +204,9 @@ class ScoresPolicy(ListTargets, PolicyConfig):
             return ""
         return f"; teacher: the data's scores, weight {self.distill.weight:g}"
 
+    def rewarded(self, paradigm: Paradigm) -> Paradigm:
+        return ORDER
+
     def check_stage(self, stage: GRPOStage) -> None:
         super().check_stage(stage)
         at_least("grpo stage: policy", self, list_size=2, top_k=1, entropy=0)
@@ -253,6 +257,10 @@ class ChoicePolicy(PolicyConfig):
     the reward of an empty completion, so the format is trained too (one forward per answer token)."""
     entropy: float = 0.0
     """Weight of a bonus on the entropy of the answers."""
+
+    @property
+    def sees_malformed(self) -> bool:
+        return not self.restrict_to_answers
 
     def check_stage(self, stage: GRPOStage) -> None:
         super().check_stage(stage)

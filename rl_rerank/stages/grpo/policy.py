@@ -55,6 +55,19 @@ class PolicyConfig:
         return False
 
     @property
+    def sees_malformed(self) -> bool:
+        """Whether rewards score malformed completions too."""
+        return self.samples
+
+    def rewarded(self, paradigm: Paradigm) -> Paradigm:
+        """The paradigm of the completions that rewards score.
+
+        Args:
+            paradigm: the experiment's.
+        """
+        return paradigm
+
+    @property
     def learns_grades(self) -> bool:
         """Whether a query teaches by the grades of its candidates, and not by a teacher's scores or order."""
         return True

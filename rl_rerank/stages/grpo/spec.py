@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from rl_rerank.config import Config, CurriculumConfig, ModelConfig, Reference, StageConfig, at_least
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.reward.base import Term
+from rl_rerank.reward.trial import first_probe, refuse_undeclared, try_out
 from rl_rerank.stages.grpo import dev_engine
 from rl_rerank.stages.grpo.policies import ScoresPolicy, TokensPolicy
 from rl_rerank.stages.grpo.policy import PolicyConfig
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from transformers import TrainingArguments
 
+    from rl_rerank.data import Store
     from rl_rerank.stages.plugins import Plugins
     from rl_rerank.stages.preview import Preview
 
@@ -143,12 +145,23 @@ class GRPOStage(TrainingStage):
 
     def preview(self, name: str, plugins: Plugins, preview: Preview) -> Iterator[str]:
         yield from super().preview(name, plugins, preview)
+        self._try_rewards(name, plugins, preview.store)
         self.policy.preview(name, self, preview)
         if isinstance(self.policy, ScoresPolicy):
             check_answer_tokens(name, plugins, preview)
         if self.eval_steps is not None:
             protocol = replace(reported_protocol(plugins.config, name), split="dev")
             preview.render_longest(name, protocol, plugins.paradigm())
+
+    def _try_rewards(self, name: str, plugins: Plugins, store: Store) -> None:
+        """Refuse rewards that cannot score this stage's completions."""
+        paradigm = self.policy.rewarded(plugins.paradigm())
+        refuse_undeclared(f"stages.{name}", plugins.terms, paradigm)
+        # What an earlier stage makes may have gold orders and scores, as made-up queries do; it is not there yet.
+        examples = store.examples("train") if self.data is None and "train" in store.splits else ()
+        probe = first_probe(examples, paradigm)
+        if probe is not None:
+            try_out(f"stages.{name}", plugins.terms, paradigm, probe, malformed=self.policy.sees_malformed)
 
     def arguments(self, config: Config, output: Path) -> TrainingArguments:
         return self.policy.arguments(config, self, output)

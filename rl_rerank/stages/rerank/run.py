@@ -24,6 +24,7 @@ from rl_rerank.ranking import fusion
 from rl_rerank.ranking.answer_share import LOW, Share, shares, warning
 from rl_rerank.ranking.driver import answer, check_finite
 from rl_rerank.ranking.methods import rank
+from rl_rerank.stages.rerank import external
 from rl_rerank.stages.rerank.cascade import completed, cost_behind, earlier, shortened
 from rl_rerank.stages.rerank.fused import chosen_weight, fused, fused_cost
 from rl_rerank.stages.rerank.spec import FUSION, WARNING, RerankStage
@@ -40,19 +41,18 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
     store = prepare(config.data, Path(config.run_dir) / "data")
     before = earlier(config, name, stage)
     examples = shortened(store.examples(stage.split), before, stage.depth)
-    label = stage.label or name
     if (weight := chosen_weight(config, name, stage, store)) is not None:
         assert stage.fusion is not None
         stage = dataclasses.replace(stage, fusion=dataclasses.replace(stage.fusion, weight=weight.weight))
         logger.info("%s: weight %.2f, chosen on %d dev queries", name, weight.weight, weight.num_queries)
-    rollouts: list[Rollout] = []
+    label, rollouts = stage.label or name, list[Rollout]()
     formats: dict[str, Any] = {}
     found: list[Share] = []
     usage: dict[str, float] = {}
     paradigm = build_paradigm(config, stage.paradigm or config.paradigm) if stage.asks_model else None
     started = time.monotonic()
     if paradigm is None:
-        rankings = fused(config, name, stage) if stage.fuse else [fusion.first_stage(example) for example in examples]
+        rankings = _without_model(config, name, stage, examples)
         taken = fused_cost(config, stage) + Cost(seconds=round(time.monotonic() - started, 3))
     else:
         engine = build_stage_engine(config, stage.model, stage.engine)
@@ -78,7 +78,8 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
     if unusable := _warning(name, summary):
         summary[WARNING] = unusable
         logger.warning("%s", unusable)
-    protocol.write(folder, protocol.protocol(config, stage, store, paradigm))
+    task = protocol.protocol(config, stage, store, paradigm)
+    protocol.write(folder, external.protocol(task, rankings, examples) if stage.run else task)
     trec.write_run(folder / "run.trec", rankings, tag="-".join(label.split()))
     write_jsonl(folder / answers.RANKINGS, map(_ranking_row, rankings))
     answers.write(folder, rollouts)
@@ -94,6 +95,13 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
         summary["num_malformed"],
         summary["num_fallbacks"],
     )
+
+
+def _without_model(config: Config, name: str, stage: RerankStage, examples: Sequence[RankingExample]) -> list[Ranking]:
+    if stage.run is not None:
+        is_spaced = config.data.protocol == "bright"
+        return external.rankings(f"stages.{name}.run", Path(stage.run), examples, spaced=is_spaced)
+    return fused(config, name, stage) if stage.fuse else [fusion.first_stage(example) for example in examples]
 
 
 def _warning(name: str, summary: Mapping[str, Any]) -> str | None:
@@ -164,7 +172,7 @@ def _answers(rollouts: Sequence[Rollout], found: Sequence[Share]) -> dict[str, A
 def _summary(label: str, stage: RerankStage, rankings: Sequence[Ranking], taken: Cost) -> dict[str, Any]:
     return {
         "label": label,
-        "model": " + ".join(stage.fuse) or stage.model,
+        "model": stage.run or " + ".join(stage.fuse) or stage.model,
         "split": stage.split,
         "num_queries": len(rankings),
         "num_prompts": sum(r.num_prompts for r in rankings),

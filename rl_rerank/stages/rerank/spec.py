@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from rl_rerank.config import (
     Config,
@@ -20,6 +20,7 @@ from rl_rerank.config import (
     trained,
 )
 from rl_rerank.evaluation.measures import parse
+from rl_rerank.io import digest
 from rl_rerank.paradigms.base import members
 from rl_rerank.ranking.methods import check as check_ranking
 from rl_rerank.stages.cross_encoder.spec import CrossEncoderStage
@@ -55,6 +56,9 @@ class RerankStage(StageConfig):
     """The paradigm that the model ranks with; empty: the experiment's."""
     fuse: list[str] = field(default_factory=list)
     """Names of two earlier rerank stages: their runs are fused as `fusion` says, and no model is asked."""
+    run: str | None = None
+    """A run file of another system, in TREC's format: its rankings of these queries are the stage's, and no model is
+    asked."""
     candidates: str = ""
     """Name of an earlier rerank stage whose order is ranked again, as in multi-stage pipelines; empty: the first
     stage's. The costs of both add up."""
@@ -87,13 +91,15 @@ class RerankStage(StageConfig):
     @property
     def asks_model(self) -> bool:
         """Whether a model is asked."""
-        return self.model != "first_stage" and not self.fuse
+        return self.model != "first_stage" and not self.fuse and self.run is None
 
     @property
     def role(self) -> str:
         """The row's role in a table: first_stage, untrained (the experiment's own model), fusion or system."""
         if self.fuse or self.fusion is not None:
             return "fusion"
+        if self.run is not None:
+            return "system"
         if self.model == "first_stage":
             return "first_stage"
         return "untrained" if self.model == "model" and self.engine is None else "system"
@@ -112,6 +118,11 @@ class RerankStage(StageConfig):
             raise ValueError(
                 f"rerank stage: fuse names two rerank stages and goes without a model; got {self.fuse} and "
                 f"model={self.model}"
+            )
+        if self.run is not None and (self.fuse or self.candidates or self.fusion is not None or self.model != "model"):
+            raise ValueError(
+                f"rerank stage: run={self.run} is ranked already, so the stage has neither model nor fuse nor fusion "
+                "nor candidates; name the stage in another one's fuse or candidates"
             )
         if self.depth is not None and not self.candidates:
             raise ValueError(f"rerank stage: depth={self.depth} is of the order that candidates names; give that stage")
@@ -135,9 +146,14 @@ class RerankStage(StageConfig):
             yield Reference("fusion.weight.dev", run, "a run")
         if self.candidates:
             yield Reference("candidates", self.candidates, "a run")
-        if not self.fuse and self.model not in ("model", "first_stage"):
+        if self.asks_model and self.model != "model":
             needs = "a model" if self.engine is None else self.engine.settings().asks
             yield Reference.to_model("model", self.model, needs, also=("model", "first_stage"))
+
+    def recorded(self, values: dict[str, Any]) -> dict[str, Any]:
+        if self.run is None:  # runs from before the setting stay what they are
+            return {key: value for key, value in values.items() if key != "run"}
+        return {**values, "run_sha256": digest.of_file(Path(self.run))}
 
     def paradigms(self, plugins: Plugins) -> Sequence[str]:
         ranking = [self.paradigm or plugins.config.paradigm] if self.asks_model else []
@@ -164,6 +180,8 @@ class RerankStage(StageConfig):
 
     def check(self, name: str, plugins: Plugins) -> None:
         place = f"stages.{name}"
+        if self.run is not None and not Path(self.run).is_file():
+            raise FileNotFoundError(f"{place}.run={self.run!r}: there is no such file")
         for setting, run in (*(("fuse", run) for run in self.fuse), ("candidates", self.candidates)):
             if not run:
                 continue
@@ -236,6 +254,8 @@ class RerankStage(StageConfig):
         if self.fuse:
             weight = f", the weight chosen on {' and '.join(self._tuned.dev)}" if self._tuned else ""
             return [f"rerank: {self.split} queries, {' and '.join(self.fuse)} fused{weight}"]
+        if self.run is not None:
+            return [f"rerank: {self.split} queries as in {self.run}"]
         times = f", {self.shuffles} times" if self.shuffles > 1 else ""
         depth = self.depth or plugins.config.data.depth
         engine = self.asks(plugins)

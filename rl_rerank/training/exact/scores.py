@@ -33,7 +33,7 @@ from torch import Tensor
 from rl_rerank.config import CurriculumConfig
 from rl_rerank.packed.head import Scored
 from rl_rerank.paradigms.labels import NUMBERS
-from rl_rerank.paradigms.listwise import Listwise
+from rl_rerank.paradigms.listwise import ORDER
 from rl_rerank.reward.base import Term, total
 from rl_rerank.training.exact import rank_gradients
 from rl_rerank.training.exact.lists import ListCollator, RankedList, Reading, Share
@@ -45,8 +45,6 @@ from rl_rerank.training.loop.on_index import OnIndex
 from rl_rerank.training.loop.training_prompts import Question
 from rl_rerank.training.losses.base import RankingLoss
 from rl_rerank.types import Completion, Rollout
-
-ORDER = Listwise(window=None)
 
 
 @dataclass(frozen=True)
