@@ -16,6 +16,8 @@ from rl_rerank.stages.check.spec import CheckStage
 from rl_rerank.stages.rerank.spec import RerankStage
 from rl_rerank.types import Candidate, Ranking, RankingExample
 
+pytestmark = pytest.mark.slow
+
 SIZES = {"users": 60, "screens": 25, "rows": 3, "columns": 4, "page": 2}
 
 
@@ -80,5 +82,5 @@ def test_a_page_with_holes_is_refused_by_its_query(tmp_path):
     config = simulated(tmp_path, users=30, screens=15)
     config.data.depth = 7
     prepare(config.data, Path(config.run_dir) / "data")
-    with pytest.raises(ValueError, match=r"qid '.*': candidates must fill 2 rows of 4 columns.*data\.depth may be too"):
+    with pytest.raises(ValueError, match=r"qid '.*': candidates must fill 3 rows of 4 columns.*data\.depth may be too"):
         findings(config, examination={})
