@@ -7,17 +7,21 @@ import numpy as np
 from rl_rerank.evaluation.clicks import positions
 from rl_rerank.evaluation.clicks.pages import ClickModel, Pages, log_likelihood, perplexity
 from rl_rerank.evaluation.clicks.positions import PositionModel
+from rl_rerank.evaluation.enough import too_few
+from rl_rerank.evaluation.statistics import paired_test
 from rl_rerank.stages.check.finished_run import Finding, Run
 from rl_rerank_checks import visits
+
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class Examination:
     """Examination by row and column is estimated well, and explains clicks on pages that it was not estimated on.
 
-    The position-based model is fitted to training visits: to clicks and gaze, and to clicks alone. Both have to explain
-    the test visits' clicks better, by perplexity, than a model in which all places are examined alike. Where a
-    simulator knows the examination (the feature `theta`), the feature `examination` has to be close to it.
+    The position-based model is fitted to training visits: to clicks and gaze, and to clicks alone. Both have to give
+    the test visits' clicks a higher log-likelihood than a model in which all places are examined alike, by a paired
+    test. Where a simulator knows the examination (the feature `theta`), the feature `examination` must be close to it.
     """
 
     within: float = 0.05
@@ -30,8 +34,8 @@ class Examination:
         alike = _alike(train)
         return [
             *self._known(run),
-            _explains("clicks and gaze", observed, alike, test),
-            _explains("clicks alone", clicks, alike, test),
+            _explains("clicks and gaze", observed, alike, test, run.config.seed),
+            _explains("clicks alone", clicks, alike, test, run.config.seed),
         ]
 
     def _known(self, run: Run) -> list[Finding]:
@@ -59,10 +63,15 @@ def _alike(pages: Pages) -> PositionModel:
     return PositionModel(np.ones(pages.kinds.shape[1:]), (clicks + 1.0) / (shown + 2.0))
 
 
-def _explains(what: str, model: ClickModel, alike: ClickModel, test: Pages) -> Finding:
-    ours, theirs = perplexity(model, test), perplexity(alike, test)
+def _explains(what: str, model: ClickModel, alike: ClickModel, test: Pages, seed: int) -> Finding:
+    what = f"examination by {what} explains held-out clicks better than none (p < .05)"
+    if reason := too_few(len(test.kinds)):
+        return Finding(what, False, reason)
+    ours, theirs = model.log_likelihoods(test).tolist(), alike.log_likelihoods(test).tolist()
+    tested = paired_test(ours, theirs, seed)
     said = (
-        f"perplexity {ours:.4f} and {theirs:.4f}, log-likelihood {log_likelihood(model, test):.3f} and "
-        f"{log_likelihood(alike, test):.3f} a visit, on {len(test.kinds)} visits"
+        f"log-likelihood {log_likelihood(model, test):.3f} and {log_likelihood(alike, test):.3f} a visit, on "
+        f"{len(ours)} visits, p = {tested.p_value:.3g}; perplexity {perplexity(model, test):.4f} and "
+        f"{perplexity(alike, test):.4f}"
     )
-    return Finding(f"examination by {what} explains held-out clicks better than none", ours < theirs, said)
+    return Finding(what, tested.difference > 0 and tested.p_value < LEVEL, said)

@@ -55,6 +55,7 @@ def test_a_clicked_item_counts_as_examined():
     assert found.theta.tolist() == [[0.5]] and found.alpha == pytest.approx([2 / 3])
 
 
+@pytest.mark.slow
 def test_the_cascade_is_recovered_from_clicks_alone():
     found = cascade.fit(simulated(CASCADE, 12000, 3))
     assert np.abs(found.alpha - CASCADE.alpha).max() < 0.03
@@ -101,6 +102,7 @@ def test_more_iterations_never_explain_the_clicks_much_worse(module):
     assert values[-1] > values[0] + 0.02
 
 
+@pytest.mark.slow
 def test_held_out_pages_are_explained_best_by_the_model_that_they_come_from():
     train, held_out = simulated(CASCADE, 4000, 5), simulated(CASCADE, 2000, 6)
     own, other = cascade.fit(train), positions.fit(train)

@@ -50,7 +50,9 @@ def test_what_a_server_cannot_be_asked_with_is_refused(args, says):
 
 
 def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match=r"engine\.kind must be one of bi_encoder, cross_encoder, hf, openai, vllm"):
+    with pytest.raises(
+        ValueError, match=r"engine\.kind must be one of bi_encoder, cross_encoder, hf, openai, rerank_api, vllm"
+    ):
         EngineConfig(kind="tgi")
 
 

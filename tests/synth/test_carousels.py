@@ -200,6 +200,7 @@ def test_no_person_and_no_screen_is_in_two_splits():
     assert more[: len(kept)] == kept
 
 
+@pytest.mark.slow
 def test_the_simulator_knows_examination_and_its_people_click_what_they_examine():
     made = SMALL.read()
     seen = [f for by_document in made.features.values() for f in by_document.values()]
@@ -243,6 +244,7 @@ def test_bad_sizes_of_the_simulator_are_refused():
         Carousels(swipe=0)
 
 
+@pytest.mark.slow
 def test_observed_judges_what_was_examined_and_weights_clicks(tmp_path):
     params = {"users": 40, "screens": 20, "rows": 3, "columns": 4, "page": 2}
     given = list(prepare(DataConfig(source="carousels", depth=12, params=params), tmp_path / "store").examples("train"))
@@ -262,6 +264,7 @@ def test_observed_judges_what_was_examined_and_weights_clicks(tmp_path):
         apply([replace(given[0], candidates=tuple(replace(c, features={}) for c in given[0].candidates))], "observed")
 
 
+@pytest.mark.slow
 def test_weighted_clicks_are_worth_what_is_relevant_wherever_it_stands():
     made = replace(SMALL, users=80, screens=30).read()
     worth = {"left": [0.0, 0.0, 0.0], "right": [0.0, 0.0, 0.0]}
