@@ -137,7 +137,7 @@ def _expected(model: CascadeModel, pages: Pages) -> tuple[Floats, Floats, Floats
     walk = model._walk(pages)  # pyright: ignore[reportPrivateUsage] (one module, one model)
     left = walk.leave.sum(axis=2)
     has_click = _clicked_rows(pages)
-    clicked_row, is_clicked = has_click.argmax(axis=1), has_click.any(axis=1)
+    clicked_row, is_clicked = has_click.argmax(axis=1), np.asarray(has_click.any(axis=1))
     # Without a click: the person gave up behind row r with this probability, and so reached all rows up to it.
     ended = walk.row * left * (1 - np.append(model.down, 0.0))
     ended = ended / ended.sum(axis=1, keepdims=True)
