@@ -1,14 +1,14 @@
 """FullRank's mechanism: the first identifiers of an answer weigh most, whatever the tokenizer."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from rl_rerank.paradigms.labels import NUMBERS
 from rl_rerank.stages.check.finished_run import Finding, Run
 from rl_rerank.stages.sft.spec import SFTStage
-from rl_rerank.training.loop.rank_weights import rank_weights
+from rl_rerank.training.loop.rank_weights import RankWeights
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,10 @@ class PlaceWeights:
         stage = _weighted(run, self.stage)
         assert stage.source is not None
         tokenizer = load_tokenizer(Path(run.config.run_dir) / self.stage / "model")
-        separator = float(stage.loss_params.get("separator", 1.0))
+        # Before they are normalised, and without the end token's.
+        weigh = replace(RankWeights(**stage.loss_params), normalise="tokens")
         targets = [row["target"] for row in run.rows(stage.source, "rows.jsonl")]
-        weights = [rank_weights(target, tokenizer, separator) for target in targets]
+        weights = [weigh(target, tokenizer)[:-1] for target in targets]
         right = sum(_spells(t, w, tokenizer) for t, w in zip(targets, weights, strict=True))
         means = [sum(some) / len(some) for some in weights]
         mean = f"the mean weight is {sum(means) / len(means):.3f}" if means else "there are none"

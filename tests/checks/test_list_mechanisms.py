@@ -92,7 +92,9 @@ def test_place_weights(tmp_path, any_tokenizer, monkeypatch):
     assert passed and said.startswith("2 of 2 rows; the mean weight is 1.")
     # The published search for separators, with a tokenizer that writes them otherwise: every token is of place 1.
     monkeypatch.setattr(
-        place_weights, "rank_weights", lambda target, t, _: [2.0] * len(t.encode(target, add_special_tokens=False))
+        place_weights.RankWeights,
+        "__call__",
+        lambda _, t, by: [2.0] * (len(by.encode(t, add_special_tokens=False)) + 1),
     )
     assert passes(config, place_weights={"stage": "sft"}) == [False]
     monkeypatch.undo()

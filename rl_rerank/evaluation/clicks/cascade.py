@@ -137,12 +137,13 @@ def _expected(model: CascadeModel, pages: Pages) -> tuple[Floats, Floats, Floats
     walk = model._walk(pages)  # pyright: ignore[reportPrivateUsage] (one module, one model)
     left = walk.leave.sum(axis=2)
     has_click = _clicked_rows(pages)
-    clicked_row, is_clicked = has_click.argmax(axis=1), np.asarray(has_click.any(axis=1))
+    clicked_row = has_click.argmax(axis=1)
+    is_clicked = has_click.any(axis=1, keepdims=True)
     # Without a click: the person gave up behind row r with this probability, and so reached all rows up to it.
     ended = walk.row * left * (1 - np.append(model.down, 0.0))
     ended = ended / ended.sum(axis=1, keepdims=True)
     reached = np.where(
-        is_clicked[:, None],
+        is_clicked,
         np.arange(left.shape[1]) <= clicked_row[:, None],
         ended[:, ::-1].cumsum(axis=1)[:, ::-1],
     ).astype(np.float64)

@@ -93,7 +93,7 @@ class _Reader:
             whole = self._whole(path, kind, like)
             return whole if whole is None else whole[: like.shape[0]]  # a vocabulary is padded
         layer, index = self.fused.get(leaf, ("", 0))
-        module = self.modules.get(f"{parent}.{layer}")
+        module: Any = self.modules.get(f"{parent}.{layer}")
         if not layer or module is None:
             return None
         sizes, whole = module.output_sizes, self._whole(f"{parent}.{layer}", kind, like)
