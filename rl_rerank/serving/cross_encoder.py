@@ -16,11 +16,14 @@ from rl_rerank.io.files import write_json
 from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.serving import pair_template
-from rl_rerank.serving.contract import CrossEncoderDoor
+from rl_rerank.serving.contract import GOLDEN, CrossEncoderDoor
+from rl_rerank.serving.scores import prompts
 
 CONFIG = "config_sentence_transformers.json"
 LEAST_WORDS = 32
 """Words of a passage below which the golden documents would be split."""
+UNBOUNDED = 100_000
+"""Tokens that no golden prompt has."""
 INSTEAD = "load it with `Reranker.load` of rl_rerank.serving"
 TRANSFORMER = {
     "idx": 0,
@@ -62,7 +65,17 @@ def _refusal(paradigm: Paradigm, renderer: Renderer, how: LongDocumentsConfig) -
         return f"the answer {longer[0]!r} takes {len(renderer.continuation_ids(longer[0]))} tokens"
     if how.mode in ("quite", "sump") or (how.splits and how.words < LEAST_WORDS):
         return f"long_documents is {how.described}"
+    if _token_ids(paradigm, renderer, how) != _token_ids(paradigm, _unbounded(renderer), how):
+        return "its token budgets cut the golden documents, by which the two are compared"
     return ""
+
+
+def _unbounded(renderer: Renderer) -> Renderer:
+    return Renderer(renderer.tokenizer, max_prompt_tokens=UNBOUNDED, template_kwargs=renderer.template_kwargs)
+
+
+def _token_ids(paradigm: Paradigm, renderer: Renderer, how: LongDocumentsConfig) -> list[list[int]]:
+    return [shown.token_ids for golden in GOLDEN for shown in prompts(paradigm, renderer, how, *golden)]
 
 
 def write(

@@ -11,9 +11,10 @@ from support import small_tokenizers as small
 from support.exported import export, with_tokenizer
 from transformers import AutoTokenizer
 
-from rl_rerank.config import LongDocumentsConfig
+from rl_rerank.config import LongDocumentsConfig, ModelConfig
 from rl_rerank.paradigms.build import make
-from rl_rerank.serving import Reranker, contract
+from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.serving import Reranker, contract, cross_encoder
 
 pytestmark = pytest.mark.slow
 CrossEncoder = pytest.importorskip("sentence_transformers").CrossEncoder
@@ -114,6 +115,15 @@ def test_long_documents_that_cannot_be_expressed_are_refused(tiny_model_dir, tmp
     folder = export(tiny_model_dir, tmp_path / "model", make("pointwise", {}), how=how)
     with pytest.raises(ImportError, match=f"long_documents is {mode}"):
         CrossEncoder(str(folder), local_files_only=True)
+
+
+@pytest.mark.parametrize(("passage", "is_refused"), [(5, True), (200, False), (None, False)])
+def test_budgets_that_cut_the_golden_documents_are_refused(chatml_tokenizer, passage, is_refused):
+    paradigm, how = make("pointwise", {}), LongDocumentsConfig()
+    renderer = Renderer(chatml_tokenizer, max_prompt_tokens=400, max_passage_tokens=passage)
+    model = ModelConfig(max_prompt_tokens=400, max_passage_tokens=passage)
+    found = cross_encoder.door(paradigm, renderer, model, how, wanted=True)
+    assert ("cut the golden documents" in found.refusal) == is_refused
 
 
 def test_first_passages_are_cut_and_split_documents_are_refused(tiny_model_dir, tmp_path):
