@@ -19,7 +19,9 @@ from typing import IO
 logger = logging.getLogger(__name__)
 
 PATIENCE = 3.0
-"""Seconds for the stage of a killed runner, which takes a moment to end."""
+"""Seconds for an owner that is about to end."""
+ORPHAN = 60.0
+"""Seconds for the stage of a killed runner, which may save a checkpoint first; torchrun gives its workers 30."""
 RENEWAL = 10.0
 """Seconds between two signs of life."""
 SILENCE = 120.0
@@ -50,13 +52,16 @@ def locked(run_dir: Path) -> Iterator[IO[str]]:
 
 
 def _take(lock: IO[str], run_dir: Path) -> None:
-    deadline = time.monotonic() + PATIENCE
+    started, patience = time.monotonic(), PATIENCE
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            if time.monotonic() > deadline:
+            if patience < ORPHAN and _is_dead(_owner(lock)):
+                logger.info("%s: the stage of a killed run ends; waits up to %.0f s for it", run_dir, ORPHAN)
+                patience = ORPHAN
+            if time.monotonic() - started > patience:
                 raise ValueError(_refusal(_owner(lock), run_dir)) from None
             time.sleep(0.1)
 
@@ -83,6 +88,20 @@ def _owner(lock: IO[str]) -> str:
     """The process and the host that the file names, as `PID on HOST`."""
     lock.seek(0)
     return lock.read().strip()
+
+
+def _is_dead(owner: str) -> bool:
+    """Whether the process that took the lock is gone from this machine; those that it started may still have it."""
+    pid, _, host = owner.partition(" on ")
+    if host != socket.gethostname() or not pid.isdecimal():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's
+        return False
+    return False
 
 
 def _write(lock: IO[str], text: str) -> None:

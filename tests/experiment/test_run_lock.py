@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -49,6 +50,21 @@ def test_the_second_run_is_refused_with_process_and_host_of_the_first_until_that
     with locked(tmp_path / "run"):
         assert (tmp_path / "run/.lock").read_text() == f"{os.getpid()} on {socket.gethostname()}"
     assert (tmp_path / "run/.lock").read_text() == ""
+
+
+@pytest.mark.process
+def test_a_killed_runs_stage_is_waited_for(tmp_path):
+    owner = start(tmp_path / "run")
+    held = os.open(tmp_path / "run/.lock", os.O_RDONLY)
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    fcntl.flock(held, fcntl.LOCK_EX)  # its stage has the lock for a second more
+    ending = threading.Timer(1.0, os.close, [held])
+    ending.start()
+    begun = time.monotonic()
+    with locked(tmp_path / "run"):
+        assert 0.9 < time.monotonic() - begun < 30
+    ending.join()
 
 
 def test_a_run_on_another_machine_is_refused_while_it_gives_signs_of_life(tmp_path):
