@@ -92,7 +92,7 @@ def test_both_run_in_an_experiment_and_are_skipped_when_done(command, tmp_path):
         ("stages.words.engine.args.scalee=1", "there is no setting 'engine.args.scalee'. Did you mean 'scale'?"),
         (
             "stages.words.engine.kind=overlapp",
-            "engine.kind must be one of bi_encoder, cross_encoder, hf, openai, overlap, vllm",
+            "engine.kind must be one of bi_encoder, cross_encoder, hf, openai, overlap, rerank_api, vllm",
         ),
         ("paradigm=listwise", "stages.words: engine.kind=overlap scores pointwise prompts alone; got listwise"),
     ],

@@ -91,7 +91,7 @@ def test_a_reward_that_cannot_be_built_in_its_process_is_an_error(tmp_path):
     assert some.evaluate([call("1")]) == [[Breakdown(1.0)]]
     some.close()
     mine.write_text("raise RuntimeError('not here')\n")
-    with pytest.raises(RewardError, match="'mine' cannot be built in a process of its own: RuntimeError: not here"):
+    with pytest.raises(RewardError, match=r"'mine' cannot be built in a process of its own: .*RuntimeError: not here"):
         some.evaluate([call("1")])
 
 

@@ -179,7 +179,7 @@ REFUSED = [
         "stages.mono_eval.model=mono was trained on pointwise prompts, and is asked",
     ),
     ("mono_eval", {"engine": None}, "must be a stage that leaves a model"),
-    ("mono_eval", {"model": "mono@5"}, "is a cross-encoder, which leaves no checkpoints"),
+    ("mono_eval", {"model": "mono@5"}, "a stage of kind cross_encoder has no checkpoints"),
     (
         "mono_eval",
         {"engine": EngineConfig(kind="cross_encoder", args={"model": "x"})},

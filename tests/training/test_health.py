@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 from rl_rerank.cli.main import main
 from rl_rerank.config import Config
 from rl_rerank.experiment.compose import compose
+from rl_rerank.io import manifest
 from rl_rerank.io.files import read_jsonl
 from rl_rerank.training.loop.watch import UnhealthyError, require_weights
 
@@ -243,7 +244,10 @@ def test_a_checkpoint_with_a_weight_that_is_no_number_is_not_resumed(folder, tin
         shutil.move(Path("run", name, left), folder / Path(left).name)
     weights = load_file(folder / "model.safetensors")
     weights["model.norm.weight"][3] = torch.inf
-    save_file(weights, f"run/{name}/checkpoints/checkpoint-3/model.safetensors", metadata={"format": "pt"})
+    checkpoint = Path("run", name, "checkpoints/checkpoint-3")
+    layout = manifest.read(checkpoint)["layout"]
+    save_file(weights, checkpoint / "model.safetensors", metadata={"format": "pt"})
+    manifest.write(checkpoint, {"layout": layout})  # as if it had been saved so
     assert stage(name, tiny_model_dir, "max_steps=3") == 2
     shown = capsys.readouterr().err
     assert f"run/{name}/checkpoints/checkpoint-3 cannot be resumed: it has 1 weight tensor with values" in shown

@@ -90,7 +90,8 @@ def test_a_run_passes_the_signal_on_through_its_launcher_and_goes_on_to_the_same
         assert process.wait() == 75, shown.read_text()[-3000:]
         (saved,) = steps(again / "answers")
         assert "answers: SIGUSR1; waits for the end of its step" in shown.read_text()
-        assert f"answers: stopped on request, with a checkpoint of step {saved}" in shown.read_text()
+        if saved < 6:  # else it had ended before it saw the signal
+            assert f"answers: stopped on request, with a checkpoint of step {saved}" in shown.read_text()
         assert "stopped on request; the same command goes on from here (exit status 75)" in shown.read_text()
         subprocess.run(command, cwd=folder, check=True, **settings)
     assert not requeue.is_stopped(again / "answers")

@@ -20,6 +20,7 @@ from support.resumption import (
     train,
 )
 
+from rl_rerank.io import manifest
 from rl_rerank.io.files import read_jsonl
 from rl_rerank.reward.base import RewardError
 
@@ -92,7 +93,10 @@ def test_a_checkpoint_that_does_not_say_whether_rows_are_packed_is_refused(begin
     run = begin("again")
     train(run, tiny_model_dir, "scores")
     cut(run, "scores", 3)
-    (run / "scores/checkpoints/checkpoint-3/packed_rows.json").unlink()
+    checkpoint = run / "scores/checkpoints/checkpoint-3"
+    layout = manifest.read(checkpoint)["layout"]
+    (checkpoint / "packed_rows.json").unlink()
+    manifest.write(checkpoint, {"layout": layout})  # as if it had been saved so
     with pytest.raises(FileNotFoundError, match=r"checkpoint-3/packed_rows.json is missing: .* an earlier version"):
         train(run, tiny_model_dir, "scores")
 
