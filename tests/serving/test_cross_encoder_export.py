@@ -102,7 +102,7 @@ def test_other_paradigms_are_refused_with_a_sentence(tiny_model_dir, tmp_path, n
         ImportError, match=f"CrossEncoder cannot rank as this model was trained to: .*{reason}.*Reranker.load"
     ):
         CrossEncoder(str(folder), local_files_only=True)
-    # A program that renders pairs by itself is told as well.
+    # A program that renders pairs by itself receives the same error.
     pair = [{"role": "query", "content": "q"}, {"role": "document", "content": "d"}]
     with pytest.raises(Exception, match="CrossEncoder cannot rank as this model was trained to"):
         AutoTokenizer.from_pretrained(folder).apply_chat_template(pair, tokenize=False)

@@ -75,7 +75,7 @@ def test_a_signalled_stage_saves_a_checkpoint_at_its_step_and_goes_on_to_the_sam
 
 def test_a_run_passes_the_signal_on_through_its_launcher_and_goes_on_to_the_same_end(begin, folder, tiny_model_dir):
     ddp = ["launcher=accelerate", "launcher.strategy=ddp", "launcher.num_processes=2"]
-    # So many steps that it is not at its end before it sees the signal.
+    # Enough steps that the stage sees the signal before it ends.
     settings = ["stages.answers.max_steps=300", "stages.answers.save_steps=300"]
     whole, again = begin("whole"), begin("again")
     assert Launched(whole, tiny_model_dir, "answers", *ddp, *settings).wait() == 0
