@@ -111,6 +111,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 """Case -> the stage, and its settings above `COMMON`."""
 
 
+def begun(folder: Path, name: str) -> Path:
+    """A run's folder in which only the synth stage has run, as `prepare` left it."""
+    shutil.rmtree(folder / name, ignore_errors=True)
+    return shutil.copytree(folder / "prepared", folder / name)
+
+
 def prepare(folder: Path, model_dir: Path) -> None:
     """Write the experiment, its data and the rows of its synth stage; the other functions work in such a folder."""
     (folder / "conf/experiment").mkdir(parents=True)

@@ -10,6 +10,7 @@ from support.resumption import (
     CASES,
     Forked,
     Launched,
+    begun,
     differences,
     logged,
     prepare,
@@ -35,12 +36,7 @@ def folder(tiny_model_dir, tmp_path_factory):
 def begin(folder, monkeypatch):
     """Make a run's folder in which only the synth stage has run."""
     monkeypatch.chdir(folder)
-
-    def made(name):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        return shutil.copytree(folder / "prepared", folder / name)
-
-    return made
+    return lambda name: begun(folder, name)
 
 
 @pytest.mark.parametrize(
