@@ -44,10 +44,11 @@ def read(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
         found = json.loads(path.read_bytes())
-        assert isinstance(found["files"], dict)
+        if not isinstance(found["files"], dict):
+            raise TypeError
     except FileNotFoundError:
         raise ValueError(f"{path} is missing: the folder is incomplete, or of an earlier version") from None
-    except (ValueError, LookupError, TypeError, AssertionError):
+    except (ValueError, LookupError, TypeError):
         raise ValueError(f"{path} is no manifest; it was changed after it was written") from None
     return found
 
