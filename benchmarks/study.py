@@ -27,7 +27,7 @@ from typing import Any
 import study_page
 import study_peers
 from study_page import SECONDS, taken
-from study_runs import HOURS, PACE, RUNS, Run
+from study_runs import HOURS, RUNS, Run
 
 from rl_rerank.config import Config
 from rl_rerank.experiment import run_state, runner
@@ -107,7 +107,7 @@ def go(run: Run, runs: Path, data: Path, docs: Path, settings: Sequence[str]) ->
         config, overrides = composed(run, folder, data, settings)
         names = list(config.stages)
         if run.peer and not (folder / "model/config.json").is_file():
-            seconds = pace(runs, docs)
+            seconds = pace(run, runs, docs)
             runner.prepared(Experiment.of(config))
             with timed(folder, "training"):
                 study_peers.train(run.peer, folder.name, config, seconds)
@@ -123,14 +123,14 @@ def go(run: Run, runs: Path, data: Path, docs: Path, settings: Sequence[str]) ->
     write_json(runs / run.name / CHOSEN, {"loss": best, "dev": found})
 
 
-def pace(runs: Path, docs: Path) -> float:
-    """The CPU seconds that every peer trains for."""
-    name, stage = PACE
+def pace(run: Run, runs: Path, docs: Path) -> float:
+    """The CPU seconds that a peer trains for, with each of its losses."""
+    name, stage = run.pace
     if stage in (known := taken(runs / name)):
         return known[stage]["processors"]
     if (earlier := study_page.recorded(docs).get(name)) is not None:
         return earlier.seconds[stage]
-    raise SystemExit(f"peers receive the CPU time of {name}'s stage {stage}, which has not been run: --only {name}")
+    raise SystemExit(f"{run.name} receives the CPU time of {name}'s stage {stage}, which has not been run: --only {name}")
 
 
 def main() -> int:

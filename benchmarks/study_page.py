@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from study_runs import COLLECTIONS, COMPARISONS, HOURS, MEASURES, PACE, RUNS, SYSTEMS, Run, System
+from study_runs import COLLECTIONS, COMPARISONS, HOURS, MEASURES, RUNS, SYSTEMS, Run, System
 
 from rl_rerank.evaluation.comparisons import adjusted
 from rl_rerank.evaluation.seeds import interval_over_seeds, paired_test_over_seeds
@@ -189,25 +189,25 @@ def _test(ours: Sequence[Values], theirs: Sequence[Values]) -> tuple[PairedTest,
 
 def _runs(known: Mapping[str, Measured], cpu_hours: Mapping[str, float]) -> Iterator[str]:
     """The command and the CPU time of every run."""
-    name, stage = PACE
     hours = {run.name: known[run.name].cpu_hours if run.name in known else cpu_hours[run.name] for run in RUNS}
     yield from (
         "## Runs",
         "",
         f"{sum(hours.values()):.1f} CPU hours in all, with starts that were interrupted but not killed; the "
         f"study stops at {HOURS:g} hours on the clock.",
-        f"Peers train for the CPU time of `{name}`'s stage `{stage}`, each of their losses.",
+        "A peer trains with each of its losses for the CPU time of the stage in the last column.",
         "",
-        "| run | command | day | CPU hours |",
-        "| --- | --- | --- | ---: |",
+        "| run | command | day | CPU hours | peer of |",
+        "| --- | --- | --- | ---: | --- |",
     )
     for run in RUNS:
         command = f"`python benchmarks/study.py RUNS --data FOLDER --only {run.name}`"
+        peer_of = f"{run.pace[0]}, {run.pace[1]}" if run.peer else ""
         if (one := known.get(run.name)) is None:
-            yield f"| {run.name} | {command} | | {f'{NOT_RUN} to its end' if hours[run.name] else NOT_RUN} |"
+            yield f"| {run.name} | {command} | | {f'{NOT_RUN} to its end' if hours[run.name] else NOT_RUN} | {peer_of} |"
         else:
             note = f", loss {one.loss}" if one.loss else ""
-            yield f"| {run.name}{note} | {command} | {one.day} | {one.cpu_hours:.2f} |"
+            yield f"| {run.name}{note} | {command} | {one.day} | {one.cpu_hours:.2f} | {peer_of} |"
     yield from (
         "",
         "Every query's values are in `docs/experiments/study/per_query.jsonl`, rounded to four digits: first the",

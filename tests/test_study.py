@@ -109,7 +109,7 @@ def test_the_page_has_means_over_seeds_tests_and_the_time_of_what_was_run(tmp_pa
     runs, docs = tmp_path / "runs", tmp_path / "docs"
     refs = ("first_stage", "bi_encoder", "bi_encoder_fused", "untrained", "untrained_fused")
     written(runs, "references", {stage: [0.1, 0.2, 0.3, 0.4, 0.6] for stage in refs})
-    stages = ("sft_eval", "rl_eval", "rl_only_eval", "distilled_eval", "sft_fused", "rl_fused")
+    stages = ("sft_eval", "rl_eval", "sft_fused", "rl_fused")
     written(runs, "pointwise_seed1", {stage: [0.5, 0.6, 0.7, 0.8, 0.9] for stage in stages})
     written(runs, "pointwise_seed3", {stage: [0.7, 0.8, 0.9, 1.0, 0.9] for stage in stages})
     write_json(runs / "pointwise_seed1/seconds.json", {"sft": {"processors": 5400.0, "clock": 3000.0}})
@@ -125,7 +125,7 @@ def test_the_page_has_means_over_seeds_tests_and_the_time_of_what_was_run(tmp_pa
     assert "| +0.460 |" in pair and pair.endswith("| 5 |")
     assert any(line.startswith("| graded, SFT+RL | graded, SFT | not run |") for line in lines)
     [run] = [line for line in lines if line.startswith("| pointwise_seed1 |")]
-    assert "--only pointwise_seed1` | 20" in run and run.endswith(" | 1.50 |")
+    assert "--only pointwise_seed1` | 20" in run and run.endswith(" | 1.50 |  |")
     assert "1.5 CPU hours in all" in "\n".join(lines)
     rows = read_jsonl(docs / "experiments/study/per_query.jsonl")
     assert {"collection": "wikiqa", "qids": ["wikiqa:1", "wikiqa:2", "wikiqa:3"]} in rows
@@ -140,7 +140,7 @@ def test_the_page_has_means_over_seeds_tests_and_the_time_of_what_was_run(tmp_pa
 
 def test_a_page_keeps_the_rows_of_runs_whose_folders_are_gone(tmp_path: Path):
     runs, docs = tmp_path / "runs", tmp_path / "docs"
-    stages = ("sft_eval", "rl_eval", "rl_only_eval", "distilled_eval", "sft_fused", "rl_fused")
+    stages = ("sft_eval", "rl_eval", "sft_fused", "rl_fused")
     written(runs, "pointwise_seed1", {stage: [0.5, 0.6, 0.7, 0.8, 0.9] for stage in stages})
     write_json(runs / "pointwise_seed1/seconds.json", {"sft": {"processors": 5400.0, "clock": 3000.0}})
     finished(study(runs, "--page", "--docs", str(docs)))
@@ -156,11 +156,12 @@ def test_a_page_keeps_the_rows_of_runs_whose_folders_are_gone(tmp_path: Path):
     assert "| pointwise, SFT | 0.200 [" in page.read_text()
     # Peers of a later day train for the time that was written down.
     study_script: Any = script("study")
+    [peer] = [run for run in script("study_runs").RUNS if run.name == "trl_grpo"]
     write_json(runs / "pointwise_seed1/seconds.json", {"sft": {"processors": 60.0, "clock": 30.0}})
-    assert study_script.pace(runs, docs) == 60.0
+    assert study_script.pace(peer, runs, docs) == 60.0
     finished(study(runs, "--page", "--docs", str(docs)))
     shutil.rmtree(runs)
-    assert study_script.pace(runs, docs) == 60.0
+    assert study_script.pace(peer, runs, docs) == 60.0
 
 
 def test_a_wrong_argument_a_missing_folder_and_peers_without_a_pace_are_refused(tmp_path: Path, collections: Path):
@@ -170,7 +171,7 @@ def test_a_wrong_argument_a_missing_folder_and_peers_without_a_pace_are_refused(
         (["--data", str(tmp_path / "nowhere"), "--only", "references"], "--data: there is no folder"),
         (
             ["--data", str(collections), "--only", "trl_grpo"],
-            "peers receive the CPU time of pointwise_seed1's stage sft",
+            "trl_grpo receives the CPU time of pointwise_seed1's stage sft",
         ),
         (["--data", str(collections), "--hours", "0"], "0.0 hours are spent, of 0"),
     ]:
@@ -229,7 +230,7 @@ def test_a_peer_trains_for_a_time_and_is_ranked_by_the_same_stages(
 def test_the_whole_study_goes_from_nothing_to_a_page(collections: Path, tiny_model_dir: Path, tmp_path: Path):
     runs = tmp_path / "runs"
     shown = finished(study(runs, "--data", str(collections), f"model.path={tiny_model_dir}", *TINY))
-    assert "all 13 runs are done" in shown
+    assert "all 23 runs are done" in shown
     finished(study(runs, "--page", "--docs", str(tmp_path / "docs")))
     assert "not run" not in (tmp_path / "docs/results.md").read_text()
     assert (tmp_path / "docs/experiments/study/per_query.jsonl").stat().st_size < 1_000_000

@@ -21,7 +21,6 @@ TINY = (
     "budget.lists_per_step=2",
     "budget.sft_steps=2",
     "budget.rl_steps=2",
-    "budget.rl_only_steps=2",
     "budget.rows=8",
     "budget.row_steps=2",
     "budget.rows_per_step=2",
