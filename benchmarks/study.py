@@ -130,7 +130,9 @@ def pace(run: Run, runs: Path, docs: Path) -> float:
         return known[stage]["processors"]
     if (earlier := study_page.recorded(docs).get(name)) is not None:
         return earlier.seconds[stage]
-    raise SystemExit(f"{run.name} receives the CPU time of {name}'s stage {stage}, which has not been run: --only {name}")
+    raise SystemExit(
+        f"{run.name} receives the CPU time of {name}'s stage {stage}, which has not been run: --only {name}"
+    )
 
 
 def main() -> int:

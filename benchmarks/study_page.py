@@ -204,7 +204,8 @@ def _runs(known: Mapping[str, Measured], cpu_hours: Mapping[str, float]) -> Iter
         command = f"`python benchmarks/study.py RUNS --data FOLDER --only {run.name}`"
         peer_of = f"{run.pace[0]}, {run.pace[1]}" if run.peer else ""
         if (one := known.get(run.name)) is None:
-            yield f"| {run.name} | {command} | | {f'{NOT_RUN} to its end' if hours[run.name] else NOT_RUN} | {peer_of} |"
+            state = f"{NOT_RUN} to its end" if hours[run.name] else NOT_RUN
+            yield f"| {run.name} | {command} | | {state} | {peer_of} |"
         else:
             note = f", loss {one.loss}" if one.loss else ""
             yield f"| {run.name}{note} | {command} | {one.day} | {one.cpu_hours:.2f} | {peer_of} |"

@@ -91,7 +91,7 @@ SYSTEMS = (
     System("wikiqa_smollm2", "wikiqa alone: CrossEncoder, SmolLM2", ("wikiqa_cross_encoder",), "test", True),
     System("wikiqa_sft", "wikiqa alone: pointwise, SFT", _seeds("wikiqa"), "sft_eval", True),
     System("wikiqa_rl", "wikiqa alone: pointwise, SFT+RL", _seeds("wikiqa"), "rl_eval", True),
-    System("wikiqa_distilled", "wikiqa alone: pointwise, distilled", _seeds("wikiqa_distilled"), "distilled_eval", True),
+    System("wikiqa_distilled", "wikiqa alone: distilled", _seeds("wikiqa_distilled"), "distilled_eval", True),
     System("wikiqa_sft_fused", "wikiqa alone: pointwise, SFT + BM25", _seeds("wikiqa"), "sft_fused", True),
     System("wikiqa_rl_fused", "wikiqa alone: pointwise, SFT+RL + BM25", _seeds("wikiqa"), "rl_fused", True),
 )

@@ -11,9 +11,6 @@ from typing import Any
 
 import pytest
 
-from rl_rerank.types import Completion, Judgment, Prompt, RankingExample, Rollout, Status
-
-PLUGIN = Path(__file__).parent.parent / "examples/reward_plugin"
 EXPERIMENT = """\
 # @package _global_
 stages:
@@ -120,47 +117,3 @@ def test_a_stage_that_needs_torch_says_what_to_install(no_torch: Path, tmp_path:
     assert ended.returncode == 2
     assert "Install it with: pip install 'rl-rerank[train]'" in ended.stderr
     assert "Traceback" not in ended.stderr
-
-
-@pytest.fixture(scope="module")
-def installed_plugin(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("hatchling", reason="the dev extra has it")
-    target = tmp_path_factory.mktemp("installed")
-    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([*install, "--target", str(target), str(PLUGIN)], check=True, capture_output=True)
-    return target
-
-
-@pytest.mark.process
-def test_an_installed_plugin_is_listed_and_chosen_by_name(installed_plugin: Path):
-    listed = command("rewards", "list", path=installed_plugin)
-    assert "mine(x=1.0)\n    Reciprocal rank of the first relevant document" in listed.stdout
-    arguments = ("run", "experiment=quickstart", "reward=[ndcg,mine]", "rewards.mine.params.x=3", "dry_run=true")
-    arguments += ("model.path=nowhere",)  # without a tokenizer no prompts are made, which would take a while
-    planned = command(*arguments, path=installed_plugin)
-    assert planned.returncode == 0, planned.stderr
-    assert "  mine:\n    weight: 1.0\n    target: null\n    params:\n      x: 3\n" in planned.stdout
-    refused = command(*arguments, "rewards.mine.params.y=3", path=installed_plugin)
-    assert refused.returncode == 2
-    assert "reward 'mine' has no parameter 'y'; it has: x" in refused.stderr
-
-
-@pytest.mark.parametrize(
-    ("scores", "expected"),
-    [
-        ({"a": 3.0, "b": 2.0, "c": 1.0}, 2 * 1 / 2),  # b is the first relevant one, at rank 2
-        ({"c": 3.0, "a": 2.0, "b": 1.0}, 2 * 1 / 1),
-        ({"a": 1.0, "b": 1.0}, 2 * (1 / 1 + 1 / 2) / 2),  # b is first or second, each half the time
-        ({"a": 2.0, "x": 1.0, "b": 1.0, "c": 1.0}, 2 * (2 / 3 * 1 / 2 + 1 / 3 * 1 / 3)),  # x is first of three: 1/3
-        ({}, 0.0),
-        ({"a": 1.0}, 0.0),
-    ],
-)
-def test_the_plugins_reward_by_hand(scores: dict[str, float], expected: float, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(PLUGIN)
-    from my_rewards.mine import Mine  # pyright: ignore[reportMissingImports]
-
-    example = RankingExample("q", "query", (), qrels={"a": 0, "b": 1, "c": 2})
-    judgment = Judgment(Status.ok if scores else Status.tags, scores)
-    rollout = Rollout(Prompt("q", tuple(scores), ()), Completion(""), judgment)
-    assert Mine(x=2.0)(example, rollout) == pytest.approx(expected)

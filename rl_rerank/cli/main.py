@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from rl_rerank import __version__, registry, requirements
-from rl_rerank.cli import doctor, parse, rewards, serve, verify
+from rl_rerank.cli import doctor, new, parse, rewards, serve, verify
 from rl_rerank.config import Config, ConvertFiles, EvaluateFiles, ReportRuns, StageConfig, file_arguments
 from rl_rerank.data.convert import convert
 from rl_rerank.engines.local.cache import cache_dir
@@ -85,6 +85,7 @@ def _commands() -> dict[str, Callable[[str, list[str], str | None], int]]:
         "parse": _parse,
         "convert": _convert,
         "rewards": _lines,
+        "new": _lines,
         "verify": _lines,
         "serve": serve.run,
         "init": _init,
@@ -237,7 +238,7 @@ def _convert(command: str, overrides: list[str], config_dir: str | None) -> int:
 
 
 def _lines(command: str, overrides: list[str], config_dir: str | None) -> int:
-    lines, status = {"rewards": rewards.run, "verify": verify.run}[command](overrides, config_dir)
+    lines, status = {"rewards": rewards.run, "new": new.run, "verify": verify.run}[command](overrides, config_dir)
     print("\n".join(lines))
     return status
 

@@ -12,7 +12,7 @@ from rl_rerank.experiment.compose import compose
 from rl_rerank.io.files import write_jsonl
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.paradigms.build import build_paradigm
-from rl_rerank.reward import check, replay, scaffold
+from rl_rerank.reward import check, replay
 from rl_rerank.reward.base import Term
 from rl_rerank.reward.build import reward_terms
 
@@ -40,7 +40,9 @@ def _list(arguments: list[str], config_dir: str | None) -> tuple[list[str], int]
 
 
 def _check(arguments: list[str], config_dir: str | None) -> tuple[list[str], int]:
-    name, overrides = _name("check", arguments, "ndcg")
+    if not arguments or "=" in arguments[0]:
+        raise ValueError("rewards check needs a name: rl-rerank rewards check ndcg")
+    name, *overrides = arguments
     config = _config([f"reward=[{name}]", *overrides], config_dir)
     [term] = reward_terms(config)
     lines, failed = [f"{term.name}: {term.reward}", ""], False
@@ -65,22 +67,7 @@ def _replay(arguments: list[str], config_dir: str | None) -> tuple[list[str], in
     return [*replay.summary(terms, rows), *shown], 0
 
 
-def _new(arguments: list[str], config_dir: str | None) -> tuple[list[str], int]:
-    name, rest = _name("new", arguments, "first_relevant")
-    if rest:
-        raise ValueError(f"rewards new takes a name and nothing else; got {' '.join(rest)!r}")
-    files = scaffold.new(name, Path())
-    package = files[0].parent
-    return [*map(str, files), f"next: pip install -e {package} && rl-rerank rewards check {name}"], 0
-
-
-COMMANDS: dict[str, Command] = {"list": _list, "check": _check, "replay": _replay, "new": _new}
-
-
-def _name(command: str, arguments: list[str], such_as: str) -> tuple[str, list[str]]:
-    if not arguments or "=" in arguments[0]:
-        raise ValueError(f"rewards {command} needs a name: rl-rerank rewards {command} {such_as}")
-    return arguments[0], arguments[1:]
+COMMANDS: dict[str, Command] = {"list": _list, "check": _check, "replay": _replay}
 
 
 def _config(overrides: list[str], config_dir: str | None) -> Config:

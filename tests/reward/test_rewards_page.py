@@ -115,11 +115,3 @@ def test_the_commands_of_the_documentation_work_one_after_the_other(environment,
     for figure in ("min", "max", "std", "seconds", "constant_groups"):
         assert f"rewards/first_relevant/{figure}" in metrics[0]
     assert "reward/first_relevant" in metrics[0]
-
-
-def test_a_folder_that_is_there_is_left_alone(environment):
-    _, work = environment
-    (work / "taken_reward").mkdir()
-    done = run(environment, "rl-rerank rewards new taken")
-    assert done.returncode == 2
-    assert "taken_reward is there already; it was left alone" in done.stderr

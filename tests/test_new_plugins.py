@@ -1,16 +1,16 @@
-"""A stage kind and an engine of one's own, each a package with one entry point: planned, run, skipped, refused."""
+"""A stage kind and an engine as `rl-rerank new` begins them, installed: planned, run, skipped, refused."""
 
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from rl_rerank.cli.new import new
+
 pytestmark = pytest.mark.process
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
 EXPERIMENT = """\
 # @package _global_
 stages:
@@ -31,9 +31,11 @@ def row(number):
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
     pytest.importorskip("hatchling", reason="the dev extra has it")
-    target = tmp_path_factory.mktemp("installed")
+    folder, target = tmp_path_factory.mktemp("new"), tmp_path_factory.mktemp("installed")
+    for kind, name in (("stage", "agreement"), ("engine", "overlap")):
+        new(kind, name, folder)
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
-    packages = [str(EXAMPLES / name) for name in ("stage_plugin", "engine_plugin")]
+    packages = [str(folder / name) for name in ("agreement_stage", "overlap_engine")]
     subprocess.run([*install, "--target", str(target), *packages], check=True, capture_output=True)
     return target
 

@@ -1,1 +1,0 @@
-"""Kinds of engine of one's own."""

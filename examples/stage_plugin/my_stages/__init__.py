@@ -1,1 +1,0 @@
-"""Kinds of stage of one's own."""
