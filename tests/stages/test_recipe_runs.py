@@ -150,14 +150,15 @@ def test_fullrank_learns_from_whole_orders_and_reads_lists_once(tmp_path, tiny_m
 
 def test_curricula_train_alike_but_for_the_weights_of_their_pairs(tmp_path, tiny_model_dir):
     few = ["data.test_queries=3", "data.dev_queries=2", "data.train_queries=12"]
-    steps = [f"stages.{name}.max_steps=24" for name in ("none", "reciprank", "normscore", "kdescore", "anti")]
-    config = ran(tmp_path, tiny_model_dir, "curricula", *few, *steps)
+    names = ("none", "reciprank", "normscore", "kdescore", "anti", "documents", "documents_reciprank")
+    config = ran(tmp_path, tiny_model_dir, "curricula", *few, *[f"stages.{name}.max_steps=24" for name in names])
     found = {one["what"]: one["passed"] for one in checks(config)}
     mechanism = [passed for what, passed in found.items() if "weigh" in what]
-    assert len(mechanism) == 4 * 4 and all(mechanism)
+    assert len(mechanism) == 5 * 4 and all(mechanism)
     assert not any(passed for what, passed in found.items() if "more RR@10" in what)  # too few queries to say so
-    rows = [json.loads(line) for line in (tmp_path / "run/anti/metrics.jsonl").read_text().splitlines()]
-    assert [row["curriculum/weight"] == 1 for row in rows] == [False] * 20 + [True] * 4
+    for name in ("anti", "documents_reciprank"):
+        rows = [json.loads(line) for line in (tmp_path / f"run/{name}/metrics.jsonl").read_text().splitlines()]
+        assert [row["curriculum/weight"] == 1 for row in rows] == [False] * 20 + [True] * 4
 
 
 def test_every_ranking_loss_trains_the_same_scorer_on_the_same_lists(tmp_path, tiny_model_dir):
