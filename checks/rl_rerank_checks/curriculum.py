@@ -10,7 +10,7 @@ from rl_rerank.stages.check.finished_run import Finding, Run
 from rl_rerank.stages.training import TrainingStage
 
 WEIGHT = "curriculum/weight"
-"""In metrics.jsonl: the mean weight of a step's pairs or documents; with /min and /max, the smallest and the largest."""
+"""In metrics.jsonl: the mean weight of what a step's loss is made of; with /min and /max, the smallest and largest."""
 ROUNDING = 1e-6
 """Of weights in float32."""
 

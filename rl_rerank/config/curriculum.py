@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(kw_only=True)
 class CurriculumConfig:
-    """Sample some queries earlier than others; in ranking losses, weight some pairs of documents, or documents, more at first."""
+    """Sample some queries earlier than others; in ranking losses, weight some pairs or documents more at first."""
 
     kind: Literal["reciprank", "normscore", "kdescore", "pass_rate"] = "reciprank"
     """reciprank, normscore, kdescore: first-stage quality of a query, by ranks or scores. pass_rate: share of good

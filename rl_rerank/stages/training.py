@@ -308,8 +308,8 @@ def check_loss(place: str, targets: ListTargets, plugins: Plugins, name: str, pa
         return
     if not (loss.of_pairs or loss.of_documents):
         raise ValueError(
-            f"{place}.curriculum weights pairs of documents, or single ones in a pointwise loss, and {place}.loss={name} "
-            "is made of neither; leave it out, or choose ranknet or bce"
+            f"{place}.curriculum weights pairs of documents, or single ones in a pointwise loss, and "
+            f"{place}.loss={name} is made of neither; leave it out, or choose ranknet or bce"
         )
     if targets.curriculum.kind == "pass_rate":
         raise ValueError(f"{place}.curriculum.kind=pass_rate chooses queries by sampled answers; a loss has none")

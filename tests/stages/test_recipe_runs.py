@@ -183,10 +183,10 @@ def test_mono_and_duo_rank_one_after_the_other(tmp_path, tiny_model_dir):
     short = [f"stages.{name}.{value}" for name in ("mono", "duo") for value in (f"model={encoder}", "max_steps=2")]
     config = ran(tmp_path, tiny_model_dir, "multistage", *few, *short)
     rows = {row["run"]: row for row in json.loads((tmp_path / "run/evaluate/metrics.json").read_text())["rows"]}
-    assert [*rows] == ["mono_eval", "duo_eval", "duo_sum", "one_order", "first_stage"]
+    assert [*rows] == ["untrained", "mono_eval", "duo_eval", "duo_sum", "one_order", "first_stage"]
     calls = {name: rows[name]["cost"]["calls"] for name in rows}
     candidates = (tmp_path / "run/mono_eval/run.trec").read_text().count("\n")
-    assert calls["mono_eval"] == candidates and calls["duo_eval"] == candidates + 3 * 5 * 4
+    assert calls["untrained"] == calls["mono_eval"] == candidates and calls["duo_eval"] == candidates + 3 * 5 * 4
     assert calls["one_order"] == candidates + 3 * 5 * 2
     found = {one["what"]: one["found"] for one in checks(config)}
     assert [said for what, said in found.items() if "stay" in what] == ["3 of 3 queries"] * 2

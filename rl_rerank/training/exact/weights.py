@@ -21,8 +21,8 @@ from rl_rerank.training.losses.base import RankingLoss, better
 from rl_rerank.types import RankingExample
 
 WEIGHT = "curriculum/weight"
-"""In metrics.jsonl: the mean weight of a step's pairs, or documents in a pointwise loss; with /min and /max, the smallest
-and the largest."""
+"""In metrics.jsonl: the mean weight of what a step's loss is made of, pairs or documents; with /min and /max, the
+smallest and the largest."""
 
 
 class LossWeights(NamedTuple):
