@@ -127,9 +127,9 @@ SYSTEMS = (
         "FIRST",
         "The first identifier's logits alone order a window, if a ranking loss on them is trained beside the language "
         "model's: 54.3 nDCG@10 on BEIR with 7B, and an answer costs no decoding",
-        ("untrained", "joint_eval", "rank_only_eval", "lm_only_eval"),
+        ("untrained", "joint_eval", "rank_only_eval", "lm_only_eval", "feedback"),
         "twins with one of the two losses",
-        "its teacher, its 40,000 windows, the gain in time, its feedback to a retriever",
+        "its teacher, its 40,000 windows, the gain in time, Contriever's vectors",
         learns="joint_eval",
     ),
     System(
