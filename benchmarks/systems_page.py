@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from systems_table import SYSTEMS, Published, System
 
-from rl_rerank.config import trained
+from rl_rerank.config import Config, trained
 from rl_rerank.evaluation.enough import too_few
 from rl_rerank.evaluation.statistics import paired_test
 from rl_rerank.experiment.compose import compose
@@ -143,7 +143,9 @@ def learns(system: System, found: Mapping[str, Any]) -> tuple[bool, str]:
 def baselines(name: str) -> list[str]:
     """The rows that a trained model has to beat: "untrained" and, where a reward trains, the row of a twin on permuted
     rewards; an empty name if there is none."""
-    stages = compose("run", [f"experiment={name}", "scale=cpu", "report_to=[]"]).stages
+    config = compose("run", [f"experiment={name}", "scale=cpu", "report_to=[]"])
+    assert isinstance(config, Config)
+    stages = config.stages
     rewarded = {n: stage for n, stage in stages.items() if isinstance(stage, GRPOStage)}
     if not rewarded:
         return ["untrained"]
