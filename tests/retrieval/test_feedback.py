@@ -115,10 +115,17 @@ def test_a_search_with_new_vectors_follows_the_order_that_they_learned(config):
     assert summary["model"] == "feedback of first_stage" and summary["num_prompts"] == 0
 
 
-def test_feedback_of_nothing_new_finds_the_same_documents(config):
-    config.stages["feedback"].feedback.learning_rate = 1e-12
-    for name in ("first_stage", "feedback"):
-        rerank.run(config, name, config.stages[name])
+@pytest.mark.parametrize("change", ["tiny steps", "no order"])
+def test_feedback_of_nothing_new_finds_the_same_documents(config, change):
+    rerank.run(config, "first_stage", config.stages["first_stage"])
+    path = Path(config.run_dir) / "first_stage" / answers.RANKINGS
+    rows = read_jsonl(path)
+    if change == "tiny steps":
+        config.stages["feedback"].feedback.learning_rate = 1e-12
+    else:
+        write_jsonl(path, [])
+    rerank.run(config, "feedback", config.stages["feedback"])
+    write_jsonl(path, rows)
     before, after = (read_jsonl(Path(config.run_dir) / n / answers.RANKINGS) for n in ("first_stage", "feedback"))
     assert [row["docids"] for row in after] == [row["docids"] for row in before]
     assert after[0]["raw_scores"] == pytest.approx(before[0]["raw_scores"], abs=1e-5)

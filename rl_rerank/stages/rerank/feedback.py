@@ -39,7 +39,9 @@ def searched(
     asked, rows = list[np.ndarray](), list[dict[str, Any]]()
     for example in examples:
         own = found.queries[of_query[example.qid]].astype(np.float64)
-        order = [docid for docid in learned[example.qid].docids if docid in places][: settings.top]
+        # Another system's run may lack a query, whose vector stays as it is.
+        docids = learned[example.qid].docids if example.qid in learned else ()
+        order = [docid for docid in docids if docid in places][: settings.top]
         shown = found.documents[[places[docid] for docid in order]].astype(np.float64)
         new = feedback.moved(own, shown, steps=settings.steps, learning_rate=settings.learning_rate)
         asked.append(new)
