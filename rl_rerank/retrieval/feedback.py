@@ -18,7 +18,7 @@ EPSILON = 1e-8
 
 
 def moved(query: Floats, documents: Floats, *, steps: int, learning_rate: float) -> Floats:
-    """Train a query's vector: [D], of length 1.
+    """Train a query's vector: [D], of any length.
 
     Args:
         query: [D], the retriever's.
@@ -32,7 +32,7 @@ def moved(query: Floats, documents: Floats, *, steps: int, learning_rate: float)
         second = BETAS[1] * second + (1 - BETAS[1]) * gradient**2
         mean, square = first / (1 - BETAS[0] ** step), second / (1 - BETAS[1] ** step)
         vector = vector - learning_rate * mean / (np.sqrt(square) + EPSILON)
-    return vector / np.linalg.norm(vector)
+    return vector
 
 
 def scaled(query: Floats, documents: Floats) -> float:

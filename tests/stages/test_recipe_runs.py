@@ -208,6 +208,14 @@ def test_a_gold_order_trains_by_skips_that_grow(tmp_path, tiny_model_dir):
     assert found == ["3 queries: too few to compare"] * 10
 
 
+def test_published_weights_are_asked_in_the_words_of_a_wording(tmp_path, tiny_model_dir):
+    config = ran(tmp_path, tiny_model_dir, "published", *six_each(tmp_path), "paradigm=pointwise")
+    rows = json.loads((tmp_path / "run/evaluate/metrics.json").read_text())["rows"]
+    assert [(row["run"], row["num_queries"]) for row in rows] == [("published", 4), ("first_stage", 4)]
+    assert "mxbai" in json.loads((tmp_path / "run/published/protocol.json").read_text())["paradigm"]
+    assert summary(config, "published")["num_prompts"] == 24 and summary(config, "published")["num_malformed"] == 0
+
+
 def test_carousels_train_on_clicks_looks_and_the_truth(tmp_path, tiny_model_dir):
     few = ["data.test_queries=5", "data.dev_queries=2", "data.train_queries=40"]
     few += ["data.params.users=40", "data.params.screens=20"]

@@ -44,7 +44,7 @@ def searched(
         order = [docid for docid in docids if docid in places][: settings.top]
         shown = found.documents[[places[docid] for docid in order]].astype(np.float64)
         new = feedback.moved(own, shown, steps=settings.steps, learning_rate=settings.learning_rate)
-        asked.append(new)
+        asked.append(new / np.linalg.norm(new))
         rows.append({"qid": example.qid, **_compared(order, shown, own, new)})
     qids = [example.qid for example in examples]
     vectors = np.array(asked, np.float32)
