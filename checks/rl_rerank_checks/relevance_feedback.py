@@ -34,9 +34,7 @@ class RelevanceFeedback:
         rows = [row for row in run.rows(self.stage, FILE) if row["documents"] > 1]
         learned = sum(row["loss_after"] < row["loss_before"] for row in rows)
         taus = [statistics.fmean(row[f"tau_{when}"] for row in rows) if rows else 0.0 for when in ("before", "after")]
-        found = (
-            f"{learned} of {len(rows)} queries; Kendall's tau {taus[0]:.3f} before and {taus[1]:.3f} after, on average"
-        )
+        found = f"{learned} of {len(rows)} queries; mean Kendall's tau {taus[0]:.3f} before and {taus[1]:.3f} after"
         what = f"{self.stage}: new query vectors fit the order better than the retriever's"
         better = f"{self.stage}: more {self.measure} than {self.before} on the same held-out queries (p < .05)"
         return [

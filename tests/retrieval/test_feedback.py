@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from support import encoders as small
+from support.checked_runs import findings
 
 from rl_rerank.config import Config, DataConfig, FeedbackConfig
 from rl_rerank.data import prepare
@@ -113,6 +114,17 @@ def test_a_search_with_new_vectors_follows_the_order_that_they_learned(config):
     assert set(searched["q0"]["docids"]) != set(examples[0].docids)
     summary = json.loads((run_dir / "feedback/summary.json").read_text())
     assert summary["model"] == "feedback of first_stage" and summary["num_prompts"] == 0
+    asked = {"before": "first_stage", "measure": "R@3"}
+    assert findings(config, relevance_feedback={"stage": "feedback", **asked}) == [
+        (True, "2 of 2 queries; mean Kendall's tau -1.000 before and 1.000 after"),
+        (False, "2 queries: too few to compare"),
+    ]
+    with pytest.raises(ValueError, match="the rerank stage 'first_stage' gives no feedback to a retriever"):
+        findings(config, relevance_feedback={"stage": "first_stage", **asked})
+    # A vector that fits worse than the retriever's own.
+    learned[1]["loss_after"] = learned[1]["loss_before"] + 0.1
+    write_jsonl(run_dir / "feedback/feedback.jsonl", learned)
+    assert findings(config, relevance_feedback={"stage": "feedback", **asked})[0][0] is False
 
 
 @pytest.mark.parametrize("change", ["tiny steps", "no order"])
