@@ -208,6 +208,20 @@ def test_a_gold_order_trains_by_skips_that_grow(tmp_path, tiny_model_dir):
     assert found == ["3 queries: too few to compare"] * 10
 
 
+def test_proranks_first_stage_has_a_twin_on_permuted_rewards(tmp_path, tiny_model_dir):
+    stages = ("warmup", "permuted", "scores")
+    short = [f"stages.{name}.max_steps=2" for name in stages]
+    short += [f"stages.{name}.{size}=4" for name in stages[:2] for size in ("prompts_per_step", "micro_batch")]
+    config = ran(tmp_path, tiny_model_dir, "prorank", *six_each(tmp_path), *short)
+    assert len({(tmp_path / f"run/{name}/model/model.safetensors").read_bytes() for name in stages}) == 3
+    metrics = json.loads((tmp_path / "run/evaluate/metrics.json").read_text())
+    assert ["warmup_eval", "permuted_eval"] in [[row["system"], row["baseline"]] for row in metrics["comparisons"]]
+    found = {one["what"]: one for one in checks(config)}
+    [control] = [one for what, one in found.items() if "trained on permuted rewards" in what]
+    assert control["found"] == "4 queries: too few to compare" and control["is_quality"]
+    assert not any(one["is_quality"] for what, one in found.items() if "a completion with the fault" in what)
+
+
 def test_published_weights_are_asked_in_the_words_of_a_wording(tmp_path, tiny_model_dir):
     config = ran(tmp_path, tiny_model_dir, "published", *six_each(tmp_path), "paradigm=pointwise")
     rows = json.loads((tmp_path / "run/evaluate/metrics.json").read_text())["rows"]
