@@ -89,9 +89,9 @@ def test_the_encoders_of_the_pipeline_have_the_settings_that_the_page_names():
     config = compose("run", ["experiment=multistage", "data=jsonl", "data.path=none.jsonl"])
     page = (ROOT / "docs/systems.md").read_text(encoding="utf-8")
     [said] = [part for part in page.split("\n\n") if part.startswith("The encoders of `multistage`")]
-    stages = [stage for stage in config.stages.values() if isinstance(stage, CrossEncoderStage)]
-    assert len(stages) == 2
-    for stage in stages:
+    trained = [stage for stage in config.stages.values() if isinstance(stage, CrossEncoderStage) and stage.max_steps]
+    assert len(trained) == 2
+    for stage in trained:
         values = (f"`{stage.model}`", f"{stage.max_steps:,} steps of {stage.batch_size} prompts", stage.schedule)
         values += (f"warm-up of {stage.warmup_ratio}", f"decay of {stage.weight_decay}", f"rate {stage.learning_rate},")
         assert all(value in " ".join(said.split()) for value in values)
