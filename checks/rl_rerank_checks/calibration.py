@@ -58,14 +58,15 @@ class Calibration:
             theirs = self._gaps(run, other)
             qids = sorted(own.keys() & theirs.keys())
             if reason := too_few(len(qids)):
-                found.append(Finding(what, False, reason))
+                found.append(Finding(what, False, reason, is_quality=True))
                 continue
             ours, others = (np.stack([gaps[qid] for qid in qids]) for gaps in (own, theirs))
             draws = np.random.default_rng(run.config.seed).multinomial(len(qids), [1 / len(qids)] * len(qids), DRAWS)
             low, high = np.quantile(error(ours, draws) - error(others, draws), [0.025, 0.975])
             whole = np.ones((1, len(qids)))
             said = f"{error(ours, whole)[0]:.3f} and {error(others, whole)[0]:.3f} on {len(qids)} queries, "
-            found.append(Finding(what, bool(high < 0), said + f"difference from {low:+.3f} to {high:+.3f}"))
+            said += f"difference from {low:+.3f} to {high:+.3f}"
+            found.append(Finding(what, bool(high < 0), said, is_quality=True))
         return found
 
     def _gaps(self, run: Run, stage: str) -> dict[str, Floats]:

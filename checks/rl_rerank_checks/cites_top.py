@@ -56,7 +56,9 @@ class CitesTop:
         share, chance = (right / looked_at, by_chance / looked_at) if looked_at else (0.0, 0.0)
         what = f"{self.stage}: the reasoning of at least {self.at_least:.0%} of the answers names one of their best"
         found = f"{share:.0%} ({right} of {looked_at}), {chance:.0%} by chance; {names_all} more name all documents"
-        return [Finding(what, looked_at > 0 and share >= self.at_least, found)]
+        # Rows of a synth stage are from a template or a teacher, not from the model of the experiment.
+        by_model = isinstance(run.config.stages[self.stage], RerankStage)
+        return [Finding(what, looked_at > 0 and share >= self.at_least, found, is_quality=by_model)]
 
     def _name(self, run: Run) -> str:
         found = run.config.stages.get(self.stage)

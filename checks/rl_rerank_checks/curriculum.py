@@ -1,5 +1,5 @@
-"""Training curricula's mechanism: every pair of documents has its own weight, which rises to 1 until the curriculum
-ends."""
+"""Training curricula's mechanism: every pair of documents, or document, has its own weight, which rises to 1 until the
+curriculum ends."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,14 +10,15 @@ from rl_rerank.stages.check.finished_run import Finding, Run
 from rl_rerank.stages.training import TrainingStage
 
 WEIGHT = "curriculum/weight"
-"""In metrics.jsonl: the mean weight of a step's pairs; with /min and /max, the smallest and the largest."""
+"""In metrics.jsonl: the mean weight of what a step's loss is made of; with /min and /max, the smallest and largest."""
 ROUNDING = 1e-6
 """Of weights in float32."""
 
 
 @dataclass(frozen=True)
 class Curriculum:
-    """A stage's weights of pairs W = D + (t / m)(1 - D) differ within a step, have eases D in [0, 1], and end at 1.
+    """A stage's weights of pairs, or documents in a pointwise loss, W = D + (t / m)(1 - D), differ within a step, have
+    eases D in [0, 1], and end at 1.
 
     One weight for a whole batch would hardly change what is learned, because the optimizer divides gradients by their
     size.
@@ -52,7 +53,7 @@ class Curriculum:
 
     def _means(self, rows: Sequence[dict[str, Any]], before: Sequence[dict[str, Any]]) -> Finding:
         means = [row[WEIGHT] for row in rows]
-        what = f"{self.stage}: the mean weight of a step's pairs is from {self.at_least:g} to 1"
+        what = f"{self.stage}: the mean weight of a step is from {self.at_least:g} to 1"
         inside = [self.at_least <= mean <= 1 + ROUNDING for mean in means]
         found = f"{sum(inside)} of {len(means)} steps"
         if before:
@@ -81,7 +82,7 @@ class Curriculum:
 
     def _end(self, after: Sequence[dict[str, Any]], steps: int) -> Finding:
         ended = sum(row[f"{WEIGHT}/{end}"] == 1 for row in after for end in ("min", "max"))
-        what = f"{self.stage}: all pairs weigh 1 from step {steps} on"
+        what = f"{self.stage}: all weights are 1 from step {steps} on"
         return Finding(what, bool(after) and ended == 2 * len(after), f"{ended // 2} of {len(after)} steps")
 
 

@@ -34,7 +34,8 @@ class Discriminates:
         differ = sum(_differ(row["raw_scores"] or {}) for row in rows)
         share = differ / len(rows) if rows else 0.0
         what = f"{self.stage}: scores differ between documents for at least {self.at_least:.0%} of the queries"
-        return [Finding(what, bool(rows) and share >= self.at_least, f"{share:.0%} ({differ} of {len(rows)})")]
+        found = f"{share:.0%} ({differ} of {len(rows)})"
+        return [Finding(what, bool(rows) and share >= self.at_least, found, is_quality=True)]
 
 
 def _differ(scores: Mapping[str, float]) -> bool:

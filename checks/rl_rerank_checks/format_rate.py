@@ -22,4 +22,5 @@ class FormatRate:
         measured = found[self.paradigm]
         share = measured.share or 0.0
         what = f"{self.stage}: at least {self.at_least:.0%} of {self.paradigm} answers are well formed"
-        return [Finding(what, share >= self.at_least, f"{share:.0%} ({measured.well_formed} of {measured.prompts})")]
+        said = f"{share:.0%} ({measured.well_formed} of {measured.prompts})"
+        return [Finding(what, share >= self.at_least, said, is_quality=True)]

@@ -44,7 +44,7 @@ class GoldAgreement:
             ours, theirs = self._scores(run, better), self._scores(run, worse)
             qids = [q for q in gold if len(set(gold[q].values())) > 1 and q in ours and q in theirs]
             if reason := too_few(len(qids)):
-                found.append(Finding(what, False, reason))
+                found.append(Finding(what, False, reason, is_quality=True))
                 continue
             taus = [[kendall_tau(scores[q], gold[q]) for q in qids] for scores in (ours, theirs)]
             right = [[pairwise_agreement(scores[q], gold[q]) for q in qids] for scores in (ours, theirs)]
@@ -54,7 +54,8 @@ class GoldAgreement:
                 f"p = {tested.p_value:.3g}; {statistics.fmean(right[0]):.1%} and {statistics.fmean(right[1]):.1%} "
                 "of the pairs in order"
             )
-            found.append(Finding(what, tested.difference > 0 and tested.p_value < LEVEL, said))
+            is_gain = tested.difference > 0 and tested.p_value < LEVEL
+            found.append(Finding(what, is_gain, said, is_quality=True))
         return found
 
     def _scores(self, run: Run, stage: str) -> dict[str, dict[str, float]]:

@@ -53,12 +53,12 @@ def better(run: Run, what: str, stages: Sequence[str], measure: str) -> Finding:
     before, after = _rewards(run, stages) if measure == REWARD else (_measured(run, stage, measure) for stage in stages)
     qids = [qid for qid in before if qid in after]
     if reason := too_few(len(qids)):
-        return Finding(what, False, reason)
+        return Finding(what, False, reason, is_quality=True)
     first, last = [before[qid] for qid in qids], [after[qid] for qid in qids]
     tested = paired_test(last, first, run.config.seed)
     is_gain = tested.difference < 0 if measure != REWARD and lower_is_better(measure) else tested.difference > 0
     found = f"{statistics.fmean(first):.3f} and {statistics.fmean(last):.3f} on {len(qids)} queries"
-    return Finding(what, is_gain and tested.p_value < LEVEL, f"{found}, p = {tested.p_value:.3g}")
+    return Finding(what, is_gain and tested.p_value < LEVEL, f"{found}, p = {tested.p_value:.3g}", is_quality=True)
 
 
 def _measured(run: Run, stage: str, measure: str) -> dict[str, float]:

@@ -45,7 +45,7 @@ class OrderSensitivity:
         top = "" if self.k is None else f" about the first {self.k}"
         what = f"{self.stage}: two random orders of the same documents give rankings that agree{top}"
         said = f"Kendall's tau is {found:.3f} on average over {len(taus)} queries; at least {self.at_least:g} is asked"
-        return [Finding(what, bool(taus) and found >= self.at_least, said)]
+        return [Finding(what, bool(taus) and found >= self.at_least, said, is_quality=True)]
 
 
 def _shown(stage: RerankStage) -> int | str:

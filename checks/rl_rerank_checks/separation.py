@@ -34,6 +34,7 @@ class Separation:
                 tested.difference > 0 and tested.p_value < 0.05,
                 f"{statistics.fmean(first):.3f} to {statistics.fmean(last):.3f} of the pairs of {len(pairs)} queries, "
                 f"p = {tested.p_value:.3g}",
+                is_quality=True,
             )
         ]
 

@@ -43,7 +43,7 @@ class SnipsGain:
             what = f"{better}: more SNIPS gain than {worse} (95% interval above 0)"
             ours, theirs = self._visits(run, better), self._visits(run, worse)
             if reason := too_few(sum(bool(visit.weights) for visit in ours)):
-                found.append(Finding(what, False, reason))
+                found.append(Finding(what, False, reason, is_quality=True))
                 continue
             gained = snips.difference(ours, theirs)
             low, high = gained.interval
@@ -51,7 +51,7 @@ class SnipsGain:
                 f"{snips.snips(ours).value:.3f} and {snips.snips(theirs).value:.3f} on {gained.num_visits} visits with "
                 f"a click, difference {gained.value:+.3f} [{low:+.3f}, {high:+.3f}]"
             )
-            found.append(Finding(what, low > 0, said))
+            found.append(Finding(what, low > 0, said, is_quality=True))
         return found
 
     def _visits(self, run: Run, stage: str) -> list[Visit]:

@@ -21,6 +21,6 @@ from rl_rerank.config.first_stage import FirstStageConfig
 from rl_rerank.config.lists import ListTargets, WeightsConfig
 from rl_rerank.config.lora import LoraConfig
 from rl_rerank.config.plugin import PluginConfig
-from rl_rerank.config.ranking import FusionConfig, LongDocumentsConfig, TunedWeight
+from rl_rerank.config.ranking import FeedbackConfig, FusionConfig, LongDocumentsConfig, TunedWeight
 from rl_rerank.config.serve import ServeLimits, ServeModel
 from rl_rerank.config.stage import Reference, StageConfig, trained

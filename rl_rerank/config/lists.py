@@ -40,4 +40,5 @@ class ListTargets:
     weights: WeightsConfig | None = None
     """Weights of documents in the ranking loss; null: all 1."""
     curriculum: CurriculumConfig | None = None
-    """Weights of pairs in the ranking loss by the first stage's signal, easy pairs first; null: all 1."""
+    """Weights in the ranking loss by the first stage's signal, of pairs, or of documents if it is pointwise; easy ones
+    count more at first. null: all 1."""

@@ -1,9 +1,11 @@
-"""Settings for documents longer than a prompt, and for fusing two rankings."""
+"""Settings for documents longer than a prompt, for fusing two rankings, and for feedback to a retriever."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
+
+from rl_rerank.config.building import at_least
 
 
 @dataclass(kw_only=True)
@@ -80,3 +82,21 @@ class FusionConfig:
         """The weight, given or already chosen."""
         assert not isinstance(self.weight, TunedWeight), "a stage chooses the weight before it fuses"
         return self.weight
+
+
+@dataclass(kw_only=True)
+class FeedbackConfig:
+    """Move a dense first stage's query vectors towards a reranker's order, and search the collection again."""
+
+    of: str
+    """Name of an earlier rerank stage of the same queries, whose order is learned."""
+    top: int = 20
+    """Documents from the top of that order that are learned; the others are not."""
+    steps: int = 20
+    """Steps of Adam on a query's vector, which alone is trained."""
+    learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        at_least("feedback", self, top=2, steps=1)
+        if not self.learning_rate > 0:
+            raise ValueError(f"feedback: learning_rate must be above 0; got {self.learning_rate}")

@@ -133,9 +133,7 @@ def _sweep(directory: Path) -> None:
 
 
 def _build(config: DataConfig, source: Source, wanted: str, folder: Path, cache: Path) -> None:
-    collection, omissions = _by_protocol(source.read(), config.protocol), Omissions()
-    if config.fields != "both":
-        collection = dataclasses.replace(collection, documents=_Part(collection.documents, config.fields))
+    collection, omissions = _read(config, source), Omissions()
     log.info("%s: %d documents, %d queries", config.source, len(collection.documents), len(collection.queries))
     if config.folds is None:
         assigned = splits.assign(collection.queries, config.seed, omissions)
@@ -159,6 +157,18 @@ def _build(config: DataConfig, source: Source, wanted: str, folder: Path, cache:
         groups=unanswered.groups,
         warnings=(*collection.warnings, *omissions.sentences()),
     )
+
+
+def whole_collection(config: DataConfig) -> Collection:
+    """All documents and queries of the source, as the store is built from them."""
+    return _read(config, build_source(config))
+
+
+def _read(config: DataConfig, source: Source) -> Collection:
+    collection = _by_protocol(source.read(), config.protocol)
+    if config.fields == "both":
+        return collection
+    return dataclasses.replace(collection, documents=_Part(collection.documents, config.fields))
 
 
 def _by_protocol(collection: Collection, protocol: str) -> Collection:

@@ -18,6 +18,8 @@ from rl_rerank.retrieval.embeddings import Embeddings
 from rl_rerank.retrieval.search import nearest, searchable
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from rl_rerank.data.records import Document, Query
 
 PLACE = "data.first_stage.encoder"
@@ -53,6 +55,12 @@ class Dense(FirstStageConfig):
         excluded: Mapping[str, Set[str]],
         cache: Path,
     ) -> Mapping[str, Sequence[tuple[str, float | None]]]:
+        found = self.vectors(documents, queries, cache)
+        qids = [query.qid for query in queries]
+        return nearest(qids, found.queries, found.docids, found.documents, depth=depth, excluded=excluded)
+
+    def vectors(self, documents: Mapping[str, Document], queries: Sequence[Query], cache: Path) -> Vectors:
+        """Embed documents that have a text, and queries; `retrieve` documents the arguments."""
         shown, identity = searchable(documents), self.state()
         jobs = [
             _Job(Embeddings(cache, identity, "document"), list(shown.values()), "embedding documents"),
@@ -62,7 +70,7 @@ class Dense(FirstStageConfig):
         if waiting:
             self._embed(waiting)
         found, asked = (job.embeddings.read(job.texts) for job in jobs)
-        return nearest([q.qid for q in queries], asked, list(shown), found, depth=depth, excluded=excluded)
+        return Vectors(list(shown), found, asked)
 
     def _embed(self, jobs: Sequence[_Job]) -> None:
         """Embed in a process of its own, which frees a GPU and its memory when it ends."""
@@ -76,6 +84,16 @@ class Dense(FirstStageConfig):
                     "the process that embeds texts for data.first_stage was killed, perhaps for want of memory (lower "
                     "data.first_stage.batch_size then); the same command continues behind its last finished texts"
                 ) from None
+
+
+class Vectors(NamedTuple):
+    """Embeddings of length 1. Shapes: Q queries, N documents, D dimensions."""
+
+    docids: list[str]
+    documents: np.ndarray
+    """[N, D]."""
+    queries: np.ndarray
+    """[Q, D]."""
 
 
 class _Job(NamedTuple):

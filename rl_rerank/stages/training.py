@@ -306,10 +306,10 @@ def check_loss(place: str, targets: ListTargets, plugins: Plugins, name: str, pa
         )
     if targets.curriculum is None:
         return
-    if not loss.of_pairs:
+    if not (loss.of_pairs or loss.of_documents):
         raise ValueError(
-            f"{place}.curriculum weights pairs of documents, of which {place}.loss={name} is not made; leave it out, "
-            "or choose a loss of pairs such as ranknet"
+            f"{place}.curriculum weights pairs of documents, or single ones in a pointwise loss, and "
+            f"{place}.loss={name} is made of neither; leave it out, or choose ranknet or bce"
         )
     if targets.curriculum.kind == "pass_rate":
         raise ValueError(f"{place}.curriculum.kind=pass_rate chooses queries by sampled answers; a loss has none")

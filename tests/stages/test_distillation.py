@@ -102,7 +102,7 @@ def test_a_student_comes_closer_to_its_teacher_and_rewards_can_be_trained_beside
         (["stages.rl.policy.target=order"],
          "stages.rl.policy.target=order cannot be read by stages.rl.policy.loss=soft_ranknet, which reads scores"),
         (["+stages.sft.curriculum={kind: reciprank}"],
-         "stages.sft.curriculum weights pairs of documents, of which stages.sft.loss=mse is not made"),
+         "and stages.sft.loss=mse is made of neither"),
         (["stages.sft.loss=margin_mse", "+stages.sft.curriculum={kind: pass_rate}"],
          "stages.sft.curriculum.kind=pass_rate chooses queries by sampled answers; a loss has none"),
         (["stages.sft.loss=completion"],

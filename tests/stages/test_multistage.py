@@ -224,7 +224,7 @@ def test_settings_of_a_second_stage_that_conflict_are_refused(settings, says):
         ({"batch_size": 10, "micro_batch": 4}, "batch_size=10 must be a multiple of micro_batch=4"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
         ({"warmup_ratio": 1.5}, "warmup_ratio must be from 0 to 1"),
-        ({"max_steps": 0}, "max_steps must be at least 1"),
+        ({"max_steps": -1}, "max_steps must be at least 0"),
     ],
 )
 def test_values_of_a_training_that_mean_nothing_are_refused(settings, says):

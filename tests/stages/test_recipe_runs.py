@@ -150,14 +150,15 @@ def test_fullrank_learns_from_whole_orders_and_reads_lists_once(tmp_path, tiny_m
 
 def test_curricula_train_alike_but_for_the_weights_of_their_pairs(tmp_path, tiny_model_dir):
     few = ["data.test_queries=3", "data.dev_queries=2", "data.train_queries=12"]
-    steps = [f"stages.{name}.max_steps=24" for name in ("none", "reciprank", "normscore", "kdescore", "anti")]
-    config = ran(tmp_path, tiny_model_dir, "curricula", *few, *steps)
+    names = ("none", "reciprank", "normscore", "kdescore", "anti", "documents", "documents_reciprank")
+    config = ran(tmp_path, tiny_model_dir, "curricula", *few, *[f"stages.{name}.max_steps=24" for name in names])
     found = {one["what"]: one["passed"] for one in checks(config)}
     mechanism = [passed for what, passed in found.items() if "weigh" in what]
-    assert len(mechanism) == 4 * 4 and all(mechanism)
+    assert len(mechanism) == 5 * 4 and all(mechanism)
     assert not any(passed for what, passed in found.items() if "more RR@10" in what)  # too few queries to say so
-    rows = [json.loads(line) for line in (tmp_path / "run/anti/metrics.jsonl").read_text().splitlines()]
-    assert [row["curriculum/weight"] == 1 for row in rows] == [False] * 20 + [True] * 4
+    for name in ("anti", "documents_reciprank"):
+        rows = [json.loads(line) for line in (tmp_path / f"run/{name}/metrics.jsonl").read_text().splitlines()]
+        assert [row["curriculum/weight"] == 1 for row in rows] == [False] * 20 + [True] * 4
 
 
 def test_every_ranking_loss_trains_the_same_scorer_on_the_same_lists(tmp_path, tiny_model_dir):
@@ -182,10 +183,10 @@ def test_mono_and_duo_rank_one_after_the_other(tmp_path, tiny_model_dir):
     short = [f"stages.{name}.{value}" for name in ("mono", "duo") for value in (f"model={encoder}", "max_steps=2")]
     config = ran(tmp_path, tiny_model_dir, "multistage", *few, *short)
     rows = {row["run"]: row for row in json.loads((tmp_path / "run/evaluate/metrics.json").read_text())["rows"]}
-    assert [*rows] == ["mono_eval", "duo_eval", "duo_sum", "one_order", "first_stage"]
+    assert [*rows] == ["untrained", "mono_eval", "duo_eval", "duo_sum", "one_order", "first_stage"]
     calls = {name: rows[name]["cost"]["calls"] for name in rows}
     candidates = (tmp_path / "run/mono_eval/run.trec").read_text().count("\n")
-    assert calls["mono_eval"] == candidates and calls["duo_eval"] == candidates + 3 * 5 * 4
+    assert calls["untrained"] == calls["mono_eval"] == candidates and calls["duo_eval"] == candidates + 3 * 5 * 4
     assert calls["one_order"] == candidates + 3 * 5 * 2
     found = {one["what"]: one["found"] for one in checks(config)}
     assert [said for what, said in found.items() if "stay" in what] == ["3 of 3 queries"] * 2
@@ -205,6 +206,28 @@ def test_a_gold_order_trains_by_skips_that_grow(tmp_path, tiny_model_dir):
     assert rows and all(len(row["order"]) == len(row["candidates"]) for row in rows)
     found = [one["found"] for one in checks(config) if "Kendall" in one["what"]]
     assert found == ["3 queries: too few to compare"] * 10
+
+
+def test_proranks_first_stage_has_a_twin_on_permuted_rewards(tmp_path, tiny_model_dir):
+    stages = ("warmup", "permuted", "scores")
+    short = [f"stages.{name}.max_steps=2" for name in stages]
+    short += [f"stages.{name}.{size}=4" for name in stages[:2] for size in ("prompts_per_step", "micro_batch")]
+    config = ran(tmp_path, tiny_model_dir, "prorank", *six_each(tmp_path), *short)
+    assert len({(tmp_path / f"run/{name}/model/model.safetensors").read_bytes() for name in stages}) == 3
+    metrics = json.loads((tmp_path / "run/evaluate/metrics.json").read_text())
+    assert ["warmup_eval", "permuted_eval"] in [[row["system"], row["baseline"]] for row in metrics["comparisons"]]
+    found = {one["what"]: one for one in checks(config)}
+    [control] = [one for what, one in found.items() if "trained on permuted rewards" in what]
+    assert control["found"] == "4 queries: too few to compare" and control["is_quality"]
+    assert not any(one["is_quality"] for what, one in found.items() if "a completion with the fault" in what)
+
+
+def test_published_weights_are_asked_in_the_words_of_a_wording(tmp_path, tiny_model_dir):
+    config = ran(tmp_path, tiny_model_dir, "published", *six_each(tmp_path), "paradigm=pointwise")
+    rows = json.loads((tmp_path / "run/evaluate/metrics.json").read_text())["rows"]
+    assert [(row["run"], row["num_queries"]) for row in rows] == [("published", 4), ("first_stage", 4)]
+    assert "mxbai" in json.loads((tmp_path / "run/published/protocol.json").read_text())["paradigm"]
+    assert summary(config, "published")["num_prompts"] == 24 and summary(config, "published")["num_malformed"] == 0
 
 
 def test_carousels_train_on_clicks_looks_and_the_truth(tmp_path, tiny_model_dir):

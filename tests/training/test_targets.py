@@ -15,7 +15,7 @@ from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.training.exact.lists import ListCollator, lists, reading
 from rl_rerank.training.exact.supervised import RankingTrainer
-from rl_rerank.training.exact.weights import pair_weights
+from rl_rerank.training.exact.weights import curriculum_of_documents, curriculum_of_pairs
 from rl_rerank.training.losses.build import build_loss
 from rl_rerank.types import Candidate, RankingExample
 
@@ -231,14 +231,14 @@ def test_a_pair_weighs_by_the_first_stage_less_at_first_and_1_at_the_end():
     signals = torch.tensor([[1.0, 0.5, 0.25]])  # reciprocal ranks 1, 2, 4
     config = CurriculumConfig(kind="reciprank", steps=4)
     # D of (0, 1) is (1 - .5 + 1) / 2 = .75, of (1, 0) .25, of (0, 2) .875
-    start = pair_weights(signals, config, 0)[0]
+    start = curriculum_of_pairs(signals, config, 0)[0]
     assert (start[0, 1].item(), start[1, 0].item(), start[0, 2].item()) == pytest.approx((0.75, 0.25, 0.875))
     # W = D + t / 4 (1 - D): .75 + .5 x .25
-    assert pair_weights(signals, config, 2)[0, 0, 1].item() == pytest.approx(0.875)
-    anti = pair_weights(signals, CurriculumConfig(kind="reciprank", steps=4, anti=True), 0)[0]
+    assert curriculum_of_pairs(signals, config, 2)[0, 0, 1].item() == pytest.approx(0.875)
+    anti = curriculum_of_pairs(signals, CurriculumConfig(kind="reciprank", steps=4, anti=True), 0)[0]
     assert (anti[0, 1].item(), anti[1, 0].item()) == pytest.approx((0.25, 0.75))
     for step in (4, 100):
-        assert torch.equal(pair_weights(signals, config, step), torch.ones(1, 3, 3))
+        assert torch.equal(curriculum_of_pairs(signals, config, step), torch.ones(1, 3, 3))
 
 
 def test_a_curriculum_weights_the_pairs_of_the_loss_by_the_trainers_step(renderer, model, tmp_path):
@@ -271,6 +271,42 @@ def test_a_curriculum_weights_the_pairs_of_the_loss_by_the_trainers_step(rendere
         found = run.compute_loss(model, run.data_collator([{"index": 0}])).item()
         assert found == pytest.approx(weight * expected, rel=1e-5)
     assert expected == found
+
+
+def test_a_document_weighs_by_its_signal_if_it_is_relevant_and_by_what_is_left_if_not():
+    signals = torch.tensor([[1.0, 0.5, 0.25, 0.0]])  # the last one is padding
+    relevant = torch.tensor([[False, True, False, False]])
+    config = CurriculumConfig(kind="reciprank", steps=4)
+    # D is 1 - 1, .5 and 1 - .25; in step 2 of 4 W = D + .5 (1 - D)
+    assert curriculum_of_documents(signals, relevant, config, 0)[0, :3].tolist() == [0.0, 0.5, 0.75]
+    assert curriculum_of_documents(signals, relevant, config, 2)[0, :3].tolist() == [0.5, 0.75, 0.875]
+    anti = CurriculumConfig(kind="reciprank", steps=4, anti=True)
+    assert curriculum_of_documents(signals, relevant, anti, 0)[0, :3].tolist() == [1.0, 0.5, 0.25]
+    assert torch.equal(curriculum_of_documents(signals, relevant, config, 4), torch.ones(1, 4))
+
+
+@pytest.mark.parametrize("relevant", [1, 2])
+def test_a_pointwise_loss_weights_documents_by_what_it_takes_for_relevant(renderer, model, tmp_path, relevant):
+    given = [replace(WEIGHTED[1], qrels={"a": relevant - 1, "b": relevant})]
+    config = CurriculumConfig(kind="reciprank", steps=4)
+    loss = build_loss("test", "bce", {"relevant": relevant})
+    settings = {"curriculum": config, "answer_weight": 0}
+    run = trainer(model, tmp_path, renderer, Pointwise(), drawn(renderer, given, curriculum=config), loss, **settings)
+    batch = run.data_collator([{"index": 0}])
+    plain = trainer(model, tmp_path, renderer, Pointwise(), drawn(renderer, given), loss, answer_weight=0)
+    labels = plain.scored(model, plain.data_collator([{"index": 0}])["packed"])
+    scores = plain.reading.scores(labels, batch)[0]
+    signs = [1 if grade >= relevant else -1 for grade in batch["grades"][0].tolist()]
+    each = [torch.nn.functional.softplus(-sign * score) for sign, score in zip(signs, scores, strict=True)]
+    # a, the first of the first stage, is not relevant: D = 1 - 1. b, the second, is: D = 1 / 2.
+    for step, weights in ((0, {-1: 0.0, 1: 0.5}), (2, {-1: 0.5, 1: 0.75}), (4, {-1: 1.0, 1: 1.0})):
+        expected = sum(weights[sign] * one for sign, one in zip(signs, each, strict=True)) / 2
+        run.state.global_step = step
+        assert run.compute_loss(model, batch).item() == pytest.approx(expected.item(), rel=1e-5)
+        run.log(logs := {})
+        assert (logs["curriculum/weight/min"], logs["curriculum/weight/max"]) == pytest.approx(
+            (weights[-1], weights[1])
+        )
 
 
 def test_the_weights_of_a_steps_pairs_are_logged(renderer, model, tmp_path):
@@ -329,7 +365,7 @@ def test_the_loss_beside_rewards_reads_targets_and_weights_too(chatml_tokenizer,
         batch["grades"],
         batch["mask"],
         item_weights=batch["item_weights"],
-        pair_weights=pair_weights(batch["signals"], config, 1),
+        pair_weights=curriculum_of_pairs(batch["signals"], config, 1),
     ).mean()
     outcome, without = objective.outcome(batch, policy, None, 2), plain.outcome(batch, policy, None, 2)
     assert outcome.metrics["ranking_loss"] == pytest.approx(expected.item())

@@ -28,6 +28,8 @@ class Finding:
     passed: bool
     found: str
     """The numbers that it was decided by."""
+    is_quality: bool = False
+    """Whether it depends on how well a model does, not on the mechanism alone."""
 
 
 class Check(Protocol):

@@ -38,6 +38,13 @@ def run(config: Config, name: str, stage: CrossEncoderStage) -> None:
     tracking.prepare(config, output)
     set_seed(stage.seed)  # before a head is made
     encoder = start(name, stage, config.model.max_prompt_tokens)
+    if stage.max_steps:
+        _train(config, name, stage, encoder, output)
+    with replacing_folder(output / "model") as partial:
+        encoder.save_pretrained(str(partial), create_model_card=False)
+
+
+def _train(config: Config, name: str, stage: CrossEncoderStage, encoder: CrossEncoder, output: Path) -> None:
     tokenizer: Any = encoder.tokenizer
     texts = PairTexts(tokenizer, encoder.max_seq_length or 0, config.model.max_passage_tokens)
     paradigm = build_paradigm(config, stage.paradigm or config.paradigm)
@@ -52,8 +59,6 @@ def run(config: Config, name: str, stage: CrossEncoderStage) -> None:
         callbacks=[Records(output)],
     )
     trainer.train()
-    with replacing_folder(output / "model") as partial:
-        encoder.save_pretrained(str(partial), create_model_card=False)
     logger.info("%s: trained on %d %s prompts", name, count, paradigm.name)
 
 

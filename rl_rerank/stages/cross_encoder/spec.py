@@ -31,7 +31,7 @@ class CrossEncoderStage(StageConfig):
     mode=scoring, the first of two is the better one or not (duoBERT). Empty: the experiment's."""
     learning_rate: float = 2e-5
     max_steps: int = 100
-    """Optimizer steps."""
+    """Optimizer steps; 0: the encoder with its head as it starts, for a row to compare with."""
     batch_size: int = 32
     """Prompts per optimizer step."""
     micro_batch: int | None = None
@@ -45,7 +45,7 @@ class CrossEncoderStage(StageConfig):
     seed: int = 1
 
     def __post_init__(self) -> None:
-        at_least("cross_encoder stage", self, max_steps=1, batch_size=1, micro_batch=1, weight_decay=0)
+        at_least("cross_encoder stage", self, max_steps=0, batch_size=1, micro_batch=1, weight_decay=0)
         if self.learning_rate <= 0:
             raise ValueError(f"cross_encoder stage: learning_rate must be above 0; got {self.learning_rate}")
         if not 0 <= self.warmup_ratio <= 1:

@@ -15,7 +15,7 @@ from rl_rerank.data import prepare
 from rl_rerank.engines.base import Engine
 from rl_rerank.engines.build import build_stage_engine
 from rl_rerank.evaluation import answers, protocol
-from rl_rerank.evaluation.cost import Cost, cost
+from rl_rerank.evaluation.cost import Cost, cost, read_cost
 from rl_rerank.io import trec
 from rl_rerank.io.files import write_json, write_jsonl
 from rl_rerank.paradigms.base import Paradigm
@@ -24,7 +24,7 @@ from rl_rerank.ranking import fusion
 from rl_rerank.ranking.answer_share import LOW, Share, shares, warning
 from rl_rerank.ranking.driver import answer, check_finite
 from rl_rerank.ranking.methods import rank
-from rl_rerank.stages.rerank import external
+from rl_rerank.stages.rerank import external, feedback
 from rl_rerank.stages.rerank.cascade import completed, cost_behind, earlier, shortened
 from rl_rerank.stages.rerank.fused import chosen_weight, fused, fused_cost
 from rl_rerank.stages.rerank.spec import FUSION, WARNING, RerankStage
@@ -53,7 +53,7 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
     started = time.monotonic()
     if paradigm is None:
         rankings = _without_model(config, name, stage, examples)
-        taken = fused_cost(config, stage) + Cost(seconds=round(time.monotonic() - started, 3))
+        taken = _cost_before(config, stage) + Cost(seconds=round(time.monotonic() - started, 3))
     else:
         engine = build_stage_engine(config, stage.model, stage.engine)
         try:
@@ -79,7 +79,8 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
         summary[WARNING] = unusable
         logger.warning("%s", unusable)
     task = protocol.protocol(config, stage, store, paradigm)
-    protocol.write(folder, external.protocol(task, rankings, examples) if stage.run else task)
+    is_elsewhere = stage.run is not None or stage.feedback is not None
+    protocol.write(folder, external.protocol(task, rankings, examples) if is_elsewhere else task)
     trec.write_run(folder / "run.trec", rankings, tag="-".join(label.split()))
     write_jsonl(folder / answers.RANKINGS, map(_ranking_row, rankings))
     answers.write(folder, rollouts)
@@ -101,7 +102,18 @@ def _without_model(config: Config, name: str, stage: RerankStage, examples: Sequ
     if stage.run is not None:
         is_spaced = config.data.protocol == "bright"
         return external.rankings(f"stages.{name}.run", Path(stage.run), examples, spaced=is_spaced)
+    if stage.feedback is not None:
+        found, rows = feedback.searched(config, name, stage.feedback, examples)
+        write_jsonl(Path(config.run_dir) / name / feedback.FILE, rows)
+        return found
     return fused(config, name, stage) if stage.fuse else [fusion.first_stage(example) for example in examples]
+
+
+def _cost_before(config: Config, stage: RerankStage) -> Cost:
+    """What the runs took that this one is made of."""
+    if stage.feedback is not None:
+        return read_cost(Path(config.run_dir) / stage.feedback.of / "summary.json")
+    return fused_cost(config, stage)
 
 
 def _warning(name: str, summary: Mapping[str, Any]) -> str | None:
@@ -160,6 +172,10 @@ def _format_prompts(paradigm: Paradigm, examples: Sequence[RankingExample], coun
     return list(itertools.islice(by_turn(), count))
 
 
+def _source(stage: RerankStage) -> str:
+    return stage.model if stage.feedback is None else f"feedback of {stage.feedback.of}"
+
+
 def _answers(rollouts: Sequence[Rollout], found: Sequence[Share]) -> dict[str, Any]:
     """What is wrong with answers, by kind, and the mean share of the probability on scored ones, where there is any."""
     issues = Counter(kind for r in rollouts for kind in {issue.kind for issue in r.judgment.issues})
@@ -172,7 +188,7 @@ def _answers(rollouts: Sequence[Rollout], found: Sequence[Share]) -> dict[str, A
 def _summary(label: str, stage: RerankStage, rankings: Sequence[Ranking], taken: Cost) -> dict[str, Any]:
     return {
         "label": label,
-        "model": stage.run or " + ".join(stage.fuse) or stage.model,
+        "model": stage.run or " + ".join(stage.fuse) or _source(stage),
         "split": stage.split,
         "num_queries": len(rankings),
         "num_prompts": sum(r.num_prompts for r in rankings),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from rl_rerank.config import (
     Config,
     EngineConfig,
+    FeedbackConfig,
     FusionConfig,
     LongDocumentsConfig,
     Reference,
@@ -23,6 +24,7 @@ from rl_rerank.evaluation.measures import parse
 from rl_rerank.io import digest
 from rl_rerank.paradigms.base import members
 from rl_rerank.ranking.methods import check as check_ranking
+from rl_rerank.retrieval.dense import Dense
 from rl_rerank.stages.cross_encoder.spec import CrossEncoderStage
 from rl_rerank.stages.training import TrainingStage
 
@@ -59,6 +61,8 @@ class RerankStage(StageConfig):
     run: str | None = None
     """A run file of another system, in TREC's format: its rankings of these queries are the stage's, and no model is
     asked."""
+    feedback: FeedbackConfig | None = None
+    """Search the collection again after feedback to the retriever; no model is asked. Needs data.first_stage=dense."""
     candidates: str = ""
     """Name of an earlier rerank stage whose order is ranked again, as in multi-stage pipelines; empty: the first
     stage's. The costs of both add up."""
@@ -91,14 +95,14 @@ class RerankStage(StageConfig):
     @property
     def asks_model(self) -> bool:
         """Whether a model is asked."""
-        return self.model != "first_stage" and not self.fuse and self.run is None
+        return self.model != "first_stage" and not self.fuse and self.run is None and self.feedback is None
 
     @property
     def role(self) -> str:
         """The row's role in a table: first_stage, untrained (the experiment's own model), fusion or system."""
         if self.fuse or self.fusion is not None:
             return "fusion"
-        if self.run is not None:
+        if self.run is not None or self.feedback is not None:
             return "system"
         if self.model == "first_stage":
             return "first_stage"
@@ -124,6 +128,13 @@ class RerankStage(StageConfig):
                 f"rerank stage: run={self.run} is ranked already, so the stage has neither model nor fuse nor fusion "
                 "nor candidates; name the stage in another one's fuse or candidates"
             )
+        if self.feedback is not None and (self.run or self.fuse or self.candidates or self.model != "model"):
+            raise ValueError(
+                f"rerank stage: feedback of {self.feedback.of} ranks what a search finds, so the stage has neither "
+                "model nor run nor fuse nor candidates"
+            )
+        if self.feedback is not None and self.fusion is not None:
+            raise ValueError("rerank stage: feedback goes without fusion; fuse the stage in another one")
         if self.depth is not None and not self.candidates:
             raise ValueError(f"rerank stage: depth={self.depth} is of the order that candidates names; give that stage")
         if self.candidates and (not self.asks_model or self.fusion is not None):
@@ -146,14 +157,16 @@ class RerankStage(StageConfig):
             yield Reference("fusion.weight.dev", run, "a run")
         if self.candidates:
             yield Reference("candidates", self.candidates, "a run")
+        if self.feedback is not None:
+            yield Reference("feedback.of", self.feedback.of, "a run")
         if self.asks_model and self.model != "model":
             needs = "a model" if self.engine is None else self.engine.settings().asks
             yield Reference.to_model("model", self.model, needs, also=("model", "first_stage"))
 
     def recorded(self, values: dict[str, Any]) -> dict[str, Any]:
-        if self.run is None:  # runs from before the setting stay what they are
-            return {key: value for key, value in values.items() if key != "run"}
-        return {**values, "run_sha256": digest.of_file(Path(self.run))}
+        # Runs from before a setting stay what they are.
+        known = {key: value for key, value in values.items() if value is not None or key not in ("run", "feedback")}
+        return known if self.run is None else {**known, "run_sha256": digest.of_file(Path(self.run))}
 
     def paradigms(self, plugins: Plugins) -> Sequence[str]:
         ranking = [self.paradigm or plugins.config.paradigm] if self.asks_model else []
@@ -182,7 +195,12 @@ class RerankStage(StageConfig):
         place = f"stages.{name}"
         if self.run is not None and not Path(self.run).is_file():
             raise FileNotFoundError(f"{place}.run={self.run!r}: there is no such file")
-        for setting, run in (*(("fuse", run) for run in self.fuse), ("candidates", self.candidates)):
+        before = self.feedback.of if self.feedback is not None else ""
+        if before and not isinstance(first := plugins.config.data.first_stage, Dense):
+            found = "the default" if first is None else first.kind
+            raise ValueError(f"{place}.feedback moves the vectors of data.first_stage=dense, which is {found}")
+        named = (*(("fuse", run) for run in self.fuse), ("candidates", self.candidates), ("feedback.of", before))
+        for setting, run in named:
             if not run:
                 continue
             split = getattr(plugins.config.stages[run], "split", self.split)
@@ -256,6 +274,8 @@ class RerankStage(StageConfig):
             return [f"rerank: {self.split} queries, {' and '.join(self.fuse)} fused{weight}"]
         if self.run is not None:
             return [f"rerank: {self.split} queries as in {self.run}"]
+        if self.feedback is not None:
+            return [f"rerank: {self.split} queries, searched again after feedback of {self.feedback.of}"]
         times = f", {self.shuffles} times" if self.shuffles > 1 else ""
         depth = self.depth or plugins.config.data.depth
         engine = self.asks(plugins)

@@ -117,12 +117,13 @@ class ScoresObjective:
             centred = rank_gradients.group_advantages(costs.detach(), scale=False)
             loss = loss + (costs + centred * placed.log_probs.sum(2)).mean()
         if own.loss is not None:
-            weights = loss_weights(batch, own.curriculum, step - 1)
             loss_now = own.loss.at((step - 1) / own.max_steps)
-            ranking = loss_now(policy * own.temperature, batch["grades"], mask, **weights).mean()
+            weights = loss_weights(batch, loss_now, own.curriculum, step - 1)
+            scores, grades = policy * own.temperature, batch["grades"]
+            ranking = loss_now(scores, grades, mask, item_weights=weights.items, pair_weights=weights.pairs).mean()
             loss = loss + own.loss_weight * ranking
             metrics["ranking_loss"] = ranking.item()
-            metrics |= logged_weights(weights["pair_weights"], batch["grades"], mask)[0]
+            metrics |= logged_weights(weights)[0]
         rows = self._rows(batch, step, scored, orders, rewards, advantages)
         return Outcome(loss, {**metrics, **self._figures(scored, rewards)}, rows)
 

@@ -48,10 +48,13 @@ class RankingTrainer(BudgetTrainer):
         scores = self.reading.scores(labels, inputs)
         share = self.reading.answer_share(labels, inputs)
         self._means.add({"answer_share": share.mean}, share.prompts)
-        weights = loss_weights(inputs, self.curriculum, self.state.global_step)
-        self._means.add(*logged_weights(weights["pair_weights"], inputs["grades"], inputs["mask"]))
         ranking = self.loss.at(self.state.global_step / max(self.state.max_steps, 1))
-        loss = ranking(scores, inputs["grades"], inputs["mask"], **weights).mean() * inputs.get("share", 1.0)
+        weights = loss_weights(inputs, ranking, self.curriculum, self.state.global_step)
+        self._means.add(*logged_weights(weights))
+        of_lists = ranking(
+            scores, inputs["grades"], inputs["mask"], item_weights=weights.items, pair_weights=weights.pairs
+        )
+        loss = of_lists.mean() * inputs.get("share", 1.0)
         if num_items_in_batch is not None:
             loss = loss / self.current_gradient_accumulation_steps
         if self.answer_weight:
@@ -60,6 +63,6 @@ class RankingTrainer(BudgetTrainer):
         return (loss, None) if return_outputs else loss
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Log the mean share of the probability that lies on the scored answers, and the weights of pairs."""
+        """Log the mean share of the probability that lies on the scored answers, and the weights by the curriculum."""
         logs.update(self._means.take())
         super().log(logs, *args, **kwargs)

@@ -25,6 +25,8 @@ class RankingLoss:
 
     of_pairs: ClassVar[bool] = True
     """Whether it is a sum over pairs of documents and takes `pair_weights`."""
+    of_documents: ClassVar[bool] = False
+    """Whether it compares each document with its own judgment alone (pointwise) and has `relevant_documents`."""
     targets: ClassVar[tuple[str, ...]] = ("grades", "order")
     """What it can read as `grades`: `grades`, the judgments; `order`, grades n to 1 along a gold order of n documents;
     `scores`, a teacher's, which may be any finite numbers."""
@@ -64,6 +66,10 @@ class RankingLoss:
 
     def per_list(self, scores: Tensor, grades: Tensor, mask: Tensor, items: Weights, between: Weights) -> Tensor:
         """Compute the loss of each list with the weights of documents and pairs."""
+        raise NotImplementedError
+
+    def relevant_documents(self, grades: Tensor) -> Tensor:
+        """Mark the documents whose scores a pointwise loss raises: [L, N] of bool."""
         raise NotImplementedError
 
 

@@ -80,6 +80,7 @@ class BCE(RankingLoss):
     """Mean over documents of the binary cross-entropy of sigmoid(s); grades of at least `relevant` are positive."""
 
     of_pairs: ClassVar[bool] = False
+    of_documents: ClassVar[bool] = True
     targets: ClassVar[tuple[str, ...]] = ("grades",)
 
     relevant: int = 1
@@ -87,8 +88,12 @@ class BCE(RankingLoss):
     def per_list(self, scores: Tensor, grades: Tensor, mask: Tensor, items: Weights, between: Weights) -> Tensor:
         from torch.nn.functional import binary_cross_entropy_with_logits
 
-        values = binary_cross_entropy_with_logits(scores, (grades >= self.relevant).to(scores.dtype), reduction="none")
+        labels = self.relevant_documents(grades).to(scores.dtype)
+        values = binary_cross_entropy_with_logits(scores, labels, reduction="none")
         return mean_over_documents(values, mask, items)
+
+    def relevant_documents(self, grades: Tensor) -> Tensor:
+        return grades >= self.relevant
 
 
 def _cross_entropy(scores: Tensor, shares: Tensor, mask: Tensor, item_weights: Tensor | None) -> Tensor:
