@@ -47,7 +47,7 @@ PAGE = Path(__file__).parent / "page"
 SCALE = "X-Score-Scale"
 """Header with the scale of an answer's scores, also where the protocol has no field for it."""
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-STATUSES = (401, 408, 413, 422, 429, 500, 504)
+STATUSES = (400, 401, 408, 413, 421, 422, 429, 500, 504)
 
 
 class Doors:
@@ -147,7 +147,14 @@ class Doors:
 
 
 def build(
-    rank: Rank, *, name: str, scale: str, reasons: bool, limits: ServeLimits | None = None, key: str = ""
+    rank: Rank,
+    *,
+    name: str,
+    scale: str,
+    reasons: bool,
+    limits: ServeLimits | None = None,
+    key: str = "",
+    only_local: bool = False,
 ) -> FastAPI:
     """Build the application.
 
@@ -157,6 +164,7 @@ def build(
         scale: the scale of its scores where they stand for themselves; empty if it gives none.
         reasons: whether it writes reasoning.
         key: the key that requests must bear; empty: none is needed.
+        only_local: refuse requests that name another host than this machine.
     """
     limits = limits or ServeLimits()
     metrics = Metrics()
@@ -176,7 +184,7 @@ def build(
     _add_pages(app, {"status": "ok", "model": name, "score_scale": scale or "none", "reasons": reasons}, metrics)
     errors.install(app, limits)
     paths = frozenset(getattr(route, "path", "") for route in app.routes)
-    app.add_middleware(Gate, key=key, limits=limits, metrics=metrics, paths=paths)
+    app.add_middleware(Gate, key=key, only_local=only_local, limits=limits, metrics=metrics, paths=paths)
     return app
 
 

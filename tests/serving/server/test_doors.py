@@ -17,8 +17,11 @@ from rl_rerank.paradigms.pairwise import Pairwise
 from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
 from rl_rerank.paradigms.setwise import Setwise
+from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.serving.reranker import Reranker
+from rl_rerank.serving.server.model import Model
 from rl_rerank.serving.server.schemas import RerankResponse, ScoreResponse, TEIResult
+from rl_rerank.types import Prompt
 
 QUERY = "how are glacier caves formed?"
 DOCUMENTS = ["ice caves", "yes no yes", "a glacier cave forms in the ice of a glacier", "bread"]
@@ -75,6 +78,25 @@ def test_usage_counts_the_tokens_of_the_prompts(tiny, reranker):
         "completion_tokens": 0,
         "total_tokens": tokens,
     }
+
+
+def test_every_prompt_is_rendered_once(reranker):
+    model = Model(reranker.paradigm, reranker.engine, reranker.contract.long_documents)
+    rendered: list[Prompt] = []
+
+    class Counting(Renderer):
+        def __call__(self, prompt):
+            rendered.append(prompt)
+            return super().__call__(prompt)
+
+    before = model.engine.renderer
+    model.engine.renderer = Counting(before.tokenizer, max_prompt_tokens=before.max_prompt_tokens)
+    try:
+        [answer] = model([example(DOCUMENTS)])
+    finally:
+        model.engine.renderer = before
+    assert len(rendered) == len(DOCUMENTS)
+    assert answer.prompt_tokens == sum(len(before(prompt).token_ids) for prompt in rendered)
 
 
 def example(documents):

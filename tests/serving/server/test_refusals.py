@@ -234,6 +234,33 @@ def test_hostile_documents_are_ranked_as_any(tiny_model_dir, tmp_path):
     assert all(r["document"]["text"] == hostile[r["index"]] for r in results)
 
 
+HERE = ["localhost", "LOCALHOST:8000", "localhost.:8000", "127.0.0.1", "127.0.0.1:8000", "127.9.9.9", "[::1]", "[::1]:80"]
+ELSEWHERE = [
+    *("evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "192.168.0.1", "[::2]"),
+    *("", "localhost:8000@evil.example", "evil.example:127.0.0.1", "[::1", "0.0.0.0", "2130706433", "localhost:"),
+]
+
+
+@pytest.fixture(scope="module")
+def keyless():
+    with client(by_length(Pointwise()), only_local=True) as found:
+        yield found
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/rerank", "/healthz", "/", "/metrics"])
+@pytest.mark.parametrize("host", ELSEWHERE)
+def test_without_a_key_requests_to_other_hosts_are_refused(keyless, host, path):
+    response = keyless.post(path, json={"query": Q, "documents": D}, headers={"Host": host})
+    assert response.status_code == 421
+    assert "answers only requests to localhost" in sentence(response)
+
+
+@pytest.mark.parametrize("host", HERE)
+def test_without_a_key_requests_to_this_machine_are_answered(keyless, host):
+    assert keyless.post("/v1/rerank", json={"query": Q, "documents": D}, headers={"Host": host}).status_code == 200
+    assert keyless.get("/", headers={"Host": host}).status_code == 200
+
+
 KEY = "a key of 30 letters and digits"
 KEYS = [None, "", KEY, "Bearer", "Bearer ", f"Bearer {KEY}x", f"Bearer {KEY[:-1]}", f"Basic {KEY}", "Bearer \u00e9"]
 
