@@ -1,4 +1,4 @@
-"""A client of `rl-rerank serve` with the interface of `Reranker`. Free of torch and of packages beside Python's own."""
+"""A client of `rl-rerank serve` with the interface of `Reranker`; it needs neither torch nor an HTTP library."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rl_rerank.serving.documents import Document
+from rl_rerank.serving.reranker import Document
 
 BUSY = 429
 LONGEST_WAIT = 60.0

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from haystack import Document, component
 
-from rl_rerank.serving.documents import Ranks, document, ranked
+from rl_rerank.serving.ranks import Ranks, document, ranked
 
 
 @component

@@ -9,7 +9,7 @@ from langchain_core.callbacks import Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict
 
-from rl_rerank.serving.documents import document, ranked
+from rl_rerank.serving.ranks import document, ranked
 
 
 class RerankerCompressor(BaseDocumentCompressor):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from llama_index.core.bridge.pydantic import Field, SerializeAsAny
+from llama_index.core.bridge.pydantic import Field
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 
-from rl_rerank.serving.documents import document, ranked
+from rl_rerank.serving.ranks import document, ranked
 
 
 class RerankerPostprocessor(BaseNodePostprocessor):
@@ -17,7 +17,7 @@ class RerankerPostprocessor(BaseNodePostprocessor):
     RerankerPostprocessor(ranker=Reranker.load(folder), top_n=3).postprocess_nodes(nodes, query_str=query)
     """
 
-    ranker: SerializeAsAny[Any] = Field(description="A Reranker or a Client.", exclude=True)
+    ranker: Any = Field(description="A Reranker or a Client.", exclude=True)
     top_n: int | None = Field(default=None, description="Number of nodes to keep; None: all.")
     instruction: str = Field(default="", description="The definition of relevance, where the query does not give it.")
 

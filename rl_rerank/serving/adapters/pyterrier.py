@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pandas as pd
 import pyterrier as pt
 
-from rl_rerank.serving.documents import Document, Ranks, ranked
+from rl_rerank.serving.ranks import Document, Ranks, ranked
 
 
 class RerankerTransformer(pt.Transformer):
@@ -36,10 +34,10 @@ class RerankerTransformer(pt.Transformer):
         """
         if missing := {"qid", "query", "docno", self.text_field} - set(results.columns):
             raise ValueError(f"RerankerTransformer needs the columns {', '.join(sorted(missing))}; retrieve them first")
-        ordered = [part for _, own in results.groupby("qid", sort=False) for part in self._ordered(own)]
+        ordered = [self._ordered(own) for _, own in results.groupby("qid", sort=False)]
         return pd.concat(ordered, ignore_index=True) if ordered else results.assign(score=[], rank=[])
 
-    def _ordered(self, results: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    def _ordered(self, results: pd.DataFrame) -> pd.DataFrame:
         """One query's results; an earlier `rank` is their first-stage order, which a listwise model sees."""
         given = results.sort_values("rank", kind="stable") if "rank" in results.columns else results
         titles = given["title"].fillna("") if "title" in given.columns else [""] * len(given)
@@ -48,4 +46,4 @@ class RerankerTransformer(pt.Transformer):
         ]
         found = ranked(self.ranker, str(given["query"].iloc[0]), documents, None, self.instruction)
         order, scores = [index for index, _ in found], [score for _, score in found]
-        yield given.iloc[order].assign(score=scores, rank=range(len(order)))
+        return given.iloc[order].assign(score=scores, rank=range(len(order)))

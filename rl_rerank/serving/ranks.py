@@ -1,12 +1,11 @@
-"""Documents as callers give them, and whatever ranks them."""
+"""The interface that a model in this process and one behind a server share, for other frameworks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
-Document: TypeAlias = str | Mapping[str, Any]
-"""A text, or a mapping with `text` and perhaps `title`; other keys are ignored."""
+from rl_rerank.serving.reranker import Document
 
 
 class Ranks(Protocol):
