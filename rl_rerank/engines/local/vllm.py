@@ -107,9 +107,7 @@ class VLLMEngine:
         for part in _parts(len(prompts), on_completion):
             for row, values in zip(asked[part], self._score_sequences(asked[part], endings), strict=True):
                 scores = dict(zip(continuations, values, strict=True))
-                found.append(
-                    Completion("", finish_reason="score", continuations=scores, prompt_tokens=len(row))
-                )
+                found.append(Completion("", finish_reason="score", continuations=scores, prompt_tokens=len(row)))
                 if on_completion is not None:
                     on_completion(len(found) - 1, 0, found[-1])
         return found

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from llama_index.core.bridge.pydantic import Field
-from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import NodeWithScore, QueryBundle
+from llama_index.core.bridge.pydantic import Field  # pyright: ignore[reportMissingImports]
+from llama_index.core.postprocessor.types import BaseNodePostprocessor  # pyright: ignore[reportMissingImports]
+from llama_index.core.schema import NodeWithScore, QueryBundle  # pyright: ignore[reportMissingImports]
 
 from rl_rerank.serving.ranks import document, ranked
 

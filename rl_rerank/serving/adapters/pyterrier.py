@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
-import pyterrier as pt
+import pyterrier as pt  # pyright: ignore[reportMissingImports]
 
 from rl_rerank.serving.ranks import Document, Ranks, ranked
 

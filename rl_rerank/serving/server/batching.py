@@ -2,8 +2,8 @@
 
 The queue belongs to the event loop, and the engine to one worker thread, so that neither needs a lock. While the engine
 ranks one batch the next one gathers. Clients that ask again as soon as they are answered would then stay in two groups,
-of which each waits for the other; so the engine pauses behind a batch until its clients have asked again, for `PAUSE` of
-the batch's time at most.
+each waiting for the other; so the engine pauses behind a batch until its clients have asked again, for `PAUSE` of the
+batch's time at most.
 """
 
 from __future__ import annotations

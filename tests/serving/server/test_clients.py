@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 
+import cohere
 import pytest
 
 pytest.importorskip("uvicorn", reason="the extra serve has it")
@@ -52,7 +53,6 @@ def test_the_hubs_session_posts_to_the_path_of_tei(url):
 
 @pytest.mark.parametrize("version", ["Client", "ClientV2"])
 def test_coheres_client_ranks(url, version):
-    cohere = pytest.importorskip("cohere", reason="no extra has it: pip install cohere")
     client = getattr(cohere, version)(api_key=KEY, base_url=url)
     found = client.rerank(model="lengths", query="q", documents=["a", "abc", "ab"], top_n=2)
     assert [(r.index, r.relevance_score) for r in found.results] == [(1, 3.0), (2, 2.0)]
@@ -62,7 +62,6 @@ def test_coheres_client_ranks(url, version):
 
 
 def test_coheres_client_reads_documents_as_objects(url):
-    cohere = pytest.importorskip("cohere", reason="no extra has it: pip install cohere")
     client = cohere.Client(api_key=KEY, base_url=url)
     documents = [{"text": "a"}, {"text": "abc", "title": "t"}]
     found = client.rerank(model="lengths", query="q", documents=documents, return_documents=True, rank_fields=["text"])
@@ -81,10 +80,10 @@ def test_curl_ranks_with_the_command_of_the_documentation(url):
 
 
 def test_langchains_cohere_rerank_ranks(url):
-    cohere = pytest.importorskip("langchain_cohere", reason="no extra has it: pip install langchain-cohere")
+    langchain = pytest.importorskip("langchain_cohere", reason="pip install langchain-cohere")
     from langchain_core.documents import Document
 
-    compressor = cohere.CohereRerank(cohere_api_key=KEY, base_url=url, model="lengths", top_n=2)
+    compressor = langchain.CohereRerank(cohere_api_key=KEY, base_url=url, model="lengths", top_n=2)
     found = compressor.compress_documents([Document(text) for text in TEXTS], "q")
     assert [(d.page_content, d.metadata["relevance_score"]) for d in found] == [("abc", 3.0), ("ab", 2.0)]
 

@@ -6,8 +6,7 @@ The packages `schemathesis` and `hypothesis` generate them, valid and invalid on
 from __future__ import annotations
 
 import pytest
-
-schemathesis = pytest.importorskip("schemathesis", reason="the dev extra has it")
+import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.generation import GenerationMode

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -51,7 +52,7 @@ def test_an_order_is_returned_as_the_server_gives_it():
 @pytest.mark.parametrize(
     ("arguments", "asked", "says"),
     [
-        ({}, ("q", ["a"]), "needs its key.*status 401"),
+        ({}, ("q", ["a"]), "needs its key, .* .status 401"),
         ({"api_key": KEY}, ("", ["a"]), "query is empty"),
         ({"api_key": KEY}, ("q", []), "documents is empty"),
         ({"api_key": KEY, "model": "other"}, ("q", ["a"]), "there is no model 'other' here"),
@@ -64,7 +65,7 @@ def test_a_refusal_is_an_error_with_the_servers_sentence(url, arguments, asked, 
 
 
 def test_no_server_is_an_error_with_its_address():
-    with pytest.raises(OSError, match="http://127.0.0.1:9/v2/rerank: "):
+    with pytest.raises(OSError, match=re.escape("http://127.0.0.1:9/v2/rerank: ")):
         Client("http://127.0.0.1:9").rank("q", ["a"])
     with pytest.raises(ValueError, match="must begin with http:// or https://; got 'file:///etc'"):
         Client("file:///etc")
@@ -101,7 +102,7 @@ def test_a_busy_server_is_asked_again_in_time(timeout, answer):
     started = time.monotonic()
     try:
         if answer is None:
-            with pytest.raises(OSError, match="busy .status 429"):
+            with pytest.raises(OSError, match=r"busy \(status 429\)"):
                 client.rank("q", ["a"])
         else:
             assert client.rank("q", ["a"]) == answer

@@ -234,7 +234,16 @@ def test_hostile_documents_are_ranked_as_any(tiny_model_dir, tmp_path):
     assert all(r["document"]["text"] == hostile[r["index"]] for r in results)
 
 
-HERE = ["localhost", "LOCALHOST:8000", "localhost.:8000", "127.0.0.1", "127.0.0.1:8000", "127.9.9.9", "[::1]", "[::1]:80"]
+HERE = [
+    "localhost",
+    "LOCALHOST:8000",
+    "localhost.:8000",
+    "127.0.0.1",
+    "127.0.0.1:8000",
+    "127.9.9.9",
+    "[::1]",
+    "[::1]:80",
+]
 ELSEWHERE = [
     *("evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "192.168.0.1", "[::2]"),
     *("", "localhost:8000@evil.example", "evil.example:127.0.0.1", "[::1", "0.0.0.0", "2130706433", "localhost:"),
