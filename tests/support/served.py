@@ -38,12 +38,14 @@ def client(
 
 
 @contextmanager
-def listening(model: Reranker | Model, *, key: str = "", name: str = "tiny") -> Iterator[str]:
+def listening(
+    model: Reranker | Model, *, limits: ServeLimits | None = None, key: str = "", name: str = "tiny"
+) -> Iterator[str]:
     """The address of the server in a thread of this process."""
     import uvicorn
 
     ranks = model if isinstance(model, Model) else Model(model.paradigm, model.engine, model.contract.long_documents)
-    app = build(ranks, name=name, scale=ranks.scale, reasons=False, key=key)
+    app = build(ranks, name=name, scale=ranks.scale, reasons=False, limits=limits, key=key)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()

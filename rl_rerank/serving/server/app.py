@@ -68,19 +68,23 @@ class Doors:
         """Answer as Cohere, Jina and vLLM do."""
         self._check_model(asked.model)
         activated = self._activated(asked.use_activation)
+        self._check_threshold(asked.threshold)
         answer = await self._rank(asked.query, asked.documents, "documents", asked.instruction or "")
         response.headers[SCALE] = answer.scale
         thoughts = [Reasoning(documents=list(t.documents), text=t.text) for t in answer.thoughts]
+        least = -math.inf if asked.threshold is None else asked.threshold
+        best = [(index, _score(answer, index, activated)) for index in answer.order[: asked.top_n or None]]
         return RerankResponse(
             id=uuid.uuid4().hex,
             model=self.name,
             results=[
                 Result(
                     index=index,
-                    relevance_score=_score(answer, index, activated),
+                    relevance_score=score,
                     document=_body(asked.documents[index]) if asked.return_documents else None,
                 )
-                for index in answer.order[: asked.top_n or None]
+                for index, score in best
+                if score >= least
             ],
             meta=Meta(
                 api_version=ApiVersion(version=version),
@@ -139,6 +143,10 @@ class Doors:
     def _check_model(self, name: str | None) -> None:
         if name not in (None, "", self.name):
             raise Refused(404, f"there is no model {name[:80]!r} here; this server has {self.name!r}")
+
+    def _check_threshold(self, threshold: float | None) -> None:
+        if threshold is not None and not self.scale:
+            raise Refused(422, f"threshold needs scores that stand for themselves, which {self.name!r} does not give")
 
     def _activated(self, asked: bool | None) -> bool:
         if asked and self.scale != LOG_ODDS:

@@ -119,6 +119,21 @@ def test_top_n_keeps_the_best(known, top_n, count):
     ]
 
 
+@pytest.mark.parametrize(
+    ("fields", "indices"),
+    [
+        ({"threshold": 2}, [2, 0]),
+        ({"threshold": 2.5}, [2]),
+        ({"threshold": -1.0}, [2, 0, 1]),
+        ({"threshold": 99.0}, []),
+        ({"threshold": 1.0, "top_n": 1}, [2]),
+        ({"threshold": 0.9, "use_activation": True}, [2]),  # sigmoid(3) is 0.953, sigmoid(2) 0.881
+    ],
+)
+def test_a_threshold_leaves_out_what_scores_less(known, fields, indices):
+    assert [r["index"] for r in ranked(known, documents=["bb", "a", "ccc"], **fields)["results"]] == indices
+
+
 def test_equal_documents_have_the_models_score_each(known):
     body = ranked(known, documents=["ice", "bread", "ice"])
     assert [(r["index"], r["relevance_score"]) for r in body["results"]] == [(1, 5.0), (0, 3.0), (2, 3.0)]

@@ -101,6 +101,9 @@ def sentence(response) -> str:
         ("/v1/rerank", {"query": Q, "documents": D, "instruction": ["x"]}, 422, "instruction: input should be"),
         ("/v1/rerank", {"query": Q, "documents": D, "rank_fields": ["body"]}, 422, "rank_fields names 'body'"),
         ("/v1/rerank", {"query": Q, "documents": D, "rank_fields": "text"}, 422, "rank_fields must be a list"),
+        ("/v1/rerank", {"query": Q, "documents": D, "threshold": "0.5"}, 422, "threshold"),
+        ("/v1/rerank", {"query": Q, "documents": D, "threshold": float("nan")}, 422, "threshold"),
+        ("/v1/rerank", {"query": Q, "documents": D, "threshold": float("inf")}, 422, "threshold"),
         ("/v1/rerank", [Q, D], 422, "the body must be a JSON object; got a list"),
         ("/v1/rerank", "query", 422, "the body must be a JSON object; got a text"),
         ("/v1/rerank", 3, 422, "the body must be a JSON object; got a number"),
@@ -195,6 +198,9 @@ def test_an_activation_needs_log_odds():
         response = http.post("/v1/rerank", json={"query": Q, "documents": D, "use_activation": True})
         assert response.status_code == 422
         assert "needs scores that are log-odds" in sentence(response)
+        response = http.post("/v1/rerank", json={"query": Q, "documents": D, "threshold": 0.5})
+        assert response.status_code == 422
+        assert "threshold needs scores that stand for themselves" in sentence(response)
         response = http.post("/score", json={"text_1": Q, "text_2": D})
         assert response.status_code == 422
         assert "gives no scores that stand for themselves; use /v1/rerank" in sentence(response)
