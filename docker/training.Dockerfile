@@ -1,8 +1,8 @@
 # Training on NVIDIA GPUs, with vLLM and DeepSpeed.
 #
 #   docker build -f docker/training.Dockerfile -t rl-rerank-training .
-#   docker run --gpus all --shm-size 16g -v "$PWD/runs:/work/runs" -v "$HOME/.cache/huggingface:/home/trainer/.cache/huggingface" \
-#       rl-rerank-training run experiment=quickstart
+#   docker run --gpus all --shm-size 16g -v "$PWD/runs:/work/runs" \
+#       -v "$HOME/.cache/huggingface:/home/trainer/.cache/huggingface" rl-rerank-training run experiment=quickstart
 #
 # The mounted folders must be writable for UID, which is that of the user in the container.
 FROM python:3.11-slim-bookworm AS build

@@ -51,9 +51,11 @@ class Client:
             (index into `documents`, score) best first.
 
         Raises:
-            ValueError: if the server refuses the request, with its sentence.
+            ValueError: if top_n is below 1, or if the server refuses the request, with its sentence.
             OSError: if the server is not there, fails or is busy until the time is over.
         """
+        if top_n is not None and top_n < 1:  # 0 is all documents to the server, and no number of best ones
+            raise ValueError(f"top_n must be at least 1, or None for all documents; got {top_n}")
         body: dict[str, Any] = {"query": query, "documents": [_body(document) for document in documents]}
         body |= {"top_n": top_n} if top_n is not None else {}
         body |= {"instruction": instruction} if instruction else {}

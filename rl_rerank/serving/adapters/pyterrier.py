@@ -26,16 +26,16 @@ class RerankerTransformer(pt.Transformer):
         self.text_field = text_field
         self.instruction = instruction
 
-    def transform(self, results: pd.DataFrame) -> pd.DataFrame:
+    def transform(self, inp: pd.DataFrame) -> pd.DataFrame:
         """Return the rows in the new order with `score` and `rank`, which counts from 0; queries in theirs.
 
         Raises:
             ValueError: if a column is missing.
         """
-        if missing := {"qid", "query", "docno", self.text_field} - set(results.columns):
+        if missing := {"qid", "query", "docno", self.text_field} - set(inp.columns):
             raise ValueError(f"RerankerTransformer needs the columns {', '.join(sorted(missing))}; retrieve them first")
-        ordered = [self._ordered(own) for _, own in results.groupby("qid", sort=False)]
-        return pd.concat(ordered, ignore_index=True) if ordered else results.assign(score=[], rank=[])
+        ordered = [self._ordered(own) for _, own in inp.groupby("qid", sort=False)]
+        return pd.concat(ordered, ignore_index=True) if ordered else inp.assign(score=[], rank=[])
 
     def _ordered(self, results: pd.DataFrame) -> pd.DataFrame:
         """One query's results; an earlier `rank` is their first-stage order, which a listwise model sees."""

@@ -49,6 +49,11 @@ def test_an_order_is_returned_as_the_server_gives_it():
         assert Client(address).rank("q", ["a", "b"]) == [(1, 2.0), (0, 1.0)]
 
 
+def test_no_best_document_is_refused_as_by_the_reranker(url):
+    with pytest.raises(ValueError, match="top_n must be at least 1, or None for all documents; got 0"):
+        Client(url, api_key=KEY).rank("q", TEXTS, top_n=0)
+
+
 @pytest.mark.parametrize(
     ("arguments", "asked", "says"),
     [
