@@ -98,19 +98,3 @@ def test_points_stay_points(path):
     with client(model) as http:
         found = of_path(http, path)(["a b", "", "a b", *["a"] * 997])
     assert found == [2.0, 0.0, 2.0, *[1.0] * 997]
-
-
-@pytest.mark.slow
-def test_cross_encoder_gives_the_same_scores(reranker, served, tiny_model_dir, tmp_path):
-    from sentence_transformers import CrossEncoder
-
-    folder = export(tiny_model_dir, tmp_path / "model", Pointwise())
-    model = CrossEncoder(str(folder), local_files_only=True)
-    texts = [*NINE[:4], "", NINE[0], *NINE[4:]]
-    found = model.predict([(QUERY, text) for text in texts], show_progress_bar=False).tolist()
-    assert found == pytest.approx(of_path(served, "/v1/rerank")(texts), abs=1e-4)
-    many = model.predict([(QUERY, "ice")] * 1000, show_progress_bar=False).tolist()
-    assert many == pytest.approx(of_path(served, "/v1/rerank")(["ice"]) * 1000, abs=1e-4)
-    # It cuts long prompts at another place, as the export says, but leaves other documents as they are.
-    long = model.predict([(QUERY, MEGABYTE), (QUERY, NINE[0])], show_progress_bar=False).tolist()
-    assert math.isfinite(long[0]) and long[1] == pytest.approx(found[0], abs=1e-4)
