@@ -105,6 +105,7 @@ class Timed:
         return self.rank(examples)
 
 
+@pytest.mark.slow
 def test_clients_that_ask_again_at_once_are_ranked_together():
     """Without the pause behind a batch one client and three others would take turns: 1, 3, 1, 3, ..."""
     timed = Timed()
@@ -122,6 +123,7 @@ def test_clients_that_ask_again_at_once_are_ranked_together():
     assert timed.batches == [1, 4, 4, 4, 3]
 
 
+@pytest.mark.slow
 def test_a_request_behind_a_pause_does_not_wait():
     timed = Timed()
 

@@ -14,6 +14,8 @@ from support.served import by_length, listening
 
 from rl_rerank.paradigms.pointwise import Pointwise
 
+pytestmark = pytest.mark.slow  # the packages take seconds to import
+
 KEY = "a-key-of-the-test"
 
 

@@ -14,6 +14,8 @@ from support.served import by_length, listening
 from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.serving import Client
 
+pytestmark = pytest.mark.slow  # the packages take seconds to import
+
 os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
 
 PAGE = (Path(__file__).parents[3] / "docs/serving.md").read_text(encoding="utf-8")

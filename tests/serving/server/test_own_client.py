@@ -96,6 +96,7 @@ class Busy(BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("timeout", "answer"), [(20.0, [(0, 1.5)]), (0.5, None)])
 def test_a_busy_server_is_asked_again_in_time(timeout, answer):
     class Own(Busy):
