@@ -1,10 +1,11 @@
 # ruff: noqa: T201 (a script whose output is its table)
 """Throughput and latency of `rl-rerank serve` with many clients, against one request at a time.
 
-    python benchmarks/serve.py [MODEL] [--clients 16] [--seconds 10] [--documents 8]
+    python benchmarks/serve.py [MODEL] [--paradigm listwise] [--clients 16] [--seconds 10] [--documents 8]
 
 MODEL is an exported folder; without one it is a random two-layer model with the embedded tokenizer. Every request is
-another one, so that none is answered with another's scores. The server is a process of its own, as in production.
+another one, so that none is answered with another's scores. The server is a process of its own, as in production; its
+CPU time for a request does not depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import http.client
 import itertools
 import json
 import re
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -26,10 +26,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from rl_rerank.config import ModelConfig
 from rl_rerank.engines.local.checkpoint import base_model_dir, renderer
+from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.serving import contract
+
+PARADIGMS = {paradigm.name: paradigm for paradigm in (Listwise(), Pointwise())}
+"""One that generates, so that each token of all answers of a batch is one forward, and one that scores."""
 
 WORDS = (
     "ice",
@@ -51,23 +58,42 @@ WORDS = (
 
 @dataclass
 class Load:
-    """What the clients of one phase saw."""
+    """What the clients of one phase saw, and what the server spent."""
 
+    num_clients: int
     seconds: list[float] = field(default_factory=list)
     """Latency of each answered request."""
     errors: list[str] = field(default_factory=list)
+    elapsed: float = 0.0
+    cpu_seconds: float = 0.0
+    """Of the server's process."""
+    batches: float = 0.0
 
-    def row(self, clients: int, elapsed: float) -> str:
-        cuts = statistics.quantiles(self.seconds, n=20)
-        speed = len(self.seconds) / elapsed
+    @property
+    def throughput(self) -> float:
+        """Answered requests a second."""
+        return len(self.seconds) / self.elapsed
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of the server's CPU time for an answered request."""
+        return self.cpu_seconds / max(len(self.seconds), 1)
+
+    def row(self) -> str:
+        p50, p95 = np.percentile(self.seconds or [np.nan], [50, 95]) * 1e3
         return (
-            f"| {clients} | {len(self.seconds)} | {len(self.errors)} | {statistics.median(self.seconds) * 1e3:.0f} | "
-            f"{cuts[18] * 1e3:.0f} | {speed:.1f} |"
+            f"| {self.num_clients} | {len(self.seconds)} | {len(self.errors)} | {p50:.0f} | {p95:.0f} | "
+            f"{self.throughput:.1f} | {len(self.seconds) / max(self.batches, 1):.1f} | {self.cpu * 1e3:.0f} |"
         )
 
 
-def tiny_export(folder: Path) -> Path:
-    """A random pointwise model with the embedded tokenizer, as an exported folder."""
+HEAD = """\
+| clients | answered | errors | p50, ms | p95, ms | requests a second | requests a batch | CPU of a request, ms |
+| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"""
+
+
+def tiny_export(folder: Path, paradigm: Paradigm) -> Path:
+    """A random model with the embedded tokenizer, as an exported folder."""
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -84,7 +110,7 @@ def tiny_export(folder: Path) -> Path:
     model = LlamaForCausalLM(config)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    settings, paradigm = ModelConfig(max_prompt_tokens=512), Pointwise()
+    settings = ModelConfig(max_prompt_tokens=900)
     rendering = renderer(settings, folder)
     contract.write(
         folder,
@@ -144,38 +170,54 @@ def client(address: str, numbers: Iterator[int], num_documents: int, end: float,
     connection.close()
 
 
-def measure(address: str, num_clients: int, seconds: float, num_documents: int, numbers: Iterator[int]) -> float:
-    """Print a row, and give the answered requests a second."""
-    load, started = Load(), time.monotonic()
+def measure(address: str, num_clients: int, seconds: float, num_documents: int, numbers: Iterator[int]) -> Load:
+    """Let clients send requests for some seconds; each of them finishes its last one."""
+    load, before, started = Load(num_clients), counters(address), time.monotonic()
     arguments = (address, numbers, num_documents, started + seconds, load)
     threads = [threading.Thread(target=client, args=arguments) for _ in range(num_clients)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    elapsed = time.monotonic() - started
-    print(load.row(num_clients, elapsed), *load.errors[:3], sep="\n" if load.errors else "", flush=True)
-    return len(load.seconds) / elapsed
+    load.elapsed = time.monotonic() - started
+    load.cpu_seconds, load.batches = (now - then for now, then in zip(counters(address), before, strict=True))
+    return load
+
+
+def counters(address: str) -> tuple[float, float]:
+    """The server's CPU seconds and its batches so far."""
+    connection = http.client.HTTPConnection(address, timeout=120)
+    connection.request("GET", "/metrics")
+    text = connection.getresponse().read().decode()
+    connection.close()
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+    return float(values["process_cpu_seconds_total"]), float(values["rl_rerank_batch_requests_count"])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?", type=Path, help="an exported folder; a random model without one")
+    parser.add_argument("--paradigm", choices=PARADIGMS, default="listwise", help="of the random model")
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--documents", type=int, default=8)
     given = parser.parse_args()
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving(given.model or tiny_export(Path(folder) / "model")) as address,
+        serving(given.model or tiny_export(Path(folder) / "model", PARADIGMS[given.paradigm])) as address,
     ):
         numbers = itertools.count()
         wait(address)
-        print("| clients | answered | errors | p50, ms | p95, ms | requests a second |")
-        print("| ---: | ---: | ---: | ---: | ---: | ---: |")
-        alone = measure(address, 1, given.seconds, given.documents, numbers)
-        together = measure(address, given.clients, given.seconds, given.documents, numbers)
-        print(f"\n{given.clients} clients: {together / alone:.2f} times the throughput of one request at a time")
+        print(HEAD)
+        loads = []
+        for num_clients in (1, given.clients):
+            loads.append(load := measure(address, num_clients, given.seconds, given.documents, numbers))
+            print(load.row(), *load.errors[:3], sep="\n", flush=True)
+        alone, together = loads
+        print(
+            f"\n{given.clients} clients: {together.throughput / alone.throughput:.2f} times the throughput of one "
+            f"request at a time; a request alone takes {alone.cpu / together.cpu:.2f} times the CPU time"
+        )
 
 
 def wait(address: str) -> None:

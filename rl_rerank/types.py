@@ -225,6 +225,8 @@ class Completion:
     """Where the text of each token of `token_ids` ends in `text`, in characters, where known."""
     continuations: Mapping[str, float] | None = None
     """Continuation -> natural log-probability at the answer position, for `score` calls."""
+    prompt_tokens: int | None = field(default=None, compare=False)
+    """Tokens of the prompt that was answered, where the engine counted them."""
 
 
 class Status(StrEnum):

@@ -53,7 +53,7 @@ class ServeModel:
     api_key_variable: str = "RL_RERANK_API_KEY"
     """Environment variable with the key that requests must bear; if unset, none is needed."""
     open_to_network: bool = False
-    """Listen on an address that other machines reach without a key."""
+    """Without a key, listen on an address that other machines reach, and answer requests to any host name."""
     limits: ServeLimits = field(default_factory=ServeLimits)
 
     def __post_init__(self) -> None:

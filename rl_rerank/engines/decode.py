@@ -42,6 +42,7 @@ def completion(
     stop: Collection[int],
     tokenizer: Decoder,
     logprobs: Sequence[float] | None = None,
+    prompt_tokens: int | None = None,
 ) -> Completion:
     """Cut `token_ids` after the first stop token and decode them.
 
@@ -58,6 +59,7 @@ def completion(
         finish_reason="stop" if ended else "length",
         logprobs=None if logprobs is None else tuple(logprobs[: len(kept)]),
         token_ends=None if logprobs is None else _token_ends(kept, len(text_ids), text, tokenizer),
+        prompt_tokens=prompt_tokens,
     )
 
 

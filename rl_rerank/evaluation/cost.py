@@ -86,6 +86,9 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 def _prompt_tokens(rollouts: Sequence[Rollout], engine: Engine) -> int | None:
     total = 0
     for rollout in rollouts:
+        if rollout.completion.prompt_tokens is not None:
+            total += rollout.completion.prompt_tokens
+            continue
         sent = engine.render(rollout.prompt)
         if not isinstance(sent, (list, tuple)) or not all(isinstance(token, int) for token in sent):
             return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from rl_rerank.engines.scripted import Scripted
@@ -34,6 +36,15 @@ def test_tokens_are_those_sent_and_those_generated():
     # Rounds are the longest chain of answers, over queries that were ranked side by side.
     assert found == Cost(calls=3, rounds=5, prompt_tokens=6, completion_tokens=3, seconds=1.235)
     assert found.tokens == 9
+
+
+def test_what_the_engine_counted_is_not_rendered_again():
+    class Once(Engine):
+        def render(self, prompt):
+            raise AssertionError("rendered again")
+
+    counted = [replace(rollout("yes", 7), completion=Completion("yes", (7,), prompt_tokens=n)) for n in (3, 4)]
+    assert cost(RANKINGS, counted, Once((), {}), 1.0).prompt_tokens == 7
 
 
 def test_messages_are_counted_by_the_server_or_not_at_all():

@@ -19,25 +19,33 @@ from rl_rerank.types import Prompt
 
 @contextmanager
 def client(
-    model: Reranker | Model, *, limits: ServeLimits | None = None, key: str = "", name: str = "tiny"
+    model: Reranker | Model,
+    *,
+    limits: ServeLimits | None = None,
+    key: str = "",
+    only_local: bool = False,
+    name: str = "tiny",
 ) -> Iterator:
     """A client of the application in this process; an error of the server is an answer, not an exception."""
     from starlette.testclient import TestClient
 
     ranks = model if isinstance(model, Model) else Model(model.paradigm, model.engine, model.contract.long_documents)
     reasons = traits(ranks.paradigm).reasoning
-    app = build(ranks, name=name, scale=ranks.scale, reasons=reasons, limits=limits, key=key)
+    given = {"limits": limits, "key": key, "only_local": only_local}
+    app = build(ranks, name=name, scale=ranks.scale, reasons=reasons, **given)
     with TestClient(app, raise_server_exceptions=False) as found:
         yield found
 
 
 @contextmanager
-def listening(model: Reranker | Model, *, key: str = "", name: str = "tiny") -> Iterator[str]:
+def listening(
+    model: Reranker | Model, *, limits: ServeLimits | None = None, key: str = "", name: str = "tiny"
+) -> Iterator[str]:
     """The address of the server in a thread of this process."""
     import uvicorn
 
     ranks = model if isinstance(model, Model) else Model(model.paradigm, model.engine, model.contract.long_documents)
-    app = build(ranks, name=name, scale=ranks.scale, reasons=False, key=key)
+    app = build(ranks, name=name, scale=ranks.scale, reasons=False, limits=limits, key=key)
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None, log_level="warning"))
     thread = threading.Thread(target=server.run)
     thread.start()

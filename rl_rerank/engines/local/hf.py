@@ -116,7 +116,9 @@ class HFEngine:
                 scored = self.scorer([asked[place] for place in batch], endings)
                 for place, values in zip(batch, scored, strict=True):
                     scores = dict(zip(continuations, values, strict=True))
-                    found[place] = answer = Completion("", finish_reason="score", continuations=scores)
+                    found[place] = answer = Completion(
+                        "", finish_reason="score", continuations=scores, prompt_tokens=len(asked[place])
+                    )
                     if on_completion is not None:
                         on_completion(place, 0, answer)
         return [answer for answer in found if answer is not None]
@@ -162,8 +164,8 @@ class HFEngine:
         answers = output[:, input_ids.shape[1] :].tolist()
         logprobs = torch.stack(choose.logprobs, dim=1).tolist()
         return [
-            completion(ids, self.stop_ids, self.renderer.tokenizer, values)
-            for ids, values in zip(answers, logprobs, strict=True)
+            completion(ids, self.stop_ids, self.renderer.tokenizer, values, prompt_tokens=len(row))
+            for ids, values, row in zip(answers, logprobs, rows, strict=True)
         ]
 
     def _check_context(self, rows: Sequence[Sequence[int]], extra: int) -> None:

@@ -87,8 +87,8 @@ class VLLMEngine:
         self._check_context(asked, sampling.max_tokens)
         found: list[list[Completion]] = []
         for part in _parts(len(prompts), on_completion):
-            for output in self._run(asked[part], params[part]):
-                found.append([self._completion(o) for o in output.outputs])
+            for row, output in zip(asked[part], self._run(asked[part], params[part]), strict=True):
+                found.append([self._completion(o, len(row)) for o in output.outputs])
                 if on_completion is not None:
                     for sample, answer in enumerate(found[-1]):
                         on_completion(len(found) - 1, sample, answer)
@@ -105,9 +105,9 @@ class VLLMEngine:
         self._check_context(asked, max(map(len, endings)))
         found: list[Completion] = []
         for part in _parts(len(prompts), on_completion):
-            for row in self._score_sequences(asked[part], endings):
-                scores = dict(zip(continuations, row, strict=True))
-                found.append(Completion("", finish_reason="score", continuations=scores))
+            for row, values in zip(asked[part], self._score_sequences(asked[part], endings), strict=True):
+                scores = dict(zip(continuations, values, strict=True))
+                found.append(Completion("", finish_reason="score", continuations=scores, prompt_tokens=len(row)))
                 if on_completion is not None:
                     on_completion(len(found) - 1, 0, found[-1])
         return found
@@ -171,10 +171,10 @@ class VLLMEngine:
     ) -> list[RequestOutput]:
         return self.llm.generate([{"prompt_token_ids": list(ids)} for ids in rows], params, use_tqdm=False)
 
-    def _completion(self, output: Any) -> Completion:
+    def _completion(self, output: Any, prompt_tokens: int) -> Completion:
         ids = list(output.token_ids)
         logprobs = [step[token].logprob for step, token in zip(output.logprobs, ids, strict=True)]
-        return completion(ids, self.stop_ids, self.renderer.tokenizer, logprobs)
+        return completion(ids, self.stop_ids, self.renderer.tokenizer, logprobs, prompt_tokens)
 
 
 def borrowed_args(context: int, *, continuations: int, is_constrained: bool, is_seeded: bool) -> dict[str, Any]:

@@ -47,7 +47,7 @@ PAGE = Path(__file__).parent / "page"
 SCALE = "X-Score-Scale"
 """Header with the scale of an answer's scores, also where the protocol has no field for it."""
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-STATUSES = (401, 408, 413, 422, 429, 500, 504)
+STATUSES = (400, 401, 408, 413, 421, 422, 429, 500, 504)
 
 
 class Doors:
@@ -68,19 +68,23 @@ class Doors:
         """Answer as Cohere, Jina and vLLM do."""
         self._check_model(asked.model)
         activated = self._activated(asked.use_activation)
+        self._check_threshold(asked.threshold)
         answer = await self._rank(asked.query, asked.documents, "documents", asked.instruction or "")
         response.headers[SCALE] = answer.scale
         thoughts = [Reasoning(documents=list(t.documents), text=t.text) for t in answer.thoughts]
+        least = -math.inf if asked.threshold is None else asked.threshold
+        best = [(index, _score(answer, index, activated)) for index in answer.order[: asked.top_n or None]]
         return RerankResponse(
             id=uuid.uuid4().hex,
             model=self.name,
             results=[
                 Result(
                     index=index,
-                    relevance_score=_score(answer, index, activated),
+                    relevance_score=score,
                     document=_body(asked.documents[index]) if asked.return_documents else None,
                 )
-                for index in answer.order[: asked.top_n or None]
+                for index, score in best
+                if score >= least
             ],
             meta=Meta(
                 api_version=ApiVersion(version=version),
@@ -140,6 +144,10 @@ class Doors:
         if name not in (None, "", self.name):
             raise Refused(404, f"there is no model {name[:80]!r} here; this server has {self.name!r}")
 
+    def _check_threshold(self, threshold: float | None) -> None:
+        if threshold is not None and not self.scale:
+            raise Refused(422, f"threshold needs scores that stand for themselves, which {self.name!r} does not give")
+
     def _activated(self, asked: bool | None) -> bool:
         if asked and self.scale != LOG_ODDS:
             raise Refused(422, f"use_activation=true needs scores that are log-odds, which {self.name!r} does not give")
@@ -147,7 +155,14 @@ class Doors:
 
 
 def build(
-    rank: Rank, *, name: str, scale: str, reasons: bool, limits: ServeLimits | None = None, key: str = ""
+    rank: Rank,
+    *,
+    name: str,
+    scale: str,
+    reasons: bool,
+    limits: ServeLimits | None = None,
+    key: str = "",
+    only_local: bool = False,
 ) -> FastAPI:
     """Build the application.
 
@@ -157,6 +172,7 @@ def build(
         scale: the scale of its scores where they stand for themselves; empty if it gives none.
         reasons: whether it writes reasoning.
         key: the key that requests must bear; empty: none is needed.
+        only_local: refuse requests that name another host than this machine.
     """
     limits = limits or ServeLimits()
     metrics = Metrics()
@@ -176,7 +192,7 @@ def build(
     _add_pages(app, {"status": "ok", "model": name, "score_scale": scale or "none", "reasons": reasons}, metrics)
     errors.install(app, limits)
     paths = frozenset(getattr(route, "path", "") for route in app.routes)
-    app.add_middleware(Gate, key=key, limits=limits, metrics=metrics, paths=paths)
+    app.add_middleware(Gate, key=key, only_local=only_local, limits=limits, metrics=metrics, paths=paths)
     return app
 
 

@@ -1,7 +1,9 @@
 """Requests that wait for the engine are ranked together.
 
 The queue belongs to the event loop, and the engine to one worker thread, so that neither needs a lock. While the engine
-ranks one batch the next one gathers; nothing waits for a batch to fill.
+ranks one batch the next one gathers. Clients that ask again as soon as they are answered would then stay in two groups,
+each waiting for the other; so the engine pauses behind a batch until its clients have asked again, for `PAUSE` of the
+batch's time at most.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from rl_rerank.config import ServeLimits
@@ -24,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 LONGEST_RETRY = 60
 """Upper bound of the seconds after which a refused client is invited again."""
+PAUSE = 0.1
+"""Share of a batch's time that the engine waits behind it for further requests."""
 
 Rank = Callable[[Sequence[RankingExample]], list[Answer]]
 
@@ -66,6 +71,8 @@ class Batcher:
         self._waiting: deque[_Job] = deque()
         self._arrived = asyncio.Event()
         self._seconds, self._documents = 0.0, 0
+        self._expected, self._pause_ends = 0, 0.0
+        """As many requests as there are clients, if all of the last batch ask again; and how long to wait for them."""
 
     async def ask(self, examples: Sequence[RankingExample]) -> list[Answer]:
         """Rank the examples of one request.
@@ -94,11 +101,28 @@ class Batcher:
         """Rank batch after batch, until the task is cancelled; a batch under way is finished first."""
         with ThreadPoolExecutor(1, "engine") as worker:
             while True:
-                await self._arrived.wait()
+                await self._gather()
                 batch = self._next()
-                if not self._waiting:
-                    self._arrived.clear()
+                started = time.monotonic()
                 await self._answer(worker, batch)
+                ended = time.monotonic()
+                self._expected = len(batch) + len(self._waiting)
+                self._pause_ends = ended + PAUSE * (ended - started)
+
+    async def _gather(self) -> None:
+        """Wait until a request is there, and then until all that are expected are, or the pause is over."""
+        while not self._waiting:
+            await self._next_arrival()
+        while len(self._waiting) < self._expected and self._num_waiting() < self._limits.batch_documents:
+            if (left := self._pause_ends - time.monotonic()) <= 0:
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._next_arrival()
+
+    async def _next_arrival(self) -> None:
+        self._arrived.clear()
+        await self._arrived.wait()
 
     def _next(self) -> list[_Job]:
         """Take the requests that have waited longest, as many as a batch may have; at least one if any wait."""
@@ -145,5 +169,8 @@ class Batcher:
     def _retry_after(self) -> int:
         """Estimate the seconds until those that wait are answered, from the speed so far."""
         speed = self._seconds / self._documents if self._documents else 0.0
-        waiting = sum(job.num_documents for job in self._waiting)
-        return min(max(math.ceil(waiting * speed), 1), LONGEST_RETRY)
+        return min(max(math.ceil(self._num_waiting() * speed), 1), LONGEST_RETRY)
+
+    def _num_waiting(self) -> int:
+        """The documents of all requests that wait."""
+        return sum(job.num_documents for job in self._waiting)

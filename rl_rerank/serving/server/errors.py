@@ -20,6 +20,7 @@ TYPES = {
     401: "authentication",
     404: "not_found",
     413: "too_large",
+    421: "misdirected",
     422: "validation",
     429: "overloaded",
     500: "backend",

@@ -1,9 +1,12 @@
-"""What every request passes before the application: its key, the size of its body and the time it takes to arrive."""
+"""What every request passes before the application: the host that it names, its key, and the size of its body and the
+time it takes to arrive.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import hmac
+import ipaddress
 import time
 from collections.abc import Mapping
 
@@ -29,17 +32,43 @@ HEADERS = {
 }
 
 
+def is_local(host: str) -> bool:
+    """Whether a request's `Host` header, perhaps with a port, names this machine."""
+    name, colon, port = host.rpartition(":") if not host.endswith("]") else (host, "", "")
+    if colon and not port.isdecimal():
+        return False
+    name = (name if colon else host).lower().removesuffix(".")
+    if name == "localhost":
+        return True
+    bare = name[1:-1] if name.startswith("[") and name.endswith("]") else name
+    try:
+        return ipaddress.ip_address(bare).is_loopback
+    except ValueError:
+        return False
+
+
 class Gate:
     """Middleware around the application.
 
     Args:
         key: the key that requests must bear; empty: none is needed.
+        only_local: refuse requests that name another host than this machine.
         paths: those of the application, by which requests are counted.
     """
 
-    def __init__(self, app: ASGIApp, *, key: str, limits: ServeLimits, metrics: Metrics, paths: frozenset[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        key: str,
+        only_local: bool,
+        limits: ServeLimits,
+        metrics: Metrics,
+        paths: frozenset[str],
+    ) -> None:
         self.app = app
         self.key = key.encode()
+        self.only_local = only_local
         self.limits = limits
         self.metrics = metrics
         self.paths = paths
@@ -67,6 +96,13 @@ class Gate:
 
     def _refusal(self, path: str, headers: Headers) -> tuple[int, str, Mapping[str, str]] | None:
         """Decide by the headers alone: status, sentence and headers of a refusal."""
+        if self.only_local and not is_local(headers.get("host", "")):
+            # A page from elsewhere can have its own name resolve to 127.0.0.1, and then asks as this machine's browser.
+            said = (
+                "this server needs no key, so it answers only requests to localhost, 127.0.0.1 or [::1]; give it a "
+                "key, or say open_to_network=true"
+            )
+            return 421, said, {"Connection": "close"}
         if self.key and path not in OPEN and not self._bears_key(headers.get("authorization", "")):
             said = "this server needs its key, as the header 'Authorization: Bearer KEY'"
             return 401, said, {"WWW-Authenticate": "Bearer"}

@@ -1,6 +1,6 @@
 """What the server counts, in Prometheus' text format."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
@@ -11,6 +11,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # CPU time and memory, where the system tells them
         self._requests = Counter("rl_rerank_requests", "Answered requests.", ("path", "status"), registry=self.registry)
         self._latency = self._histogram(
             "rl_rerank_request_seconds", "Time of a request, waiting included.", SECONDS, "path"

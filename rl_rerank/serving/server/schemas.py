@@ -137,6 +137,8 @@ class RerankRequest(Asked):
     """In first-stage order, which a listwise model sees."""
     top_n: int | None = Field(default=None, ge=0)
     """The number of best results to return; null or 0: all."""
+    threshold: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """The least `relevance_score` of a result; null: all are returned."""
     return_documents: bool = False
     rank_fields: list[str] | None = None
     """Cohere v1: the fields of documents that are read, of `title` and `text`."""

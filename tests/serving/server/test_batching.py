@@ -91,6 +91,55 @@ def test_what_gathers_while_a_batch_is_ranked_is_the_next_batch():
     run(test, held, batch_documents=6)
 
 
+class Timed:
+    """Takes as long for a batch of any size."""
+
+    def __init__(self) -> None:
+        self.free = threading.Event()  # which `run` sets
+        self.batches: list[int] = []
+        self.rank = by_length(Pointwise())
+
+    def __call__(self, examples):
+        self.batches.append(len(examples))
+        time.sleep(0.3)
+        return self.rank(examples)
+
+
+@pytest.mark.slow
+def test_clients_that_ask_again_at_once_are_ranked_together():
+    """Without the pause behind a batch one client and three others would take turns: 1, 3, 1, 3, ..."""
+    timed = Timed()
+
+    async def test(batcher):
+        async def ask_again(number):
+            for turn in range(4):
+                await batcher.ask(asked(f"{number} {turn}", "x"))
+
+        first = asyncio.create_task(ask_again(0))
+        await until(lambda: timed.batches)
+        await asyncio.gather(first, *(ask_again(number) for number in (1, 2, 3)))
+
+    run(test, timed)
+    assert timed.batches == [1, 4, 4, 4, 3]
+
+
+@pytest.mark.slow
+def test_a_request_behind_a_pause_does_not_wait():
+    timed = Timed()
+
+    async def test(batcher):
+        await asyncio.gather(*(batcher.ask(asked(query, "x")) for query in "abcd"))
+        await asyncio.sleep(0.1)
+        started = time.monotonic()
+        asking = asyncio.create_task(batcher.ask(asked("e", "x")))
+        before = len(timed.batches)
+        await until(lambda: len(timed.batches) > before)
+        assert time.monotonic() - started < 0.1
+        await asking
+
+    run(test, timed)
+
+
 def test_a_request_above_the_batch_is_a_batch_by_itself():
     held = Held()
 

@@ -17,8 +17,11 @@ from rl_rerank.paradigms.pairwise import Pairwise
 from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
 from rl_rerank.paradigms.setwise import Setwise
+from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.serving.reranker import Reranker
+from rl_rerank.serving.server.model import Model
 from rl_rerank.serving.server.schemas import RerankResponse, ScoreResponse, TEIResult
+from rl_rerank.types import Prompt
 
 QUERY = "how are glacier caves formed?"
 DOCUMENTS = ["ice caves", "yes no yes", "a glacier cave forms in the ice of a glacier", "bread"]
@@ -77,6 +80,25 @@ def test_usage_counts_the_tokens_of_the_prompts(tiny, reranker):
     }
 
 
+def test_every_prompt_is_rendered_once(reranker):
+    model = Model(reranker.paradigm, reranker.engine, reranker.contract.long_documents)
+    rendered: list[Prompt] = []
+
+    class Counting(Renderer):
+        def __call__(self, prompt):
+            rendered.append(prompt)
+            return super().__call__(prompt)
+
+    before = model.engine.renderer
+    model.engine.renderer = Counting(before.tokenizer, max_prompt_tokens=before.max_prompt_tokens)
+    try:
+        [answer] = model([example(DOCUMENTS)])
+    finally:
+        model.engine.renderer = before
+    assert len(rendered) == len(DOCUMENTS)
+    assert answer.prompt_tokens == sum(len(before(prompt).token_ids) for prompt in rendered)
+
+
 def example(documents):
     from rl_rerank.serving.contract import golden_example
 
@@ -95,6 +117,21 @@ def test_top_n_keeps_the_best(known, top_n, count):
     assert [r["index"] for r in ranked(known, documents=["bb", "a", "ccc"], top_n=top_n)["results"]] == [2, 0, 1][
         :count
     ]
+
+
+@pytest.mark.parametrize(
+    ("fields", "indices"),
+    [
+        ({"threshold": 2}, [2, 0]),
+        ({"threshold": 2.5}, [2]),
+        ({"threshold": -1.0}, [2, 0, 1]),
+        ({"threshold": 99.0}, []),
+        ({"threshold": 1.0, "top_n": 1}, [2]),
+        ({"threshold": 0.9, "use_activation": True}, [2]),  # sigmoid(3) is 0.953, sigmoid(2) 0.881
+    ],
+)
+def test_a_threshold_leaves_out_what_scores_less(known, fields, indices):
+    assert [r["index"] for r in ranked(known, documents=["bb", "a", "ccc"], **fields)["results"]] == indices
 
 
 def test_equal_documents_have_the_models_score_each(known):

@@ -101,6 +101,9 @@ def sentence(response) -> str:
         ("/v1/rerank", {"query": Q, "documents": D, "instruction": ["x"]}, 422, "instruction: input should be"),
         ("/v1/rerank", {"query": Q, "documents": D, "rank_fields": ["body"]}, 422, "rank_fields names 'body'"),
         ("/v1/rerank", {"query": Q, "documents": D, "rank_fields": "text"}, 422, "rank_fields must be a list"),
+        ("/v1/rerank", {"query": Q, "documents": D, "threshold": "0.5"}, 422, "threshold"),
+        ("/v1/rerank", {"query": Q, "documents": D, "threshold": float("nan")}, 422, "threshold"),
+        ("/v1/rerank", {"query": Q, "documents": D, "threshold": float("inf")}, 422, "threshold"),
         ("/v1/rerank", [Q, D], 422, "the body must be a JSON object; got a list"),
         ("/v1/rerank", "query", 422, "the body must be a JSON object; got a text"),
         ("/v1/rerank", 3, 422, "the body must be a JSON object; got a number"),
@@ -195,6 +198,9 @@ def test_an_activation_needs_log_odds():
         response = http.post("/v1/rerank", json={"query": Q, "documents": D, "use_activation": True})
         assert response.status_code == 422
         assert "needs scores that are log-odds" in sentence(response)
+        response = http.post("/v1/rerank", json={"query": Q, "documents": D, "threshold": 0.5})
+        assert response.status_code == 422
+        assert "threshold needs scores that stand for themselves" in sentence(response)
         response = http.post("/score", json={"text_1": Q, "text_2": D})
         assert response.status_code == 422
         assert "gives no scores that stand for themselves; use /v1/rerank" in sentence(response)
@@ -232,6 +238,42 @@ def test_hostile_documents_are_ranked_as_any(tiny_model_dir, tmp_path):
     results = response.json()["results"]
     assert sorted(r["index"] for r in results) == list(range(len(hostile)))
     assert all(r["document"]["text"] == hostile[r["index"]] for r in results)
+
+
+HERE = [
+    "localhost",
+    "LOCALHOST:8000",
+    "localhost.:8000",
+    "127.0.0.1",
+    "127.0.0.1:8000",
+    "127.9.9.9",
+    "[::1]",
+    "[::1]:80",
+]
+ELSEWHERE = [
+    *("evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example", "192.168.0.1", "[::2]"),
+    *("", "localhost:8000@evil.example", "evil.example:127.0.0.1", "[::1", "0.0.0.0", "2130706433", "localhost:"),
+]
+
+
+@pytest.fixture(scope="module")
+def keyless():
+    with client(by_length(Pointwise()), only_local=True) as found:
+        yield found
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/rerank", "/healthz", "/", "/metrics"])
+@pytest.mark.parametrize("host", ELSEWHERE)
+def test_without_a_key_requests_to_other_hosts_are_refused(keyless, host, path):
+    response = keyless.post(path, json={"query": Q, "documents": D}, headers={"Host": host})
+    assert response.status_code == 421
+    assert "answers only requests to localhost" in sentence(response)
+
+
+@pytest.mark.parametrize("host", HERE)
+def test_without_a_key_requests_to_this_machine_are_answered(keyless, host):
+    assert keyless.post("/v1/rerank", json={"query": Q, "documents": D}, headers={"Host": host}).status_code == 200
+    assert keyless.get("/", headers={"Host": host}).status_code == 200
 
 
 KEY = "a key of 30 letters and digits"

@@ -88,6 +88,7 @@ def test_many_at_once_and_none_lost_at_the_end(exported):
             assert status == 200
             assert {r["index"]: r["relevance_score"] for r in body["results"]} == pytest.approx(expected, abs=1e-5)
         assert metric(url, "rl_rerank_batch_requests_count") < 64
+        assert post(url, bodies[0], Host="elsewhere.example")[0] == 421  # there is no key
         # Requests that differ, so that none is answered with another, and of many documents, so that they wait.
         many = [f"{text} {number}" for number in range(60) for text in DOCUMENTS]
         long = [{"query": f"{QUERY} {number}", "documents": many} for number in range(16)]
