@@ -11,6 +11,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from rl_rerank.config import Config, ModelConfig
 from rl_rerank.engines.local import adapters, checkpoint
+from rl_rerank.engines.local.processor import save_processor
 from rl_rerank.io.files import replacing_folder
 from rl_rerank.training.loop.arguments import peft_config
 from rl_rerank.training.loop.watch import UnhealthyError, broken_weights, describe, require_weights
@@ -52,6 +53,7 @@ def save_trained(
     with replacing_folder(folder) as partial:
         whole.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        save_processor(start, partial, model.trust_remote_code)
 
 
 def keep_checkpoint(config: Config, ref: str, folder: Path) -> None:
@@ -70,3 +72,4 @@ def keep_checkpoint(config: Config, ref: str, folder: Path) -> None:
     with replacing_folder(folder) as partial:
         model.save_pretrained(partial)
         checkpoint.load_tokenizer(source, trust).save_pretrained(partial)
+        save_processor(source, partial, trust)
