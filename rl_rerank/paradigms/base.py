@@ -143,8 +143,8 @@ def check_engine(paradigm: Paradigm, engine: str, capabilities: Collection[str])
         )
     if traits(paradigm).shown != "text" and "images" not in capabilities:
         raise ValueError(
-            f"the paradigm {paradigm.name!r} has shown={traits(paradigm).shown}, and the engine {engine} sees no images; "
-            "use hf with a model that sees, or openai without engine.args.tokenizer, or shown=text"
+            f"the paradigm {paradigm.name!r} has shown={traits(paradigm).shown}, and the engine {engine} sees no "
+            "images; use hf with a model that sees, or openai without engine.args.tokenizer, or shown=text"
         )
     if "pair" in capabilities:
         if paradigm.name == "pairwise" and len(paradigm.continuations) == 2 and "duo" in capabilities:

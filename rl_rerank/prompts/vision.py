@@ -3,7 +3,7 @@
 All of it is the model's own processor's; nothing here knows a family of models.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import sqrt
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,44 @@ STEP = 0.95
 """From one size that is tried to the next smaller one."""
 KEPT = 64
 """Images whose pixels are kept at the size at which they are shown."""
+
+
+def fitted(path: str, docid: str | None, cap: int | None, count: Callable[[int, int], int]) -> ShownImage:
+    """The image at the largest size that takes at most `cap` tokens; None: at its own.
+
+    Args:
+        count: (width, height) in pixels -> tokens.
+
+    Raises:
+        ValueError: naming the file, if it cannot be opened, or takes more tokens at any size.
+    """
+    file = images.inspect(path)
+    width, height = file.width, file.height
+    tokens = fewest = count(width, height)
+    scale = 1.0 if cap is None else sqrt(cap / tokens)
+    while cap is not None and tokens > cap:
+        smaller = (max(round(file.width * scale), 1), max(round(file.height * scale), 1))
+        if min(smaller) < min(SMALLEST, file.width, file.height):
+            raise ValueError(
+                f"the image {path!r} takes at least {fewest} tokens, and {cap} are left for it; raise "
+                "model.max_image_tokens or model.max_prompt_tokens, or show fewer documents in a prompt"
+            )
+        (width, height), scale = smaller, scale * STEP
+        tokens = count(width, height)
+        fewest = min(fewest, tokens)
+    return ShownImage(path, docid, file.sha256, width, height, tokens)
+
+
+def pixels(shown: ShownImage) -> "Image":
+    """Decode an image at its shown size.
+
+    Raises:
+        ValueError: if the file is another one than when it was rendered.
+    """
+    if images.inspect(shown.path).sha256 != shown.sha256:
+        raise ValueError(f"the image {shown.path!r} has changed since its prompt was made; start the command again")
+    image, size = images.load(shown.path), (shown.width, shown.height)
+    return image if image.size == size else image.resize(size)
 
 
 class Vision:
@@ -40,31 +78,13 @@ class Vision:
         self.image_token: str = processor.image_token
         self.image_token_id: int = processor.image_token_id
         self.shown: dict[int, ShownImage] = {}
-        """`ShownImage.token_id` -> the image, for all that `fitted` has returned."""
+        """`ShownImage.token_id` -> the image, for all that has been fitted."""
         self.replacement = lru_cache(4096)(self._replacement)
-        self.pixels = lru_cache(KEPT)(self._pixels)
+        self.pixels = lru_cache(KEPT)(pixels)
 
     def fitted(self, path: str, docid: str | None, cap: int | None) -> ShownImage:
-        """The image at the largest size that takes at most `cap` tokens; None: at its own.
-
-        Raises:
-            ValueError: naming the file, if it cannot be opened, or the processor makes more tokens of it at any size.
-        """
-        file = images.inspect(path)
-        width, height = file.width, file.height
-        tokens = fewest = self._count(width, height)
-        scale = 1.0 if cap is None else sqrt(cap / tokens)
-        while cap is not None and tokens > cap:
-            smaller = (max(round(file.width * scale), 1), max(round(file.height * scale), 1))
-            if min(smaller) < min(SMALLEST, file.width, file.height):
-                raise ValueError(
-                    f"the image {path!r} takes at least {fewest} tokens, and {cap} are left for it; raise "
-                    "model.max_image_tokens or model.max_prompt_tokens, or show fewer documents in a prompt"
-                )
-            (width, height), scale = smaller, scale * STEP
-            tokens = self._count(width, height)
-            fewest = min(fewest, tokens)
-        found = ShownImage(path, docid, file.sha256, width, height, tokens)
+        """The image as `fitted` shows it, with its tokens as the processor makes them."""
+        found = fitted(path, docid, cap, self._count)
         self.shown[found.token_id] = found
         return found
 
@@ -117,14 +137,3 @@ class Vision:
         made = self.processor(text=[self.image_token], images=[[blank]], return_text_replacement_offsets=True)
         [[replaced]] = made["text_replacement_offsets"]
         return replaced["replacement"]
-
-    def _pixels(self, shown: ShownImage) -> "Image":
-        """The image at its shown size.
-
-        Raises:
-            ValueError: if the file is another one than when it was rendered.
-        """
-        if images.inspect(shown.path).sha256 != shown.sha256:
-            raise ValueError(f"the image {shown.path!r} has changed since its prompt was made; start the command again")
-        image, size = images.load(shown.path), (shown.width, shown.height)
-        return image if image.size == size else image.resize(size)

@@ -88,7 +88,7 @@ def _completion_trainer(
         rows=made,
         pad_id=tokenizer.pad_token_id,
         micro_batch_tokens=micro_batch_tokens,
-        model=precision.load(start, config.model, stage, arguments),
+        model=precision.load(start, config.model, stage, arguments, renderer.vision),
         args=arguments,
         train_dataset=Dataset.from_dict({"index": _order(stage, rows.lengths.tolist())}),
         processing_class=tokenizer,
@@ -123,7 +123,7 @@ def _ranking_trainer(
         long_documents=stage.long_documents,
     )
     read = reading(paradigm, renderer, stage.long_documents)
-    model = precision.load(start, config.model, stage, arguments)
+    model = precision.load(start, config.model, stage, arguments, renderer.vision)
     if (adapter := peft_config(stage.lora)) is not None:
         model = get_peft_model(model, adapter)
     return RankingTrainer(
