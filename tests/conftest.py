@@ -85,7 +85,7 @@ def tiny_model_dir(tmp_path_factory, chatml_tokenizer) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_vl_dir(tmp_path_factory) -> Path:
-    """The embedded model that sees, around a small ChatML tokenizer: 9 tokens an image, context 2,048."""
+    """The embedded model that sees, around a small ChatML tokenizer: 9 tokens an image, context 4,096."""
     from rl_rerank.engines.local import tiny_vl
 
     folder = tmp_path_factory.mktemp("models") / "tiny_vl"

@@ -127,7 +127,7 @@ def test_supervised_rows_with_images_teach_the_eyes(tiny_vl_dir, tmp_path):
         rows=made,
         pad_id=renderer.tokenizer.pad_token_id,
         model=model,
-        args=arguments(tmp_path / "out", SFTConfig, max_steps=12),
+        args=arguments(tmp_path / "out", SFTConfig, max_steps=12, dataset_kwargs={"skip_prepare_dataset": True}),
         train_dataset=Dataset.from_dict({"index": [*range(len(rows))] * 6}),
         processing_class=renderer.tokenizer,
     )

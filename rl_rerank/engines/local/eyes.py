@@ -31,7 +31,8 @@ def install(model: Any, vision: Vision | None) -> None:
         # The inner module, because adapters call the outer one's forward without its hooks.
         inner.register_forward_pre_hook(eyes, with_kwargs=True)
         setattr(inner, ATTRIBUTE, eyes)
-    eyes.visions.append(vision)
+    if vision not in eyes.visions:
+        eyes.visions.append(vision)
 
 
 class _Eyes:
@@ -46,7 +47,9 @@ class _Eyes:
             return None
         vision = self.visions[-1]
         shown = self._occurrences(ids[ids < 0].tolist())
-        own = {name: self._placed(value, module) for name, value in vision.inputs(shown).items()}
+        own: dict[str, Any] = {name: self._placed(value, module) for name, value in vision.inputs(shown).items()}
+        if "mm_encoder_outputs" in kwargs:
+            own["mm_encoder_outputs"] = None  # generate() passes an empty one, beside which no pixels are taken
         return args, {**kwargs, **own, "input_ids": ids.masked_fill(ids < 0, vision.image_token_id)}
 
     def _placed(self, value: Tensor, module: nn.Module) -> Tensor:

@@ -18,7 +18,7 @@ from rl_rerank.io.cache import made_once
 
 SIDE, PATCH, SCALE = 48, 8, 2
 """Pixels of an image's side, of a patch's, and patches by which the connector divides each side: 9 tokens an image."""
-CONTEXT = 2048
+CONTEXT = 4096
 VERSION = 1
 """Raise it when other weights are made."""
 

@@ -40,7 +40,7 @@ from rl_rerank.training.loop.batches import prompt_order
 from rl_rerank.training.loop.checkpoints import Checkpoints, resumable_checkpoint, writing
 from rl_rerank.training.loop.curriculum import FirstStage
 from rl_rerank.training.loop.dev import Bounds, DevEvaluation, DevSet, is_patience_over, measure, references
-from rl_rerank.training.loop.models import keep_checkpoint, save_trained
+from rl_rerank.training.loop.models import SavesProcessor, keep_checkpoint, save_trained
 from rl_rerank.training.loop.pass_rate import AdaptiveQuestions, PassRates, RatesRecord
 from rl_rerank.training.loop.preemption import Preemption
 from rl_rerank.training.loop.task import Task
@@ -99,6 +99,7 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
             rates.restore(Path(resumed))
         trainer.add_callback(RatesRecord(rates))
     trainer.add_callback(tracking.ConfigRecord(config))
+    trainer.add_callback(SavesProcessor(start, config.model.trust_remote_code))
     trainer.add_callback(Checkpoints(trainer.accelerator, preemption, config.checkpoints_read(name)))
     precision.require_masters(trainer)
     ended = _ended(stage, resumed)

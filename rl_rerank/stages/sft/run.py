@@ -25,7 +25,7 @@ from rl_rerank.training.loop import lengths, lora_targets, order, precision, tra
 from rl_rerank.training.loop.answers import AnswerTrainer
 from rl_rerank.training.loop.arguments import peft_config
 from rl_rerank.training.loop.checkpoints import Checkpoints, resumable_checkpoint, writing
-from rl_rerank.training.loop.models import save_trained
+from rl_rerank.training.loop.models import SavesProcessor, save_trained
 from rl_rerank.training.loop.preemption import Preemption
 from rl_rerank.training.loop.rank_weights import RankWeights
 from rl_rerank.training.loop.rows import RowFile, tokenised
@@ -56,6 +56,7 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
     trainer.add_callback(Records(output))
     trainer.add_callback(tracking.ConfigRecord(config))
     trainer.add_callback(Watch(stage.health))
+    trainer.add_callback(SavesProcessor(start, config.model.trust_remote_code))
     trainer.add_callback(Checkpoints(trainer.accelerator, preemption, config.checkpoints_read(name)))
     precision.require_masters(trainer)
     resumed = resumable_checkpoint(output / "checkpoints", trainer.accelerator)

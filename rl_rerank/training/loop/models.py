@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft import get_peft_model
-from transformers import PreTrainedTokenizerBase, Trainer
+from transformers import (
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from rl_rerank.config import Config, ModelConfig
@@ -14,6 +21,7 @@ from rl_rerank.engines.local import adapters, checkpoint
 from rl_rerank.engines.local.processor import save_processor
 from rl_rerank.io.files import replacing_folder
 from rl_rerank.training.loop.arguments import peft_config
+from rl_rerank.training.loop.checkpoints import written_checkpoint
 from rl_rerank.training.loop.watch import UnhealthyError, broken_weights, describe, require_weights
 
 if TYPE_CHECKING:
@@ -54,6 +62,22 @@ def save_trained(
         whole.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
         save_processor(start, partial, model.trust_remote_code)
+
+
+class SavesProcessor(TrainerCallback):
+    """Puts the processor of a model that sees beside the model in every checkpoint.
+
+    Args:
+        start: the folder of the stage's starting model.
+    """
+
+    def __init__(self, start: Path, trust_remote_code: bool) -> None:
+        self.start = start
+        self.trust_remote_code = trust_remote_code
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            save_processor(self.start, written_checkpoint(args, state), self.trust_remote_code)
 
 
 def keep_checkpoint(config: Config, ref: str, folder: Path) -> None:
