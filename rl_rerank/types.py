@@ -115,7 +115,7 @@ class Segment:
     field: str = "ours"
     """`ours` for template text; `query`, `instruction`, `title` or `text` for text from outside; `image`."""
     image: str = ""
-    """Path of an image file, which is shown here in place of text."""
+    """Path of an image file, in place of text."""
 
     @property
     def is_ours(self) -> bool:
@@ -190,12 +190,11 @@ class ShownImage:
     docid: str | None
     """The document that it is of; None: it is the query's."""
     sha256: str
-    """Of the file."""
     width: int
     """Pixels, after the file's orientation tag is applied."""
     height: int
     tokens: int
-    """Tokens that stand for the image itself, without those around it."""
+    """Without those around it."""
 
     @property
     def token_id(self) -> int:
@@ -214,7 +213,7 @@ class Rendered:
     text: str
     """With one placeholder for each image."""
     token_ids: tuple[int, ...]
-    """Every token of an image is `ShownImage.token_id`, so that prompts with equal ids show equal images."""
+    """Every token of an image is its `token_id`, so that prompts with equal ids show equal images."""
     spans: Mapping[str, tuple[int, int]]
     """docid -> [start, end) of its text and images in `token_ids`; empty texts are absent."""
     shrunk: tuple[str, ...] = ()

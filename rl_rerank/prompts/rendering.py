@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from rl_rerank.prompts import clock, thoughts
-from rl_rerank.prompts.contents import Content, as_parts, as_text, behind, content
+from rl_rerank.prompts.contents import Contents, behind, content
 from rl_rerank.prompts.sanitize import Sanitizer
 from rl_rerank.prompts.vision import Vision
 from rl_rerank.types import END, Prompt, Rendered, Segment, ShownImage
@@ -69,6 +69,7 @@ class Renderer:
         self.max_prompt_tokens = max_prompt_tokens
         self.max_passage_tokens = max_passage_tokens
         self.template_kwargs = dict(template_kwargs or {})
+        self.contents = Contents(self._shown, None if vision is None else vision.image_token)
         self.sanitize = Sanitizer(tokenizer, cached_characters=CHARACTERS_PER_TOKEN * max_prompt_tokens)
         self.end_id = self._end_id()
         ends = (self.end_id, tokenizer.eos_token_id, *declared_ends)
@@ -243,49 +244,22 @@ class Renderer:
 
     def _template(self, messages: list[dict[str, Any]], arguments: Mapping[str, Any]) -> str:
         if self.has_no_template:
-            texts = [as_text(m["content"], self._placeholder) for m in messages]
+            texts = [self.contents.text(m["content"]) for m in messages]
             return self.begin + "\n\n".join(texts) + "\n\nAnswer:\n"
         if messages[0]["role"] == "system" and not self.takes_system:
-            first = behind(as_text(messages[0]["content"], self._placeholder) + "\n\n", messages[1]["content"])
+            first = behind(self.contents.text(messages[0]["content"]) + "\n\n", messages[1]["content"])
             messages = [{"role": messages[1]["role"], "content": first}, *messages[2:]]
         return self._apply(messages, {"add_generation_prompt": True, **arguments})
 
+    def _shown(self, messages: list[dict[str, Any]]) -> str:
+        """What the chat template makes of messages whose content is in a form that it takes."""
+        given = {**clock.at(clock.DATE), **self.template_kwargs}
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, **given)
+
     def _apply(self, messages: list[dict[str, Any]], arguments: Mapping[str, Any]) -> str:
         """What the chat template makes of messages; it reads a fixed date from its clock."""
-        given = [{**message, "content": self._taken(message["content"])} for message in messages]
+        given = [{**message, "content": self.contents.taken(message["content"])} for message in messages]
         return self.tokenizer.apply_chat_template(given, tokenize=False, **{**clock.at(clock.DATE), **arguments})
-
-    def _taken(self, given: Content) -> Content:
-        """Content in a form that the chat template takes."""
-        if isinstance(given, str):
-            return given if self._takes_text else as_parts(given)
-        return given if self._takes_parts else as_text(given, self._placeholder)
-
-    @property
-    def _placeholder(self) -> str:
-        return "" if self.vision is None else self.vision.image_token
-
-    @cached_property
-    def _takes_text(self) -> bool:
-        """Whether the template shows content that is text; those of some models that see take parts only."""
-        return self._tried("usermark") is not None
-
-    @cached_property
-    def _takes_parts(self) -> bool:
-        """Whether the template writes an image's placeholder where one is among the parts of a message."""
-        shown = self._tried([{"type": "text", "text": "usermark"}, {"type": "image"}])
-        return shown is not None and shown.count(self._placeholder) == 1 and "'type'" not in shown
-
-    def _tried(self, given: Content) -> str | None:
-        """How the template shows a message with `usermark` in its content; None if it does not."""
-        asked = [{"role": "user", "content": given}]
-        try:
-            text = self.tokenizer.apply_chat_template(
-                asked, tokenize=False, **{**clock.at(clock.DATE), **self.template_kwargs}
-            )
-        except (TemplateError, TypeError):
-            return None
-        return text if "usermark" in text else None
 
     @cached_property
     def begin(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -13,13 +14,16 @@ from trl.trainer.sft_config import SFTConfig
 
 from rl_rerank.cli.main import main
 from rl_rerank.config import Config, DataConfig, ModelConfig, PluginConfig
-from rl_rerank.engines.local import checkpoint, eyes
+from rl_rerank.engines.local import checkpoint, eyes, processor
+from rl_rerank.experiment.compose import compose
 from rl_rerank.io import trec
 from rl_rerank.io.files import read_jsonl
 from rl_rerank.packed.forward import plainly_scored
 from rl_rerank.paradigms.listwise import Listwise
 from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.reward.base import Term
+from rl_rerank.stages.grpo import run as grpo_stage
+from rl_rerank.stages.grpo.spec import GRPOStage
 from rl_rerank.stages.rerank import run as rerank_stage
 from rl_rerank.stages.rerank.spec import RerankStage
 from rl_rerank.training.exact.lists import lists, reading
@@ -68,22 +72,26 @@ def refusal(capsys, *arguments) -> str:
 
 def given(folder, model, *more) -> list[str]:
     data = [f"data.params.{name}={value}" for name, value in SMALL.items()]
-    named = [f"run_dir={folder / 'run'}", f"model.path={model}", "data=digits", *[f"+{value}" for value in data]]
-    return ["experiment=quickstart", "stage=untrained", *named, *more]
+    named = [
+        "model.max_prompt_tokens=1000",
+        f"run_dir={folder / 'run'}",
+        f"model.path={model}",
+        *[f"+{value}" for value in data],
+    ]
+    return ["experiment=images", "stage=untrained", *named, *more]
 
 
 @pytest.mark.slow
 def test_images_that_nobody_would_see_are_refused_in_a_sentence(tmp_path, tiny_vl_dir, tiny_model_dir, capsys):
-    shows = "+paradigms.pointwise.params.shown=images"
-    error = refusal(capsys, *given(tmp_path, tiny_vl_dir))
+    error = refusal(capsys, *given(tmp_path, tiny_vl_dir), "paradigms.pointwise.params.shown=text")
     assert "stages.untrained, split 'test': query 'test" in error and "is an image without text" in error
-    error = refusal(capsys, *given(tmp_path, tiny_model_dir, shows))
+    error = refusal(capsys, *given(tmp_path, tiny_model_dir))
     assert "the pointwise prompt shows images, and the model in" in error and "reads text only" in error
-    error = refusal(capsys, *given(tmp_path, tiny_vl_dir, shows, "engine=vllm"))
+    error = refusal(capsys, *given(tmp_path, tiny_vl_dir, "engine=vllm"))
     assert "stages.untrained: the paradigm 'pointwise' has shown=images, and the engine engine.kind=vllm sees" in error
     [page] = (tmp_path / "cache").glob("digits-*/test0-0.png")
     page.write_bytes(page.read_bytes()[:20])
-    error = refusal(capsys, *given(tmp_path, tiny_vl_dir, shows))
+    error = refusal(capsys, *given(tmp_path, tiny_vl_dir))
     assert f"query 'test0': the image {str(page)!r} is" in error
 
 
@@ -183,3 +191,39 @@ def test_the_answer_of_a_wording_about_images_is_read_in_its_form(tmp_path):
     ]
     assert "Image 1: \nImage 2: \nImage 3: " in prompt.messages[1].text
     assert json.loads(paradigm.target(asked, prompt).partition("<answer>")[2].partition("</answer>")[0])[0] == 1
+
+
+REWARD = """\
+class Letters:
+    def __call__(self, example, rollout):
+        return sum(c.isalpha() for c in rollout.completion.text) / (1 + len(rollout.completion.text))
+"""
+
+
+@pytest.mark.slow
+def test_sampled_answers_train_an_adapter_on_images_and_its_checkpoints_rank(tmp_path, tiny_vl_dir):
+    (tmp_path / "mine.py").write_text(REWARD)
+    own = compose(
+        "run",
+        [
+            *("experiment=images", f"model.path={tiny_vl_dir}", f"run_dir={tmp_path / 'run'}", "report_to=[]"),
+            *[f"+data.params.{name}={value}" for name, value in SMALL.items()],
+            *(f"reward=[{tmp_path / 'mine.py'}:Letters]", "stages.rl.policy={kind: tokens}", "stages.rl.model=model"),
+            *("stages.rl.max_steps=2", "stages.rl.save_steps=1", "stages.rl.prompts_per_step=2"),
+            *("stages.rl.num_generations=4", "+stages.rl.lora={r: 4, alpha: 8}"),
+        ],
+    )
+    stage = own.stages["rl"]
+    assert isinstance(stage, GRPOStage)
+    grpo_stage.run(own, "rl", stage)
+    folder = tmp_path / "run/rl"
+    rows = read_jsonl(folder / "completions.jsonl")
+    assert len(rows) == 2 * 2 * 4
+    metrics = read_jsonl(folder / "metrics.jsonl")
+    assert all(math.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in metrics)
+    for ref in ("rl", "rl@1"):
+        rerank_stage.run(own, ref.replace("@", "_"), RerankStage(kind="rerank", model=ref))
+        folder = checkpoint.locate(own, ref)
+        assert processor.blindness(folder) is None
+    first, last = (trec.read_run(tmp_path / f"run/{name}/run.trec") for name in ("rl_1", "rl"))
+    assert first.keys() == last.keys() and first != last
