@@ -50,7 +50,12 @@ def blindness(folder: Path) -> str | None:
     return None
 
 
-def vision(model: ModelConfig, folder: Path) -> Vision:
-    """Build what shows images to the model in a folder for which `blindness` is None."""
-    processor = load_processor(folder, model.trust_remote_code)
-    return Vision(processor, max_image_tokens=model.max_image_tokens)
+def sight(model: ModelConfig, folder: Path) -> dict[str, Any]:
+    """Find how the model in a folder sees images: the arguments `vision` and `blindness` of a Renderer."""
+    if (reason := blindness(folder)) is not None:
+        return {"blindness": reason}
+    try:
+        processor = load_processor(folder, model.trust_remote_code)
+    except ImportError as e:  # prompts of text need none
+        return {"blindness": f"the processor of {str(folder)!r} cannot be loaded: {e}"}
+    return {"vision": Vision(processor, max_image_tokens=model.max_image_tokens)}

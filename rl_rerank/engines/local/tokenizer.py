@@ -77,15 +77,13 @@ def renderer(model: ModelConfig, path: str | Path) -> Renderer:
     """Build the renderer of prompts into token ids of the model in `path`."""
     folder = Path(path)
     tokenizer = load_tokenizer(path, model.trust_remote_code)
-    blindness = processor.blindness(folder)
     return Renderer(
         tokenizer,
         max_prompt_tokens=model.max_prompt_tokens,
         max_passage_tokens=model.max_passage_tokens,
         template_kwargs=model.template_kwargs,
         declared_ends=_declared_ends(folder),
-        vision=processor.vision(model, folder) if blindness is None else None,
-        blindness=blindness or "",
+        **processor.sight(model, folder),
     )
 
 

@@ -105,7 +105,7 @@ class Chat:
         try:
             shown = [vision.fitted(s.image, s.docid, cap, _tokens) for s in asked]
             if (tokens := [image.tokens for image in shown]) and sum(tokens) > room:
-                level = max(water_level(tokens, max(room, 0)), 0)
+                level = water_level(tokens, max(room, 0))
                 shown = [vision.fitted(s.image, s.docid, level, _tokens) for s in asked]
         except ValueError as e:
             raise ValueError(f"qid {prompt.qid!r}: {e}") from None

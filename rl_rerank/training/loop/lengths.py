@@ -261,10 +261,7 @@ def sight(model: ModelConfig) -> dict[str, Any]:
     folder = local_folder(model)
     if folder is None:
         return {"blindness": f"model.path={model.path!r} reads text only, or is not on this machine"}
-    processor = importlib.import_module("rl_rerank.engines.local.processor")
-    if (blindness := processor.blindness(folder)) is not None:
-        return {"blindness": blindness}
-    return {"vision": processor.vision(model, folder)}
+    return importlib.import_module("rl_rerank.engines.local.processor").sight(model, folder)
 
 
 def local_tokenizer(model: ModelConfig) -> Any:
