@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from rl_rerank.config import LoraConfig, ModelConfig
-from rl_rerank.engines.local.cache import cache_dir
 from rl_rerank.io import build_locks
+from rl_rerank.io.cache import cache_dir
 from rl_rerank.io.files import conf_dir
 
 ROWS, LENGTH = 2, 512

@@ -1,5 +1,6 @@
 """The records that every part of the framework exchanges. Standard library only."""
 
+import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -103,7 +104,7 @@ class RankingExample:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of a message: our template text, or text that came from outside.
+    """A piece of a message: our template text, text that came from outside, or an image.
 
     Example: `Segment("Salt melts ice.", docid="d1", field="text")`
     """
@@ -112,7 +113,9 @@ class Segment:
     docid: str | None = None
     """Set where the text is a document's."""
     field: str = "ours"
-    """`ours` for template text; `query`, `instruction`, `title` or `text` for text from outside."""
+    """`ours` for template text; `query`, `instruction`, `title` or `text` for text from outside; `image`."""
+    image: str = ""
+    """Path of an image file, in place of text."""
 
     @property
     def is_ours(self) -> bool:
@@ -177,6 +180,30 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class ShownImage:
+    """An image in a prompt, at the size at which a model sees it.
+
+    Example: `ShownImage("pages/7.png", "d7", sha256="9f86d0...", width=336, height=448, tokens=192)`
+    """
+
+    path: str
+    docid: str | None
+    """The document that it is of; None: it is the query's."""
+    sha256: str
+    width: int
+    """Pixels, after the file's orientation tag is applied."""
+    height: int
+    tokens: int
+    """Without those around it."""
+
+    @property
+    def token_id(self) -> int:
+        """The id of all its tokens in `Rendered.token_ids`: below 0, and another one for other content or size."""
+        digest = hashlib.sha256(f"{self.sha256} {self.width}x{self.height}".encode()).hexdigest()
+        return -1 - int(digest[:15], 16)
+
+
+@dataclass(frozen=True, slots=True)
 class Rendered:
     """A prompt as tokens, for one tokenizer and one token budget.
 
@@ -184,11 +211,19 @@ class Rendered:
     """
 
     text: str
+    """With one placeholder for each image."""
     token_ids: tuple[int, ...]
+    """Every token of an image is its `token_id`, so that prompts with equal ids show equal images."""
     spans: Mapping[str, tuple[int, int]]
-    """docid -> [start, end) of its text in `token_ids`; empty texts are absent."""
+    """docid -> [start, end) of its text and images in `token_ids`; empty texts are absent."""
     shrunk: tuple[str, ...] = ()
     """docids whose text was cut to fit the budget."""
+    images: tuple[ShownImage, ...] = ()
+    """In the order in which they are shown."""
+    compact_ids: tuple[int, ...] = ()
+    """With images: the tokens of `text`, for engines that expand placeholders themselves."""
+    image_tokens: int | None = None
+    """The most tokens that any image was allowed, where that is a limit."""
 
 
 @dataclass(frozen=True, slots=True)

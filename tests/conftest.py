@@ -83,6 +83,16 @@ def tiny_model_dir(tmp_path_factory, chatml_tokenizer) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_vl_dir(tmp_path_factory) -> Path:
+    """The embedded model that sees, around a small ChatML tokenizer: 9 tokens an image, context 4,096."""
+    from rl_rerank.engines.local import tiny_vl
+
+    folder = tmp_path_factory.mktemp("models") / "tiny_vl"
+    tiny_vl.make(small.build(["<|im_start|>", "<|im_end|>", "<pad>"], small.CHATML, "<|im_end|>", "<pad>"), folder)
+    return folder
+
+
 @pytest.fixture
 def groups_in_order(monkeypatch):
     """Groupwise forms its groups in shown order instead of at random, so that a test's arithmetic can be followed."""

@@ -23,11 +23,11 @@ from rl_rerank import __version__, registry, requirements
 from rl_rerank.cli import doctor, new, parse, rewards, serve, verify
 from rl_rerank.config import Config, ConvertFiles, EvaluateFiles, ReportRuns, StageConfig, file_arguments
 from rl_rerank.data.convert import convert
-from rl_rerank.engines.local.cache import cache_dir
 from rl_rerank.experiment import memory, preflight, run_state, runner, worker_node
 from rl_rerank.experiment.compose import compose, files, options
 from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io import build_locks, subprocesses
+from rl_rerank.io.cache import cache_dir
 from rl_rerank.io.files import conf_dir, write_text
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.training.memory import cards

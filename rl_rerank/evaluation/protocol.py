@@ -30,7 +30,11 @@ FILE = "protocol.json"
 EXAMPLE = RankingExample(
     qid="q",
     query="what melts ice",
-    candidates=(Candidate("a", "Salt melts ice.", "Salt"), Candidate("b", "Sound is a wave."), Candidate("c", "Heat.")),
+    candidates=(
+        Candidate("a", "Salt melts ice.", "Salt", images=("a.png",)),
+        Candidate("b", "Sound is a wave.", images=("b.png",)),
+        Candidate("c", "Heat.", images=("c.png",)),
+    ),
     qrels={"a": 1},
 )
 """What the words of a paradigm's prompts are known by."""

@@ -34,7 +34,8 @@ def record(experiment: Experiment, name: str) -> dict[str, Any]:
     if settings.reads_data:
         kept |= {"seed": config.seed, "data": config.data.recorded()}
     if stage.engine is not None or settings.is_launched or settings.loads_model:
-        kept["model"] = whole["model"]
+        # Runs from before images could be shown stay what they are.
+        kept["model"] = {k: v for k, v in whole["model"].items() if k != "max_image_tokens" or v is not None}
     if stage.engine is not None:
         # Only settings that answers depend on are kept, so that more concurrency or a higher cap on cost does not
         # invalidate answers that are paid for. Identity tells the experiment's engine from an equal one of the stage

@@ -154,8 +154,9 @@ def pack(sequences: Sequence[Labelled]) -> Packed:
         if not 1 <= first < len(ids):
             raise ValueError(f"a sequence of {len(ids)} tokens cannot have its first label at {first}")
     arrays = [np.asarray(ids, dtype=np.int64) for ids, _ in sequences]
-    # Big-endian bytes compare as the ids do, and bytes compare fast.
-    keys = [array[:-1].astype(">u4").tobytes() for array in arrays]
+    # Bytes compare fast. Their order need not be that of the ids, but equal beginnings have to be neighbours; ids of
+    # images have 60 bits.
+    keys = [array[:-1].astype(">i8").tobytes() for array in arrays]
     order = sorted(range(len(keys)), key=keys.__getitem__)
     longest = max(map(len, arrays))
     places = np.zeros(longest, dtype=np.int64)  # of each token of the current sequence, in the row

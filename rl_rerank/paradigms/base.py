@@ -84,6 +84,8 @@ class ParadigmTraits:
     """The names that prompts of its strategy may have -> the paradigms that read their answers."""
     as_written: Paradigm | None = None
     """The paradigm for answers of which only the text is known."""
+    shown: str = "text"
+    """What of documents its prompts show: `text`, `images` or `both`."""
     requires: tuple[str, ...] = ()
     """Packages that it needs beside those of rl-rerank itself."""
 
@@ -138,6 +140,11 @@ def check_engine(paradigm: Paradigm, engine: str, capabilities: Collection[str])
             f"the paradigm {paradigm.name!r} has constrained=true, and the engine {engine} cannot restrict "
             "answers to a form; use hf, vllm, or a vLLM server with engine.args.tokenizer and --logits-processors "
             "rl_rerank.engines.local.vllm_mask:ConstrainedDecoding, or constrained=false"
+        )
+    if traits(paradigm).shown != "text" and "images" not in capabilities:
+        raise ValueError(
+            f"the paradigm {paradigm.name!r} has shown={traits(paradigm).shown}, and the engine {engine} sees no "
+            "images; use hf with a model that sees, or openai without engine.args.tokenizer, or shown=text"
         )
     if "pair" in capabilities:
         if paradigm.name == "pairwise" and len(paradigm.continuations) == 2 and "duo" in capabilities:

@@ -16,7 +16,11 @@ REQUIRED = ("name", "max_completion_tokens", "continuations", "prompt", "prompts
 KNOWN = frozenset({*REQUIRED, *(field.name for field in fields(ParadigmTraits))})
 
 TRIED = RankingExample(
-    "tried", "a query", (Candidate("a", "one text", rank=1), Candidate("b", "another", rank=2)), {"a": 1}
+    "tried",
+    "a query",
+    # Prompts about them are never rendered, so their images need not exist.
+    (Candidate("a", "one text", images=("a.png",), rank=1), Candidate("b", "another", images=("b.png",), rank=2)),
+    {"a": 1},
 )
 
 

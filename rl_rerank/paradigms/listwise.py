@@ -27,6 +27,7 @@ from rl_rerank.paradigms.order_scores import OrderScores
 from rl_rerank.paradigms.windows import check_windows, settle, slide, training_window
 from rl_rerank.paradigms.wordings import check_form, words_of
 from rl_rerank.prompts.constraints import Beginning, Permutation
+from rl_rerank.prompts.messages import check_shown
 from rl_rerank.prompts.tags import Tags
 from rl_rerank.prompts.wordings.wording import Wording
 from rl_rerank.types import Completion, Judgment, Prompt, RankingExample, Status
@@ -58,6 +59,8 @@ class Listwise:
     top: int | None = None
     """Inference, with constrained=true: an answer ends behind this many identifiers, and the other documents follow in
     the order shown, so that only these ranks are decoded. None: an answer names all."""
+    shown: str = "text"
+    """What of a document prompts show: its `text`, its `images`, or `both`."""
     wording: str | Mapping[str, Any] | None = None
     """The words of the prompts: a name, a file or its content; None: the paradigm's own. `make` sets what follows."""
 
@@ -65,6 +68,7 @@ class Listwise:
     continuations = ()
 
     def __post_init__(self) -> None:
+        check_shown(self.name, self.shown)
         if self.window is not None:
             check_windows(self.name, self.window, self.stride)
         elif self.stride is not None:
@@ -106,7 +110,7 @@ class Listwise:
                 f"qid {example.qid!r}: {len(docids)} documents are too many for one listwise prompt, which has room "
                 f"for an answer about {LONGEST}; set the parameter window, and it slides over them"
             )
-        asked = self._words.prompt(example, docids, reasoning=self.reasoning)
+        asked = self._words.prompt(example, docids, reasoning=self.reasoning, shown=self.shown)
         if not self.constrained:
             return asked
         n = len(docids)

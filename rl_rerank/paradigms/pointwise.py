@@ -20,6 +20,7 @@ from rl_rerank.paradigms.base import Paradigm, Strategy
 from rl_rerank.paradigms.lenient.words import loose_word
 from rl_rerank.paradigms.ordering import rank_by_scores
 from rl_rerank.paradigms.wordings import words_of
+from rl_rerank.prompts.messages import check_shown
 from rl_rerank.prompts.wordings.wording import Wording
 from rl_rerank.types import Completion, Judgment, Prompt, RankingExample, Status
 
@@ -33,6 +34,8 @@ class Pointwise:
     pairs: int = 1
     """Training: prompts with a positive answer for each query, and as many with a negative one."""
     max_completion_tokens: int = 4
+    shown: str = "text"
+    """What of a document prompts show: its `text`, its `images`, or `both`."""
     wording: str | Mapping[str, Any] | None = None
     """The words of the prompts: a name, a file or its content; None: the paradigm's own. `make` sets what follows."""
 
@@ -41,6 +44,7 @@ class Pointwise:
     list_scores = "documents"
 
     def __post_init__(self) -> None:
+        check_shown(self.name, self.shown)
         if self.pairs < 1:
             raise ValueError(f"pointwise: pairs must be at least 1; got {self.pairs}")
         if not self.positive or self.positive == self.negative:
@@ -67,7 +71,8 @@ class Pointwise:
 
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
         [_] = docids
-        return self._words.prompt(example, docids, positive=self.positive, negative=self.negative)
+        answers = {"positive": self.positive, "negative": self.negative}
+        return self._words.prompt(example, docids, shown=self.shown, **answers)
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
         positive = [d for d in example.docids if self._is_relevant(example, d)]

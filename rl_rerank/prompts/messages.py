@@ -32,13 +32,36 @@ def passage(candidate: Candidate, label: str) -> list[Segment]:
     return segments
 
 
+SHOWN = ("text", "images", "both")
+"""What of documents prompts may show."""
+
+
+def check_shown(paradigm: str, shown: str) -> None:
+    """Refuse a value of a paradigm's parameter `shown`."""
+    if shown not in SHOWN:
+        raise ValueError(f"{paradigm}: shown must be one of {', '.join(SHOWN)}; got {shown!r}")
+
+
 def require_text(candidate: Candidate) -> None:
     """Refuse an image without text, which would be shown as nothing."""
     if candidate.images and not (candidate.title + candidate.text).strip():
         raise ValueError(
-            f"document {candidate.docid!r} is an image without text, and prompts hold text only; give the documents a "
-            "title or a text"
+            f"document {candidate.docid!r} is an image without text, and the prompts show text only; set shown=images "
+            "on a paradigm that has it (pointwise, listwise), with a model that sees, or give the documents a text"
         )
+
+
+def images(candidate: Candidate) -> list[Segment]:
+    """A document's images.
+
+    Raises:
+        ValueError: if it has none.
+    """
+    if not candidate.images:
+        raise ValueError(
+            f"document {candidate.docid!r} has no image, and the prompts show images; set the paradigm's shown=text"
+        )
+    return [Segment("", candidate.docid, "image", path) for path in candidate.images]
 
 
 def numbered(example: RankingExample, docids: Sequence[str], name: Callable[[int], str] = str) -> list[Segment]:

@@ -2,23 +2,34 @@
 
 Text from outside is hostile: it is sanitized before it meets the template, so that no document can open a message,
 end one, imitate an identifier or write an answer. To fit a budget only documents shrink; the query, the instructions
-and the answer format never do.
+and the answer format never do. Images come before text: they are made smaller only where they do not fit beside empty
+texts, all to one common cap, and the texts share what they leave.
 """
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from jinja2 import TemplateError
 
 from rl_rerank.prompts import clock, thoughts
+from rl_rerank.prompts.contents import Contents, behind, content
 from rl_rerank.prompts.sanitize import Sanitizer
-from rl_rerank.types import END, Prompt, Rendered, Segment
+from rl_rerank.prompts.vision import Vision
+from rl_rerank.types import END, Prompt, Rendered, Segment, ShownImage
 
 CHARACTERS_PER_TOKEN = 16
 """Characters per token of the budget above which a text is cut before it is tokenised."""
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The images of a prompt in their order, and the cap on their tokens."""
+
+    shown: tuple[ShownImage, ...] = ()
+    cap: int | None = None
 
 
 class Renderer:
@@ -32,6 +43,8 @@ class Renderer:
         template_kwargs: passed to the chat template, such as date_string. Its switch for thinking, where it has one
             that is not given here, is set as each prompt's reasoning needs it.
         declared_ends: ends of sequence that the model's files declare.
+        vision: how the model sees images; None: it does not.
+        blindness: why not, for errors.
 
     Attributes:
         end_id: the token that is trained to end an answer.
@@ -47,11 +60,16 @@ class Renderer:
         max_passage_tokens: int | None = None,
         template_kwargs: Mapping[str, Any] | None = None,
         declared_ends: Iterable[int] = (),
+        vision: Vision | None = None,
+        blindness: str = "the model has no image processor",
     ) -> None:
         self.tokenizer = tokenizer
+        self.vision = vision
+        self.blindness = blindness
         self.max_prompt_tokens = max_prompt_tokens
         self.max_passage_tokens = max_passage_tokens
         self.template_kwargs = dict(template_kwargs or {})
+        self.contents = Contents(self._shown, None if vision is None else vision.image_token)
         self.sanitize = Sanitizer(tokenizer, cached_characters=CHARACTERS_PER_TOKEN * max_prompt_tokens)
         self.end_id = self._end_id()
         ends = (self.end_id, tokenizer.eos_token_id, *declared_ends)
@@ -62,24 +80,25 @@ class Renderer:
         """The prompt's tokens, up to where the answer begins.
 
         Raises:
-            ValueError: if it does not fit the budget even with empty documents; or if the chat template puts its answer
-                inside a thought, or leaves no room for its reasoning.
+            ValueError: if it does not fit the budget even with empty documents; if the chat template puts its answer
+                inside a thought, or leaves no room for its reasoning; or if an image cannot be opened or seen.
         """
         prompt = sanitized(prompt, self.sanitize)
         cap = min(self.max_passage_tokens or self.max_prompt_tokens, self.max_prompt_tokens)
         theirs = [s.text for m in prompt.messages for s in m.segments if s.docid is not None]
         ends = {text: self._token_ends(text, cap) for text in theirs}
-        rendered = self._render(prompt, ends, cap)
+        images = self._images(prompt, ends)
+        rendered = self._render(prompt, ends, cap, images)
         if len(rendered.token_ids) <= self.max_prompt_tokens:
             return rendered
-        empty = self._render(prompt, ends, 0)
+        empty = self._render(prompt, ends, 0, images)
         if len(empty.token_ids) > self.max_prompt_tokens:
             raise ValueError(
                 f"qid {prompt.qid!r}: the {prompt.paradigm} prompt takes {len(empty.token_ids)} tokens before any "
                 f"document is shown, more than max_prompt_tokens={self.max_prompt_tokens}; raise the budget or shorten "
                 "the query"
             )
-        return self._fit(prompt, ends, cap, empty)
+        return self._fit(prompt, ends, cap, empty, images)
 
     def arguments(self, paradigm: str, reasoning: bool | None) -> Mapping[str, Any]:
         """The chat template's arguments for the prompts of a paradigm with or without reasoning; None: as given.
@@ -123,7 +142,34 @@ class Renderer:
         """Whether the tokenizer has no chat template."""
         return getattr(self.tokenizer, "chat_template", None) is None
 
-    def _fit(self, prompt: Prompt, ends: Mapping[str, list[int]], cap: int, empty: Rendered) -> Rendered:
+    def _images(self, prompt: Prompt, ends: Mapping[str, list[int]]) -> _Images:
+        """The prompt's images at the largest common cap at which they fit beside empty documents."""
+        asked = [segment for message in prompt.messages for segment in message.segments if segment.image]
+        if not asked:
+            return _Images()
+        if self.vision is None:
+            raise ValueError(f"qid {prompt.qid!r}: the {prompt.paradigm} prompt shows images, and {self.blindness}")
+        cap = self.vision.max_image_tokens
+        while True:
+            try:
+                images = _Images(tuple(self.vision.fitted(s.image, s.docid, cap) for s in asked), cap)
+            except ValueError as e:
+                raise ValueError(f"qid {prompt.qid!r}: {e}") from None
+            over = len(self._render(prompt, ends, 0, images).token_ids) - self.max_prompt_tokens
+            if over <= 0:
+                return images
+            tokens = [image.tokens for image in images.shown]
+            if (room := sum(tokens) - over) < len(tokens):
+                raise ValueError(
+                    f"qid {prompt.qid!r}: the {prompt.paradigm} prompt takes {self.max_prompt_tokens - room} tokens "
+                    f"beside its {len(tokens)} images, so that max_prompt_tokens={self.max_prompt_tokens} has no room "
+                    "for these; raise the budget or show fewer documents in a prompt"
+                )
+            cap = water_level(tokens, room)
+
+    def _fit(
+        self, prompt: Prompt, ends: Mapping[str, list[int]], cap: int, empty: Rendered, images: _Images
+    ) -> Rendered:
         """The prompt with the largest common cap of its documents that fits; `cap` does not, and 0 gives `empty`.
 
         Starts from the cap that would fit if pieces of text had as many tokens together as apart, which they nearly do.
@@ -136,7 +182,7 @@ class Renderer:
         low, high, fitted, step = 0, cap, empty, 1
         while high - low > 1:
             middle = guess if low < guess < high else (low + high) // 2
-            trial = self._render(prompt, ends, middle)
+            trial = self._render(prompt, ends, middle, images)
             if len(trial.token_ids) <= self.max_prompt_tokens:
                 low, fitted, guess = middle, trial, middle + step
             else:
@@ -158,40 +204,62 @@ class Renderer:
         """Where each of the first `cap` tokens of `text` ends, in characters."""
         return [end for _, end in self._encode(text[: cap * CHARACTERS_PER_TOKEN])["offset_mapping"][:cap]]
 
-    def _render(self, prompt: Prompt, ends: Mapping[str, list[int]], cap: int) -> Rendered:
+    def _render(self, prompt: Prompt, ends: Mapping[str, list[int]], cap: int, images: _Images) -> Rendered:
         """The prompt with every document cut to `cap` tokens."""
         left: dict[str, int] = dict.fromkeys(prompt.docids, cap)
         shrunk: dict[str, None] = {}
-        messages: list[dict[str, str]] = []
+        messages: list[dict[str, Any]] = []
         pieces: list[tuple[str, list[Segment]]] = []
+        replacements = iter(() if self.vision is None else map(self.vision.replaced, images.shown))
         for message in prompt.messages:
-            kept = []
+            kept, said = list[Segment](), list[Segment]()
             for segment in message.segments:
-                if segment.docid is not None:
+                if segment.docid is not None and not segment.image:
                     text, used = _cut(segment.text, ends[segment.text], left[segment.docid])
                     left[segment.docid] -= used
                     if len(text) < len(segment.text):
                         shrunk[segment.docid] = None
                     segment = replace(segment, text=text)
                 kept.append(segment)
-            messages.append({"role": message.role, "content": "".join(s.text for s in kept)})
-            pieces.append((message.role, kept))
+                said.append(replace(segment, text=next(replacements)) if segment.image else segment)
+            messages.append({"role": message.role, "content": content(kept)})
+            pieces.append((message.role, said))
         text = self._template(messages, self.arguments(prompt.paradigm, prompt.reasoning))
-        encoded = self._encode(text)
-        spans = _spans(text, pieces, encoded["offset_mapping"])
-        return Rendered(text, tuple(encoded["input_ids"]), spans, tuple(shrunk))
+        if self.vision is None or not images.shown:
+            encoded = self._encode(text)
+            return Rendered(
+                text, tuple(encoded["input_ids"]), _spans(text, pieces, encoded["offset_mapping"]), (*shrunk,)
+            )
+        expanded = self.vision.expanded(text, images.shown)
+        encoded = self._encode(expanded)
+        return Rendered(
+            text,
+            self.vision.marked(encoded["input_ids"], images.shown),
+            _spans(expanded, pieces, encoded["offset_mapping"]),
+            tuple(shrunk),
+            images.shown,
+            tuple(self._encode(text)["input_ids"]),
+            images.cap,
+        )
 
-    def _template(self, messages: list[dict[str, str]], arguments: Mapping[str, Any]) -> str:
+    def _template(self, messages: list[dict[str, Any]], arguments: Mapping[str, Any]) -> str:
         if self.has_no_template:
-            return self.begin + "\n\n".join(m["content"] for m in messages) + "\n\nAnswer:\n"
+            texts = [self.contents.text(m["content"]) for m in messages]
+            return self.begin + "\n\n".join(texts) + "\n\nAnswer:\n"
         if messages[0]["role"] == "system" and not self.takes_system:
-            first = messages[0]["content"] + "\n\n" + messages[1]["content"]
+            first = behind(self.contents.text(messages[0]["content"]) + "\n\n", messages[1]["content"])
             messages = [{"role": messages[1]["role"], "content": first}, *messages[2:]]
         return self._apply(messages, {"add_generation_prompt": True, **arguments})
 
-    def _apply(self, messages: list[dict[str, str]], arguments: Mapping[str, Any]) -> str:
+    def _shown(self, messages: list[dict[str, Any]]) -> str:
+        """What the chat template makes of messages whose content is in a form that it takes."""
+        given = {**clock.at(clock.DATE), **self.template_kwargs}
+        return self.tokenizer.apply_chat_template(messages, tokenize=False, **given)
+
+    def _apply(self, messages: list[dict[str, Any]], arguments: Mapping[str, Any]) -> str:
         """What the chat template makes of messages; it reads a fixed date from its clock."""
-        return self.tokenizer.apply_chat_template(messages, tokenize=False, **{**clock.at(clock.DATE), **arguments})
+        given = [{**message, "content": self.contents.taken(message["content"])} for message in messages]
+        return self.tokenizer.apply_chat_template(given, tokenize=False, **{**clock.at(clock.DATE), **arguments})
 
     @cached_property
     def begin(self) -> str:

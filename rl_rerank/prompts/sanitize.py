@@ -13,7 +13,7 @@ IDENTIFIER = re.compile(r"\[\s*(?:\d+|[A-Za-z])\s*\]")
 SHOWN_AS = {"Cc": " ", "Cs": " ", "Cf": ""}
 """Unicode category -> replacement: control characters and lone surrogates; bidi marks, zero-width and soft hyphens."""
 LIKELY_CONTROLS = re.compile(
-    r"<[|\uff5c]|[|\uff5c]>|</?\w+_of_\w+>|(?i:</?(?:s|bos|eos|pad|unk|mask|cls|sep)>)|<</?SYS>>|\[/?g?[A-Z][A-Z_]{2,}\]"
+    r"<[|\uff5c]|[|\uff5c]>|</?\w+_of_\w+>|(?i:</?(?:s|bos|eos|pad|unk|mask|cls|sep|image|img)>)|<</?SYS>>|\[/?g?[A-Z][A-Z_]{2,}\]"
 )
 """What control tokens of the usual chat formats look like, for a model whose tokenizer is not here."""
 CACHED_TEXTS = 4096

@@ -26,7 +26,9 @@ class TokenIds(Sequence[int]):
     @property
     def _ids(self) -> array[int]:
         if self._found is None:
-            self._found = array("i", self._renderer(self._prompt).token_ids)
+            rendered = self._renderer(self._prompt)
+            # The ids of images' tokens have 60 bits.
+            self._found = array("q" if rendered.images else "i", rendered.token_ids)
         return self._found
 
     def __len__(self) -> int:

@@ -59,7 +59,10 @@ def probes(paradigm: Paradigm, *, count: int, families: Sequence[str], seed: int
 def _example(qid: str, grades: Sequence[int], rng: random.Random) -> RankingExample:
     qrels = {f"{qid}-{i}": grade for i, grade in enumerate(grades)}
     shown = rng.sample(list(qrels), len(qrels))
-    candidates = tuple(Candidate(docid, f"text of {docid}", rank=rank) for rank, docid in enumerate(shown, start=1))
+    candidates = tuple(
+        Candidate(docid, f"text of {docid}", images=(f"{docid}.png",), rank=rank)
+        for rank, docid in enumerate(shown, start=1)
+    )
     example = RankingExample(qid, f"query {qid}", candidates, qrels)
     order = tuple(qrels) if len(set(grades)) == len(grades) else None
     return replace(example, order=order, scores={docid: float(scaled(example, docid, 10)) for docid in qrels})

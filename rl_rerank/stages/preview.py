@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rl_rerank.data import Store
 from rl_rerank.data.indexed import longest
+from rl_rerank.paradigms.base import members, traits
+from rl_rerank.prompts import images
+from rl_rerank.prompts.messages import images as images_of
 from rl_rerank.prompts.messages import require_text
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.ranking import long_documents
 from rl_rerank.ranking.driver import shuffled
+from rl_rerank.training.loop import lengths
 
 if TYPE_CHECKING:
     from rl_rerank.config import Config
@@ -31,16 +36,23 @@ class Preview:
     is_estimate: bool
     """Whether the tokenizer is another model's, so that lengths are estimates and refuse nothing."""
 
-    def refuse_images(self, name: str, split: str) -> None:
-        """Refuse documents of a split that prompts would show as nothing.
+    def refuse_unshown(self, name: str, split: str, paradigms: Iterable[Paradigm]) -> None:
+        """Refuse documents of a split of which prompts would show nothing, and files that are no images.
 
         Raises:
-            ValueError: naming the stage `name`, the query and the document.
+            ValueError: naming the stage `name`, the query and the document, or the file.
         """
-        for example in self.store.examples(split) if self.store.has_images else ():
+        shown = {traits(member).shown for paradigm in paradigms for member in members(paradigm).values()}
+        sees, opened = bool(shown - {"text"}), set[str]()
+        for example in self.store.examples(split) if sees or self.store.has_images else ():
             for candidate in example.candidates:
                 try:
-                    require_text(candidate)
+                    if "text" in shown:
+                        require_text(candidate)
+                    for segment in images_of(candidate) if sees else ():
+                        if segment.image not in opened:
+                            images.check(segment.image)
+                        opened.add(segment.image)
                 except ValueError as e:
                     raise ValueError(f"stages.{name}, split {split!r}: query {example.qid!r}: {e}") from e
 
@@ -52,7 +64,7 @@ class Preview:
         """
         if protocol.split not in self.store.splits:
             return  # the stage says so
-        self.refuse_images(name, protocol.split)
+        self.refuse_unshown(name, protocol.split, [paradigm])
         if self.is_estimate:
             return
         model = self.config.model
@@ -61,6 +73,7 @@ class Preview:
             max_prompt_tokens=model.max_prompt_tokens,
             max_passage_tokens=model.max_passage_tokens,
             template_kwargs=model.template_kwargs,
+            **lengths.sight(model),
         )
         examples = self.store.examples(protocol.split)
         for example in map(examples.__getitem__, longest(examples, RENDERED)):

@@ -132,8 +132,8 @@ class TrainingStage(StageConfig):
         return True
 
     def preview(self, name: str, plugins: Plugins, preview: Preview) -> Iterator[str]:
-        preview.refuse_images(name, "train")
         config, store = plugins.config, preview.store
+        preview.refuse_unshown(name, "train", [plugins.paradigm(each) for each in self.mixture(config)])
         measured = lengths.measure(config, name, self, store, preview.tokenizer)
         # The prompts of a stage that trains on what an earlier one makes are not known yet.
         reads_made = any(reference.needs == "examples" for reference in self.references(config.before(self)))

@@ -283,7 +283,7 @@ def test_after_a_failure_what_is_under_way_is_waited_for_and_kept(server, tmp_pa
 
 def test_a_server_without_its_tokenizer_cannot_score_and_is_not_asked_to(server):
     asked = engine(server)
-    assert asked.capabilities == frozenset()
+    assert asked.capabilities == {Capability.images}
     with pytest.raises(ValueError, match=r"only where engine\.args\.tokenizer is given"):
         asked.score(PROMPTS, ["yes", "no"])
     assert server.bodies == server.keys == []

@@ -3,10 +3,10 @@
 import os
 import subprocess
 
-from rl_rerank.engines.local.cache import cache_dir
 from rl_rerank.experiment import runner
 from rl_rerank.experiment.compose import compose
 from rl_rerank.io import build_locks
+from rl_rerank.io.cache import cache_dir
 
 
 def two_processes(strategy: str) -> list[str]:

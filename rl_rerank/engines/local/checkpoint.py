@@ -19,13 +19,15 @@ from transformers import (
 )
 
 from rl_rerank.config import Config, ModelConfig, trained
-from rl_rerank.engines.local import adapters, embedded, hub
-from rl_rerank.engines.local.cache import cache_dir as cache_dir
-from rl_rerank.engines.local.cache import made_once
+from rl_rerank.engines.local import adapters, embedded, hub, tiny_vl
+from rl_rerank.engines.local.auto import auto_class
+from rl_rerank.engines.local.processor import save_processor
 from rl_rerank.engines.local.tokenizer import load_tokenizer as load_tokenizer
 from rl_rerank.engines.local.tokenizer import renderer as renderer
 from rl_rerank.engines.local.tokenizer import stop_ids
 from rl_rerank.io import manifest
+from rl_rerank.io.cache import cache_dir as cache_dir
+from rl_rerank.io.cache import made_once
 from rl_rerank.io.digest import of_file
 from rl_rerank.io.files import replacing_folder, write_text
 from rl_rerank.io.manifest import MANIFEST
@@ -38,11 +40,13 @@ def base_model_dir(model: ModelConfig) -> Path:
 
     Raises:
         FileNotFoundError: for a missing folder or one without a model.
-        ImportError: for `smollm2` if its package is not installed.
+        ImportError: for `smollm2` and `tiny_vl` if the package of their tokenizer is not installed.
         LookupError: for a hub id that cannot be downloaded.
     """
     if model.path == embedded.NAME:
         return _embedded_dir()
+    if model.path == embedded.TINY_VL:
+        return tiny_vl.folder()
     if hub.is_folder(model.path):
         return check_model_dir(Path(model.path).expanduser())
     return check_model_dir(hub.snapshot("model.path", model.path, model.revision, with_code=model.trust_remote_code))
@@ -123,10 +127,12 @@ def locate_any(config: Config, place: str, ref: str) -> Path:
 def _merged(config: Config, adapter: Path, start: str) -> Path:
     folder = adapter / "merged"
     if not folder.is_dir():
-        base = load_model(locate(config, start), config.model.dtype, config.model.trust_remote_code)
+        trust = config.model.trust_remote_code
+        base = load_model(source := locate(config, start), config.model.dtype, trust)
         with replacing_folder(folder) as partial:
             adapters.merge(PeftModel.from_pretrained(base, str(adapter)), str(adapter)).save_pretrained(partial)
-            load_tokenizer(adapter, config.model.trust_remote_code).save_pretrained(partial)
+            load_tokenizer(adapter, trust).save_pretrained(partial)
+            save_processor(source, partial, trust)
     return check_model_dir(folder)
 
 
@@ -136,8 +142,10 @@ def load_model(path: str | Path, dtype: str, trust_remote_code: bool = False) ->
     Its generation config has none of the sampling defaults that it ships with, so that greedy is greedy, and stops at
     `stop_ids`. It is saved with the model, so that any program that loads the folder stops there.
     """
-    model = AutoModelForCausalLM.from_pretrained(
+    config = AutoConfig.from_pretrained(str(path), local_files_only=True, trust_remote_code=trust_remote_code)
+    model = auto_class(config).from_pretrained(
         str(path),
+        config=config,
         dtype=getattr(torch, dtype),
         attn_implementation="sdpa",
         use_safetensors=True,
@@ -168,9 +176,10 @@ def _stopping(shipped: GenerationConfig, path: str | Path, trust_remote_code: bo
 
 
 def copy(source: str | Path, target: Path, dtype: str, trust_remote_code: bool = False) -> None:
-    """Write the model and the tokenizer of one folder into another, weights in `dtype`."""
+    """Write the model, tokenizer and processor of one folder into another, weights in `dtype`."""
     load_model(source, dtype, trust_remote_code).save_pretrained(target)
     load_tokenizer(source, trust_remote_code).save_pretrained(target)
+    save_processor(source, target, trust_remote_code)
 
 
 def _embedded_dir() -> Path:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 NAME = "smollm2"
 """`model.path` of the embedded model."""
+TINY_VL = "tiny_vl"
+"""`model.path` of the small model that sees, which is made at first use with random weights."""
 CONTEXT = 8192
 """`llama.context_length` of the file, hard-coded because reading it takes seconds."""
 ARCHITECTURE = {"model_type": "llama", "num_hidden_layers": 30, "tie_word_embeddings": True}

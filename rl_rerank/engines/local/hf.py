@@ -22,6 +22,7 @@ from transformers import (
 
 from rl_rerank.engines.base import NO_USAGE, Capability, OnCompletion
 from rl_rerank.engines.decode import completion, draws
+from rl_rerank.engines.local import eyes
 from rl_rerank.engines.local.checkpoint import load_model
 from rl_rerank.engines.local.prefill import left_padded, prefilled
 from rl_rerank.engines.local.scoring import Scorer, padded_batches
@@ -61,6 +62,9 @@ class HFEngine:
             loaded = load_model(model, dtype, trust_remote_code)
             self.model = loaded.to("cuda") if torch.cuda.is_available() else loaded  # pyright: ignore[reportArgumentType]
         self.renderer = renderer
+        if renderer.vision is not None:
+            eyes.install(self.model, renderer.vision)
+            self.capabilities = HFEngine.capabilities | {Capability.images}
         self.batch_tokens = batch_tokens
         self.bf16 = bf16
         self.context = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)

@@ -57,6 +57,10 @@ class HF(EngineKind):
         return self.model is not None
 
     @property
+    def capabilities(self) -> frozenset[str]:
+        return super().capabilities | {"images"}
+
+    @property
     def cuts_prompts(self) -> bool:
         return True
 

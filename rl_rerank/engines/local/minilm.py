@@ -6,8 +6,8 @@ from importlib import metadata
 from pathlib import Path, PurePosixPath
 
 from rl_rerank import requirements
-from rl_rerank.engines.local.cache import made_once
 from rl_rerank.io import digest
+from rl_rerank.io.cache import made_once
 from rl_rerank.io.files import write_text
 
 NAME = "minilm"

@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rl_rerank.config import ModelConfig
+from rl_rerank.engines.local import processor
 from rl_rerank.prompts.rendering import Renderer
 
 OTHER_MEDIA = re.compile(r"image|audio|video", re.IGNORECASE)
@@ -74,12 +75,15 @@ def require_same_vocabulary(place: str, found: PreTrainedTokenizerBase, expected
 
 def renderer(model: ModelConfig, path: str | Path) -> Renderer:
     """Build the renderer of prompts into token ids of the model in `path`."""
+    folder = Path(path)
+    tokenizer = load_tokenizer(path, model.trust_remote_code)
     return Renderer(
-        load_tokenizer(path, model.trust_remote_code),
+        tokenizer,
         max_prompt_tokens=model.max_prompt_tokens,
         max_passage_tokens=model.max_passage_tokens,
         template_kwargs=model.template_kwargs,
-        declared_ends=_declared_ends(Path(path)),
+        declared_ends=_declared_ends(folder),
+        **processor.sight(model, folder),
     )
 
 

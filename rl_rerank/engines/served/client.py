@@ -42,8 +42,8 @@ class Request(Generic[T]):
     """One HTTP request."""
 
     path: str
-    body: dict[str, Any] | None
-    """None: a GET, which costs nothing."""
+    body: dict[str, Any] | Callable[[], dict[str, Any]] | None
+    """A function makes it when it is sent. None: a GET, which costs nothing."""
     read: Callable[[Any], T]
     """Function that turns the reply's JSON into an answer, and raises Malformed where it cannot."""
     most_tokens: tuple[int, int] = (0, 0)
@@ -212,8 +212,9 @@ class _Round(Generic[T]):
     async def _post(self, http: httpx2.AsyncClient, request: Request[T]) -> T:
         self.client.usage["calls"] += request.body is not None
         method = "GET" if request.body is None else "POST"
+        body = request.body() if callable(request.body) else request.body
         try:
-            response = await http.request(method, self.client.url(request.path), json=request.body)
+            response = await http.request(method, self.client.url(request.path), json=body)
         except httpx2.TransportError as e:
             # These three fail before anything is sent. After any other failure the server may have computed the answer,
             # and billed it, though none arrived.

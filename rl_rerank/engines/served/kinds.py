@@ -106,8 +106,8 @@ class OpenAI(Served):
 
     @property
     def capabilities(self) -> frozenset[str]:
-        """Without a tokenizer a server receives messages and returns text."""
-        return frozenset() if self.tokenizer is None else super().capabilities
+        """Without a tokenizer a server receives messages, perhaps with images, and returns text."""
+        return frozenset({"images"}) if self.tokenizer is None else super().capabilities
 
     @property
     def cuts_prompts(self) -> bool:

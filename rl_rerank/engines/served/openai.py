@@ -9,7 +9,7 @@ do not use the log-probabilities of a server's top tokens, because other tokens 
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from rl_rerank.config import ModelConfig
@@ -49,13 +49,19 @@ class OpenAIEngine:
         self.args = args
         self.client = Client(args)
         self.renderer = renderer
-        self.chat = Chat(max_prompt_tokens=model.max_prompt_tokens, max_passage_tokens=model.max_passage_tokens)
+        self.chat = Chat(
+            max_prompt_tokens=model.max_prompt_tokens,
+            max_passage_tokens=model.max_passage_tokens,
+            max_image_tokens=model.max_image_tokens,
+        )
         self.stop_ids = frozenset[int]() if renderer is None else renderer.stop_ids
 
     @cached_property
     def capabilities(self) -> frozenset[Capability]:
         """Capabilities, detected by requests to the server if necessary."""
-        if self.renderer is None or not self._is_vllm:
+        if self.renderer is None:
+            return frozenset({Capability.images})  # whether the model sees, the server knows
+        if not self._is_vllm:
             return frozenset()
         scores = {Capability.score} if self._scores_tokens() else set()
         holds = {Capability.constraint} if self._holds_answers() else set()
@@ -158,15 +164,20 @@ class OpenAIEngine:
         if self._is_vllm:
             body |= VLLM_SAMPLING
         if self.renderer is None:
-            body |= {"messages": asked, self.args.max_tokens_name: sampling.max_tokens}
-            most = sum(len(message["content"].encode()) for message in asked) + TEMPLATE_TOKENS
-            return Request("chat/completions", self.args.final(body), self._read_message, (most, sampling.max_tokens))
+            body |= {self.args.max_tokens_name: sampling.max_tokens}
+            most = self.chat.most_tokens(asked) + TEMPLATE_TOKENS
+            # Made when it is sent: the images of all prompts would take much memory.
+            made = partial(self._with_messages, body, asked)
+            return Request("chat/completions", made, self._read_message, (most, sampling.max_tokens))
         body |= {"prompt": list(asked), "max_tokens": sampling.max_tokens}
         if self._is_vllm:
             body |= {**VLLM_TOKENS, "stop_token_ids": sorted(self.stop_ids)}
             if constraint is not None:
                 body["vllm_xargs"] = constraint_json.carried(constraint, self.renderer.end_id)
         return Request("completions", self.args.final(body), self._read_tokens, (len(asked), sampling.max_tokens))
+
+    def _with_messages(self, body: dict[str, Any], asked: Any) -> dict[str, Any]:
+        return self.args.final({**body, "messages": self.chat.sent(asked)})
 
     def _score_request(self, ids: Sequence[int], tokens: Sequence[int]) -> Request[list[float] | None]:
         body = {"model": self.args.model, "prompt": list(ids), "max_tokens": 1, "temperature": 0.0, "logprobs": 1}

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from rl_rerank.prompts.messages import ours, require_text
+from rl_rerank.prompts.messages import images, ours, require_text
 from rl_rerank.prompts.tags import Tags
 from rl_rerank.types import Candidate, Message, Prompt, RankingExample, Segment
 
@@ -140,11 +140,14 @@ class Wording:
         *,
         reasoning: bool = False,
         name: Callable[[int], str] = str,
+        shown: str = "text",
         **words: object,
     ) -> Prompt:
         """The question about these documents, identified by 1, 2, ... as `name` writes them.
 
         Args:
+            shown: what of a document stands in the place of `{document}`: its `text`, its `images`, or `both`, images
+                first.
             words: what else stands in braces, by its name.
         """
         said: dict[str, Sequence[Segment]] = {word: [ours(str(value))] for word, value in words.items()}
@@ -153,27 +156,37 @@ class Wording:
         said["query"] = [Segment(example.query, field="query")]
         with_it = {"instruction": [Segment(example.instruction, field="instruction")]}
         said["instruction"] = [*_filled(self.instruction if example.instruction else self.without_instruction, with_it)]
-        turns = list(self._turns(example, docids, name, said))
+        turns = list(self._turns(example, docids, name, said, shown))
         if not turns:
-            said["documents"] = [*self._documents(example, docids, name)]
+            said["documents"] = [*self._documents(example, docids, name, shown)]
         system = [Message("system", _merged(_filled(self.system, said)))] if self.system else []
         messages = (*system, *turns, Message("user", _merged(_filled(self.user, said))))
         return Prompt(example.qid, tuple(docids), messages, self.paradigm, reasoning=reasoning)
 
     def _documents(
-        self, example: RankingExample, docids: Sequence[str], name: Callable[[int], str]
+        self, example: RankingExample, docids: Sequence[str], name: Callable[[int], str], shown: str
     ) -> Iterator[Segment]:
         for identifier, docid in enumerate(docids, start=1):
             if identifier > 1:
                 yield ours(self.separator)
-            yield from self._shown(self.document, example.candidate(docid), name(identifier))
+            yield from self._shown(self.document, example.candidate(docid), name(identifier), shown)
 
-    def _shown(self, template: str, candidate: Candidate, identifier: str) -> Iterator[Segment]:
-        require_text(candidate)
+    def _shown(self, template: str, candidate: Candidate, identifier: str, shown: str) -> Iterator[Segment]:
+        seen = [] if shown == "text" else images(candidate)
+        if shown != "images":
+            seen += self._text(candidate, [ours("\n")] if seen else [])
+        yield from _filled(template, {"id": [ours(identifier)], "document": seen})
+
+    def _text(self, candidate: Candidate, before: Sequence[Segment]) -> list[Segment]:
+        """What a document says, behind `before`; nothing for a document of images without text that shows them."""
+        if not before:
+            require_text(candidate)
+        elif not (candidate.title + candidate.text).strip():
+            return []
         text = Segment(candidate.text, candidate.docid, "text")
         title = Segment(candidate.title, candidate.docid, "title")
-        shown = [*_filled(self.titled, {"title": [title], "text": [text]})] if candidate.title else [text]
-        yield from _filled(template, {"id": [ours(identifier)], "document": shown})
+        said = [*_filled(self.titled, {"title": [title], "text": [text]})] if candidate.title else [text]
+        return [*before, *said]
 
     def _turns(
         self,
@@ -181,6 +194,7 @@ class Wording:
         docids: Sequence[str],
         name: Callable[[int], str],
         said: Mapping[str, Sequence[Segment]],
+        shown: str,
     ) -> Iterator[Message]:
         """The messages before the last one of a conversation about one document after the other."""
         if not self.turn:
@@ -188,7 +202,7 @@ class Wording:
         yield Message("user", _merged(_filled(self.opening, said)))
         yield Message("assistant", (ours(self.reply),))
         for identifier, docid in enumerate(docids, start=1):
-            yield Message("user", _merged(self._shown(self.turn, example.candidate(docid), name(identifier))))
+            yield Message("user", _merged(self._shown(self.turn, example.candidate(docid), name(identifier), shown)))
             yield Message("assistant", _merged(_filled(self.received, {"id": [ours(name(identifier))]})))
 
 

@@ -10,6 +10,7 @@ from transformers import AutoConfig
 
 from rl_rerank.config import Config
 from rl_rerank.engines.local import checkpoint
+from rl_rerank.engines.local.processor import save_processor
 from rl_rerank.engines.local.tokenizer import require_same_vocabulary
 from rl_rerank.engines.local.weight_average import average
 from rl_rerank.io.files import replacing_folder
@@ -41,4 +42,5 @@ def run(config: Config, name: str, stage: AverageStage) -> None:
             shutil.copyfile(code, partial / code.name)
         checkpoint.generation_config(first, trust).save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        save_processor(first, partial, trust)
     logger.info("%s: averaged %s", name, ", ".join(f"{ref} ({folder})" for ref, folder in folders.items()))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from rl_rerank.config import EngineConfig, LongDocumentsConfig, Reference, StageConfig, trained
+from rl_rerank.paradigms.base import traits
 from rl_rerank.ranking.methods import check as check_ranking
 from rl_rerank.stages.training import TrainingStage
 
@@ -57,6 +58,11 @@ class ExportStage(StageConfig):
         return ["jsonschema"]
 
     def check(self, name: str, plugins: Plugins) -> None:
+        if (shown := traits(plugins.paradigm()).shown) != "text":
+            raise ValueError(
+                f"stages.{name} exports a model for texts, and the paradigm {plugins.config.paradigm!r} has "
+                f"shown={shown}; leave the stage out, and take the model's folder as it is"
+            )
         check_ranking(plugins.paradigm(), self.documents(plugins.config.stages), f"stages.{name}.")
         if plugins.engine(plugins.config.engine).has_own_model:
             raise ValueError(

@@ -16,10 +16,11 @@ from transformers import TrainerState, set_seed
 
 from rl_rerank import data
 from rl_rerank.config import Config
-from rl_rerank.engines.local import checkpoint, vllm_environment
+from rl_rerank.engines.local import checkpoint, eyes, vllm_environment
 from rl_rerank.paradigms.base import Paradigm, check_template
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.prompts.vision import Vision
 from rl_rerank.reward.build import reward_terms
 from rl_rerank.stages.grpo import dev_engine
 from rl_rerank.stages.grpo.policies import ChoicePolicy, ScoresPolicy, TokensPolicy
@@ -39,7 +40,7 @@ from rl_rerank.training.loop.batches import prompt_order
 from rl_rerank.training.loop.checkpoints import Checkpoints, resumable_checkpoint, writing
 from rl_rerank.training.loop.curriculum import FirstStage
 from rl_rerank.training.loop.dev import Bounds, DevEvaluation, DevSet, is_patience_over, measure, references
-from rl_rerank.training.loop.models import keep_checkpoint, save_trained
+from rl_rerank.training.loop.models import SavesProcessor, keep_checkpoint, save_trained
 from rl_rerank.training.loop.pass_rate import AdaptiveQuestions, PassRates, RatesRecord
 from rl_rerank.training.loop.preemption import Preemption
 from rl_rerank.training.loop.task import Task
@@ -78,14 +79,14 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
         asked = _questions(stage, policy, examples, paradigm, renderer, refill.block, per_query)
         rates = asked.rates if isinstance(asked, AdaptiveQuestions) else None
         task = Task(asked, paradigm, terms, permute_rewards=stage.permute_rewards)
-        trainer = _token_trainer(config, stage, policy, output, start, tokenizer, task, refill)
+        trainer = _token_trainer(config, stage, policy, output, start, tokenizer, task, refill, renderer.vision)
     else:
         if isinstance(policy, ScoresPolicy):
             objective = scores_objective(stage, policy, examples, paradigm, renderer, terms)
         else:
             assert isinstance(policy, ChoicePolicy)
             objective = choice_objective(stage, policy, examples, paradigm, renderer, terms)
-        trainer = _policy_trainer(config, stage, output, start, tokenizer, objective)
+        trainer = _policy_trainer(config, stage, output, start, tokenizer, objective, renderer.vision)
     preemption = Preemption(output, trainer.accelerator)
     trainer.add_callback(preemption)
     trainer.add_callback(Records(output, completions=lambda: trainer.unlogged, most=stage.logged_completions))
@@ -98,6 +99,7 @@ def run(config: Config, name: str, stage: GRPOStage) -> None:
             rates.restore(Path(resumed))
         trainer.add_callback(RatesRecord(rates))
     trainer.add_callback(tracking.ConfigRecord(config))
+    trainer.add_callback(SavesProcessor(start, config.model.trust_remote_code))
     trainer.add_callback(Checkpoints(trainer.accelerator, preemption, config.checkpoints_read(name)))
     precision.require_masters(trainer)
     ended = _ended(stage, resumed)
@@ -160,6 +162,7 @@ def _token_trainer(
     tokenizer: Any,
     task: Task,
     refill: Refill,
+    vision: Vision | None,
 ) -> RankingGRPOTrainer:
     # Other policies need not wait for trl's trainer.
     from rl_rerank.stages.grpo.load_teacher import load_teacher
@@ -168,7 +171,7 @@ def _token_trainer(
     # Before the arguments, which let ZeRO-3 shard every model that is built, also the one that memory is counted on.
     budget = memory_budget.tokens(stage, output.name, Plugins(config), start)
     arguments = policy.arguments(config, stage, output)
-    model = precision.load(start, config.model, stage, arguments)
+    model = precision.load(start, config.model, stage, arguments, vision)
     model.set_attn_implementation(policy.attention)
     asked, rollout = task.questions, stage.rollout
     order = prompt_order(policy.prompts_per_batch(stage), policy.updates_per_batch, arguments.world_size)
@@ -196,22 +199,30 @@ def _token_trainer(
         processing_class=tokenizer,
         peft_config=peft_config(stage.lora),
     )
+    if trainer.ref_model is not None:  # loaded by trl
+        eyes.install(trainer.accelerator.unwrap_model(trainer.ref_model), vision)
     if policy.shared_prefix and trainer.log_probs.refusal:
         logger.warning("prompts are computed once a completion, not once a group: %s", trainer.log_probs.refusal)
     return trainer
 
 
 def _policy_trainer(
-    config: Config, stage: GRPOStage, output: Path, start: Path, tokenizer: Any, objective: Objective
+    config: Config,
+    stage: GRPOStage,
+    output: Path,
+    start: Path,
+    tokenizer: Any,
+    objective: Objective,
+    vision: Vision | None,
 ) -> PolicyTrainer:
     budget = memory_budget.tokens(stage, output.name, Plugins(config), start)  # before the arguments too
     arguments = stage.arguments(config, output)  # before models are read, which ZeRO-3 shards as it says
-    model = precision.load(start, config.model, stage, arguments)
+    model = precision.load(start, config.model, stage, arguments, vision)
     reference = None
     if (adapter := peft_config(stage.lora)) is not None:
         model = get_peft_model(model, adapter)
     elif stage.beta:
-        reference = precision.load(start, config.model, stage, arguments)
+        reference = precision.load(start, config.model, stage, arguments, vision)
     return PolicyTrainer(
         objective=objective,
         model=model,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from rl_rerank.config import Config, CurriculumConfig, ModelConfig, Reference, StageConfig, at_least
-from rl_rerank.paradigms.base import Paradigm
+from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.reward.base import Term
 from rl_rerank.reward.trial import first_probe, refuse_undeclared, try_out
 from rl_rerank.stages.grpo import dev_engine
@@ -189,6 +189,13 @@ class GRPOStage(TrainingStage):
             raise ValueError(f"stages.{name} has no reward to train on; choose some with 'reward=[ndcg,format]'")
         super().check(name, plugins)
         self.policy.check(name, self, plugins)
+        if (shown := traits(plugins.paradigm()).shown) != "text":
+            blind = "rollout=vllm" if self.rollout.uses_vllm else self.teacher(plugins.config) and "a teacher"
+            if blind:
+                raise ValueError(
+                    f"stages.{name}: the paradigm {plugins.config.paradigm!r} has shown={shown}, and {blind} sees no "
+                    "images yet; use rollout=hf without a teacher, or shown=text"
+                )
         self.whole_queries(name, plugins.terms, plugins.paradigm())
         if self.eval_steps is not None:
             dev_engine.kind(name, self, plugins.config, plugins.paradigm())

@@ -25,7 +25,7 @@ from rl_rerank.training.loop import lengths, lora_targets, order, precision, tra
 from rl_rerank.training.loop.answers import AnswerTrainer
 from rl_rerank.training.loop.arguments import peft_config
 from rl_rerank.training.loop.checkpoints import Checkpoints, resumable_checkpoint, writing
-from rl_rerank.training.loop.models import save_trained
+from rl_rerank.training.loop.models import SavesProcessor, save_trained
 from rl_rerank.training.loop.preemption import Preemption
 from rl_rerank.training.loop.rank_weights import RankWeights
 from rl_rerank.training.loop.rows import RowFile, tokenised
@@ -56,6 +56,7 @@ def run(config: Config, name: str, stage: SFTStage) -> None:
     trainer.add_callback(Records(output))
     trainer.add_callback(tracking.ConfigRecord(config))
     trainer.add_callback(Watch(stage.health))
+    trainer.add_callback(SavesProcessor(start, config.model.trust_remote_code))
     trainer.add_callback(Checkpoints(trainer.accelerator, preemption, config.checkpoints_read(name)))
     precision.require_masters(trainer)
     resumed = resumable_checkpoint(output / "checkpoints", trainer.accelerator)
@@ -88,7 +89,7 @@ def _completion_trainer(
         rows=made,
         pad_id=tokenizer.pad_token_id,
         micro_batch_tokens=micro_batch_tokens,
-        model=precision.load(start, config.model, stage, arguments),
+        model=precision.load(start, config.model, stage, arguments, renderer.vision),
         args=arguments,
         train_dataset=Dataset.from_dict({"index": _order(stage, rows.lengths.tolist())}),
         processing_class=tokenizer,
@@ -123,7 +124,7 @@ def _ranking_trainer(
         long_documents=stage.long_documents,
     )
     read = reading(paradigm, renderer, stage.long_documents)
-    model = precision.load(start, config.model, stage, arguments)
+    model = precision.load(start, config.model, stage, arguments, renderer.vision)
     if (adapter := peft_config(stage.lora)) is not None:
         model = get_peft_model(model, adapter)
     return RankingTrainer(

@@ -78,6 +78,11 @@ def local_folder(model: ModelConfig) -> Path | None:
     folder = Path(model.path).expanduser()
     if folder.is_dir():
         return folder
+    if model.path == embedded.TINY_VL:
+        try:
+            return importlib.import_module("rl_rerank.engines.local.tiny_vl").folder()  # makes it
+        except ImportError:
+            return None
     if importlib.util.find_spec("huggingface_hub") is None:
         return None
     hub = importlib.import_module("huggingface_hub")
@@ -162,12 +167,14 @@ def measure(config: Config, name: str, stage: TrainingStage, store: Store, token
         ValueError: if a prompt does not fit the budget even without documents.
     """
     cap = min(config.model.max_passage_tokens or config.model.max_prompt_tokens, config.model.max_prompt_tokens)
+    seeing = sight(config.model)
     fitted, free = (
         Renderer(
             tokenizer,
             max_prompt_tokens=budget,
             max_passage_tokens=cap,
             template_kwargs=config.model.template_kwargs,
+            **seeing,
         )
         for budget in (config.model.max_prompt_tokens, 1_000_000_000)
     )
@@ -176,6 +183,7 @@ def measure(config: Config, name: str, stage: TrainingStage, store: Store, token
         max_prompt_tokens=1_000_000_000,
         max_passage_tokens=config.model.max_prompt_tokens,
         template_kwargs=config.model.template_kwargs,
+        **seeing,
     )
     tokens: list[int] = []
     documents: list[int] = []
@@ -248,6 +256,14 @@ def _context(folder: Path) -> int | None:
     return found if isinstance(found, int) else None
 
 
+def sight(model: ModelConfig) -> dict[str, Any]:
+    """Find how a model on this machine sees images: the arguments `vision` and `blindness` of a Renderer."""
+    folder = local_folder(model)
+    if folder is None:
+        return {"blindness": f"model.path={model.path!r} reads text only, or is not on this machine"}
+    return importlib.import_module("rl_rerank.engines.local.processor").sight(model, folder)
+
+
 def local_tokenizer(model: ModelConfig) -> Any:
     """Load the model's tokenizer without a download.
 
@@ -257,6 +273,8 @@ def local_tokenizer(model: ModelConfig) -> Any:
     # Imported when it is needed: the plan is also shown where transformers is not installed.
     transformers = importlib.import_module("transformers")
     where, more = model.path, {"revision": model.revision}
+    if model.path == embedded.TINY_VL:
+        where = str(importlib.import_module("rl_rerank.engines.local.tiny_vl").folder())
     if model.path == embedded.NAME:
         file = embedded.file()
         where, more = str(file.parent), {"gguf_file": file.name}

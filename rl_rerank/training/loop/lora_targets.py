@@ -13,11 +13,12 @@ from peft import get_peft_model
 from peft.utils.error import NoMatchingPeftModuleError
 from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig
 from transformers.pytorch_utils import Conv1D
 
 from rl_rerank.config import LoraConfig, ModelConfig
 from rl_rerank.engines.local import embedded
+from rl_rerank.engines.local.auto import auto_class
 from rl_rerank.training.loop import lengths
 from rl_rerank.training.loop.arguments import peft_config
 
@@ -72,7 +73,7 @@ def _without_weights(model: ModelConfig, folder: Path | None) -> Any:
     else:
         return None
     with torch.device("meta"):
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
+        return auto_class(config).from_config(config, trust_remote_code=model.trust_remote_code)
 
 
 def _sharing(base: nn.Module) -> dict[str, str]:

@@ -6,13 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peft import get_peft_model
-from transformers import PreTrainedTokenizerBase, Trainer
+from transformers import (
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from rl_rerank.config import Config, ModelConfig
 from rl_rerank.engines.local import adapters, checkpoint
+from rl_rerank.engines.local.processor import save_processor
 from rl_rerank.io.files import replacing_folder
 from rl_rerank.training.loop.arguments import peft_config
+from rl_rerank.training.loop.checkpoints import written_checkpoint
 from rl_rerank.training.loop.watch import UnhealthyError, broken_weights, describe, require_weights
 
 if TYPE_CHECKING:
@@ -52,6 +61,23 @@ def save_trained(
     with replacing_folder(folder) as partial:
         whole.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        save_processor(start, partial, model.trust_remote_code)
+
+
+class SavesProcessor(TrainerCallback):
+    """Puts the processor of a model that sees beside the model in every checkpoint.
+
+    Args:
+        start: the folder of the stage's starting model.
+    """
+
+    def __init__(self, start: Path, trust_remote_code: bool) -> None:
+        self.start = start
+        self.trust_remote_code = trust_remote_code
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            save_processor(self.start, written_checkpoint(args, state), self.trust_remote_code)
 
 
 def keep_checkpoint(config: Config, ref: str, folder: Path) -> None:
@@ -70,3 +96,4 @@ def keep_checkpoint(config: Config, ref: str, folder: Path) -> None:
     with replacing_folder(folder) as partial:
         model.save_pretrained(partial)
         checkpoint.load_tokenizer(source, trust).save_pretrained(partial)
+        save_processor(source, partial, trust)

@@ -26,8 +26,9 @@ from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from rl_rerank.config import ModelConfig
-from rl_rerank.engines.local import arithmetic, checkpoint
+from rl_rerank.engines.local import arithmetic, checkpoint, eyes
 from rl_rerank.io.files import write_json
+from rl_rerank.prompts.vision import Vision
 
 if TYPE_CHECKING:
     from rl_rerank.stages.training import TrainingStage
@@ -75,16 +76,25 @@ def keep_float32(arguments: TrainingArguments, model: ModelConfig) -> None:
     plugin.set_deepspeed_weakref()
 
 
-def load(start: Path, model: ModelConfig, stage: TrainingStage, arguments: TrainingArguments) -> PreTrainedModel:
+def load(
+    start: Path,
+    model: ModelConfig,
+    stage: TrainingStage,
+    arguments: TrainingArguments,
+    vision: Vision | None = None,
+) -> PreTrainedModel:
     """Load the stage's starting model in the type that it is trained in.
 
     Args:
         arguments: made before, because ZeRO-3 shards what is loaded as they say.
+        vision: of the renderer whose prompts it computes; None: they show no images.
     """
     # DeepSpeed takes one type for all weights, frozen ones too; in its bf16 mode it casts them itself.
     is_sharded = arguments.deepspeed_plugin is not None
     dtype = "float32" if stage.lora is None or is_sharded else model.dtype
-    return checkpoint.load_model(start, dtype, model.trust_remote_code)
+    loaded = checkpoint.load_model(start, dtype, model.trust_remote_code)
+    eyes.install(loaded, vision)
+    return loaded
 
 
 def load_frozen(folder: Path, model: ModelConfig, arguments: TrainingArguments) -> PreTrainedModel:

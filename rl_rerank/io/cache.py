@@ -1,4 +1,4 @@
-"""Folders that are made once for a user: converted models. Free of torch."""
+"""Folders that are made once for a user: converted models, composed images."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def cache_dir() -> Path:
-    """Find the folder of converted models: $RL_RERANK_CACHE, or rl-rerank in the user's cache folder."""
+    """Find the folder of what is made once: $RL_RERANK_CACHE, or rl-rerank in the user's cache folder."""
     if own := os.environ.get("RL_RERANK_CACHE"):
         return Path(own).expanduser()
     user = os.environ.get("XDG_CACHE_HOME")
