@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from rl_rerank.config import Config, ModelConfig, trained
-from rl_rerank.engines.local import adapters, embedded, hub
+from rl_rerank.engines.local import adapters, embedded, hub, pyramid
 from rl_rerank.engines.local.cache import cache_dir as cache_dir
 from rl_rerank.engines.local.cache import made_once
 from rl_rerank.engines.local.tokenizer import load_tokenizer as load_tokenizer
@@ -145,6 +145,7 @@ def load_model(path: str | Path, dtype: str, trust_remote_code: bool = False) ->
         trust_remote_code=trust_remote_code,
     )
     model.generation_config = _stopping(model.generation_config, path, trust_remote_code)
+    pyramid.install(model)
     return model.eval()
 
 
