@@ -116,7 +116,7 @@ def test_known_documents_are_not_computed_again(folder, renderer, monkeypatch):
     own = engine.scorer._computed
     monkeypatch.setattr(engine.scorer, "_computed", lambda some: computed.extend(some) or own(some))
     first = engine.score(prompts(), ["yes", "no"])
-    boundary = engine.scorer._boundary
+    boundary = engine.scorer.boundary
     documents = {pyramid.split(renderer(prompt).token_ids, boundary)[3] for prompt in prompts()}
     assert documents <= set(computed)
     computed.clear()

@@ -35,6 +35,10 @@ class PyramidScorer(Scorer):
 
     Args:
         keeps: whether states are kept from one call to the next; not where the weights may change between them.
+
+    Attributes:
+        boundary: id of the token with which every message begins.
+        lower_layers: number of layers whose states are kept by message.
     """
 
     def __init__(self, model: PreTrainedModel, *, pad_id: int, batch_tokens: int, keeps: bool) -> None:
@@ -43,7 +47,8 @@ class PyramidScorer(Scorer):
         assert found is not None
         self.refusal = None
         self.keeps = keeps
-        self._boundary = found.boundary
+        self.boundary = found.boundary
+        self.lower_layers = found.lower_layers
         body: Any = model.base_model
         self._lower = _part(body, body.layers[: found.lower_layers], norm=nn.Identity())
         self._upper = _part(body, body.layers[found.lower_layers :])
@@ -55,12 +60,16 @@ class PyramidScorer(Scorer):
             return super().__call__(prompts, endings)
         finally:
             if not self.keeps:
-                self._kept.clear()
-                self._bytes = 0
+                self.forget()
 
     def encode(self, messages: Iterable[Message]) -> None:
         """Compute the states of messages ahead of any query, such as documents."""
         self._states(list(messages))
+
+    def forget(self) -> None:
+        """Drop all states."""
+        self._kept.clear()
+        self._bytes = 0
 
     def _packed(self, sequences: Sequence[Labelled]) -> Tensor:
         packed = pack(sequences).to(self.model.device)
@@ -74,7 +83,7 @@ class PyramidScorer(Scorer):
     def _row(self, packed: Packed) -> Tensor:
         """Lay the states of all prompts out as the packed row: [Q, E]."""
         distinct = list(dict.fromkeys(tuple(ids[:-1]) for ids, _ in packed.sequences))
-        cut = [pyramid.split(ids, self._boundary) for ids in distinct]
+        cut = [pyramid.split(ids, self.boundary) for ids in distinct]
         known = self._states([message for messages in cut for message in messages])
         row, places = None, _Row(packed)
         for ids, messages in zip(distinct, cut, strict=True):
