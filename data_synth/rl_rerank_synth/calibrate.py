@@ -48,7 +48,8 @@ class Calibrate:
 
         Raises:
             ImportError: without scikit-learn.
-            ValueError: if no judged pair has features, or all have one grade; for a feature that is no number, or that no candidate has.
+            ValueError: if no judged pair has features, or all have one grade; for a feature that is no number, or that
+                no candidate has.
         """
         held = list(examples)
         if self.path is None:
@@ -92,7 +93,9 @@ class Calibrate:
         for name in self.features:
             if not any(name in values for values in found.values()):
                 there = sorted({own for example in examples for c in example.candidates for own in c.features})
-                raise ValueError(f"calibrate: no candidate has the feature {name}; they have {', '.join(there) or 'none'}")
+                raise ValueError(
+                    f"calibrate: no candidate has the feature {name}; they have {', '.join(there) or 'none'}"
+                )
         return found
 
 

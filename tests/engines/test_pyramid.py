@@ -149,6 +149,19 @@ def test_states_are_dropped_where_they_take_too_much(folder, renderer, monkeypat
     assert engine.scorer._bytes == sum(kept.nbytes for kept in engine.scorer._kept.values()) <= 64 * 4 * 64
 
 
+def test_answers_are_generated_as_whole_rows_give_them(folder, renderer):
+    engine = HFEngine(folder, renderer, dtype="float32")
+    asked = [*prompts(), prompts()[0]]  # twice the same, and rows of several lengths
+    found = engine.generate(asked, Sampling(max_tokens=5))
+    model = checkpoint.load_model(folder, "float32")
+    for prompt, [answer] in zip(asked, found, strict=True):
+        ids = list(renderer(prompt).token_ids)
+        for token in answer.token_ids:
+            with torch.no_grad():
+                assert token == model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()
+            ids.append(token)
+
+
 def test_padding_changes_no_score(folder, renderer):
     model = checkpoint.load_model(folder, "float32")
     scorer = Scorer(model, pad_id=0, batch_tokens=4096)
@@ -180,10 +193,10 @@ def test_what_cannot_be_a_pyramid_is_refused(folder, tiny_model_dir, renderer):
         pyramid.make(checkpoint.load_model(folder, "float32"), 0.5, 1)
     with pytest.raises(ValueError, match="leaves no lower layer"):
         pyramid.make(checkpoint.load_model(tiny_model_dir, "float32"), 0.9, 1)
-    engine = HFEngine(folder, renderer, dtype="float32")
-    with pytest.raises(ValueError, match="scores answers and generates none"):
-        engine.generate(prompts()[:1], Sampling(max_tokens=4))
     model = checkpoint.load_model(folder, "float32")
+    cache = model(torch.tensor([[5, 6, 7]]), use_cache=True).past_key_values
+    with pytest.raises(ValueError, match="a cache whose tokens it has not seen"):
+        model(torch.tensor([[8]]), past_key_values=cache)
     with pytest.raises(ValueError, match="was given embeddings"):
         model(inputs_embeds=torch.zeros(1, 3, 64))
 

@@ -10,7 +10,7 @@ message. A pyramid is a model folder whose config.json has the key `pyramid`. It
 programs that know nothing of the blocks refuse the folder instead of mixing them.
 """
 
-# Shape legend: N rows, T tokens of a row, H query heads, K key heads, D size of a head.
+# Shape legend: N rows, T tokens of a row, Q of them that are computed, H query heads, K key heads, D size of a head.
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ KEY = "pyramid"
 """In config.json: `{lower_layers, boundary}`."""
 NAME = "rl_rerank_pyramid"
 """Of the attention, in transformers' registry."""
+CACHED = "rl_rerank_messages"
+"""Attribute of a cache: [N, T], the numbers of its tokens' messages."""
 
 
 class Pyramid(NamedTuple):
@@ -138,33 +140,40 @@ def attention(
     """Compute a layer's attention: that of transformers, or of a packed row, after the blocks of lower layers.
 
     Args:
-        query: [N, H, T, D]; key and value [N, K, T, D].
-        attention_mask: [N, 1, T, T] of bool, True where a token is seen; None for a causal mask.
+        query: [N, H, Q, D]; key and value [N, K, T, D], of which the last Q tokens are the query's.
+        attention_mask: [N, 1, Q, T] of bool, True where a token is seen; None for a causal mask.
         blocks: [N, T], the number of each token's message; None where the caller runs parts of the model itself.
         below: number of lower layers.
     """
     layer: Any = module.layer_idx
     if blocks is not None and layer < below:
-        if key.shape[2] != blocks.shape[1]:
-            raise ValueError(
-                f"a pyramid computes whole prompts, and {key.shape[2] - query.shape[2]} tokens come from a cache; it "
-                "scores answers and generates none"
-            )
-        tokens = query.shape[2]
-        seen = torch.ones(tokens, tokens, dtype=torch.bool, device=query.device).tril()[None, None]
+        asked, tokens = query.shape[2], key.shape[2]
+        assert blocks.shape[1] == tokens
+        device = query.device
+        seen = torch.ones(asked, tokens, dtype=torch.bool, device=device).tril(tokens - asked)[None, None]
         if attention_mask is not None:
             seen = seen & (attention_mask if attention_mask.dtype == torch.bool else attention_mask == 0)
-        own = (blocks[:, :, None] == blocks[:, None, :])[:, None]
-        # A token of padding sees nothing of its own; itself, so that no row of the softmax is empty.
-        attention_mask = (seen & own) | torch.eye(tokens, dtype=torch.bool, device=query.device)
+        own = (blocks[:, tokens - asked :, None] == blocks[:, None, :])[:, None]
+        # A token of padding sees itself, so that no row of the softmax is empty.
+        itself = torch.eye(tokens, dtype=torch.bool, device=device)[tokens - asked :]
+        attention_mask = (seen & own) | itself
     return packed_attention.attention("sdpa", module, query, key, value, attention_mask, packed=packed, **kwargs)
 
 
 def _with_blocks(body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
-    """Number the messages of what a model is given, for its layers."""
+    """Number the messages of what a model is given, for its layers; a cache keeps the numbers of its tokens."""
     config: Any = body.config
     ids = args[0] if args else kwargs.get("input_ids")
     if ids is None:
         raise ValueError("a pyramid finds its messages by token ids, and was given embeddings")
     own = Pyramid(**getattr(config, KEY))
-    return args, {**kwargs, "blocks": numbers(ids, own.boundary), "below": own.lower_layers}
+    blocks, cache = numbers(ids, own.boundary), kwargs.get("past_key_values")
+    if cache is not None:
+        if (before := getattr(cache, CACHED, None)) is not None:
+            blocks = torch.cat([before, before[:, -1:] + blocks], 1)
+        elif cache.get_seq_length():
+            raise ValueError(
+                "a pyramid was given a cache whose tokens it has not seen, and cannot tell their messages"
+            )
+        setattr(cache, CACHED, blocks)
+    return args, {**kwargs, "blocks": blocks, "below": own.lower_layers}
