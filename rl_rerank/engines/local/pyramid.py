@@ -172,8 +172,6 @@ def _with_blocks(body: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any])
         if (before := getattr(cache, CACHED, None)) is not None:
             blocks = torch.cat([before, before[:, -1:] + blocks], 1)
         elif cache.get_seq_length():
-            raise ValueError(
-                "a pyramid was given a cache whose tokens it has not seen, and cannot tell their messages"
-            )
+            raise ValueError("a pyramid was given a cache whose tokens it has not seen, and cannot tell their messages")
         setattr(cache, CACHED, blocks)
     return args, {**kwargs, "blocks": blocks, "below": own.lower_layers}
