@@ -5,6 +5,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,6 +121,6 @@ def p_value(ours: Floats, others: Floats, seed: int) -> float:
     return float(1 + np.count_nonzero(np.abs(_error(one) - _error(other)) >= observed - 1e-12)) / (1 + DRAWS)
 
 
-def _error(sums: Floats) -> Floats:
+def _error(sums: NDArray[np.floating[Any]]) -> Floats:
     """[D, B, 2] -> [D]."""
     return np.abs(sums[..., 0]).sum(1) / sums[..., 1].sum(1)

@@ -77,8 +77,8 @@ class PyramidScorer(Scorer):
         hidden = _run(self._upper, packed.layout, inputs_embeds=states[None])
         asked = Asked(packed.places, packed.labels, in_float32=True)
         of_labels = hidden.index_select(0, packed.places)
-        config = self.model.config.get_text_config()
-        return head.projected(self.model.get_output_embeddings(), of_labels, asked, config).log_probs
+        model: Any = self.model
+        return head.projected(model.get_output_embeddings(), of_labels, asked, model.config.get_text_config()).log_probs
 
     def _row(self, packed: Packed) -> Tensor:
         """Lay the states of all prompts out as the packed row: [Q, E]."""
