@@ -4,14 +4,18 @@ import json
 
 import pytest
 import torch
+from support.exported import export
 from transformers import AutoModelForCausalLM
 
+from rl_rerank.config import ModelConfig
 from rl_rerank.engines.local import checkpoint, pyramid
 from rl_rerank.engines.local.hf import HFEngine
+from rl_rerank.engines.local.kinds import VLLM
 from rl_rerank.engines.local.pyramid_scorer import PyramidScorer
 from rl_rerank.engines.local.scoring import Scorer
 from rl_rerank.paradigms.build import make
 from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.serving.reranker import Reranker
 from rl_rerank.types import Candidate, RankingExample, Sampling
 
 TEXTS = (
@@ -188,11 +192,24 @@ def test_other_programs_are_warned_by_the_class(folder):
     assert config["pyramid"]["lower_layers"] == 2
 
 
+def test_an_exported_pyramid_ranks_the_same_and_is_refused_by_cross_encoder(folder, renderer, tmp_path):
+    paradigm = make("pointwise", {"wording": "pointwise_apart"})
+    exported = export(folder, tmp_path / "exported", paradigm, max_prompt_tokens=512)
+    ranked = dict(Reranker.load(exported).rank("how do caves melt?", list(TEXTS)))
+    engine = HFEngine(folder, renderer, dtype="float32")
+    answers = [one.continuations for one in engine.score(prompts(), ["yes", "no"])]
+    assert ranked == pytest.approx({n: one["yes"] - one["no"] for n, one in enumerate(answers)}, abs=1e-4)
+    unmet = json.loads((exported / "config_sentence_transformers.json").read_text())["requirements"]
+    assert "lower layers see one message of the prompt alone" in unmet["sentence-transformers"]["reason"]
+
+
 def test_what_cannot_be_a_pyramid_is_refused(folder, tiny_model_dir, renderer):
     with pytest.raises(ValueError, match="a pyramid already"):
         pyramid.make(checkpoint.load_model(folder, "float32"), 0.5, 1)
     with pytest.raises(ValueError, match="leaves no lower layer"):
         pyramid.make(checkpoint.load_model(tiny_model_dir, "float32"), 0.9, 1)
+    with pytest.raises(ValueError, match=r"is a pyramid, .* rank with engine\.kind=hf"):
+        VLLM().build(ModelConfig(path=str(folder)), folder)
     model = checkpoint.load_model(folder, "float32")
     cache = model(torch.tensor([[5, 6, 7]]), use_cache=True).past_key_values
     with pytest.raises(ValueError, match="a cache whose tokens it has not seen"):

@@ -14,7 +14,9 @@ programs that know nothing of the blocks refuse the folder instead of mixing the
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -46,6 +48,11 @@ def of(model: PreTrainedModel) -> Pyramid | None:
     """Return a model's blocks; None if it is no pyramid."""
     found: Mapping[str, int] | None = getattr(model.config, KEY, None)
     return None if found is None else Pyramid(**found)
+
+
+def is_folder(folder: Path) -> bool:
+    """Whether a model folder holds a pyramid."""
+    return KEY in json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 def make(model: PreTrainedModel, upper_share: float, boundary: int) -> Pyramid:
