@@ -73,6 +73,8 @@ class PyramidCost:
         for example in islice((e for e in run.examples(self.student).values() if len(e.docids) > 1), self.windows):
             shown = view(example, settings.long_documents).example
             prompts = [paradigm.prompt(shown, [docid]) for docid in shown.docids]
+            if not found:  # an engine compares two ways of computing its first batch, which takes time
+                measured.costs(full, student, prompts, paradigm.continuations)
             whole, part = measured.costs(full, student, prompts, paradigm.continuations)
             found.append((part.operations / whole.operations, part.seconds / whole.seconds))
         if not found:
