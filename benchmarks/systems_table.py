@@ -193,4 +193,14 @@ SYSTEMS = (
         "its tables, which are a download; that examination depends on the place alone, which later work contradicts",
         learns="looks_ips_eval",
     ),
+    System(
+        "baidu",
+        "Baidu Search",
+        "Clicks calibrated by a few judgments pre-train a model, judgments anchor its scores, documents are summaries "
+        "for the query, and a pyramid that encodes query and summary apart in its lower layers serves it",
+        ("untrained", "pretrained_eval", "anchored_eval", "plain_eval", "head_eval", "pyramid_eval"),
+        "none",
+        "its logs, its encoders and its numbers; the paper's constants, which are from an account of it",
+        learns="anchored_eval",
+    ),
 )

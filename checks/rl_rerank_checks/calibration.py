@@ -1,10 +1,11 @@
-"""What a survey of losses says of their scores: pointwise losses make probabilities, others only orders."""
+"""Which losses make probabilities of relevance, and which only orders: pointwise and anchored ones the former."""
 
 # Shape legend: Q queries, B bins of probabilities.
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,19 +26,25 @@ class Calibration:
     The error is that of `rl_rerank.evaluation.functions.calibration`: the distance between the mean probability and
     the share of relevant documents, by bins of probabilities. Documents that nobody judged count as not relevant, as
     they do in nDCG. The difference of two stages passes if its 95% interval over resampled queries lies below 0; the
-    intervals are not corrected for the number of stages.
+    intervals are not corrected for the number of stages. Beside it stands p of a randomisation test, which exchanges
+    the two stages' probabilities query by query.
     """
 
     stage: str
     others: Sequence[str]
     """The stage itself, if it is among them, is left out."""
     bins: int = 10
+    levels: int | None = None
+    """Number of grades, from 0, where the probability that stands for grade y is (y + 1/2) / levels, the anchor of
+    `loss=anchored_hinge`; null: it is 1 for every grade above 0, and 0 for 0."""
 
     def __post_init__(self) -> None:
         if self.bins < 1:
             raise ValueError(f"bins must be at least 1; got {self.bins}")
         if not [other for other in self.others if other != self.stage]:
             raise ValueError("others must name at least one other rerank stage")
+        if self.levels is not None and self.levels < 2:
+            raise ValueError(f"levels must be at least 2; got {self.levels}")
 
     def refuse(self, run: Run) -> None:
         for stage in (self.stage, *self.others):
@@ -65,21 +72,29 @@ class Calibration:
             low, high = np.quantile(error(ours, draws) - error(others, draws), [0.025, 0.975])
             whole = np.ones((1, len(qids)))
             said = f"{error(ours, whole)[0]:.3f} and {error(others, whole)[0]:.3f} on {len(qids)} queries, "
-            said += f"difference from {low:+.3f} to {high:+.3f}"
+            said += f"difference from {low:+.3f} to {high:+.3f}, p = {p_value(ours, others, run.config.seed):.3g}"
             found.append(Finding(what, bool(high < 0), said, is_quality=True))
         return found
 
     def _gaps(self, run: Run, stage: str) -> dict[str, Floats]:
-        """qid -> [B, 2]: the sum of probability less relevance, and the number of documents, in each bin."""
+        """qid -> [B, 2]: the sum of probability less truth, and the number of documents, in each bin."""
         judged = run.store.qrels(run.rerank(stage).split)
         found: dict[str, Floats] = {}
         for row in run.rows(stage, RANKINGS):
             gaps = np.zeros((self.bins, 2))
             for docid, score in (row["raw_scores"] or {}).items():
                 p = 1 / (1 + math.exp(-score)) if score > 0 else math.exp(score) / (1 + math.exp(score))
-                gaps[min(int(p * self.bins), self.bins - 1)] += (p - (judged[row["qid"]].get(docid, 0) > 0), 1)
+                gaps[min(int(p * self.bins), self.bins - 1)] += (p - self._truth(judged[row["qid"]].get(docid, 0)), 1)
             found[row["qid"]] = gaps
         return found
+
+    def _truth(self, grade: int) -> float:
+        """The probability that a grade stands for."""
+        if self.levels is None:
+            return float(grade > 0)
+        if not 0 <= grade < self.levels:
+            raise ValueError(f"calibration: a document is graded {grade}, and levels={self.levels}")
+        return (grade + 0.5) / self.levels
 
 
 def error(gaps: Floats, draws: NDArray[np.int64] | Floats) -> Floats:
@@ -92,5 +107,20 @@ def error(gaps: Floats, draws: NDArray[np.int64] | Floats) -> Floats:
     Returns:
         [D].
     """
-    sums = np.tensordot(draws, gaps, axes=1)  # [D, B, 2]
+    return _error(np.tensordot(draws, gaps, axes=1))
+
+
+def p_value(ours: Floats, others: Floats, seed: int) -> float:
+    """Probability of a difference of errors as large as that of two stages [Q, B, 2] if neither were better.
+
+    Source: Smucker, Allan & Carterette 2007, https://doi.org/10.1145/1321440.1321528, of an error over all queries.
+    """
+    keep = np.random.default_rng(seed).integers(0, 2, (DRAWS, len(ours))).astype(np.float64)
+    one, other = (np.tensordot(a, ours, axes=1) + np.tensordot(1 - a, others, axes=1) for a in (keep, 1 - keep))
+    observed = abs(_error(ours.sum(0)[None])[0] - _error(others.sum(0)[None])[0])
+    return float(1 + np.count_nonzero(np.abs(_error(one) - _error(other)) >= observed - 1e-12)) / (1 + DRAWS)
+
+
+def _error(sums: NDArray[np.floating[Any]]) -> Floats:
+    """[D, B, 2] -> [D]."""
     return np.abs(sums[..., 0]).sum(1) / sums[..., 1].sum(1)

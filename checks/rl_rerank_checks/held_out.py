@@ -50,7 +50,7 @@ def refuse(run: Run, stages: Sequence[str], measure: str) -> None:
 
 def better(run: Run, what: str, stages: Sequence[str], measure: str) -> Finding:
     """Test whether the second of two rerank stages is better than the first, query by query."""
-    before, after = _rewards(run, stages) if measure == REWARD else (_measured(run, stage, measure) for stage in stages)
+    before, after = _rewards(run, stages) if measure == REWARD else (measured(run, stage, measure) for stage in stages)
     qids = [qid for qid in before if qid in after]
     if reason := too_few(len(qids)):
         return Finding(what, False, reason, is_quality=True)
@@ -61,7 +61,8 @@ def better(run: Run, what: str, stages: Sequence[str], measure: str) -> Finding:
     return Finding(what, is_gain and tested.p_value < LEVEL, f"{found}, p = {tested.p_value:.3g}", is_quality=True)
 
 
-def _measured(run: Run, stage: str, measure: str) -> dict[str, float]:
+def measured(run: Run, stage: str, measure: str) -> dict[str, float]:
+    """qid -> a rerank stage's value of a measure."""
     ranked = trec.read_run(run.file(stage, "run.trec"))
     result = evaluate(ranked, run.store.qrels(run.rerank(stage).split), [measure])
     return {qid: values[measure] for qid, values in result.per_query.items()}

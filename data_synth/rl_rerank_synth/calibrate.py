@@ -23,26 +23,39 @@ class Calibrate:
     The features are of what happened after the page was shown: no ranker may see them, and no prompt does.
     """
 
-    path: str
-    """Lines `{qid, docid, NAME: number, ...}`."""
+    path: str | None = None
+    """Lines `{qid, docid, NAME: number, ...}`; null: `features` are the candidates' own."""
+    features: Sequence[str] = ()
+    """Without a path: the names of the candidates' features, numbers, of which a candidate may lack some."""
     rounds: int = 100
 
     whole = True
     requires = ("sklearn",)
 
+    def __post_init__(self) -> None:
+        if (self.path is None) == (not self.features):
+            raise ValueError(
+                f"calibrate: either path or features must be given; got path={self.path} and "
+                f"features={list(self.features)}"
+            )
+
     @property
     def reads_files(self) -> tuple[str, ...]:
-        return (self.path,)
+        return () if self.path is None else (self.path,)
 
     def __call__(self, examples: Iterable[RankingExample], context: StepContext) -> Iterator[RankingExample]:
         """The examples; those without a judgment get scores, an order and grades for the pairs that have features.
 
         Raises:
             ImportError: without scikit-learn.
-            ValueError: if no judged pair has features, or all have one grade.
+            ValueError: if no judged pair has features, or all have one grade; for a feature that is no number, or that
+                no candidate has.
         """
-        known = click_log.features(records(Path(self.path)))
         held = list(examples)
+        if self.path is None:
+            known, source = self._own(held), ", ".join(self.features)
+        else:
+            known, source = click_log.features(records(Path(self.path))), Path(self.path).name
         rows = [
             (known[example.qid, docid], grade)
             for example in held
@@ -61,8 +74,29 @@ class Calibrate:
             scores = dict(zip(pairs, model(list(pairs.values())), strict=True))
             order = tuple(sorted(scores, key=lambda docid, scores=scores: -scores[docid]))
             grades = {docid: round(score) for docid, score in scores.items()}
-            said = {**example.provenance, context.name: f"{Path(self.path).name}, {len(scores)} documents"}
+            said = {**example.provenance, context.name: f"{source}, {len(scores)} documents"}
             yield replace(only(example, scores), order=order, scores=scores, qrels=grades, provenance=said)
+
+    def _own(self, examples: Sequence[RankingExample]) -> dict[tuple[str, str], dict[str, float]]:
+        """(qid, docid) -> the candidate's features by name; those without any are left out."""
+        found: dict[tuple[str, str], dict[str, float]] = {}
+        for example in examples:
+            for candidate in example.candidates:
+                values = {name: candidate.features[name] for name in self.features if name in candidate.features}
+                for name, value in values.items():
+                    if isinstance(value, str):
+                        raise ValueError(
+                            f"calibrate: qid {example.qid!r}, docid {candidate.docid!r}: the feature {name} must be a "
+                            f"number; got {value!r}"
+                        )
+                    found.setdefault((example.qid, candidate.docid), {})[name] = float(value)
+        for name in self.features:
+            if not any(name in values for values in found.values()):
+                there = sorted({own for example in examples for c in example.candidates for own in c.features})
+                raise ValueError(
+                    f"calibrate: no candidate has the feature {name}; they have {', '.join(there) or 'none'}"
+                )
+        return found
 
 
 def fit(rows: Sequence[Mapping[str, float]], grades: Sequence[int], seed: int, rounds: int = 100) -> Any:

@@ -92,13 +92,18 @@ def _scored(model: Any, asked: Asked, *args: Any, **kwargs: Any) -> Scored:
         kwargs["output_router_logits"] = True
     outputs = model.base_model(*args, use_cache=False, **kwargs)
     hidden = outputs.last_hidden_state.flatten(0, 1).index_select(0, asked.places)  # [M, E]
-    found = _projected(model.get_output_embeddings(), hidden, asked, config)
+    found = projected(model.get_output_embeddings(), hidden, asked, config)
     if asked.with_aux_loss:
         found.aux_loss = _aux_loss(outputs.router_logits, config)
     return found
 
 
-def _projected(head: nn.Module, hidden: Tensor, asked: Asked, config: Any) -> Scored:
+def projected(head: nn.Module, hidden: Tensor, asked: Asked, config: Any) -> Scored:
+    """Compute what is asked for from the hidden states [M, E] that predict the labels.
+
+    Args:
+        config: the model's, which says how logits are scaled and capped.
+    """
     scale, cap = _logit_scale(config), getattr(config, "final_logit_softcapping", None)
     elements = TILE_BYTES.get(hidden.device.type, GPU_TILE_BYTES) // 4
     if type(head) is not nn.Linear:

@@ -40,10 +40,21 @@ LOGIT_SCORE = {
 
 
 def door(
-    paradigm: Paradigm, renderer: Renderer, model: ModelConfig, how: LongDocumentsConfig, *, wanted: bool
+    paradigm: Paradigm,
+    renderer: Renderer,
+    model: ModelConfig,
+    how: LongDocumentsConfig,
+    *,
+    wanted: bool,
+    is_pyramid: bool = False,
 ) -> CrossEncoderDoor:
     """Say whether CrossEncoder can give the scores of `Reranker`, and for which inputs it does not."""
-    reason = "it was exported without this way of loading" if not wanted else _refusal(paradigm, renderer, how)
+    if not wanted:
+        reason = "it was exported without this way of loading"
+    elif is_pyramid:
+        reason = "its lower layers see one message of the prompt alone, of which other programs know nothing"
+    else:
+        reason = _refusal(paradigm, renderer, how)
     if reason:
         return CrossEncoderDoor(refusal=f"CrossEncoder cannot rank as this model was trained to: {reason}; {INSTEAD}")
     passage = model.max_passage_tokens

@@ -17,7 +17,7 @@ from rl_rerank.training.memory import cards, estimate
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ("reasonrank", "reasonrank_32b", "grouprank", "rank_r1", "rank_r1_v02", "erank", "prorank")
-RECIPES += ("prp", "first", "fullrank", "curricula", "losses", "ranklist", "screening", "recgaze")
+RECIPES += ("prp", "first", "fullrank", "curricula", "losses", "ranklist", "screening", "recgaze", "baidu")
 CARDS = {"80": "h100-80g"}
 
 

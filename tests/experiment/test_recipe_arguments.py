@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ("reasonrank", "reasonrank_32b", "grouprank", "rank_r1", "rank_r1_v02", "erank", "prorank", "screening")
-RECIPES += ("prp", "first", "fullrank", "curricula", "losses", "ranklist", "recgaze")
+RECIPES += ("prp", "first", "fullrank", "curricula", "losses", "ranklist", "recgaze", "baidu")
 
 
 def table():

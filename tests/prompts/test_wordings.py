@@ -93,6 +93,14 @@ RENDERED = {
         ("assistant", "Received passage [2]."),
         ("user", f"Query: {QUERY}\nAnswer with all identifiers, most relevant first, like [2] > [1]."),
     ],
+    "pointwise_apart": [
+        ("system", "Is the passage relevant to the query?"),
+        ("user", f"Query: {QUERY}"),
+        ("assistant", "Which passage?"),
+        ("user", "Glaciers. It is made of ice."),
+        ("assistant", "Seen."),
+        ("user", f"Query: {QUERY}\nAnswer yes or no."),
+    ],
     "reasonrank": [
         (
             "system",
@@ -230,6 +238,7 @@ ANSWERS = [
         {"a": 9, "b": 0},
     ),
     ("erank", "<think> It mentions ice. </think><answer> 7 </answer>", {"a": 7}),
+    ("pointwise_apart", "yes", {"a": 1}),
     ("mxbai", "1", {"a": 1}),
     ("mxbai", "0", {"a": 0}),
     ("qwen3_reranker", "yes", {"a": 1}),

@@ -256,3 +256,23 @@ def test_carousels_train_on_clicks_looks_and_the_truth(tmp_path, tiny_model_dir)
     ]
     for part in (0, 1):  # person, screen
         assert not {q.split("-")[part] for q in splits[0]} & {q.split("-")[part] for q in splits[1]}
+
+
+def test_baidus_system_learns_from_clicks_then_judgments_and_leaves_a_pyramid(tmp_path, tiny_model_dir):
+    pytest.importorskip("sklearn", reason="the extra clicks has it")
+    few = ["data.test_queries=4", *(f"data.params.{name}" for name in ("judged=12", "clicked=12", "dev=2", "test=4"))]
+    few += ["model.max_passage_tokens=120"]  # a token is nearly a character here; summaries differ from beginnings
+    names = ("pretrained", "anchored", "plain", "head_pretrained", "head", "pyramid")
+    config = ran(tmp_path, tiny_model_dir, "baidu", *few, *[f"stages.{name}.max_steps=2" for name in names])
+    models = {(tmp_path / f"run/{name}/model/model.safetensors").read_bytes() for name in names}
+    assert len(models) == len(names)  # none learns what another one does
+    settings = {name: json.loads((tmp_path / f"run/{name}/model/config.json").read_text()) for name in names}
+    assert [name for name in names if "pyramid" in settings[name]] == ["pyramid"]
+    rows = [json.loads(line) for line in (tmp_path / "run/by_clicks/examples.jsonl").read_text().splitlines()]
+    assert len(rows) == 24 and sum("calibrate" in row["provenance"] for row in rows) == 12
+    taught = [json.loads(line) for line in (tmp_path / "run/by_teacher/examples.jsonl").read_text().splitlines()]
+    assert len(taught) == 24 and all(len(row["scores"]) == 10 for row in taught)
+    found = {one["what"]: one for one in checks(config)}
+    [cost] = [one["found"] for what, one in found.items() if "its operations give" in what]
+    assert "of the operations" in cost and "over 5 windows" not in cost and "over 4 windows" in cost
+    assert sum("better calibrated" in what for what in found) == 2

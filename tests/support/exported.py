@@ -7,7 +7,7 @@ from pathlib import Path
 from transformers import PreTrainedTokenizerFast
 
 from rl_rerank.config import LongDocumentsConfig, ModelConfig
-from rl_rerank.engines.local import checkpoint
+from rl_rerank.engines.local import checkpoint, pyramid
 from rl_rerank.engines.local.hf import HFEngine
 from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.serving import contract, cross_encoder
@@ -28,7 +28,7 @@ def export(
     """Export a model folder as the export stage does, without an experiment."""
     model = ModelConfig(path=str(source), dtype=dtype, max_prompt_tokens=max_prompt_tokens)  # pyright: ignore[reportArgumentType]
     renderer = checkpoint.renderer(model, source)
-    door = cross_encoder.door(paradigm, renderer, model, how, wanted=True)
+    door = cross_encoder.door(paradigm, renderer, model, how, wanted=True, is_pyramid=pyramid.is_folder(source))
     folder.mkdir(parents=True)
     checkpoint.copy(source, folder, dtype)
     cross_encoder.write(folder, paradigm, renderer, model, how, door)

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from rl_rerank.config import Config, ModelConfig, trained
-from rl_rerank.engines.local import adapters, embedded, hub, tiny_vl
+from rl_rerank.engines.local import adapters, embedded, hub, pyramid, tiny_vl
 from rl_rerank.engines.local.auto import auto_class
 from rl_rerank.engines.local.processor import save_processor
 from rl_rerank.engines.local.tokenizer import load_tokenizer as load_tokenizer
@@ -153,6 +153,7 @@ def load_model(path: str | Path, dtype: str, trust_remote_code: bool = False) ->
         trust_remote_code=trust_remote_code,
     )
     model.generation_config = _stopping(model.generation_config, path, trust_remote_code)
+    pyramid.install(model)
     return model.eval()
 
 

@@ -22,9 +22,10 @@ from transformers import (
 
 from rl_rerank.engines.base import NO_USAGE, Capability, OnCompletion
 from rl_rerank.engines.decode import completion, draws
-from rl_rerank.engines.local import eyes
+from rl_rerank.engines.local import eyes, pyramid
 from rl_rerank.engines.local.checkpoint import load_model
 from rl_rerank.engines.local.prefill import left_padded, prefilled
+from rl_rerank.engines.local.pyramid_scorer import PyramidScorer
 from rl_rerank.engines.local.scoring import Scorer, padded_batches
 from rl_rerank.engines.local.token_mask import TokenMask
 from rl_rerank.prompts.rendering import Renderer
@@ -72,7 +73,7 @@ class HFEngine:
         pad = renderer.tokenizer.pad_token_id
         self.pad_id: int = renderer.end_id if pad is None else pad
         self.mask = TokenMask(renderer.tokenizer, renderer.end_id)
-        self.scorer = Scorer(self.model, pad_id=self.pad_id, batch_tokens=batch_tokens)
+        self.scorer = self._scorer(keeps=not isinstance(model, PreTrainedModel))
 
     def render(self, prompt: Prompt) -> tuple[int, ...]:
         """Render the prompt as token ids."""
@@ -132,6 +133,17 @@ class HFEngine:
         del self.model, self.scorer
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _scorer(self, *, keeps: bool) -> Scorer:
+        """Make the scorer.
+
+        Args:
+            keeps: whether the weights stay as they are; a model in memory may be in training.
+        """
+        asked: dict[str, Any] = {"pad_id": self.pad_id, "batch_tokens": self.batch_tokens}
+        if pyramid.of(self.model) is None:
+            return Scorer(self.model, **asked)
+        return PyramidScorer(self.model, **asked, keeps=keeps)
 
     def _arithmetic(self) -> contextlib.AbstractContextManager[Any]:
         # Disabled autocast would end that of a trainer, within which dev queries are ranked.

@@ -115,6 +115,11 @@ class VLLM(EngineKind):
 
     def build(self, model: ModelConfig, folder: Path | None) -> Engine:
         assert folder is not None
+        if load("rl_rerank.engines.local.pyramid", "engine.kind=vllm").is_folder(folder):
+            raise ValueError(
+                f"{str(folder)!r} is a pyramid, whose lower layers see one message of the prompt alone; vLLM would let "
+                "them see all of it, so rank with engine.kind=hf"
+            )
         renderer = load("rl_rerank.engines.local.tokenizer", "engine.kind=vllm").renderer(model, folder)
         return load("rl_rerank.engines.local.vllm", "engine.kind=vllm").VLLMEngine(
             folder, renderer, dtype=model.dtype, args=self.args, trust_remote_code=model.trust_remote_code

@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers import Cache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
+from rl_rerank.engines.local import pyramid
+
 SHAREABLE = (DynamicLayer, DynamicSlidingWindowLayer)
 """Cache layers with keys and values only."""
 
@@ -25,9 +27,9 @@ def prefilled(
 
     Returns:
         The cache of B rows. None for one-token prompts, and for models whose state cannot be copied between rows,
-        where it saves nothing.
+        where it saves nothing, or who keep more than keys and values, as a pyramid does.
     """
-    if input_ids.shape[1] == 1:
+    if input_ids.shape[1] == 1 or pyramid.of(model) is not None:
         return None
     output = model(
         input_ids=input_ids[:, :-1],

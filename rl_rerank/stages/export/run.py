@@ -11,7 +11,7 @@ from rl_rerank.config import Config, HubConfig, LongDocumentsConfig, PluginConfi
 from rl_rerank.data import prepare
 from rl_rerank.engines.base import Engine
 from rl_rerank.engines.build import build_engine
-from rl_rerank.engines.local import checkpoint
+from rl_rerank.engines.local import checkpoint, pyramid
 from rl_rerank.io import digest
 from rl_rerank.io.files import replacing_folder, write_text
 from rl_rerank.paradigms.base import Paradigm, traits
@@ -46,7 +46,8 @@ def run(config: Config, name: str, stage: ExportStage) -> None:
         checkpoint.copy(source, partial, config.model.dtype, config.model.trust_remote_code)
         paradigm, how = build_paradigm(config, config.paradigm), stage.documents(config.stages)
         renderer = checkpoint.renderer(config.model, source)
-        door = cross_encoder.door(paradigm, renderer, config.model, how, wanted=stage.cross_encoder)
+        wanted, is_pyramid = stage.cross_encoder, pyramid.is_folder(source)
+        door = cross_encoder.door(paradigm, renderer, config.model, how, wanted=wanted, is_pyramid=is_pyramid)
         cross_encoder.write(partial, paradigm, renderer, config.model, how, door)
         engine = build_engine(config.engine, config.model, source)
         try:
