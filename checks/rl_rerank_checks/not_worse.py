@@ -36,11 +36,11 @@ class NotWorse:
         ours, theirs = (held_out.measured(run, stage, self.measure) for stage in (self.stage, self.other))
         qids = [qid for qid in ours if qid in theirs]
         if reason := too_few(len(qids)):
-            return [Finding(what, False, reason)]
+            return [Finding(what, False, reason, is_quality=True)]
         first, last = [theirs[qid] for qid in qids], [ours[qid] for qid in qids]
         differences = [b - a for a, b in zip(first, last, strict=True)]
         # The lower end of the two-sided 90% interval.
         low, _ = bootstrap_interval(differences, run.config.seed, level=0.9)
         said = f"{statistics.fmean(last):.3f} and {statistics.fmean(first):.3f} on {len(qids)} queries"
         said += f", difference {statistics.fmean(differences):+.3f}, above {low:+.3f}"
-        return [Finding(what, low > -self.by, said)]
+        return [Finding(what, low > -self.by, said, is_quality=True)]
