@@ -24,7 +24,7 @@ from rl_rerank.cli import doctor, parse, rewards, serve, verify
 from rl_rerank.config import Config, ConvertFiles, EvaluateFiles, ReportRuns, StageConfig, file_arguments
 from rl_rerank.data.convert import convert
 from rl_rerank.engines.local.cache import cache_dir
-from rl_rerank.experiment import memory, preflight, run_state, runner, worker_node
+from rl_rerank.experiment import data_page, memory, preflight, run_state, runner, worker_node
 from rl_rerank.experiment.compose import compose, files, options
 from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io import build_locks, subprocesses
@@ -81,6 +81,7 @@ def _commands() -> dict[str, Callable[[str, list[str], str | None], int]]:
     return {
         "run": _run,
         "plan": _plan,
+        "data": _data,
         **dict.fromkeys(registry.names("stage"), _stage),
         "parse": _parse,
         "convert": _convert,
@@ -171,6 +172,7 @@ def _chosen(config: Config, kind: str) -> str:
 
 def _dry_run(config: Config, names: list[str]) -> int:
     experiment = Experiment.of(config)
+    run_state.refuse_changes(experiment, names)
     print(yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(config), default=str)), sort_keys=False), end="")
     print("\n# The plan; nothing was started")
     for line in experiment.describe(names):
@@ -191,6 +193,16 @@ def _plan(command: str, overrides: list[str], config_dir: str | None) -> int:
         print("\n" + "\n".join(planned.lines), flush=True)
         refused += planned.refusal is not None
     return 1 if refused else 0
+
+
+def _data(command: str, overrides: list[str], config_dir: str | None) -> int:
+    """Show what there is to train and to test on; an experiment is not needed."""
+    config = compose(command, overrides, config_dir)
+    assert isinstance(config, Config)
+    Experiment.of(config)
+    for line in data_page.lines(config):
+        print(line, flush=True)
+    return 0
 
 
 def _evaluate_files(config: EvaluateFiles) -> int:

@@ -40,7 +40,7 @@ def lines(experiment: Experiment, names: Sequence[str]) -> Iterator[str]:
     if not rendering:
         return
     try:
-        tokenizer, is_estimate = _tokenizer(config.model)
+        its_tokenizer, is_estimate = tokenizer(config.model)
     except ImportError as e:
         yield f"prompt lengths are not known: {e}"
         return
@@ -48,13 +48,12 @@ def lines(experiment: Experiment, names: Sequence[str]) -> Iterator[str]:
         why = f"model.path={config.model.path!r} has no tokenizer on this machine"
         yield f"{why}; prompt lengths are estimates by SmolLM2's"
     else:
-        templates.check(config.model, tokenizer, rendering)
-    found = reopened(config.data, Path(config.run_dir) / "data")
-    if found is None and config.data.first_stage is not None:
+        templates.check(config.model, its_tokenizer, rendering)
+    if config.data.first_stage is not None and reopened(config.data, Path(config.run_dir) / "data") is None:
         kind = config.data.first_stage.kind
         yield f"data.first_stage={kind} searches when the run starts; prompts here show the data's run, or BM25's"
-    with _store(config, found) as store:
-        preview = Preview(config, store, tokenizer, is_estimate)
+    with opened(config) as store:
+        preview = Preview(config, store, its_tokenizer, is_estimate)
         for stage in rendering:
             yield from stage.settings.preview(stage.name, plugins, preview)
 
@@ -88,7 +87,12 @@ def _memory(experiment: Experiment, names: Sequence[str]) -> Iterator[str]:
         yield f"the memory of training stages is not known: {e}"
 
 
-def _tokenizer(model: ModelConfig) -> tuple[Any, bool]:
+def tokenizer(model: ModelConfig) -> tuple[Any, bool]:
+    """Load the model's tokenizer, or SmolLM2's where it is not on this machine, which the second value says.
+
+    Raises:
+        ImportError: if a package is missing.
+    """
     try:
         return lengths.local_tokenizer(model), False
     except OSError:
@@ -96,7 +100,9 @@ def _tokenizer(model: ModelConfig) -> tuple[Any, bool]:
 
 
 @contextmanager
-def _store(config: Config, found: Store | None) -> Iterator[Store]:
+def opened(config: Config) -> Iterator[Store]:
+    """The run's store, or one that is made for the moment, with candidates of the data's own run or of BM25."""
+    found = reopened(config.data, Path(config.run_dir) / "data")
     with tempfile.TemporaryDirectory() as elsewhere:
         # Embedding a large collection may take hours, and a dry run leaves nothing of it.
         quick = replace(config.data, first_stage=None)
