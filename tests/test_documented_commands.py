@@ -153,7 +153,9 @@ def test_other_commands_name_what_exists(found, user, folder):
     else:
         assert program == "vllm" and arguments[0] == "serve"
         module, _, attribute = arguments[-1].partition(":")
-        assert importlib.util.find_spec(module) and attribute in Path(importlib.util.find_spec(module).origin).read_text()
+        assert (
+            importlib.util.find_spec(module) and attribute in Path(importlib.util.find_spec(module).origin).read_text()
+        )
 
 
 def is_installable(name: str, folder: Path) -> bool:

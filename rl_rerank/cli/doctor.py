@@ -89,6 +89,20 @@ class Finding:
         return f"{self.level:<7} {self.text}"
 
 
+def run(command: str, overrides: list[str], config_dir: str | None) -> int:
+    """Print the findings; 1 if something is broken."""
+    model = None
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key != "model" or not value:
+            raise ValueError(f"doctor takes model=DIR and nothing else; got {override!r}")
+        model = value
+    findings = examine(model)
+    for finding in findings:
+        print(finding)
+    return 1 if any(f.is_broken for f in findings) else 0
+
+
 def examine(model: str | None = None) -> list[Finding]:
     """Every check, in order; `model` is a model folder whose tokenizer is to be looked at."""
     return [

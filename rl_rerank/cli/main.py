@@ -20,13 +20,14 @@ from typing import Any
 import yaml
 
 from rl_rerank import __version__, registry, requirements
-from rl_rerank.cli import doctor, parse, rewards, serve, verify
+from rl_rerank.cli import data, doctor, parse, rewards, serve, verify
 from rl_rerank.config import Config, ConvertFiles, EvaluateFiles, ReportRuns, StageConfig, file_arguments
 from rl_rerank.data.convert import convert
 from rl_rerank.engines.local.cache import cache_dir
-from rl_rerank.experiment import data_page, memory, preflight, run_state, runner, worker_node
+from rl_rerank.experiment import memory, preflight, run_state, runner, worker_node
 from rl_rerank.experiment.compose import compose, files, options
 from rl_rerank.experiment.experiment import Experiment
+from rl_rerank.experiment.run_lock import shared
 from rl_rerank.io import build_locks, subprocesses
 from rl_rerank.io.files import conf_dir, write_text
 from rl_rerank.paradigms.build import build_paradigm
@@ -81,7 +82,7 @@ def _commands() -> dict[str, Callable[[str, list[str], str | None], int]]:
     return {
         "run": _run,
         "plan": _plan,
-        "data": _data,
+        "data": data.run,
         **dict.fromkeys(registry.names("stage"), _stage),
         "parse": _parse,
         "convert": _convert,
@@ -89,7 +90,7 @@ def _commands() -> dict[str, Callable[[str, list[str], str | None], int]]:
         "verify": _lines,
         "serve": serve.run,
         "init": _init,
-        "doctor": _doctor,
+        "doctor": doctor.run,
     }
 
 
@@ -125,6 +126,14 @@ def _stage(command: str, overrides: list[str], config_dir: str | None) -> int:
     if os.environ.get("RANK", "0") != "0":
         _module(config.stages[name]).run(config, name, config.stages[name])
         return 0
+    with shared(Path(config.run_dir)):
+        _work(experiment, name, hub)
+    return 0
+
+
+def _work(experiment: Experiment, name: str, hub: Any) -> None:
+    """Run one stage in its locked run folder, and upload what it leaves if `hub` is the module that does."""
+    config = experiment.config
     runner.prepared(experiment)
     log = Path(config.run_dir) / name / runner.LOG
     if hub is None or run_state.done(experiment, name) is None:  # What is finished is uploaded as it is.
@@ -138,7 +147,6 @@ def _stage(command: str, overrides: list[str], config_dir: str | None) -> int:
         with _logged(log):
             folder = _module(config.stages[name]).hub_folder(config, name, config.stages[name])
             hub.upload(folder, config.push, config.stages[name].uploads, config.hub)
-    return 0
 
 
 def _module(stage: StageConfig) -> Any:
@@ -193,16 +201,6 @@ def _plan(command: str, overrides: list[str], config_dir: str | None) -> int:
         print("\n" + "\n".join(planned.lines), flush=True)
         refused += planned.refusal is not None
     return 1 if refused else 0
-
-
-def _data(command: str, overrides: list[str], config_dir: str | None) -> int:
-    """Show what there is to train and to test on; an experiment is not needed."""
-    config = compose(command, overrides, config_dir)
-    assert isinstance(config, Config)
-    Experiment.of(config)
-    for line in data_page.lines(config):
-        print(line, flush=True)
-    return 0
 
 
 def _evaluate_files(config: EvaluateFiles) -> int:
@@ -262,19 +260,6 @@ def _init(command: str, overrides: list[str], config_dir: str | None) -> int:
     write_text(target, text.replace("experiment=quickstart", "experiment=my_experiment"))
     print(f"{target} is yours to edit: rl-rerank run experiment=my_experiment")
     return 0
-
-
-def _doctor(command: str, overrides: list[str], config_dir: str | None) -> int:
-    model = None
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key != "model" or not value:
-            raise ValueError(f"doctor takes model=DIR and nothing else; got {override!r}")
-        model = value
-    findings = doctor.examine(model)
-    for finding in findings:
-        print(finding)
-    return 1 if any(f.is_broken for f in findings) else 0
 
 
 def _take_config_dir(arguments: list[str]) -> str | None:

@@ -29,6 +29,8 @@ class DataConfig:
     run, or bm25 if it brings none."""
     depth: int = 10
     """First-stage candidates per query."""
+    language: str = "en"
+    """ISO 639-1 code of the texts' language: the stemmer and the stop words of BM25."""
     train_queries: int | None = None
     """Maximum number of training queries; null: all."""
     dev_queries: int | None = None
@@ -69,6 +71,8 @@ class DataConfig:
             del values["first_stage"]  # runs and stores from before the setting stay what they are
         if self.fields == "both":
             del values["fields"]
+        if self.language == "en":
+            del values["language"]
         if self.folds is None:
             del values["folds"], values["fold"]
         return values

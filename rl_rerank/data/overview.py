@@ -12,7 +12,16 @@ from rl_rerank.metrics.relevance import ndcg
 
 K = 10
 UNJUDGED = "unjudged"
-TITLES = ("split", "queries", "usable", "no candidate", "candidates", "recall", f"oracle nDCG@{K}", "candidates by grade")
+TITLES = (
+    "split",
+    "queries",
+    "usable",
+    "no candidate",
+    "candidates",
+    "recall",
+    f"oracle nDCG@{K}",
+    "candidates by grade",
+)
 
 
 @dataclass(frozen=True, slots=True)

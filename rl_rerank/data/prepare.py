@@ -201,7 +201,12 @@ class _Candidates:
         if self._is_retrieved:
             retriever = config.first_stage or bm25.BM25()
             self._runs = retriever.retrieve(
-                collection.documents, collection.queries, depth=config.depth, excluded=collection.excluded, cache=cache
+                collection.documents,
+                collection.queries,
+                depth=config.depth,
+                excluded=collection.excluded,
+                language=config.language,
+                cache=cache,
             )
 
     def of(self, qid: str) -> Sequence[tuple[str, float | None]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rl_rerank import requirements
 from rl_rerank.config import STRATEGIES, Config, EngineConfig, LauncherConfig, StageConfig
+from rl_rerank.data import terms
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.paradigms.pipeline import Pipeline
 from rl_rerank.reward.base import Term
@@ -188,5 +189,6 @@ def _check_data(config: Config, plugins: Plugins) -> None:
     if config.data.path is not None and not Path(config.data.path).exists():
         looked = str(Path(config.data.path).absolute())
         raise FileNotFoundError(f"data.path={config.data.path!r}: there is no such file or folder ({looked!r})")
+    terms.check(config.data.language)
     if config.data.first_stage is not None:
         config.data.first_stage.check("data.first_stage")

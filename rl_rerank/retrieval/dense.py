@@ -51,6 +51,7 @@ class Dense(FirstStageConfig):
         *,
         depth: int,
         excluded: Mapping[str, Set[str]],
+        language: str,
         cache: Path,
     ) -> Mapping[str, Sequence[tuple[str, float | None]]]:
         shown, identity = searchable(documents), self.state()

@@ -58,7 +58,7 @@ def test_a_split_is_counted_as_by_hand(tmp_path):
 def test_what_is_lost_is_said(tmp_path):
     rows = [
         row("q1", "train", {}, qrel={"a": 1}),
-        {**row("q2", "train", {"z": 1}), "candidates": [{"docid": "a", "text": "x", "grade": 1}]},
+        {**row("q2", "train", {"z": 1}), "candidates": [{"docid": "a", "text": "text a", "grade": 1}]},
     ]
     store = stored(tmp_path, rows)
     said = "\n".join(store.warnings)
@@ -73,7 +73,9 @@ def test_a_split_without_a_usable_query_says_why(tmp_path):
     with pytest.raises(LookupError) as caught:
         store.size("train")
     assert "none of the 1 queries of split 'train' can be used" in str(caught.value)
-    assert "queries passed over, because no document is judged relevant: 1 (first: train, qid 'q1')" in str(caught.value)
+    assert "queries passed over, because no document is judged relevant: 1 (first: train, qid 'q1')" in str(
+        caught.value
+    )
 
 
 def test_beir_judgments_are_read_by_any_of_their_names_or_named(tmp_path):
@@ -90,7 +92,9 @@ def test_beir_judgments_are_read_by_any_of_their_names_or_named(tmp_path):
 
 def test_rows_of_positives_and_negatives_are_sent_to_their_source(tmp_path):
     path = jsonl(tmp_path / "pairs.jsonl", [{"query": "x", "pos": ["a"], "neg": ["b"]}])
-    with pytest.raises(ValueError, match=r"pairs.jsonl:1: rows of query, pos and neg are read by data=hf_flagembedding"):
+    with pytest.raises(
+        ValueError, match=r"pairs.jsonl:1: rows of query, pos and neg are read by data=hf_flagembedding"
+    ):
         prepare(DataConfig(source="jsonl", path=str(path)), tmp_path / "data")
 
 

@@ -87,7 +87,11 @@ def write_files(folder: Path) -> None:
 
 def _query(number: int) -> dict[str, Any]:
     words = [WORDS[(number + step) % len(WORDS)] for step in (0, 3, 7, 8, 11)]
-    texts = [f"{words[0]} {words[1]} {words[2]}", f"{words[0]} {words[3]}", *(f"{words[0]} {words[4]} {i}" for i in range(3))]
+    texts = [
+        f"{words[0]} {words[1]} {words[2]}",
+        f"{words[0]} {words[3]}",
+        *(f"{words[0]} {words[4]} {i}" for i in range(3)),
+    ]
     return {
         "qid": f"q{number}",
         "query": f"{words[0]} {words[1]}",
@@ -125,7 +129,12 @@ def _screens(folder: Path) -> None:
         for s in range(1, 21) for r in (1, 2) for c in range(1, 6)
     ]  # fmt: skip
     users = [
-        {"UserID": f"U{u}", "Top_genre": "Action", "Preferred_genres": "Action", "Action_rating": "5 stars - Must Watch"}
+        {
+            "UserID": f"U{u}",
+            "Top_genre": "Action",
+            "Preferred_genres": "Action",
+            "Action_rating": "5 stars - Must Watch",
+        }
         for u in range(40)
     ]
     visits = [(f"U{u}", 1 + (u + also) % 20) for u in range(40) for also in (0, 7)]

@@ -10,7 +10,6 @@ from rl_rerank.data.records import Collection, Document, Omissions, Query
 from rl_rerank.data.sources.reading import digest, identifier, one_word, records, split_name, string
 from rl_rerank.io import trec
 
-
 ROW = frozenset(
     ("qid", "query", "split", "instruction", "candidates", "qrels", "excluded", "order", "scores", "group")
     + ("teachers", "provenance")  # of rows that a synth stage wrote, about which a collection says nothing
