@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -89,18 +89,16 @@ class Finding:
         return f"{self.level:<7} {self.text}"
 
 
-def run(command: str, overrides: list[str], config_dir: str | None) -> int:
-    """Print the findings; 1 if something is broken."""
+def run(arguments: Sequence[str], config_dir: str | None) -> tuple[list[str], int]:
+    """Lines to print, and the exit status: 1 if something is broken."""
     model = None
-    for override in overrides:
-        key, _, value = override.partition("=")
+    for argument in arguments:
+        key, _, value = argument.partition("=")
         if key != "model" or not value:
-            raise ValueError(f"doctor takes model=DIR and nothing else; got {override!r}")
+            raise ValueError(f"doctor takes model=DIR and nothing else; got {argument!r}")
         model = value
     findings = examine(model)
-    for finding in findings:
-        print(finding)
-    return 1 if any(f.is_broken for f in findings) else 0
+    return list(map(str, findings)), int(any(f.is_broken for f in findings))
 
 
 def examine(model: str | None = None) -> list[Finding]:

@@ -82,7 +82,7 @@ def _commands() -> dict[str, Callable[[str, list[str], str | None], int]]:
     return {
         "run": _run,
         "plan": _plan,
-        "data": data.run,
+        "data": _lines,
         **dict.fromkeys(registry.names("stage"), _stage),
         "parse": _parse,
         "convert": _convert,
@@ -90,7 +90,7 @@ def _commands() -> dict[str, Callable[[str, list[str], str | None], int]]:
         "verify": _lines,
         "serve": serve.run,
         "init": _init,
-        "doctor": doctor.run,
+        "doctor": _lines,
     }
 
 
@@ -247,7 +247,8 @@ def _convert(command: str, overrides: list[str], config_dir: str | None) -> int:
 
 
 def _lines(command: str, overrides: list[str], config_dir: str | None) -> int:
-    lines, status = {"rewards": rewards.run, "verify": verify.run}[command](overrides, config_dir)
+    commands = {"data": data.run, "doctor": doctor.run, "rewards": rewards.run, "verify": verify.run}
+    lines, status = commands[command](overrides, config_dir)
     print("\n".join(lines))
     return status
 

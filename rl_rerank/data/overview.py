@@ -20,7 +20,7 @@ TITLES = (
     "candidates",
     "recall",
     f"oracle nDCG@{K}",
-    "candidates by grade",
+    "grades",
 )
 
 
@@ -75,8 +75,8 @@ def doubts(splits: Sequence[SplitOverview]) -> list[str]:
             )
         elif one.recall is not None and one.recall < 0.5:
             found.append(
-                f"{one.split}: {1 - one.recall:.0%} of a query's relevant documents are no candidates, so no order gives "
-                f"more than nDCG@{K} {one.oracle:.3f}; raise data.depth, or choose another data.first_stage"
+                f"{one.split}: {1 - one.recall:.0%} of a query's relevant documents are no candidates, so no order "
+                f"gives more than nDCG@{K} {one.oracle:.3f}; raise data.depth, or choose another data.first_stage"
             )
     return found
 

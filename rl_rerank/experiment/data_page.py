@@ -55,6 +55,7 @@ def _lengths(split: str, documents: Iterable[str], tokenizer: Any, config: Confi
     cut = [count for count in counts if count > budget]
     lost = sum(count - budget for count in cut) / sum(counts)
     return (
-        f"{split}: {len(counts)} documents of median {statistics.median(counts):.0f}, p95 {percentile_95(counts)}, max "
-        f"{counts[-1]} {unit}; model.{name}={budget} cuts {len(cut) / len(counts):.0%} of them and {lost:.0%} of their text"
+        f"{split}: {len(counts)} documents of median {statistics.median(counts):.0f}, p95 {percentile_95(counts)}, "
+        f"max {counts[-1]} {unit}; model.{name}={budget} cuts {len(cut) / len(counts):.0%} of them, {lost:.0%} of the "
+        "text"
     )

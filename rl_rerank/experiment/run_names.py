@@ -22,7 +22,7 @@ DIGITS = 6
 
 
 def variant(overrides: Sequence[Override], config: Config) -> str:
-    """Return what follows the experiment's name: the settings of `NAMED`, and a digest of others that change its output.
+    """Return what follows the experiment's name: the settings of `NAMED`, and a digest of others that change output.
 
     Settings of a stage that the command line adds change no output of the others, so they do not count.
 
@@ -67,7 +67,7 @@ def _counts(override: Override, config: Config, added: set[str]) -> bool:
 
 
 def _is_answering(engine: Any, keys: Sequence[str]) -> bool:
-    """Whether a setting is none of an engine's, or one that its answers depend on; not an address, a speed or a price."""
+    """Whether a setting is none of an engine's, or one that its answers depend on; not its address or price."""
     if engine is None or len(keys) < 3 or list(keys[:2]) != ["engine", "args"]:
         return True
     found = engine.answering()

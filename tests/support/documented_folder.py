@@ -1,4 +1,4 @@
-"""The folder of somebody who has run the demo at budget=smoke and has files by the names that the documentation uses."""
+"""The folder of somebody who has files by the names that the documentation uses."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def write_files(folder: Path) -> None:
     _jsonl(folder / "rows/train.jsonl", passages)
     contexts = [
         {"question": q["query"], "query_id": q["qid"], "answers": [],
-         "ctxs": [{"id": c["docid"], "text": c["text"], "title": "", "score": 1.0, "has_answer": c["docid"] in q["qrels"]}
+         "ctxs": [{"id": c["docid"], "text": c["text"], "score": 1.0, "has_answer": c["docid"] in q["qrels"]}
                   for c in q["candidates"]]}
         for q in queries
     ]  # fmt: skip

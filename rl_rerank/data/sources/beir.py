@@ -25,7 +25,8 @@ _ENDS = (".tsv", ".tsv.gz")
 @dataclass(frozen=True)
 class Beir:
     """Reads `corpus.jsonl {_id, title, text}`, `queries.jsonl {_id, text}` and `qrels/{train,dev,test}.tsv`, each plain
-    or with .gz (valid, val and validation are dev), and where there is one `excluded.tsv {qid, docid}`, whose documents are no candidates of their queries."""
+    or with .gz, and where there is one `excluded.tsv {qid, docid}`, whose documents are no candidates of their
+    queries."""
 
     path: str
     spaced: bool = False

@@ -10,12 +10,10 @@ from rl_rerank.data.records import Collection, Document, Omissions, Query
 from rl_rerank.data.sources.reading import digest, identifier, one_word, records, split_name, string
 from rl_rerank.io import trec
 
-ROW = frozenset(
-    ("qid", "query", "split", "instruction", "candidates", "qrels", "excluded", "order", "scores", "group")
-    + ("teachers", "provenance")  # of rows that a synth stage wrote, about which a collection says nothing
-)
-CANDIDATE = frozenset(("docid", "title", "text", "score", "features", "rank", "images"))
-"""The keys that rows and candidates may have."""
+ROW = {"qid", "query", "split", "instruction", "candidates", "qrels", "excluded", "order", "scores", "group"}
+CANDIDATE = {"docid", "title", "text", "score", "features"}
+OF_SYNTHESIS = {"teachers", "provenance", "rank", "images"}
+"""Keys of rows that a synth stage wrote, of which a collection takes nothing."""
 GRADES = ("grade", "label", "rel", "relevance")
 
 
@@ -135,7 +133,7 @@ def _note_unread(row: dict[str, Any], place: str, omissions: Omissions) -> None:
     """Note the keys that mean nothing here: one that is misspelt would otherwise be lost in silence."""
     objects = [("rows", row, ROW), *(("candidates", candidate, CANDIDATE) for candidate in row["candidates"])]
     for what, value, known in objects:
-        for key in sorted(value.keys() - known):
+        for key in sorted(value.keys() - known - OF_SYNTHESIS):
             close = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
             hint = f"; did you mean {close[0]!r}?" if close else "; judgments belong in qrels" if key in GRADES else ""
             omissions.add(f"keys {key!r} of {what} not read{hint}", place)
