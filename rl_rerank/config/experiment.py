@@ -98,6 +98,13 @@ class ModelConfig:
     """Arguments of the chat template, such as date_string. enable_thinking is set as each paradigm needs it, unless it
     is given here."""
 
+    def __post_init__(self) -> None:
+        for name in ("max_prompt_tokens", "max_passage_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                limit = "" if name == "max_prompt_tokens" else ", or null for no limit but the prompt's"
+                raise ValueError(f"model.{name} must be at least 1{limit}; got {value}")
+
 
 @dataclass(kw_only=True)
 class RewardConfig:

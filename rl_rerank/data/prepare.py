@@ -33,6 +33,9 @@ def prepare(config: DataConfig, directory: Path) -> Store:
     It is built beside its place and renamed, so that a store that was cut off half-way is never opened.
     """
     source = build_source(config)
+    if (store := _left_alone(config, directory)) is not None:
+        log.warning("data.path=%s is not on this machine: the run's own data in %s are used", config.path, directory)
+        return store
     wanted = fingerprint(config, source)
     if (store := _open(directory)) is not None:
         if _holds(store, config, source, wanted):
@@ -55,6 +58,8 @@ def prepare(config: DataConfig, directory: Path) -> Store:
 
 def reopened(config: DataConfig, directory: Path) -> Store | None:
     """The store of this configuration, if `directory` holds it; nothing is built or changed."""
+    if (left := _left_alone(config, directory)) is not None:
+        return left
     store, source = _open(directory), build_source(config)
     return store if store is not None and _holds(store, config, source, fingerprint(config, source)) else None
 
@@ -101,6 +106,16 @@ def _fingerprint(config: DataConfig, recorded: dict[str, Any], source: Source) -
     if config.first_stage is not None:
         parts["first_stage"] = config.first_stage.state()
     return digest.of_json(parts)
+
+
+def has_store(directory: Path) -> bool:
+    """Whether a folder holds a finished store, of whatever data."""
+    return _open(directory) is not None
+
+
+def _left_alone(config: DataConfig, directory: Path) -> Store | None:
+    """The store of a run that was brought to a machine without the data that it was built from."""
+    return None if config.path is None or Path(config.path).exists() else _open(directory)
 
 
 def _open(directory: Path) -> Store | None:

@@ -7,6 +7,7 @@ A dry run shows it. `rl-rerank run` does the same dry run in a process of its ow
 from __future__ import annotations
 
 import importlib
+import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from rl_rerank import requirements
 from rl_rerank.config import Config, ModelConfig
 from rl_rerank.data import Store
 from rl_rerank.data.prepare import prepare, reopened
+from rl_rerank.engines.local import hub
 from rl_rerank.experiment import memory, templates
 from rl_rerank.experiment.experiment import Experiment, ResolvedStage
 from rl_rerank.stages.preview import Preview
@@ -34,6 +36,7 @@ def lines(experiment: Experiment, names: Sequence[str]) -> Iterator[str]:
     """
     config, plugins = experiment.config, experiment.plugins
     stages = [experiment.stages[name] for name in names]
+    _refuse_paths(config, stages)
     yield from _arguments(config, stages)
     yield from _memory(experiment, names)
     rendering = [stage for stage in stages if stage.settings.renders(plugins)]
@@ -56,6 +59,21 @@ def lines(experiment: Experiment, names: Sequence[str]) -> Iterator[str]:
         preview = Preview(config, store, its_tokenizer, is_estimate)
         for stage in rendering:
             yield from stage.settings.preview(stage.name, plugins, preview)
+
+
+def _refuse_paths(config: Config, stages: Iterable[ResolvedStage]) -> None:
+    """Refuse a model folder that is not there, and a journal that cannot be written."""
+    if any(s.settings.loads_model or s.settings.is_launched or s.engine is not None for s in stages):
+        folder = Path(config.model.path).expanduser()
+        if hub.is_folder(config.model.path) and not folder.is_dir():
+            raise FileNotFoundError(f"model.path={config.model.path!r}: there is no folder {str(folder.absolute())!r}")
+    if config.journal is not None:
+        journal = Path(config.journal)
+        place = next(parent for parent in journal.absolute().parents if parent.exists())
+        if journal.is_dir() or not place.is_dir() or not os.access(place, os.W_OK):
+            raise ValueError(
+                f"journal={config.journal!r} is no file that can be written: {str(place)!r} is not writable"
+            )
 
 
 def _arguments(config: Config, stages: Iterable[ResolvedStage]) -> Iterator[str]:

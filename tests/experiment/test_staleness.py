@@ -139,6 +139,7 @@ MATRIX = {
     "corpus": (append("collection/corpus.jsonl", '{"_id": "d9", "text": "ice"}\n'), "grpo", [], "redone"),
     "./": (lambda folder: None, "untrained", ["data.path=./collection/", "model.path=./model"], "done"),
     "moved data": (copy_data, "untrained", ["data.path=other/place"], "done"),
+    "data that are not here": (lambda folder: shutil.rmtree("collection"), "grpo", [], "done"),
     "moved model": (move("model", "renamed"), "grpo", ["model.path=renamed"], "done"),
     "moved code": (
         move("code", "elsewhere"),
