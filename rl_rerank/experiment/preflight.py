@@ -71,9 +71,7 @@ def _refuse_paths(config: Config, stages: Iterable[ResolvedStage]) -> None:
         journal = Path(config.journal)
         place = next(parent for parent in journal.absolute().parents if parent.exists())
         if journal.is_dir() or not place.is_dir() or not os.access(place, os.W_OK):
-            raise ValueError(
-                f"journal={config.journal!r} is no file that can be written: {str(place)!r} is not writable"
-            )
+            raise ValueError(f"journal={config.journal!r} is no file that can be written in {str(place)!r}")
 
 
 def _arguments(config: Config, stages: Iterable[ResolvedStage]) -> Iterator[str]:

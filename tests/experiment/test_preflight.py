@@ -221,6 +221,23 @@ def test_functions_and_objects_are_rewards(folder, tiny_model_dir, capsys, rewar
     assert main(given) == 0, capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("model.path=./nope", "model.path='./nope': there is no folder"),
+        ("journal=data.jsonl/answers", "journal='data.jsonl/answers' is no file that can be written in"),
+        ("model.max_passage_tokens=0", "model.max_passage_tokens must be at least 1, or null for no limit"),
+        ("model.max_passage_tokens=-3", "or null for no limit but the prompt's; got -3"),
+        ("model.max_prompt_tokens=0", "model.max_prompt_tokens must be at least 1; got 0"),
+        ("engine.args.gpu=1", "there is no setting 'engine.args.gpu'"),
+        ("report_to=[wanb]", "wanb"),
+    ],
+)
+def test_settings_that_can_never_work_are_refused_at_the_start(folder, tiny_model_dir, capsys, override, says):
+    assert main([*arguments(folder, tiny_model_dir), override, "dry_run=true"]) == 2
+    assert says in capsys.readouterr().err
+
+
 @pytest.mark.process
 def test_a_run_refuses_the_same_before_its_first_stage(folder, tiny_model_dir):
     given = arguments(folder, tiny_model_dir, "+stages.grpo.trl.max_prompt_length=100")
