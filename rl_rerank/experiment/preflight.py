@@ -6,12 +6,13 @@ A dry run shows it. `rl-rerank run` does the same dry run in a process of its ow
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import logging
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from rl_rerank.experiment.experiment import Experiment, ResolvedStage
 from rl_rerank.stages.preview import Preview
 from rl_rerank.training.loop import lengths
 
+logger = logging.getLogger(__name__)
+
 
 def lines(experiment: Experiment, names: Sequence[str]) -> Iterator[str]:
     """Check the stages `names` and describe their prompt lengths, without writing to the run folder.
@@ -37,6 +40,7 @@ def lines(experiment: Experiment, names: Sequence[str]) -> Iterator[str]:
     config, plugins = experiment.config, experiment.plugins
     stages = [experiment.stages[name] for name in names]
     _refuse_paths(config, stages)
+    _warn_of_contract(experiment, stages)
     yield from _arguments(config, stages)
     yield from _memory(experiment, names)
     rendering = [stage for stage in stages if stage.settings.renders(plugins)]
@@ -72,6 +76,31 @@ def _refuse_paths(config: Config, stages: Iterable[ResolvedStage]) -> None:
         place = next(parent for parent in journal.absolute().parents if parent.exists())
         if journal.is_dir() or not place.is_dir() or not os.access(place, os.W_OK):
             raise ValueError(f"journal={config.journal!r} is no file that can be written in {str(place)!r}")
+
+
+def _warn_of_contract(experiment: Experiment, stages: Iterable[ResolvedStage]) -> None:
+    """Warn where an exported model is asked otherwise than its `reranker.json` says."""
+    config = experiment.config
+    folder = Path(config.model.path).expanduser()
+    if not (folder / "reranker.json").is_file() or not any(stage.engine is not None for stage in stages):
+        return
+    contract = importlib.import_module("rl_rerank.serving.contract")
+    terms = contract.read(folder)
+    given, asked = {"paradigm": config.paradigm}, {"paradigm": terms.paradigm}
+    for name in ("max_prompt_tokens", "max_passage_tokens"):
+        given[f"model.{name}"], asked[f"model.{name}"] = getattr(config.model, name), getattr(terms, name)
+    if config.paradigm == terms.paradigm:
+        paradigm = experiment.plugins.paradigm(config.paradigm)
+        own = contract.parameters(paradigm) if dataclasses.is_dataclass(paradigm) else {}
+        names = own.keys() & terms.paradigm_params.keys()
+        given |= {f"paradigms.{config.paradigm}.params.{name}": own[name] for name in names}
+        asked |= {f"paradigms.{config.paradigm}.params.{name}": terms.paradigm_params[name] for name in names}
+    if changed := [f"{key}={given[key]} (exported with {asked[key]})" for key in given if given[key] != asked[key]]:
+        logger.warning(
+            "model.path=%s is an exported reranker, which is asked otherwise here than it was trained: %s",
+            config.model.path,
+            ", ".join(sorted(changed)),
+        )
 
 
 def _arguments(config: Config, stages: Iterable[ResolvedStage]) -> Iterator[str]:
@@ -121,5 +150,5 @@ def opened(config: Config) -> Iterator[Store]:
     found = reopened(config.data, Path(config.run_dir) / "data")
     with tempfile.TemporaryDirectory() as elsewhere:
         # Embedding a large collection may take hours, and a dry run leaves nothing of it.
-        quick = replace(config.data, first_stage=None)
+        quick = dataclasses.replace(config.data, first_stage=None)
         yield found or prepare(quick, Path(elsewhere) / "data")
