@@ -121,8 +121,10 @@ def test_the_dry_run_of_a_command_ends_well(found, user, plugins):
 
 
 @pytest.mark.parametrize("found", OTHERS, ids=shown)
-def test_a_command_without_an_experiment_runs(found, user, plugins, folder, capsys):
+def test_a_command_without_an_experiment_runs(found, user, plugins, folder, tiny_model_dir, capsys):
     words = substituted(found.words)
+    if words[1] == "data":
+        words.append(f"model.path={tiny_model_dir}")  # whose tokenizer is read in a moment
     if needs_example_reward(found):
         user.syspath_prepend(str(plugins / "reward_plugin"))
     if words[1] == "serve":

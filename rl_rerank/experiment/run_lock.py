@@ -64,7 +64,7 @@ def locked(run_dir: Path) -> Iterator[IO[str]]:
         try:
             yield lock
         finally:
-            del os.environ[INHERITED]
+            os.environ.pop(INHERITED, None)
             ended.set()
             renewing.join()
             _write(lock, "")

@@ -62,8 +62,8 @@ def test_what_is_lost_is_said(tmp_path):
     ]
     store = stored(tmp_path, rows)
     said = "\n".join(store.warnings)
-    assert "keys 'qrel' of rows not read; did you mean 'qrels'?: 1 (first: " in said
-    assert "keys 'grade' of candidates not read; judgments belong in qrels: 1" in said
+    assert "keys of rows not read; did you mean 'qrels'?: 1 (first: 'qrel', " in said
+    assert "keys of candidates not read; judgments belong in qrels: 1 (first: 'grade', " in said
     assert "relevant documents that the collection lacks: 1 (first: 'z', qid 'q2')" in said
     assert "none of its 2 queries differ in grade" in doubts(overview(store))[0]
 

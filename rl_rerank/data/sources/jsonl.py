@@ -136,7 +136,7 @@ def _note_unread(row: dict[str, Any], place: str, omissions: Omissions) -> None:
         for key in sorted(value.keys() - known - OF_SYNTHESIS):
             close = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
             hint = f"; did you mean {close[0]!r}?" if close else "; judgments belong in qrels" if key in GRADES else ""
-            omissions.add(f"keys {key!r} of {what} not read{hint}", place)
+            omissions.add(f"keys of {what} not read{hint}", f"{key!r}, {place}")
 
 
 def _excluded(values: Any, place: str, spaced: bool) -> set[str]:
