@@ -162,6 +162,9 @@ def _experiment(command: str, overrides: list[str], config_dir: str | None) -> C
         raise ValueError(
             f"push={config.push} belongs to the commands {' and '.join(uploading)}; {command} uploads nothing"
         )
+    if not config.stages and config.experiment not in ("", "default"):
+        first = "`# @package _global_`"
+        raise ValueError(f"{command}: experiment={config.experiment} has no stages; does its file begin with {first}?")
     if not config.stages:
         known = ", ".join(options("experiment", config_dir))
         files = "run=FILE qrels=FILE, or " if command == "evaluate" else ""
