@@ -232,7 +232,7 @@ def test_functions_and_objects_are_rewards(folder, tiny_model_dir, capsys, rewar
         ("model.max_passage_tokens=0", "model.max_passage_tokens must be at least 1, or null for no limit"),
         ("model.max_passage_tokens=-3", "or null for no limit but the prompt's; got -3"),
         ("model.max_prompt_tokens=0", "model.max_prompt_tokens must be at least 1; got 0"),
-        ("engine.args.gpu=1", "there is no setting 'engine.args.gpu'"),
+        ("engine.args.gpu=1", "engine.args.gpu cannot be set for engine.kind=hf"),
         ("report_to=[wanb]", "wanb"),
     ],
 )
