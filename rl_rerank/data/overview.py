@@ -44,9 +44,10 @@ class SplitOverview:
     grades: Mapping[str, int]
     """Grade, or `unjudged` -> number of candidates."""
 
-    def cells(self) -> tuple[str, ...]:
-        """Format the values under `TITLES`."""
-        shares = ("-" if value is None else f"{value:.3f}" for value in (self.recall, self.oracle))
+    def cells(self, *, has_means: bool = True) -> tuple[str, ...]:
+        """Format the values under `TITLES`, recall and oracle only with `has_means`."""
+        means = (self.recall, self.oracle) if has_means else (None, None)
+        shares = ("-" if value is None else f"{value:.3f}" for value in means)
         grades = ", ".join(f"{grade}: {count}" for grade, count in self.grades.items())
         counts = (self.queries, self.usable, self.unanswered)
         return (self.split, *map(str, counts), f"{self.candidates:.1f}", *shares, grades or "-")

@@ -149,7 +149,7 @@ class Store:
         # A query that retrieval found nothing for counts as 0 in every mean. Without it here, a worse first stage would
         # raise the mean of all systems.
         judged = {e.qid: dict(e.qrels) for e in self.examples(split).outlines()}
-        judged |= self.unanswered(split)
+        judged |= {qid: dict(grades) for qid, grades in self.unanswered(split).items()}
         return {qid: grades for qid, grades in judged.items() if grades}
 
     def unanswered(self, split: str) -> Mapping[str, Mapping[str, int]]:

@@ -74,7 +74,7 @@ def terms(texts: Sequence[str], language: str) -> list[list[str]]:
     tokens = bm25s.tokenize(
         [UNSPACED.sub(" ", text) for text in texts],
         stopwords=getattr(stopwords, f"STOPWORDS_{stop}") if stop else [],
-        stemmer=Stemmer.Stemmer(stemmer) if stemmer else None,
+        stemmer=Stemmer.Stemmer(stemmer) if stemmer else None,  # pyright: ignore[reportArgumentType]
         return_ids=False,
         show_progress=False,
     )

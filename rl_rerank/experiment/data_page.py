@@ -26,15 +26,12 @@ def head(store: Store) -> list[str]:
 
 def lines(config: Config) -> Iterator[str]:
     """Describe the data, and the lengths of documents against the model's budget where its tokenizer is here."""
-    try:
-        tokenizer, is_estimate = preflight.tokenizer(config.model)
-    except ImportError as e:
-        tokenizer, is_estimate = None, False
-        missing = f"the lengths of documents are not known: {e}"
     with preflight.opened(config) as store:
         yield from head(store)
-        if tokenizer is None:
-            yield missing
+        try:
+            tokenizer, is_estimate = preflight.tokenizer(config.model)
+        except ImportError as e:
+            yield f"the lengths of documents are not known: {e}"
             return
         unit = "tokens of SmolLM2, since the model's tokenizer is not here" if is_estimate else "tokens"
         for split in store.splits:
