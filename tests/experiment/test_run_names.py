@@ -16,6 +16,7 @@ def folder(*overrides: str) -> str:
 
 def test_settings_that_are_named_and_those_that_change_nothing_give_no_digest():
     assert folder("data=beir", "data.path=x/scifact", "engine=vllm", "seed=2") == "runs/quickstart-scifact-vllm-seed2"
+    assert folder("data.first_stage=dense", "budget=smoke") == "runs/quickstart-dense-smoke"
     free = ["launcher=accelerate", "report_to=[]", "journal=x", "dry_run=true", "stage=sft", "stages.sft.health=null"]
     assert folder(*free) == "runs/quickstart"
 
