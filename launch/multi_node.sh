@@ -5,6 +5,8 @@
 # NODE_RANK is 0 on MASTER_ADDR, which runs every stage; the others join sft and grpo. Under Slurm it defaults to
 # SLURM_NODEID.
 set -euo pipefail
+here=$(dirname "$(readlink -f "$0")")
+PATH=$PATH:$here/../.venv/bin:$here/../../../bin  # of a checkout, and of the environment that carries this script
 export PYTHONSAFEPATH=1  # a folder of the caller's directory must not shadow a package of ours
 NODE_RANK=${NODE_RANK-${SLURM_NODEID-}}
 for name in NNODES NODE_RANK MASTER_ADDR MASTER_PORT GPUS_PER_NODE; do

@@ -3,6 +3,8 @@
 #   launch/one_node.sh experiment=quickstart engine=vllm
 #   CUDA_VISIBLE_DEVICES=0,1 launch/one_node.sh experiment=quickstart launcher.strategy=ddp
 set -euo pipefail
+here=$(dirname "$(readlink -f "$0")")
+PATH=$PATH:$here/../.venv/bin:$here/../../../bin  # of a checkout, and of the environment that carries this script
 export PYTHONSAFEPATH=1  # a folder of the caller's directory must not shadow a package of ours
 if [[ -v CUDA_VISIBLE_DEVICES ]]; then
   IFS=, read -ra gpus <<<"$CUDA_VISIBLE_DEVICES"

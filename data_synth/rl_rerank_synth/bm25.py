@@ -27,7 +27,7 @@ class BM25:
     def __call__(self, examples: Iterable[RankingExample], context: StepContext) -> Iterator[RankingExample]:
         """The examples with their candidates."""
         documents = context.collection.documents
-        index = context.resources.shared("bm25", lambda: Index(documents))
+        index = context.resources.shared("bm25", lambda: Index(documents, context.config.data.language))
         batch = list(examples)
         queries = [Query(example.qid, example.query) for example in batch]
         found = index.search(queries, depth=self.depth, excluded=context.collection.excluded)

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -87,6 +87,18 @@ class Finding:
 
     def __str__(self) -> str:
         return f"{self.level:<7} {self.text}"
+
+
+def run(arguments: Sequence[str], config_dir: str | None) -> tuple[list[str], int]:
+    """Lines to print, and the exit status: 1 if something is broken."""
+    model = None
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key != "model" or not value:
+            raise ValueError(f"doctor takes model=DIR and nothing else; got {argument!r}")
+        model = value
+    findings = examine(model)
+    return list(map(str, findings)), int(any(f.is_broken for f in findings))
 
 
 def examine(model: str | None = None) -> list[Finding]:

@@ -3,12 +3,10 @@
 import dataclasses
 import difflib
 import importlib
-import inspect
 import json
 import logging
 import os
 import sys
-import textwrap
 import time
 import traceback
 import warnings
@@ -20,20 +18,18 @@ from typing import Any
 import yaml
 
 from rl_rerank import __version__, registry, requirements
-from rl_rerank.cli import doctor, new, parse, rewards, serve, verify
+from rl_rerank.cli import data, doctor, new, parse, rewards, serve, usage, verify
 from rl_rerank.config import Config, ConvertFiles, EvaluateFiles, ReportRuns, StageConfig, file_arguments
 from rl_rerank.data.convert import convert
 from rl_rerank.experiment import memory, preflight, run_state, runner, worker_node
 from rl_rerank.experiment.compose import compose, files, options
 from rl_rerank.experiment.experiment import Experiment
+from rl_rerank.experiment.run_lock import shared
 from rl_rerank.io import build_locks, subprocesses
 from rl_rerank.io.cache import cache_dir
 from rl_rerank.io.files import conf_dir, write_text
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.training.memory import cards
-
-HELP = Path(__file__).parent / "help"
-"""usage.txt, and COMMAND.txt for commands that say more than their stage does."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(arguments: list[str]) -> int:
     config_dir = _take_config_dir(arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(_usage(config_dir), end="")
+        print(usage.usage(config_dir), end="")
         return 0
     if arguments[0] in ("-V", "--version"):
         print(f"rl-rerank {__version__}")
@@ -72,7 +68,7 @@ def _dispatch(arguments: list[str]) -> int:
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise LookupError(f"there is no command {command!r}.{hint} The commands are: {', '.join(known)}.")
     if any(o in ("-h", "--help") for o in overrides):
-        print(_command_help(command), end="")
+        print(usage.of_command(command), end="")
         return 0
     return _commands()[command](command, overrides, config_dir)
 
@@ -81,6 +77,7 @@ def _commands() -> dict[str, Callable[[str, list[str], str | None], int]]:
     return {
         "run": _run,
         "plan": _plan,
+        "data": _lines,
         **dict.fromkeys(registry.names("stage"), _stage),
         "parse": _parse,
         "convert": _convert,
@@ -89,7 +86,7 @@ def _commands() -> dict[str, Callable[[str, list[str], str | None], int]]:
         "verify": _lines,
         "serve": serve.run,
         "init": _init,
-        "doctor": _doctor,
+        "doctor": _lines,
     }
 
 
@@ -125,6 +122,14 @@ def _stage(command: str, overrides: list[str], config_dir: str | None) -> int:
     if os.environ.get("RANK", "0") != "0":
         _module(config.stages[name]).run(config, name, config.stages[name])
         return 0
+    with shared(Path(config.run_dir)):
+        _work(experiment, name, hub)
+    return 0
+
+
+def _work(experiment: Experiment, name: str, hub: Any) -> None:
+    """Run one stage in its locked run folder, and upload what it leaves if `hub` is the module that does."""
+    config = experiment.config
     runner.prepared(experiment)
     log = Path(config.run_dir) / name / runner.LOG
     if hub is None or run_state.done(experiment, name) is None:  # What is finished is uploaded as it is.
@@ -138,7 +143,6 @@ def _stage(command: str, overrides: list[str], config_dir: str | None) -> int:
         with _logged(log):
             folder = _module(config.stages[name]).hub_folder(config, name, config.stages[name])
             hub.upload(folder, config.push, config.stages[name].uploads, config.hub)
-    return 0
 
 
 def _module(stage: StageConfig) -> Any:
@@ -154,6 +158,9 @@ def _experiment(command: str, overrides: list[str], config_dir: str | None) -> C
         raise ValueError(
             f"push={config.push} belongs to the commands {' and '.join(uploading)}; {command} uploads nothing"
         )
+    if not config.stages and config.experiment not in ("", "default"):
+        first = "`# @package _global_`"
+        raise ValueError(f"{command}: experiment={config.experiment} has no stages; does its file begin with {first}?")
     if not config.stages:
         known = ", ".join(options("experiment", config_dir))
         files = "run=FILE qrels=FILE, or " if command == "evaluate" else ""
@@ -172,6 +179,7 @@ def _chosen(config: Config, kind: str) -> str:
 
 def _dry_run(config: Config, names: list[str]) -> int:
     experiment = Experiment.of(config)
+    run_state.refuse_changes(experiment, names)
     print(yaml.safe_dump(json.loads(json.dumps(dataclasses.asdict(config), default=str)), sort_keys=False), end="")
     print("\n# The plan; nothing was started")
     for line in experiment.describe(names):
@@ -238,7 +246,8 @@ def _convert(command: str, overrides: list[str], config_dir: str | None) -> int:
 
 
 def _lines(command: str, overrides: list[str], config_dir: str | None) -> int:
-    lines, status = {"rewards": rewards.run, "new": new.run, "verify": verify.run}[command](overrides, config_dir)
+    commands = {"data": data.run, "doctor": doctor.run, "new": new.run, "rewards": rewards.run, "verify": verify.run}
+    lines, status = commands[command](overrides, config_dir)
     print("\n".join(lines))
     return status
 
@@ -253,19 +262,6 @@ def _init(command: str, overrides: list[str], config_dir: str | None) -> int:
     return 0
 
 
-def _doctor(command: str, overrides: list[str], config_dir: str | None) -> int:
-    model = None
-    for override in overrides:
-        key, _, value = override.partition("=")
-        if key != "model" or not value:
-            raise ValueError(f"doctor takes model=DIR and nothing else; got {override!r}")
-        model = value
-    findings = doctor.examine(model)
-    for finding in findings:
-        print(finding)
-    return 1 if any(f.is_broken for f in findings) else 0
-
-
 def _take_config_dir(arguments: list[str]) -> str | None:
     """Remove `--config-dir DIR` or `--config-dir=DIR` from `arguments` and return DIR."""
     for i, argument in enumerate(arguments):
@@ -277,43 +273,6 @@ def _take_config_dir(arguments: list[str]) -> str | None:
             arguments.pop(i)
             return arguments.pop(i)
     return None
-
-
-def _usage(config_dir: str | None) -> str:
-    kinds = {kind: registry.find("stage", kind) for kind in registry.names("stage")}
-    stages = "\n".join(f"  {kind:<10} {_first_line(cls)}" for kind, cls in kinds.items())
-    indent = " " * 32
-    experiments = textwrap.fill(
-        ", ".join(options("experiment", config_dir)), 120, initial_indent=indent, subsequent_indent=indent
-    )
-    return (HELP / "usage.txt").read_text(encoding="utf-8").format(stages=stages, experiments=experiments)
-
-
-def _command_help(command: str) -> str:
-    file = HELP / f"{command}.txt"
-    own = file.read_text(encoding="utf-8") if file.is_file() else ""
-    text = own or f"usage: rl-rerank {command} experiment=NAME [KEY=VALUE ...] [stage=NAME]\n\n"
-    if command not in registry.names("stage"):
-        return text
-    stage = registry.find("stage", command)
-    if not own:
-        text += f"{_first_line(stage)} stage=NAME chooses among several stages of this kind.\n"
-    fields = [f for f in dataclasses.fields(stage) if f.name != "kind"]
-    settings = "".join(f"  stages.NAME.{f.name}={_default(f)}\n" for f in fields)
-    return f"{text}\nsettings of the stage, with their defaults\n{settings}"
-
-
-def _default(field: dataclasses.Field[Any]) -> str:
-    value = field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
-    if value is dataclasses.MISSING:
-        return "(required)"
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    return json.dumps(value) if not isinstance(value, str) else value
-
-
-def _first_line(documented: Any) -> str:
-    return (inspect.getdoc(documented) or "").partition("\n")[0]
 
 
 def _extra(error: Exception) -> str:

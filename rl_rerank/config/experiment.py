@@ -29,6 +29,8 @@ class DataConfig:
     run, or bm25 if it brings none."""
     depth: int = 10
     """First-stage candidates per query."""
+    language: str = "en"
+    """ISO 639-1 code of the texts' language: the stemmer and the stop words of BM25."""
     train_queries: int | None = None
     """Maximum number of training queries; null: all."""
     dev_queries: int | None = None
@@ -69,6 +71,8 @@ class DataConfig:
             del values["first_stage"]  # runs and stores from before the setting stay what they are
         if self.fields == "both":
             del values["fields"]
+        if self.language == "en":
+            del values["language"]
         if self.folds is None:
             del values["folds"], values["fold"]
         return values
@@ -97,6 +101,13 @@ class ModelConfig:
     template_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments of the chat template, such as date_string. enable_thinking is set as each paradigm needs it, unless it
     is given here."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_prompt_tokens", "max_passage_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                limit = "" if name == "max_prompt_tokens" else ", or null for no limit but the prompt's"
+                raise ValueError(f"model.{name} must be at least 1{limit}; got {value}")
 
 
 @dataclass(kw_only=True)

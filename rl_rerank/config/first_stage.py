@@ -51,12 +51,14 @@ class FirstStageConfig:
         *,
         depth: int,
         excluded: Mapping[str, Set[str]],
+        language: str,
         cache: Path,
     ) -> Mapping[str, Sequence[tuple[str, float | None]]]:
         """Find the `depth` best documents of each query.
 
         Args:
             excluded: qid -> docids that are passed over.
+            language: code of the texts' language, `data.language`.
             cache: a folder of the run in which intermediate results can stay.
 
         Returns:

@@ -33,6 +33,9 @@ def prepare(config: DataConfig, directory: Path) -> Store:
     It is built beside its place and renamed, so that a store that was cut off half-way is never opened.
     """
     source = build_source(config)
+    if (store := _left_alone(config, directory)) is not None:
+        log.warning("data.path=%s is not on this machine: the run's own data in %s are used", config.path, directory)
+        return store
     wanted = fingerprint(config, source)
     if (store := _open(directory)) is not None:
         if _holds(store, config, source, wanted):
@@ -55,6 +58,8 @@ def prepare(config: DataConfig, directory: Path) -> Store:
 
 def reopened(config: DataConfig, directory: Path) -> Store | None:
     """The store of this configuration, if `directory` holds it; nothing is built or changed."""
+    if (left := _left_alone(config, directory)) is not None:
+        return left
     store, source = _open(directory), build_source(config)
     return store if store is not None and _holds(store, config, source, fingerprint(config, source)) else None
 
@@ -103,6 +108,16 @@ def _fingerprint(config: DataConfig, recorded: dict[str, Any], source: Source) -
     return digest.of_json(parts)
 
 
+def has_store(directory: Path) -> bool:
+    """Whether a folder holds a finished store, of whatever data."""
+    return _open(directory) is not None
+
+
+def _left_alone(config: DataConfig, directory: Path) -> Store | None:
+    """The store of a run that was brought to a machine without the data that it was built from."""
+    return None if config.path is None or Path(config.path).exists() else _open(directory)
+
+
 def _open(directory: Path) -> Store | None:
     try:
         return Store(directory)
@@ -143,11 +158,13 @@ def _build(config: DataConfig, source: Source, wanted: str, folder: Path, cache:
     writer = Writer(folder, collection.documents)
     unanswered = _Unanswered(omissions)
     limits = {"train": config.train_queries, "dev": config.dev_queries, "test": config.test_queries}
+    for qid in _judged_only(collection):
+        omissions.add("judged queries left out, because no query has their qid", f"qid {qid!r}")
     for split, queries in assigned.items():
         is_filled = split == "train" and config.ensure_relevant
         chosen = queries if limits[split] is None else splits.by_hash(queries, config.seed)
         made = (_row(query, collection, found.of(query.qid), config.depth, is_filled) for query in chosen)
-        kept = _limited(made, limits[split], is_training=split == "train")
+        kept = _limited(_noted(made, collection, omissions), limits[split], omissions, split)
         writer.split(split, unanswered.apart(kept, split))
     found.check()
     writer.finish(
@@ -155,6 +172,7 @@ def _build(config: DataConfig, source: Source, wanted: str, folder: Path, cache:
         source=config.source,
         unanswered=unanswered.qrels,
         groups=unanswered.groups,
+        asked={split: len(queries) for split, queries in assigned.items() if queries},
         warnings=(*collection.warnings, *omissions.sentences()),
     )
 
@@ -208,7 +226,12 @@ class _Candidates:
         if self._is_retrieved:
             retriever = config.first_stage or bm25.BM25()
             self._runs = retriever.retrieve(
-                collection.documents, collection.queries, depth=config.depth, excluded=collection.excluded, cache=cache
+                collection.documents,
+                collection.queries,
+                depth=config.depth,
+                excluded=collection.excluded,
+                language=config.language,
+                cache=cache,
             )
 
     def of(self, qid: str) -> Sequence[tuple[str, float | None]]:
@@ -267,14 +290,37 @@ def _row(
     )
 
 
-def _limited(rows: Iterator[Row], limit: int | None, *, is_training: bool) -> Iterator[Row]:
+def _judged_only(collection: Collection) -> list[str]:
+    """The qids that are judged and belong to no query."""
+    asked = {query.qid for query in collection.queries}
+    return [qid for qid in collection.qrels if qid not in asked]
+
+
+def _noted(rows: Iterator[Row], collection: Collection, omissions: Omissions) -> Iterator[Row]:
+    """The same rows, with a note of relevant documents that no ranking can find."""
+    for row in rows:
+        for docid, grade in row.qrels.items():
+            if grade >= 1 and docid not in collection.documents:
+                omissions.add("relevant documents that the collection lacks", f"{docid!r}, qid {row.qid!r}")
+        yield row
+
+
+def _limited(rows: Iterator[Row], limit: int | None, omissions: Omissions, split: str) -> Iterator[Row]:
     """All rows, or the first `limit` usable ones of the seeded order: a smaller limit is a prefix of a larger."""
-    if limit is None:
-        return rows
-    usable = (row for row in rows if row.candidates and any(grade >= 1 for grade in row.qrels.values()))
-    if is_training:
-        usable = (row for row in usable if len({row.qrels.get(docid, 0) for docid, _ in row.candidates}) > 1)
-    return islice(usable, limit)
+    return rows if limit is None else islice(_usable(rows, omissions, split), limit)
+
+
+def _usable(rows: Iterator[Row], omissions: Omissions, split: str) -> Iterator[Row]:
+    for row in rows:
+        place = f"{split}, qid {row.qid!r}"
+        if not any(grade >= 1 for grade in row.qrels.values()):
+            omissions.add("queries passed over, because no document is judged relevant", place)
+        elif not row.candidates:
+            omissions.add("queries passed over, because they have no candidate", place)
+        elif split == "train" and len({row.qrels.get(docid, 0) for docid, _ in row.candidates}) == 1:
+            omissions.add("training queries passed over, because all candidates have the same grade", place)
+        else:
+            yield row
 
 
 class _Unanswered:

@@ -1,5 +1,6 @@
 """What a source hands over: a collection, and the notes of what was left out of it."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -75,12 +76,14 @@ class Omissions:
     """Counts what a reader leaves out, by reason."""
 
     def __init__(self) -> None:
-        self._places: dict[str, list[str]] = {}
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
 
     def add(self, reason: str, place: str) -> None:
         """Note one case; `reason` reads on from a number, as in `empty queries were skipped`."""
-        self._places.setdefault(reason, []).append(place)
+        self._counts[reason] += 1
+        self._first.setdefault(reason, place)
 
     def sentences(self) -> tuple[str, ...]:
         """One sentence a reason, with the number of cases and the first of them."""
-        return tuple(f"{reason}: {len(places)} (first: {places[0]})" for reason, places in self._places.items())
+        return tuple(f"{reason}: {count} (first: {self._first[reason]})" for reason, count in self._counts.items())

@@ -125,7 +125,10 @@ class Store:
     def size(self, split: str) -> int:
         """Return the number of examples in a split; raise LookupError for a split without any."""
         if split not in self.splits:
-            raise LookupError(f"the data have no split {split!r}; they have: {', '.join(self.splits) or 'none'}")
+            there = f"the data have no split {split!r}; they have: {', '.join(self.splits) or 'none'}"
+            if asked := self._meta.get("asked", {}).get(split):
+                there = f"none of the {asked} queries of split {split!r} can be used"
+            raise LookupError("; ".join([there, *self.warnings]))
         return self._meta["queries"][split]
 
     def example(self, qid: str) -> RankingExample:
@@ -146,8 +149,12 @@ class Store:
         # A query that retrieval found nothing for counts as 0 in every mean. Without it here, a worse first stage would
         # raise the mean of all systems.
         judged = {e.qid: dict(e.qrels) for e in self.examples(split).outlines()}
-        judged |= self._meta["unanswered"].get(split, {})
+        judged |= {qid: dict(grades) for qid, grades in self.unanswered(split).items()}
         return {qid: grades for qid, grades in judged.items() if grades}
+
+    def unanswered(self, split: str) -> Mapping[str, Mapping[str, int]]:
+        """Return qid -> docid -> grade of the queries of dev or test that have no candidate, and so no example."""
+        return self._meta["unanswered"].get(split, {})
 
     def groups(self, split: str) -> dict[str, str]:
         """Return qid -> group, of the queries that have one, also those without any candidate."""
@@ -187,11 +194,13 @@ class Writer:
         source: str,
         unanswered: Mapping[str, Mapping[str, Mapping[str, int]]],
         groups: Mapping[str, Mapping[str, str]],
+        asked: Mapping[str, int],
         warnings: Sequence[str],
     ) -> None:
         """Write the file that declares the store complete.
 
         Args:
+            asked: split -> number of its queries in the source, usable or not.
             unanswered: split -> qid -> judgments of the queries that have no example.
             groups: split -> qid -> group, of those of them that have one.
         """
@@ -200,6 +209,7 @@ class Writer:
             "source": source,
             "warnings": list(warnings),
             "queries": self._queries,
+            "asked": dict(asked),
             "documents": len(self._where),
             "images": self._has_images,
             "unanswered": {split: dict(judged) for split, judged in unanswered.items() if judged},

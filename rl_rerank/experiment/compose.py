@@ -8,7 +8,7 @@ sentence, and open sub-trees such as `stages.sft.trl` need no plus sign.
 import dataclasses
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -27,7 +27,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from rl_rerank import registry
 from rl_rerank.config import Config, EvaluateFiles, ReportRuns, build, unknown_key
-from rl_rerank.experiment import unions
+from rl_rerank.experiment import run_names, unions
 from rl_rerank.experiment.overrides import parse, refuse_unknown_stages, split
 from rl_rerank.io.files import conf_dir
 from rl_rerank.prompts.wordings import files as wordings
@@ -86,27 +86,11 @@ def compose(
     unions.override(raw, [o for o in parsed if unions.is_inside(o)])
     chosen = [str(o.value()) for o in parsed if o.key_or_group == "experiment" and o.value() is not None]
     raw["experiment"] = chosen[-1] if chosen else "default"
-    given = {o.key_or_group: o.value() for o in parsed}
-    if "run_dir" not in given:
-        raw["run_dir"] += _variant(given)
+    config = build(Config, _complete(_resolve(raw)))
+    if any(o.key_or_group == "run_dir" for o in parsed) or not (suffix := run_names.variant(parsed, config)):
+        return config
+    raw["run_dir"] += suffix  # before it resolves, because other settings may refer to it
     return build(Config, _complete(_resolve(raw)))
-
-
-def _variant(given: Mapping[str, Any]) -> str:
-    """What a run folder's name says of the data, first stage, model, budget and seed, so that variants do not meet in
-    one folder."""
-    first_stage = given.get("data.first_stage")
-    named = [
-        Path(str(given["data.path"])).name if given.get("data.path") else given.get("data"),
-        first_stage.get("kind") if isinstance(first_stage, dict) else first_stage,
-        given.get("data.first_stage.kind"),
-        Path(str(given["model.path"])).name if given.get("model.path") else given.get("model"),
-        given.get("recipe"),
-        given.get("budget"),
-        given.get("scale"),
-        f"seed{given['seed']}" if "seed" in given else None,
-    ]
-    return "".join(f"-{name}" for name in named if name)
 
 
 def options(group: str, config_dir: str | None = None) -> list[str]:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from rl_rerank import requirements
 from rl_rerank.config import STRATEGIES, Config, EngineConfig, LauncherConfig, StageConfig
+from rl_rerank.data import terms
+from rl_rerank.data.prepare import has_store
 from rl_rerank.paradigms.base import Paradigm
 from rl_rerank.paradigms.pipeline import Pipeline
 from rl_rerank.reward.base import Term
@@ -185,8 +187,11 @@ def _check_launcher(launcher: LauncherConfig) -> None:
 def _check_data(config: Config, plugins: Plugins) -> None:
     # To build the source is to check its name and parameters; it reads nothing until the data are prepared.
     _ = plugins.source
-    if config.data.path is not None and not Path(config.data.path).exists():
-        looked = str(Path(config.data.path).absolute())
+    # A finished run is evaluated, reported and exported from its own data, where it was brought without them.
+    is_missing = config.data.path is not None and not Path(config.data.path).exists()
+    if is_missing and not has_store(Path(config.run_dir) / "data"):
+        looked = str(Path(str(config.data.path)).absolute())
         raise FileNotFoundError(f"data.path={config.data.path!r}: there is no such file or folder ({looked!r})")
+    terms.check(config.data.language)
     if config.data.first_stage is not None:
         config.data.first_stage.check("data.first_stage")

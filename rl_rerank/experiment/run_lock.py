@@ -26,6 +26,23 @@ RENEWAL = 10.0
 """Seconds between two signs of life."""
 SILENCE = 120.0
 """Seconds without one after which an owner on another machine counts as dead; NFS clients may see it a minute late."""
+INHERITED = "RL_RERANK_LOCK"
+"""Environment variable: the number of the lock's file in the processes that inherit it."""
+
+
+@contextlib.contextmanager
+def shared(run_dir: Path) -> Iterator[None]:
+    """Hold the lock, which the run that started this process has already where there is one.
+
+    Raises:
+        ValueError: with the process and the host of another run.
+    """
+    # A launcher passes no files on. It works for a run that has the lock.
+    if "LOCAL_RANK" in os.environ or _is_inherited(run_dir):
+        yield
+        return
+    with locked(run_dir):
+        yield
 
 
 @contextlib.contextmanager
@@ -43,12 +60,21 @@ def locked(run_dir: Path) -> Iterator[IO[str]]:
         ended = threading.Event()
         renewing = threading.Thread(target=_renew, args=(lock.fileno(), ended), daemon=True)
         renewing.start()
+        os.environ[INHERITED] = str(lock.fileno())
         try:
             yield lock
         finally:
+            os.environ.pop(INHERITED, None)
             ended.set()
             renewing.join()
             _write(lock, "")
+
+
+def _is_inherited(run_dir: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(int(os.environ.get(INHERITED, ""))), (run_dir / ".lock").stat())
+    except (ValueError, OSError):  # the number is of a run that has ended
+        return False
 
 
 def _take(lock: IO[str], run_dir: Path) -> None:

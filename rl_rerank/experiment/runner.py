@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO
 
 from rl_rerank.config import STRATEGIES, Config, HubConfig, LauncherConfig
-from rl_rerank.data import prepare
-from rl_rerank.experiment import outputs, run_state
+from rl_rerank.data import Store, prepare
+from rl_rerank.experiment import data_page, outputs, run_state
 from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.experiment.run_lock import locked
 from rl_rerank.io import requeue, subprocesses
@@ -45,7 +45,9 @@ def run(config: Config, overrides: Sequence[str]) -> int:
 
 
 def _stages(experiment: Experiment, overrides: Sequence[str], lock: IO[str]) -> int:
-    prepared(experiment)
+    store = prepared(experiment)
+    for line in data_page.head(store):
+        logger.info("data: %s", line)
     if status := _preflight(experiment, overrides, lock):
         return status
     for name in experiment.stages:
@@ -58,13 +60,13 @@ def _stages(experiment: Experiment, overrides: Sequence[str], lock: IO[str]) -> 
     return 0
 
 
-def prepared(experiment: Experiment) -> None:
-    """Write config.json and the data store, unless the run was made with another configuration."""
+def prepared(experiment: Experiment) -> Store:
+    """Write config.json and the data store, which is returned, unless the run was made with another configuration."""
     config = experiment.config
     run_state.refuse_changes(experiment, experiment.stages)
     whole = dataclasses.replace(config, stage=None, dry_run=False, push=None, hub=HubConfig())
     write_json(Path(config.run_dir) / "config.json", dataclasses.asdict(whole))
-    prepare(config.data, Path(config.run_dir) / "data")
+    return prepare(config.data, Path(config.run_dir) / "data")
 
 
 def results(config: Config) -> list[str]:

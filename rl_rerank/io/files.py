@@ -46,6 +46,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
     try:
         yield partial
         for path in partial.rglob("*"):
+            path.chmod(path.stat().st_mode | (0o755 if path.is_dir() else 0o644))  # libraries write some for us alone
             flush(path)
         flush(partial)
     except BaseException:

@@ -50,6 +50,7 @@ class Renderer:
         end_id: the token that is trained to end an answer.
         stop_ids: the tokens at which generation stops, in training and in every engine: `end_id` and every end of
             sequence. A base model with a chat template declares another one than its template writes.
+        num_shown, num_cut: documents of all prompts so far, and those of them that were cut to a budget.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Renderer:
         self.end_id = self._end_id()
         ends = (self.end_id, tokenizer.eos_token_id, *declared_ends)
         self.stop_ids = frozenset(end for end in ends if end is not None)
+        self.num_shown = self.num_cut = 0
         self._arguments: dict[bool, Mapping[str, Any]] = {}
 
     def __call__(self, prompt: Prompt) -> Rendered:
@@ -83,7 +85,12 @@ class Renderer:
             ValueError: if it does not fit the budget even with empty documents; if the chat template puts its answer
                 inside a thought, or leaves no room for its reasoning; or if an image cannot be opened or seen.
         """
-        prompt = sanitized(prompt, self.sanitize)
+        rendered = self._fitted(sanitized(prompt, self.sanitize))
+        self.num_shown += len(prompt.docids)
+        self.num_cut += len(rendered.shrunk)
+        return rendered
+
+    def _fitted(self, prompt: Prompt) -> Rendered:
         cap = min(self.max_passage_tokens or self.max_prompt_tokens, self.max_prompt_tokens)
         theirs = [s.text for m in prompt.messages for s in m.segments if s.docid is not None]
         ends = {text: self._token_ends(text, cap) for text in theirs}

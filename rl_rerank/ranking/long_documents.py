@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from rl_rerank.config import LongDocumentsConfig
+from rl_rerank.data.terms import WORD
 from rl_rerank.paradigms.ordering import counts, rank_by_scores
 from rl_rerank.types import Candidate, Ranking, RankingExample
 
@@ -55,8 +56,11 @@ def view(example: RankingExample, settings: LongDocumentsConfig) -> View:
 
 
 def passages(text: str, words: int, overlap: int) -> list[str]:
-    """Split a text into at least one piece of `words` words, with `overlap` words in common with the previous one."""
-    found = list(re.finditer(r"\S+", text))
+    """Split a text into at least one piece of `words` words, with `overlap` words in common with the previous one.
+
+    Where a script has no spaces, two characters count as a word.
+    """
+    found = list(WORD.finditer(text))
     pieces: list[str] = []
     for start in range(0, max(len(found) - overlap, 1), words - overlap):
         piece = found[start : start + words]

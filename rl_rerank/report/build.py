@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rl_rerank.data.overview import doubts, overview
 from rl_rerank.evaluation import answers
 from rl_rerank.evaluation.cost import pareto
 from rl_rerank.evaluation.enough import too_few
@@ -34,6 +35,7 @@ def build_page(evidence: Evidence, *, title: str, subtitle: str, config: str) ->
     formats = {row.label: metrics.format[row.run] for row in metrics.rows if row.run in metrics.format}
     paradigms = tuple(dict.fromkeys(paradigm for cells in formats.values() for paradigm in cells))
     change_plot, change_words = _change(metrics, evidence.pair)
+    splits = overview(evidence.store)
     return Page(
         title=title,
         subtitle=subtitle,
@@ -43,7 +45,7 @@ def build_page(evidence: Evidence, *, title: str, subtitle: str, config: str) ->
         weights=tuple(weight_sentences(metrics, is_page=True)),
         regressions=evidence.regressions,
         by_measure=evidence.by_measure,
-        warnings=(*evidence.store.warnings, *evidence.untested, *_open_orders(evidence)),
+        warnings=(*evidence.store.warnings, *doubts(splits), *evidence.untested, *_open_orders(evidence)),
         forest=_forest(metrics),
         frontiers=_frontiers(metrics),
         trainings=_trainings(evidence),
@@ -56,6 +58,7 @@ def build_page(evidence: Evidence, *, title: str, subtitle: str, config: str) ->
         system_labels=tuple(evidence.shown.values()),
         decisive=list(evidence.shown).index(_decisive(evidence)),
         queries=_queries(evidence),
+        data=tuple(splits),
         config=config,
         facts={
             **metrics.provider,

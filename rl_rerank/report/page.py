@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from rl_rerank.data.overview import TITLES, SplitOverview
 from rl_rerank.evaluation.enough import too_few
 from rl_rerank.evaluation.records import Comparison, FormatShare, Metrics, RunRow
 from rl_rerank.evaluation.table import few_queries, group_cell, group_names, macro, p_value, p_values, share
@@ -71,9 +72,16 @@ class Page:
     decisive: int
     """The place in `system_labels` of the system whose changes are shown."""
     queries: tuple[QueryCard, ...]
+    data: tuple[SplitOverview, ...]
+    """The splits of the data."""
     config: str
     """The resolved configuration as JSON."""
     facts: Mapping[str, str]
+
+    @property
+    def data_titles(self) -> tuple[str, ...]:
+        """The head of the table of splits."""
+        return TITLES
 
     @property
     def plots(self) -> list[Plot]:

@@ -53,6 +53,7 @@ class Dense(FirstStageConfig):
         *,
         depth: int,
         excluded: Mapping[str, Set[str]],
+        language: str,
         cache: Path,
     ) -> Mapping[str, Sequence[tuple[str, float | None]]]:
         found = self.vectors(documents, queries, cache)

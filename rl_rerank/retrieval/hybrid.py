@@ -42,12 +42,15 @@ class Hybrid(Dense):
         *,
         depth: int,
         excluded: Mapping[str, Set[str]],
+        language: str,
         cache: Path,
     ) -> Mapping[str, Sequence[tuple[str, float | None]]]:
         pool = max(self.pool, depth)
-        by_words = bm25.retrieve(documents, queries, depth=pool, excluded=excluded)
-        by_meaning = super().retrieve(documents, queries, depth=pool, excluded=excluded, cache=cache)
-        return {q.qid: self._fused(q.qid, by_words[q.qid], by_meaning.get(q.qid, ()))[:depth] for q in queries}
+        by_words = bm25.retrieve(documents, queries, depth=pool, excluded=excluded, language=language)
+        found_by_meaning = super().retrieve(
+            documents, queries, depth=pool, excluded=excluded, language=language, cache=cache
+        )
+        return {q.qid: self._fused(q.qid, by_words[q.qid], found_by_meaning.get(q.qid, ()))[:depth] for q in queries}
 
     def _fused(
         self, qid: str, first: Sequence[tuple[str, float | None]], second: Sequence[tuple[str, float | None]]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,14 +25,25 @@ Document: TypeAlias = str | Mapping[str, Any]
 class Reranker:
     """Ranks documents the way the model was trained to.
 
-    reranker = Reranker.load("runs/quickstart/export/model")
-    best = reranker.rank("how to sort an array", documents, top_n=5)
+    with Reranker.load("runs/quickstart/export/model") as reranker:
+        best = reranker.rank("how to sort an array", documents, top_n=5)
     """
 
     def __init__(self, paradigm: Paradigm, engine: Engine, terms: contract.Contract) -> None:
         self.paradigm = paradigm
         self.engine = engine
         self.contract = terms
+        self._is_closed = False
+
+    def __enter__(self) -> Reranker:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._is_closed else ""
+        return f"Reranker({self.paradigm.name}, {type(self.engine).__name__}{state})"
 
     @classmethod
     def load(
@@ -88,10 +101,12 @@ class Reranker:
             (index into `documents`, score) best first, equal scores in the given order. Scores are the model's own,
             which repeat for equal documents, or n, n - 1, ..., 1 where it answers with an order. They are comparable
             within one call only, unless the paradigm says otherwise. A document whose answer cannot be used takes its
-            score from its neighbours in the given order.
+            score from its neighbours in the given order. Empty documents come last, with the score -inf: the model is
+            not asked about them.
 
         Raises:
-            ValueError: for an empty query or document, or if no answer has finite log-probabilities.
+            ValueError: for an empty query, a value of another type, or if no answer has finite log-probabilities; also
+                after `close`.
         """
         _check_top_n(top_n)
         return self._rank([_example("0", query, documents, instruction)], top_n)[0]
@@ -134,11 +149,22 @@ class Reranker:
                     )
 
     def close(self) -> None:
-        """Free the model's memory."""
-        self.engine.close()
+        """Free the model's memory; a second time does nothing."""
+        if not self._is_closed:
+            self._is_closed = True
+            self.engine.close()
 
     def _rank(self, examples: Sequence[RankingExample], top_n: int | None) -> list[list[tuple[int, float]]]:
-        found, rollouts = scores(examples, self.paradigm, self.engine, self.contract.long_documents)
+        if self._is_closed:
+            raise ValueError("the reranker is closed; load it again")
+        empty = {e.qid: [c.docid for c in e.candidates if not (c.text.strip() or c.title.strip())] for e in examples}
+        examples = [
+            replace(e, candidates=tuple(c for c in e.candidates if c.docid not in empty[e.qid])) for e in examples
+        ]
+        asking = [example for example in examples if example.candidates]
+        scored, rollouts = scores(asking, self.paradigm, self.engine, self.contract.long_documents)
+        by_qid = {example.qid: values for example, values in zip(asking, scored, strict=True)}
+        found = [{**by_qid.get(e.qid, {}), **dict.fromkeys(empty[e.qid], -math.inf)} for e in examples]
         asked: dict[str, list[Rollout]] = {example.qid: [] for example in examples}
         for rollout in rollouts:
             asked[rollout.prompt.qid].append(rollout)
@@ -153,18 +179,22 @@ def _engine(kind: str, args: dict[str, Any]) -> EngineConfig:
 
 
 def _check_top_n(top_n: int | None) -> None:
-    if top_n is not None and top_n < 1:
-        raise ValueError(f"top_n must be at least 1, or None for all documents; got {top_n}")
+    if top_n is not None and (not isinstance(top_n, int) or isinstance(top_n, bool) or top_n < 1):
+        raise ValueError(f"top_n must be at least 1, or None for all documents; got {top_n!r}")
 
 
 def _example(qid: str, query: str, documents: Sequence[Document], instruction: str) -> RankingExample:
+    if not isinstance(query, str):
+        raise ValueError(f"the query must be a text; got {type(query).__name__}")
     if not query.strip():
         raise ValueError("the query is empty, so there is nothing to rank for")
     if isinstance(documents, (str, Mapping)):
         raise ValueError("documents must be a list of texts or mappings; got a single one")
-    if len(documents) == 0:
-        raise ValueError("documents is empty: give at least one document to rank")
+    if not isinstance(documents, Iterable):
+        raise ValueError(f"documents must be a list of texts or mappings; got {type(documents).__name__}")
     candidates = tuple(_candidate(i, document) for i, document in enumerate(documents))
+    if not candidates:
+        raise ValueError("documents is empty: give at least one document to rank")
     return RankingExample(qid=qid, query=query, candidates=candidates, instruction=instruction)
 
 
@@ -176,6 +206,4 @@ def _candidate(index: int, document: Document) -> Candidate:
     text, title = document.get("text"), document.get("title") or ""
     if not isinstance(text, str) or not isinstance(title, str):
         raise ValueError(f"document {index} must have its 'text' and its 'title', if any, as strings")
-    if not text.strip() and not title.strip():
-        raise ValueError(f"document {index} is empty: leave it out, or give it a text")
     return Candidate(docid=str(index), text=text, title=title, rank=index + 1)

@@ -8,10 +8,23 @@ from pathlib import Path
 import pytest
 
 from rl_rerank import __version__, registry
-from rl_rerank.cli.main import HELP, main
+from rl_rerank.cli.main import main
+from rl_rerank.cli.usage import HELP
 from rl_rerank.experiment.compose import compose
 
-COMMANDS = ["run", "plan", *registry.names("stage"), "parse", "convert", "rewards", "verify", "serve", "init", "doctor"]
+COMMANDS = [
+    "run",
+    "plan",
+    "data",
+    *registry.names("stage"),
+    "parse",
+    "convert",
+    "rewards",
+    "verify",
+    "serve",
+    "init",
+    "doctor",
+]
 
 
 @pytest.fixture
@@ -132,3 +145,11 @@ def test_a_step_that_would_split_a_query_is_refused_before_anything_starts(capsy
     assert (
         "prompts_per_step=7 = 3 x 2 + 1 would split a query; use a multiple of 2, such as 8" in capsys.readouterr().err
     )
+
+
+def test_an_experiment_whose_file_lacks_its_first_line_is_told_so(tmp_path, monkeypatch, capsys):
+    (tmp_path / "conf/experiment").mkdir(parents=True)
+    (tmp_path / "conf/experiment/t1.yaml").write_text("stages: {first: {kind: rerank, model: first_stage}}\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["run", "experiment=t1"]) == 2
+    assert "experiment=t1 has no stages; does its file begin with `# @package _global_`?" in capsys.readouterr().err

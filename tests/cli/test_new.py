@@ -13,7 +13,8 @@ import pytest
 
 from rl_rerank import registry
 from rl_rerank.cli import new
-from rl_rerank.cli.main import HELP, main
+from rl_rerank.cli.main import main
+from rl_rerank.cli.usage import HELP
 from rl_rerank.config import Config
 from rl_rerank.experiment.compose import compose
 from rl_rerank.experiment.experiment import Experiment

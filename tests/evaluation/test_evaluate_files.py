@@ -133,3 +133,11 @@ def test_the_command_says_which_run_is_better(two_runs, tmp_path, capsys):
 def test_judgments_of_every_usual_form_are_read(files, tmp_path, text):
     (tmp_path / "qrels.tsv").write_text(text)
     assert evaluate_files(EvaluateFiles(**files, measures=["RR"]))["mean"] == {"RR": 0.25}
+
+
+def test_a_run_without_one_judged_document_is_named(files, caplog):
+    with open(files["run"], "w") as run:
+        run.write("1 Q0 doc-b 1 2.0 tag\n2 Q0 doc-a 1 1.0 tag\n")
+    assert evaluate_files(EvaluateFiles(**files))["mean"] == {"nDCG@10": 0.0}
+    assert "no document of the 2 queries that it shares with the judgments is judged" in caplog.text
+    assert "query 1 ranks 'doc-b', and its judgments are about 'b'" in caplog.text

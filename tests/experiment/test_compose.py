@@ -74,15 +74,7 @@ def test_every_file_of_a_group_composes(group: str):
 @pytest.mark.parametrize(
     ("overrides", "place", "value"),
     [
-        ([], "run_dir", "runs/quickstart_tokens"),
         (["run_dir=/tmp/a folder"], "run_dir", "/tmp/a folder"),
-        (
-            ["data=collection", "data.path=x/scifact", "budget=tokens_smoke"],
-            "run_dir",
-            "runs/quickstart_tokens-scifact-tokens_smoke",
-        ),
-        (["seed=2"], "run_dir", "runs/quickstart_tokens-seed2"),
-        (["data.first_stage=dense"], "run_dir", "runs/quickstart_tokens-dense"),
         (["data.first_stage={kind: hybrid, weight: 0.7}"], "data.first_stage.weight", 0.7),
         (["data.first_stage=hybrid", "data.first_stage.weight=0.7"], "data.first_stage.weight", 0.7),
         (["data.first_stage.encoder=a", "data.first_stage.kind=dense"], "data.first_stage.encoder", "a"),

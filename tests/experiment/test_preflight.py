@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 from support import encoders as small
+from support.exported import export
 
 from rl_rerank.cli.main import main
+from rl_rerank.paradigms.pointwise import Pointwise
+from rl_rerank.serving import contract
 
 pytestmark = pytest.mark.slow
 
@@ -219,6 +222,36 @@ def test_functions_and_objects_are_rewards(folder, tiny_model_dir, capsys, rewar
     (folder / "mine.py").write_text(REWARDS)
     given = [*arguments(folder, tiny_model_dir), f"reward=[{reward}]", *more, "dry_run=true"]
     assert main(given) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("model.path=./nope", "model.path='./nope': there is no folder"),
+        ("journal=data.jsonl/answers", "journal='data.jsonl/answers' is no file that can be written in"),
+        ("model.max_passage_tokens=0", "model.max_passage_tokens must be at least 1, or null for no limit"),
+        ("model.max_passage_tokens=-3", "or null for no limit but the prompt's; got -3"),
+        ("model.max_prompt_tokens=0", "model.max_prompt_tokens must be at least 1; got 0"),
+        ("engine.args.gpu=1", "engine.args.gpu cannot be set for engine.kind=hf"),
+        ("report_to=[wanb]", "wanb"),
+    ],
+)
+def test_settings_that_can_never_work_are_refused_at_the_start(folder, tiny_model_dir, capsys, override, says):
+    assert main([*arguments(folder, tiny_model_dir), override, "dry_run=true"]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_an_exported_model_that_is_asked_otherwise_is_named(folder, tiny_model_dir, tmp_path, capsys, caplog):
+    model = export(tiny_model_dir, tmp_path / "exported", Pointwise())
+    given = arguments(folder, model, "dry_run=true")
+    terms = contract.read(model)
+    budgets = [f"model.max_prompt_tokens={terms.max_prompt_tokens}"]
+    budgets.append(f"model.max_passage_tokens={terms.max_passage_tokens or 'null'}")
+    assert main([*given, *budgets]) == 0, capsys.readouterr().err
+    assert "is an exported reranker" not in caplog.text
+    assert main([*given, *budgets, "model.max_passage_tokens=7"]) == 0
+    was = f"model.max_passage_tokens=7 (exported with {terms.max_passage_tokens})"
+    assert f"is an exported reranker, which is asked otherwise here than it was trained: {was}" in caplog.text
 
 
 @pytest.mark.process

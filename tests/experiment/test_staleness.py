@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from rl_rerank.cli.main import main
 from rl_rerank.config import Config
-from rl_rerank.experiment import run_state, runner
+from rl_rerank.experiment import run_lock, run_state, runner
 from rl_rerank.experiment.compose import compose
 from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io.files import read_jsonl, write_jsonl
@@ -40,6 +42,14 @@ CODE = {
 }
 STAGES = ("first_stage", "synth", "untrained", "grpo")
 DATA = ["data.path=collection", "run_dir=run", "model.path=model", "report_to=[]"]
+OWNER = """\
+import time
+from pathlib import Path
+from rl_rerank.experiment.run_lock import locked
+with locked(Path("run")):
+    print("locked", flush=True)
+    time.sleep(600)
+"""
 OURS, OF_A_FILE = "beir", "code/source.py:Mine"
 
 
@@ -129,6 +139,7 @@ MATRIX = {
     "corpus": (append("collection/corpus.jsonl", '{"_id": "d9", "text": "ice"}\n'), "grpo", [], "redone"),
     "./": (lambda folder: None, "untrained", ["data.path=./collection/", "model.path=./model"], "done"),
     "moved data": (copy_data, "untrained", ["data.path=other/place"], "done"),
+    "data that are not here": (lambda folder: shutil.rmtree("collection"), "grpo", [], "done"),
     "moved model": (move("model", "renamed"), "grpo", ["model.path=renamed"], "done"),
     "moved code": (
         move("code", "elsewhere"),
@@ -175,6 +186,24 @@ def test_a_run_from_before_digests_were_noted_goes_on(folder: Path):
     entries["grpo"]["config"] = run_state.digest.of_json(begun["config"])
     write_jsonl(folder / "run/ledger.jsonl", entries.values())
     assert outcome(made(), "grpo") == "done"
+
+
+@pytest.mark.process
+def test_a_single_stage_waits_for_no_run_in_its_folder(folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch):
+    monkeypatch.setattr(run_lock, "PATIENCE", 0.3)
+    command = ["rerank", "experiment=stale", f"data.source={OURS}", *DATA, "stage=first_stage"]
+    owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True)
+    try:
+        assert owner.stdout is not None and owner.stdout.readline() == "locked\n"
+        assert main(command) == 2
+        assert f"another process ({owner.pid} on " in capsys.readouterr().err
+        assert not (folder / "run/config.json").exists()
+    finally:
+        owner.kill()
+        owner.wait()
+    assert main(command) == 0
+    with run_lock.locked(folder / "run"):  # as the process of a stage inherits it
+        assert main(command) == 0
 
 
 def test_a_single_stage_reads_no_stale_output(folder: Path, capsys: pytest.CaptureFixture[str]):

@@ -137,7 +137,7 @@ def test_embeddings_of_another_encoder_role_or_text_are_never_taken(tmp_path):
 
 def test_dense_candidates_are_the_nearest_ones_and_are_embedded_once(tmp_path, folder, monkeypatch):
     calls, encoder = in_this_process(monkeypatch), load_encoder("encoder", folder)
-    ask = {"depth": 2, "excluded": {"q1": {"d1"}}, "cache": tmp_path / "embeddings"}
+    ask = {"depth": 2, "excluded": {"q1": {"d1"}}, "language": "en", "cache": tmp_path / "embeddings"}
     found = Dense(encoder=str(folder)).retrieve(DOCUMENTS, QUERIES, **ask)
     shown = searchable(DOCUMENTS)
     for query in QUERIES:
@@ -154,7 +154,7 @@ def test_dense_candidates_are_the_nearest_ones_and_are_embedded_once(tmp_path, f
 
 def test_hybrid_candidates_are_those_of_both_fused_by_reciprocal_ranks(tmp_path, folder, monkeypatch):
     in_this_process(monkeypatch)
-    ask = {"depth": 3, "excluded": {}, "cache": tmp_path / "embeddings"}
+    ask = {"depth": 3, "excluded": {}, "language": "en", "cache": tmp_path / "embeddings"}
     dense = Dense(encoder=str(folder)).retrieve(DOCUMENTS, QUERIES, **ask)["q1"]
     assert [docid for docid, _ in bm25.retrieve(DOCUMENTS, QUERIES, depth=3)["q1"]] == ["d1"]
     expected = {docid: 0.75 / (60 + rank) for rank, (docid, _) in enumerate(dense, start=1)}

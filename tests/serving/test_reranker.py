@@ -9,6 +9,7 @@ import shutil
 import pytest
 from support.exported import export
 
+import rl_rerank
 from rl_rerank.config import LongDocumentsConfig
 from rl_rerank.engines.scripted import Scripted
 from rl_rerank.paradigms.listwise import Listwise
@@ -77,9 +78,28 @@ def test_a_document_without_visible_text_is_scored_among_others(reranker):
     assert abs(ranked[4]) < 1 and ranked[4] not in expected  # a random model's log-odds, and no rank
 
 
-def test_an_empty_document_among_ten_is_named(reranker):
-    with pytest.raises(ValueError, match="document 4 is empty: leave it out, or give it a text"):
-        reranker.rank("caves", [*["ice"] * 4, "", *["cave"] * 5])
+def test_empty_documents_come_last_and_change_no_score(reranker):
+    alone = reranker.rank("caves", ["ice", "cave"])
+    ranked = reranker.rank("caves", ["", "ice", " \n", "cave", {"text": ""}])
+    assert [(2 * i + 1, score) for i, score in alone] == ranked[:2]
+    assert ranked[2:] == [(0, -math.inf), (2, -math.inf), (4, -math.inf)]
+    assert reranker.rank("caves", ["", " "], top_n=1) == [(0, -math.inf)]
+
+
+def test_a_reranker_is_closed_behind_its_block_and_says_so():
+    with by_length() as reranker:
+        assert reranker.rank("q", (text for text in ("a", "bb"))) == [(1, 2.0), (0, 1.0)]
+        assert repr(reranker) == "Reranker(pointwise, Scripted)"
+    reranker.close()  # nothing is left to do
+    assert repr(reranker) == "Reranker(pointwise, Scripted, closed)"
+    with pytest.raises(ValueError, match="the reranker is closed; load it again"):
+        reranker.rank("q", ["a"])
+
+
+def test_the_package_itself_has_the_reranker():
+    assert rl_rerank.Reranker is Reranker
+    with pytest.raises(AttributeError, match="has no attribute 'Ranker'"):
+        rl_rerank.Ranker  # noqa: B018
 
 
 def test_a_mapping_brings_a_title():
@@ -118,8 +138,9 @@ def test_a_document_longer_than_the_context_is_cut(reranker):
         ("  ", ["a"], None, "the query is empty"),
         ("q", [], None, "documents is empty"),
         ("q", "text", None, "must be a list"),
-        ("q", ["a", " \n"], None, "document 1 is empty"),
-        ("q", [{"text": ""}], None, "document 0 is empty"),
+        (None, ["a"], None, "the query must be a text; got NoneType"),
+        ("q", 3, None, "documents must be a list of texts or mappings; got int"),
+        ("q", ["a"], "3", "top_n must be at least 1, or None for all documents; got '3'"),
         ("q", [{"body": "a"}], None, "document 0 must have its 'text'"),
         ("q", ["a", 3], None, "document 1 must be a text or a mapping"),
         ("q", ["a"], 0, "top_n must be at least 1"),
@@ -131,8 +152,8 @@ def test_what_cannot_be_ranked_is_refused_in_a_sentence(query, documents, top_n,
 
 
 def test_a_bad_request_among_many_is_named():
-    with pytest.raises(ValueError, match="request 1: document 0 is empty"):
-        by_length().rank_many([("q", ["a"]), ("q", [""])])
+    with pytest.raises(ValueError, match="request 1: document 0 must be a text"):
+        by_length().rank_many([("q", ["a"]), ("q", [3])])
 
 
 def test_a_folder_without_a_contract_says_how_to_get_one(tiny_model_dir):

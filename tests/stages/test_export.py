@@ -10,7 +10,7 @@ import pytest
 from safetensors import safe_open
 from support import chat_templates
 
-from rl_rerank.config import Config, DataConfig, HubConfig, LongDocumentsConfig, ModelConfig
+from rl_rerank.config import Config, DataConfig, EngineConfig, HubConfig, LongDocumentsConfig, ModelConfig
 from rl_rerank.engines.local.tokenizer import load_tokenizer, renderer
 from rl_rerank.serving import Reranker, contract, pair_template
 from rl_rerank.stages.evaluate.spec import EvaluateStage
@@ -57,6 +57,17 @@ def test_the_exported_folder_ranks_as_the_trained_model(config, tmp_path, tiny_m
     assert reranker.contract.base_model == tiny_model_dir.name
     assert [i for i, _ in reranker.rank("caves", DOCUMENTS, top_n=1)] != []
     assert "Not measured." in (folder / "README.md").read_text()
+
+
+def test_golden_scores_are_computed_in_the_models_own_type(config, tmp_path):
+    found = []
+    for bf16 in (False, True):  # as an experiment ranks where the processor is faster with bfloat16
+        config.engine = EngineConfig(bf16=bf16)
+        export_stage.run(config, "export", ExportStage(kind="export", model="rl"))
+        found.append(contract.read(tmp_path / "run/export/model").golden)
+    for exact, other in zip(*found, strict=True):
+        assert other.scores == pytest.approx(exact.scores, abs=1e-6)
+    Reranker.load(tmp_path / "run/export/model").verify()
 
 
 @pytest.mark.slow

@@ -98,6 +98,15 @@ def test_a_model_ranks_and_its_answers_are_kept(config, tmp_path, tiny_model_dir
     assert 9 * 10 < cost["prompt_tokens"] < 9 * 512
 
 
+@pytest.mark.parametrize(("budget", "share"), [(None, 0.0), (1, 1.0)])
+def test_the_share_of_documents_that_were_cut_is_noted(config, tmp_path, tiny_model_dir, caplog, budget, share):
+    config.model = ModelConfig(path=str(tiny_model_dir), max_prompt_tokens=512, max_passage_tokens=budget)
+    with caplog.at_level(logging.INFO):
+        rerank_stage.run(config, "test", RerankStage(kind="rerank", format_prompts={"pointwise": 3}))
+    assert json.loads((tmp_path / "run/test/summary.json").read_text())["cut_documents"] == share
+    assert f"test: {share:.0%} of the documents were cut to the token budget" in caplog.text
+
+
 def test_a_stage_without_one_usable_answer_says_so(config, tmp_path, tiny_model_dir, caplog):
     config.model = ModelConfig(path=str(tiny_model_dir), max_prompt_tokens=512)
     config.paradigm = "listwise"

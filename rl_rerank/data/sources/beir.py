@@ -5,18 +5,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rl_rerank.data.records import Collection, Omissions
-from rl_rerank.data.sources.reading import digest, existing, one_word, read_documents, read_excluded, read_queries
+from rl_rerank.data.sources.reading import (
+    SPLITS,
+    digest,
+    existing,
+    one_word,
+    read_documents,
+    read_excluded,
+    read_queries,
+)
 from rl_rerank.io import trec
 
 _EXPECTED = "expected 'query-id TAB corpus-id TAB score'"
 # A query that two files judge belongs to the one that is held out, or training would see it.
 _STRONGEST_LAST = ("train", "dev", "test")
+_ENDS = (".tsv", ".tsv.gz")
 
 
 @dataclass(frozen=True)
 class Beir:
-    """Reads `corpus.jsonl {_id, title, text}`, `queries.jsonl {_id, text}` and `qrels/{train,dev,test}.tsv`, and where
-    there is one `excluded.tsv {qid, docid}`, whose documents are no candidates of their queries."""
+    """Reads `corpus.jsonl {_id, title, text}`, `queries.jsonl {_id, text}` and `qrels/{train,dev,test}.tsv`, each plain
+    or with .gz, and where there is one `excluded.tsv {qid, docid}`, whose documents are no candidates of their
+    queries."""
 
     path: str
     spaced: bool = False
@@ -37,6 +47,8 @@ class Beir:
             qrels.update(judged)
         queries = read_queries(existing(folder, "queries.jsonl"), omissions, lambda qid: split_of.get(qid, ""))
         used = [query for query in queries if query.split]
+        for file in self._not_read():
+            omissions.add("files of qrels not read, because they are none of train, dev and test", f"{file.name!r}")
         excluded = read_excluded(folder, spaced=self.spaced)
         return Collection(documents, used, qrels, excluded=excluded, warnings=omissions.sentences())
 
@@ -48,10 +60,22 @@ class Beir:
 
     def _qrels_files(self) -> dict[str, Path]:
         folder = Path(self.path) / "qrels"
-        found = {split: folder / f"{split}.tsv" for split in _STRONGEST_LAST if (folder / f"{split}.tsv").is_file()}
+        found: dict[str, Path] = {}
+        for split in _STRONGEST_LAST:
+            names = [f"{name}{end}" for name, meant in SPLITS.items() if meant == split for end in _ENDS]
+            files = [folder / name for name in names if (folder / name).is_file()]
+            if len(files) > 1:
+                named = " and ".join(file.name for file in files)
+                raise ValueError(f"{str(folder)!r} has {named}, which are all the split {split}; keep one of them")
+            if files:
+                found[split] = files[0]
         if not found:
             raise FileNotFoundError(f"{str(folder)!r} has none of train.tsv, dev.tsv and test.tsv")
         return found
+
+    def _not_read(self) -> list[Path]:
+        read = set(self._qrels_files().values())
+        return [file for file in sorted((Path(self.path) / "qrels").iterdir()) if file.is_file() and file not in read]
 
 
 def read_qrels(path: Path, *, spaced: bool = False) -> dict[str, dict[str, int]]:

@@ -1,5 +1,6 @@
 """Ready-made ranking examples, one a line, with the texts in place."""
 
+import difflib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,12 @@ from typing import Any
 from rl_rerank.data.records import Collection, Document, Omissions, Query
 from rl_rerank.data.sources.reading import digest, identifier, one_word, records, split_name, string
 from rl_rerank.io import trec
+
+ROW = {"qid", "query", "split", "instruction", "candidates", "qrels", "excluded", "order", "scores", "group"}
+CANDIDATE = {"docid", "title", "text", "score", "features"}
+OF_SYNTHESIS = {"teachers", "provenance", "rank", "images"}
+"""Keys of rows that a synth stage wrote, of which a collection takes nothing."""
+GRADES = ("grade", "label", "rel", "relevance")
 
 
 @dataclass(frozen=True)
@@ -29,7 +36,12 @@ class JsonLines:
         """Read everything."""
         reader = Reader(spaced=self.spaced)
         for place, row in records(Path(self.path)):
+            if "pos" in row and "candidates" not in row:
+                raise ValueError(
+                    f"{place}: rows of query, pos and neg are read by data=hf_flagembedding data.path={self.path}"
+                )
             reader.add(place, row)
+            _note_unread(row, place, reader.omissions)
         return reader.collection()
 
     def state(self) -> str:
@@ -115,6 +127,16 @@ class Reader:
                 "over the file, for example by putting the qid before them"
             )
         self._first_document.setdefault(docid, spot)
+
+
+def _note_unread(row: dict[str, Any], place: str, omissions: Omissions) -> None:
+    """Note the keys that mean nothing here: one that is misspelt would otherwise be lost in silence."""
+    objects = [("rows", row, ROW), *(("candidates", candidate, CANDIDATE) for candidate in row["candidates"])]
+    for what, value, known in objects:
+        for key in sorted(value.keys() - known - OF_SYNTHESIS):
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+            hint = f"; did you mean {close[0]!r}?" if close else "; judgments belong in qrels" if key in GRADES else ""
+            omissions.add(f"keys of {what} not read{hint}", f"{key!r}, {place}")
 
 
 def _excluded(values: Any, place: str, spaced: bool) -> set[str]:

@@ -12,7 +12,8 @@ from rl_rerank.io.trec import lines
 
 _DOCID_KEYS = ("docid", "_id", "id")
 _TEXT_KEYS = ("text", "contents", "content")
-_SPLITS = {"train": "train", "dev": "dev", "test": "test", "validation": "dev", "valid": "dev", "val": "dev"}
+SPLITS = {"train": "train", "dev": "dev", "test": "test", "validation": "dev", "valid": "dev", "val": "dev"}
+"""How files call a split -> how we do."""
 
 
 def existing(folder: Path, name: str) -> Path:
@@ -91,9 +92,9 @@ def one_word(value: str, what: str, place: str, *, spaced: bool = False) -> str:
 
 def split_name(value: str, place: str) -> str:
     """train, dev or test; `validation` and its short forms are dev."""
-    if value and value not in _SPLITS:
-        raise ValueError(f"{place}: split must be one of {', '.join(_SPLITS)}; got {value!r:.80}")
-    return _SPLITS[value] if value else ""
+    if value and value not in SPLITS:
+        raise ValueError(f"{place}: split must be one of {', '.join(SPLITS)}; got {value!r:.80}")
+    return SPLITS[value] if value else ""
 
 
 def read_documents(path: Path, omissions: Omissions, *, spaced: bool = False) -> dict[str, Document]:

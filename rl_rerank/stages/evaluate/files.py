@@ -10,6 +10,7 @@ from rl_rerank.config import EvaluateFiles
 from rl_rerank.data.sources import qrels as judgments
 from rl_rerank.evaluation.comparisons import compare
 from rl_rerank.evaluation.intervals import intervals
+from rl_rerank.evaluation.judged import warn_if_unjudged
 from rl_rerank.evaluation.measures import Evaluation, evaluate, parse
 from rl_rerank.evaluation.records import Comparison
 from rl_rerank.evaluation.subtopics import any_subtopic, needs_subtopics
@@ -71,7 +72,9 @@ def _evaluations(config: EvaluateFiles, runs: list[str]) -> dict[str, Evaluation
     qrels = judgments.read(path) if by_subtopic is None else any_subtopic(by_subtopic)
     found: dict[str, Evaluation] = {}
     for run in runs:
-        result = evaluate(trec.read_run(Path(run)), qrels, config.measures, by_subtopic, ties=config.ties)
+        ranked = trec.read_run(Path(run))
+        warn_if_unjudged(run, ranked, qrels)
+        result = evaluate(ranked, qrels, config.measures, by_subtopic, ties=config.ties)
         if result.num_unjudged:
             logger.warning("%s: %d queries have no judgments and are left out", run, result.num_unjudged)
         if result.missing:

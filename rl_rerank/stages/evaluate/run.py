@@ -18,6 +18,7 @@ from rl_rerank.evaluation.cost import Cost
 from rl_rerank.evaluation.fusion_weight import ChosenWeight
 from rl_rerank.evaluation.groups import group_means
 from rl_rerank.evaluation.intervals import intervals
+from rl_rerank.evaluation.judged import warn_if_unjudged
 from rl_rerank.evaluation.measures import Evaluation, evaluate, is_sum
 from rl_rerank.evaluation.seeds import interval_over_seeds
 from rl_rerank.evaluation.statistics import rise
@@ -44,7 +45,9 @@ def run(config: Config, name: str, stage: EvaluateStage) -> None:
     evaluations: dict[str, Evaluation] = {}
     for run_name, reranked in chosen.items():
         path = _existing(run_dir / run_name / "run.trec", name, run_name)
-        evaluations[run_name] = evaluate(trec.read_run(path), store.qrels(reranked.split), stage.measures)
+        found, qrels = trec.read_run(path), store.qrels(reranked.split)
+        warn_if_unjudged(run_name, found, qrels)
+        evaluations[run_name] = evaluate(found, qrels, stage.measures)
         if missing := evaluations[run_name].missing:
             logger.warning("run %s lacks %d judged queries, which count 0", run_name, len(missing))
     any_evaluation = next(iter(evaluations.values()))

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rl_rerank.config import Config, HubConfig, LongDocumentsConfig, PluginConfig
+from rl_rerank.config import Config, EngineConfig, HubConfig, LongDocumentsConfig, PluginConfig
 from rl_rerank.data import prepare
 from rl_rerank.engines.base import Engine
 from rl_rerank.engines.build import build_engine
@@ -49,7 +49,9 @@ def run(config: Config, name: str, stage: ExportStage) -> None:
         wanted, is_pyramid = stage.cross_encoder, pyramid.is_folder(source)
         door = cross_encoder.door(paradigm, renderer, config.model, how, wanted=wanted, is_pyramid=is_pyramid)
         cross_encoder.write(partial, paradigm, renderer, config.model, how, door)
-        engine = build_engine(config.engine, config.model, source)
+        # The golden pairs are compared by programs that compute in the model's own type.
+        exact = dataclasses.replace(config.engine, bf16=False)
+        engine = build_engine(exact, config.model, source)
         try:
             terms = _contract(config, stage, paradigm, renderer, engine, door)
             contract.write(partial, terms)
@@ -57,7 +59,7 @@ def run(config: Config, name: str, stage: ExportStage) -> None:
             expected = _ranks(paradigm, engine, examples, how)
         finally:
             engine.close()
-        difference = _verify(config, partial, examples, expected)
+        difference = _verify(config, exact, partial, examples, expected)
         _verify_cross_encoder(partial, terms, name, config.model.trust_remote_code)
         write_text(partial / "README.md", card.model(config, stage, name, door))
     logger.info(
@@ -137,9 +139,15 @@ def _documents(example: RankingExample) -> list[dict[str, str]]:
     return [{"title": c.title, "text": c.text} for c in example.candidates]
 
 
-def _verify(config: Config, folder: Path, examples: Sequence[RankingExample], expected: Sequence[Scores]) -> float:
+def _verify(
+    config: Config,
+    engine: EngineConfig,
+    folder: Path,
+    examples: Sequence[RankingExample],
+    expected: Sequence[Scores],
+) -> float:
     """The largest difference of a score between the source model and the exported folder."""
-    reranker = Reranker.load(folder, config.engine, trust_remote_code=config.model.trust_remote_code)
+    reranker = Reranker.load(folder, engine, trust_remote_code=config.model.trust_remote_code)
     try:
         found = [reranker.rank(e.query, _documents(e), instruction=e.instruction) for e in examples]
     finally:

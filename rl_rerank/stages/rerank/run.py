@@ -46,9 +46,8 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
         stage = dataclasses.replace(stage, fusion=dataclasses.replace(stage.fusion, weight=weight.weight))
         logger.info("%s: weight %.2f, chosen on %d dev queries", name, weight.weight, weight.num_queries)
     label, rollouts = stage.label or name, list[Rollout]()
-    formats: dict[str, Any] = {}
+    formats, noted = dict[str, Any](), dict[str, Any]()
     found: list[Share] = []
-    usage: dict[str, float] = {}
     paradigm = build_paradigm(config, stage.paradigm or config.paradigm) if stage.asks_model else None
     started = time.monotonic()
     if paradigm is None:
@@ -68,11 +67,12 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
                 logger.info("%s: %.1f%% of the probability lies on the scored answers", name, 100 * share.mean)
                 if share.mean < LOW:
                     logger.warning("%s: %s", name, warning(share, engine))
+            noted = _cut(engine, name)
             formats = _formats(config, stage, examples, engine)
-            usage = dict(engine.usage)
+            noted |= {"usage": dict(engine.usage)} if engine.usage else {}
         finally:
             engine.close()
-    summary = _summary(label, stage, rankings, taken) | _answers(rollouts, found) | ({"usage": usage} if usage else {})
+    summary = _summary(label, stage, rankings, taken) | _answers(rollouts, found) | noted
     if weight is not None:
         summary[FUSION] = dataclasses.asdict(weight)
     if unusable := _warning(name, summary):
@@ -114,6 +114,16 @@ def _cost_before(config: Config, stage: RerankStage) -> Cost:
     if stage.feedback is not None:
         return read_cost(Path(config.run_dir) / stage.feedback.of / "summary.json")
     return fused_cost(config, stage)
+
+
+def _cut(engine: Engine, name: str) -> dict[str, Any]:
+    """The share of documents in prompts that a token budget has cut, where our renderer writes the prompts."""
+    renderer = getattr(getattr(engine, "engine", engine), "renderer", None)  # `engine.engine`: behind a journal
+    if renderer is None or not renderer.num_shown:
+        return {}
+    share = renderer.num_cut / renderer.num_shown
+    logger.info("%s: %.0f%% of the documents were cut to the token budget", name, 100 * share)
+    return {"cut_documents": share}
 
 
 def _warning(name: str, summary: Mapping[str, Any]) -> str | None:
