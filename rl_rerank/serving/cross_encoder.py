@@ -12,7 +12,7 @@ from typing import Any
 
 from rl_rerank.config import LongDocumentsConfig, ModelConfig
 from rl_rerank.engines.local.tokenizer import load_tokenizer
-from rl_rerank.io.files import write_json
+from rl_rerank.io.files import write_json, write_text
 from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.serving import pair_template
@@ -20,6 +20,8 @@ from rl_rerank.serving.contract import GOLDEN, CrossEncoderDoor
 from rl_rerank.serving.scores import prompts
 
 CONFIG = "config_sentence_transformers.json"
+SCORE_TEMPLATE = "score_template.jinja"
+"""The chat template of pairs for vLLM's `/score`, which adds the tokenizer's special tokens to what it renders."""
 LEAST_WORDS = 32
 """Words of a passage below which the golden documents would be split."""
 UNBOUNDED = 100_000
@@ -99,6 +101,7 @@ def write(
         write_json(folder / "modules.json", [TRANSFORMER, LOGIT_SCORE])
         write_json(folder / CONFIG, _settings(folder, model))
         write_json(folder / "sentence_bert_config.json", _transformer(model))
+        write_text(folder / SCORE_TEMPLATE, pair_template.without_begin(template))
         positive, negative = (renderer.continuation_ids(text)[0] for text in paradigm.continuations)
         (folder / LOGIT_SCORE["path"]).mkdir()
         write_json(

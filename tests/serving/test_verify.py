@@ -181,4 +181,4 @@ def entry(scores, **prompt) -> GoldenScores:
 )
 def test_the_first_difference_is_named(now, said):
     found = difference(entry([1.0, 2.0]), now, 1e-3)
-    assert found is None if said is None else said in found
+    assert found is None if said is None else said in found.said

@@ -28,10 +28,12 @@ class ExportStage(StageConfig):
     an average of models."""
     cross_encoder: bool = True
     """Let sentence-transformers' CrossEncoder load the folder if it gives the same scores; false: it always refuses."""
+    sequence_classification: bool = False
+    """Also write weights of a sequence classifier, whose logit is the score, for programs that serve those only."""
 
     def recorded(self, values: dict[str, Any]) -> dict[str, Any]:
         """Without settings that are as before they were here, so that runs from then stay what they are."""
-        before = {"long_documents": None, "cross_encoder": True}
+        before = {"long_documents": None, "cross_encoder": True, "sequence_classification": False}
         return {key: value for key, value in values.items() if key not in before or value != before[key]}
 
     def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
