@@ -101,7 +101,8 @@ def write(
         write_json(folder / "modules.json", [TRANSFORMER, LOGIT_SCORE])
         write_json(folder / CONFIG, _settings(folder, model))
         write_json(folder / "sentence_bert_config.json", _transformer(model))
-        write_text(folder / SCORE_TEMPLATE, pair_template.without_begin(template))
+        adds_begin = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+        write_text(folder / SCORE_TEMPLATE, pair_template.without_begin(template) if adds_begin else template)
         positive, negative = (renderer.continuation_ids(text)[0] for text in paradigm.continuations)
         (folder / LOGIT_SCORE["path"]).mkdir()
         write_json(

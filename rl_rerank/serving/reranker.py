@@ -79,7 +79,8 @@ class Reranker:
         """Order `documents` for `query`.
 
         Args:
-            documents: in first-stage order, which a listwise model sees. Equal ones differ by index. Long ones are
+            documents: in first-stage order, which a listwise model sees. Equal ones differ by index,
+                and an empty one is ranked like others. Long ones are
                 cut, summarised or split as the contract's `long_documents` says, and then cut to the token budget.
             top_n: number of best results to keep; None keeps all.
             instruction: definition of relevance, if the query does not give it.
@@ -91,7 +92,7 @@ class Reranker:
             score from its neighbours in the given order.
 
         Raises:
-            ValueError: for an empty query or document, or if no answer has finite log-probabilities.
+            ValueError: for an empty query or no documents, or if no answer has finite log-probabilities.
         """
         _check_top_n(top_n)
         return self._rank([_example("0", query, documents, instruction)], top_n)[0]
@@ -176,6 +177,4 @@ def _candidate(index: int, document: Document) -> Candidate:
     text, title = document.get("text"), document.get("title") or ""
     if not isinstance(text, str) or not isinstance(title, str):
         raise ValueError(f"document {index} must have its 'text' and its 'title', if any, as strings")
-    if not text.strip() and not title.strip():
-        raise ValueError(f"document {index} is empty: leave it out, or give it a text")
     return Candidate(docid=str(index), text=text, title=title, rank=index + 1)

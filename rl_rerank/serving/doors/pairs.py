@@ -27,9 +27,13 @@ class PairPrompts:
 
     def __call__(self, query: str, documents: Sequence[str]) -> list[GoldenPrompt]:
         """Render each pair."""
-        texts = [self.text(query, document) for document in documents]
-        rows = self.tokenizer(texts, add_special_tokens=self.template is not None)["input_ids"]
-        return [GoldenPrompt(text=text, token_ids=list(ids)) for text, ids in zip(texts, rows, strict=True)]
+        return [self._prompt(self.text(query, document)) for document in documents]
+
+    def _prompt(self, text: str) -> GoldenPrompt:
+        ids = list(self.tokenizer(text, add_special_tokens=self.template is not None)["input_ids"])
+        begin = self.tokenizer.bos_token or ""
+        is_added = ids[:1] == [self.tokenizer.bos_token_id] and not text.startswith(begin)
+        return GoldenPrompt(text=begin + text if is_added else text, token_ids=ids)
 
     def text(self, query: str, document: str, **arguments: Any) -> str:
         """Render a pair."""
