@@ -18,10 +18,9 @@ from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.serving import pair_template
 from rl_rerank.serving.contract import GOLDEN, CrossEncoderDoor
 from rl_rerank.serving.scores import prompts
+from rl_rerank.serving.vllm_pairs import SCORE_TEMPLATE
 
 CONFIG = "config_sentence_transformers.json"
-SCORE_TEMPLATE = "score_template.jinja"
-"""The chat template of pairs for vLLM's `/score`, which adds the tokenizer's special tokens to what it renders."""
 LEAST_WORDS = 32
 """Words of a passage below which the golden documents would be split."""
 UNBOUNDED = 100_000

@@ -20,9 +20,9 @@ from tokenizers.processors import TemplateProcessing
 from rl_rerank.cli.main import main
 from rl_rerank.paradigms.build import make
 from rl_rerank.serving import Reranker, contract, sequence_classification, verify
-from rl_rerank.serving.cross_encoder import SCORE_TEMPLATE
 from rl_rerank.serving.doors.opening import opened
 from rl_rerank.serving.doors.pairs import PairPrompts
+from rl_rerank.serving.vllm_pairs import SCORE_TEMPLATE
 
 pytestmark = pytest.mark.process
 

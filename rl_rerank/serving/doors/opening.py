@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from rl_rerank.requirements import load
-from rl_rerank.serving import cross_encoder, sequence_classification
+from rl_rerank.serving import sequence_classification
 from rl_rerank.serving.contract import Contract
 from rl_rerank.serving.doors import processes
 from rl_rerank.serving.doors.base import Door
@@ -15,6 +15,7 @@ from rl_rerank.serving.doors.generative_scoring import GenerativeScoring
 from rl_rerank.serving.doors.http import RerankDoor, ScoreDoor
 from rl_rerank.serving.doors.pairs import PairPrompts
 from rl_rerank.serving.reranker import Reranker
+from rl_rerank.serving.vllm_pairs import SCORE_TEMPLATE
 
 PACKAGES = {
     "hf": "transformers",
@@ -63,10 +64,12 @@ def _served(folder: Path, terms: Contract, target: str, trust_remote_code: bool)
             return RerankDoor(ends.enter_context(processes.reranking(folder, trust_remote_code)), ends.pop_all())
         if target == "vllm_score":
             require_pairs(terms)
-            prompts = PairPrompts(folder, trust_remote_code, folder / cross_encoder.SCORE_TEMPLATE)
+            prompts = PairPrompts(folder, trust_remote_code, folder / SCORE_TEMPLATE)
             tokens = prompts.tokenizer.convert_ids_to_tokens([ids[0] for ids in terms.continuation_ids.values()])
             address = ends.enter_context(processes.scoring(folder, terms, tokens, trust_remote_code))
             return ScoreDoor(address, processes.NAME, prompts, ends.pop_all())
+        if not terms.continuation_ids:
+            raise ValueError(f"{terms.paradigm} generates its answers, and /generative_scoring generates no text")
         render = rendering(folder, terms, trust_remote_code)
         address = ends.enter_context(processes.generating(folder, terms, trust_remote_code))
         engine = GenerativeScoring(address, processes.NAME, render, ends.pop_all())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 import torch
 
 from rl_rerank.serving.contract import Contract
-from rl_rerank.serving.cross_encoder import SCORE_TEMPLATE
+from rl_rerank.serving.vllm_pairs import score_arguments
 
 NAME = "exported"
 """What a server calls the model."""
@@ -57,18 +56,8 @@ def scoring(folder: Path, terms: Contract, tokens: Sequence[str], trust_remote_c
     Args:
         tokens: as they stand in the vocabulary, the positive one first.
     """
-    with _vllm(folder, terms, trust_remote_code, score_arguments(folder, tokens)) as address:
+    with _vllm(folder, terms, trust_remote_code, score_arguments(str(folder), tokens)) as address:
         yield address
-
-
-def score_arguments(folder: Path | str, tokens: Sequence[str]) -> list[str]:
-    """Arguments with which vLLM makes a classifier of a causal model, and asks as the model was trained."""
-    positive, negative = tokens
-    head = {"classifier_from_token": [negative, positive], "method": "from_2_way_softmax"}
-    return [
-        *("--runner", "pooling", "--convert", "classify", "--hf-overrides", json.dumps(head)),
-        *("--chat-template", f"{folder}/{SCORE_TEMPLATE}"),
-    ]
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def run(config: Config, name: str, stage: ExportStage) -> None:
             engine.close()
         difference = _verify(config, partial, examples, expected)
         _verify_doors(partial, terms, name, config.model.trust_remote_code)
-        write_text(partial / "README.md", card.model(config, stage, name, door))
+        write_text(partial / "README.md", _card(config, stage, name, terms, renderer.tokenizer))
     logger.info(
         "%s: %s ranks %d queries as %s does (scores within %.1e)", name, target, len(examples), source, difference
     )
@@ -75,10 +75,17 @@ def run(config: Config, name: str, stage: ExportStage) -> None:
 def hub_folder(config: Config, name: str, stage: ExportStage) -> Path:
     """The exported folder, with a card that says where on the hub it will be."""
     folder = checkpoint.check_model_dir(Path(config.run_dir) / name / "model")
-    untried = contract.CrossEncoderDoor(refusal="CrossEncoder was not compared when this model was exported")
-    door = contract.read(folder).cross_encoder or untried
-    write_text(folder / "README.md", card.model(config, stage, name, door))
+    terms, tokenizer = contract.read(folder), checkpoint.load_tokenizer(folder, config.model.trust_remote_code)
+    write_text(folder / "README.md", _card(config, stage, name, terms, tokenizer))
     return folder
+
+
+def _card(config: Config, stage: ExportStage, name: str, terms: contract.Contract, tokenizer: Any) -> str:
+    untried = contract.CrossEncoderDoor(refusal="CrossEncoder was not compared when this model was exported")
+    first = [ids[0] for ids in terms.continuation_ids.values()] if verify.claims_cross_encoder(terms) else []
+    scale = traits(terms.build_paradigm()).score_scale
+    answers = tokenizer.convert_ids_to_tokens(first)
+    return card.model(config, stage, name, terms.cross_encoder or untried, answers, scale)
 
 
 def _checked_examples(config: Config) -> list[RankingExample]:

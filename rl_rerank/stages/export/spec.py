@@ -22,7 +22,7 @@ class ExportStage(StageConfig):
     uploads: ClassVar[str] = "model"
 
     model: str = "grpo"
-    """The name of a training stage, or NAME@STEP for one of its checkpoints."""
+    """The name of a training stage, or NAME@STEP for one of its checkpoints; `model`: the untrained one."""
     long_documents: LongDocumentsConfig | None = None
     """How the exported model cuts, summarises or splits long documents; null: as the stage that trained it, or head for
     an average of models."""
@@ -37,7 +37,8 @@ class ExportStage(StageConfig):
         return {key: value for key, value in values.items() if key not in before or value != before[key]}
 
     def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
-        yield Reference.to_model("model", self.model)
+        if self.model != "model":
+            yield Reference.to_model("model", self.model, also=("model",))
 
     def reads(self, before: Mapping[str, StageConfig]) -> set[str]:
         return super().reads(before) | {name for name, stage in before.items() if stage.leaves == "measures"}
