@@ -5,14 +5,14 @@
         [--paradigms pointwise pointwise_graded first_token listwise] [--doors hf vllm ...]
 
 FOLDER is a collection (corpus.jsonl, queries.jsonl, qrels.tsv, run.NAME.trec). Each of --lists lists has --documents
-candidates of a query, so 50 lists of 4 are 200 pairs. The model is exported untrained: a door asks weights of any
+candidates of a query, so 50 lists of 4 are 200 pairs. Documents must fit --tokens, because doors of pairs cut long ones
+elsewhere, which is said on stderr. The model is exported untrained: a door asks weights of any
 training in the same way. A listwise model shows that a door of pairs refuses it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -127,14 +127,12 @@ def agreement(reference: Sequence[GoldenScores], found: Sequence[GoldenScores], 
     same = sum(order(one) == order(other) for one, other in zip(reference, found, strict=True))
     for one, other in zip(reference, found, strict=True):
         compared.add(one, other)
-    gaps = [
-        gap(a, b)
-        for one, other in zip(reference, found, strict=True)
-        for a, b in zip(one.scores, other.scores, strict=True)
+    pairs = [
+        pair for one, other in zip(reference, found, strict=True) for pair in zip(one.scores, other.scores, strict=True)
     ]
     for problem in compared.problems[:3]:
         print(f"  {problem}", file=sys.stderr)
-    return f"{len(found)} | {same} | {max(gaps):.1e}"
+    return f"{len(found)} | {same} | {max(gap(*pair) for pair in pairs):.1e}"
 
 
 def order(entry: GoldenScores) -> list[int]:
