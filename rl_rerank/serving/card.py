@@ -43,6 +43,7 @@ def model(
     trainer = config.stages.get(trained(stage.model)[0])
     measured = _measured(config)
     title = config.experiment or name
+    experiment = f" experiment={config.experiment}" if config.experiment else ""
     made = (
         f"trained with rl-rerank (stage `{stage.model}`)" if trainer else "an untrained model with rl-rerank's prompts"
     )
@@ -57,12 +58,12 @@ A {config.paradigm} reranker, {made}.
 - Data: {source(config)}, {config.data.depth} first-stage candidates a query.
 - Rewards: {rewards}.
 - Prompts of at most {config.model.max_prompt_tokens} tokens; how to ask stands in `{contract.FILE}`.
-- Command: `rl-rerank run experiment={title} seed={config.seed}`, with rl-rerank {__version__}; the digest of all
-  settings is `provenance.config_sha256` in `{contract.FILE}`.
+- Command: `rl-rerank run{experiment} seed={config.seed}`, with rl-rerank {__version__}; the digest of all settings is
+  `provenance.config_sha256` in `{contract.FILE}`.
 
 ## Use
 
-{uses(config.push or HERE, config.hub.revision if config.push else None, door, answers)}
+{uses(config.push or HERE, config.hub.revision if config.push else None, config.model.dtype, door, answers)}
 `rl-rerank verify model=FOLDER` compares programs with the golden pairs of `{contract.FILE}`.
 
 ## Results

@@ -14,7 +14,7 @@ LOCAL = "FOLDER"
 """A downloaded copy, for programs that take no file of a repository."""
 
 
-def uses(path: str, revision: str | None, door: CrossEncoderDoor, answers: Sequence[str]) -> str:
+def uses(path: str, revision: str | None, dtype: str, door: CrossEncoderDoor, answers: Sequence[str]) -> str:
     """Write the ways.
 
     Args:
@@ -28,7 +28,7 @@ def uses(path: str, revision: str | None, door: CrossEncoderDoor, answers: Seque
         ("Python", "python", _python(loaded)),
         ("sentence-transformers", "python", "" if door.refusal else _cross_encoder(loaded)),
         ("A server, with the protocols of Cohere, Jina, vLLM and TEI", "sh", _server(path, revision, name)),
-        ("vLLM", *(("sh", _vllm_score(answers)) if answers else ("python", _vllm(loaded)))),
+        ("vLLM", *(("sh", _vllm_score(dtype, answers)) if answers else ("python", _vllm(loaded)))),
         ("MTEB, on tasks that bring candidates", "python", _mteb(loaded)),
     ]
     shown = [
@@ -62,8 +62,8 @@ curl localhost:8000/v1/rerank -H 'Content-Type: application/json' \\
     -d '{{"query": "a query", "documents": ["one document", "another document"]}}'"""
 
 
-def _vllm_score(answers: Sequence[str]) -> str:
-    started = shlex.join(["vllm", "serve", LOCAL, *score_arguments(LOCAL, answers)])
+def _vllm_score(dtype: str, answers: Sequence[str]) -> str:
+    started = shlex.join(["vllm", "serve", LOCAL, "--dtype", dtype, *score_arguments(LOCAL, answers)])
     return f"""\
 {started}
 curl localhost:8000/score -H 'Content-Type: application/json' \\

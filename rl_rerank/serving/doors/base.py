@@ -11,7 +11,7 @@ from rl_rerank.serving.contract import GoldenScores
 class Door(Protocol):
     """A program that scores with an exported folder."""
 
-    def answer(self, golden: GoldenScores) -> GoldenScores:
+    def answer(self, golden: GoldenScores, /) -> GoldenScores:
         """Score an entry's documents for its query.
 
         Returns:
@@ -22,7 +22,7 @@ class Door(Protocol):
         """
         ...
 
-    def problems(self, golden: Sequence[GoldenScores]) -> Iterator[str]:
+    def problems(self, golden: Sequence[GoldenScores], /) -> Iterator[str]:
         """Say which settings would change scores of other entries, or change them one day."""
         ...
 

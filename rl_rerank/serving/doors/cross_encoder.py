@@ -16,7 +16,7 @@ from rl_rerank.serving.contract import Contract, GoldenPrompt, GoldenScores
 from rl_rerank.serving.doors.pairs import DATED
 
 
-class CrossEncoderDoor:
+class SentenceTransformersDoor:
     """Scores golden entries by CrossEncoder, and says how its prompts and settings differ from the contract's."""
 
     def __init__(self, folder: Path, terms: Contract, trust_remote_code: bool) -> None:

@@ -50,7 +50,7 @@ def opened(folder: Path, terms: Contract, target: str, trust_remote_code: bool) 
         return EngineDoor(terms, engine, rendering(folder, terms, trust_remote_code))
     if target == "cross_encoder":
         module = load("rl_rerank.serving.doors.cross_encoder", "verify: target cross_encoder")
-        return module.CrossEncoderDoor(folder, terms, trust_remote_code)
+        return module.SentenceTransformersDoor(folder, terms, trust_remote_code)
     if target == "seqcls":
         module = load("rl_rerank.serving.doors.sequence_classification", "verify: target seqcls")
         return module.SequenceClassificationDoor(folder / sequence_classification.FOLDER, trust_remote_code)
