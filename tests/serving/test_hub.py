@@ -37,8 +37,8 @@ EXPERIMENT = """\
 # @package _global_
 stages:
   synth: {kind: synth, mixture: {pointwise: 6}}
-  rl: {kind: grpo}
-  adapter: {kind: grpo, model: rl, lora: {r: 4}}
+  rl: {kind: grpo, save_steps: 1}
+  adapter: {kind: grpo, model: rl, lora: {r: 4}, save_steps: 1}
   export: {kind: export, model: rl}
   step: {kind: export, model: rl@2}
   lora: {kind: export, model: adapter@1}
