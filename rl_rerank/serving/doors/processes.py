@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from rl_rerank.io.subprocesses import end_with_parent
 from rl_rerank.serving.contract import Contract
 from rl_rerank.serving.vllm_pairs import score_arguments
 
@@ -88,7 +89,9 @@ def _listening(command: Sequence[str], port: int, environment: Mapping[str, str]
     address = f"http://127.0.0.1:{port}"
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         # Variables that are set already win.
-        process = subprocess.Popen(command, env={**environment, **os.environ}, stdout=log, stderr=log)
+        process = subprocess.Popen(
+            command, env={**environment, **os.environ}, stdout=log, stderr=log, preexec_fn=end_with_parent
+        )
         try:
             deadline = time.monotonic() + SECONDS
             while not _answers(address + path):
