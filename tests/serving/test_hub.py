@@ -116,7 +116,7 @@ def _checkpoints(run: Path, tiny_model_dir: Path) -> None:
     for name, weight in adapted.named_parameters():
         if "lora_" in name:
             weight.data.normal_(0, 0.2)
-    adapted.save_pretrained(adapter)
+    adapted.save_pretrained(str(adapter))
     for folder in (whole, adapter):
         load_tokenizer(tiny_model_dir).save_pretrained(folder)
         manifest.write(folder, {})

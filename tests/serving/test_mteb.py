@@ -14,6 +14,7 @@ from rl_rerank.serving import Reranker
 
 pytestmark = pytest.mark.slow
 mteb = pytest.importorskip("mteb")
+tasks = pytest.importorskip("mteb.abstasks")
 
 QUERIES = {f"q{i}": f"{word} in winter" for i, word in enumerate(("ice", "bread", "tides", "caves", "sorting"))}
 WORDS = ("glacier", "flour", "moon", "array", "melt water", "ice cave", "numpy", "salt")
@@ -24,11 +25,9 @@ QRELS = {qid: {docid: 3 - k // 3 for k, docid in enumerate(docids[2:11])} for qi
 
 def local_task():
     from datasets import Dataset
-    from mteb.abstasks.retrieval import AbsTaskRetrieval
-    from mteb.abstasks.task_metadata import TaskMetadata
 
-    class Local(AbsTaskRetrieval):
-        metadata = TaskMetadata(
+    class Local(tasks.AbsTaskRetrieval):
+        metadata = mteb.TaskMetadata(
             name="Local",
             description="A local reranking task.",
             dataset={"path": "none/none", "revision": "1"},
