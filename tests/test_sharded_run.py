@@ -13,6 +13,8 @@ import torch
 from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 from safetensors.torch import load_file
 
+from rl_rerank.data.store import Store
+from rl_rerank.metrics import ndcg
 from rl_rerank.serving import Reranker
 
 pytestmark = pytest.mark.process
@@ -21,12 +23,13 @@ EXPERIMENT = """\
 # @package _global_
 stages:
   rl: {kind: grpo, rollout: {kind: vllm, args: {num_gpu_blocks_override: 64, enforce_eager: true}}, max_steps: 2,
-    save_steps: 1,
+    save_steps: 1, eval_steps: 1,
     prompts_per_step: 4, num_generations: 4, micro_batch: 8, learning_rate: 1e-3}
   adapter: {kind: grpo, model: rl@1, lora: {r: 4}, max_steps: 2, save_steps: 1,
     prompts_per_step: 4, num_generations: 4, micro_batch: 8, learning_rate: 1e-2}
   export: {kind: export, model: rl}
   early: {kind: export, model: adapter@1}
+  first: {kind: export, model: rl@1}
 """
 
 REWARD = """\
@@ -44,10 +47,10 @@ def run_dir(tiny_model_dir, tmp_path_factory):
     (folder / "conf/experiment/sharded.yaml").write_text(EXPERIMENT)
     (folder / "mine.py").write_text(REWARD)  # one that random text earns differently
     with (folder / "data.jsonl").open("w") as file:
-        for i in range(16):
+        for i in range(24):
             candidates = [{"docid": f"{i}{c}", "text": f"the text {c} {i}"} for c in "abc"]
             row = {"qid": f"q{i}", "query": f"query {i}", "candidates": candidates, "qrels": {f"{i}{'abc'[i % 3]}": 1}}
-            file.write(json.dumps({**row, "split": "test" if i < 3 else "train"}) + "\n")
+            file.write(json.dumps({**row, "split": "test" if i < 3 else "dev" if i < 11 else "train"}) + "\n")
     command = [
         *(sys.executable, "-m", "rl_rerank", "run", "experiment=sharded", "data=jsonl", "data.path=data.jsonl"),
         *(f"model.path={tiny_model_dir}", "model.max_prompt_tokens=400", "run_dir=run", "reward=[mine.py:Letters]"),
@@ -117,6 +120,20 @@ def test_sharded_rollouts_stay_on_policy_and_the_records_are_those_of_all_proces
     assert len(completions) == 32
     found = json.loads((run_dir / "rl/checkpoints/checkpoint-2/manifest.json").read_text())
     assert found["layout"] == "zero3 over 2 processes"
+
+
+@pytest.mark.parametrize(("export", "step"), [("first", 1), ("export", 2)])
+def test_the_export_ranks_dev_queries_as_training_measured_them(run_dir, export, step):
+    """The last step's model and the checkpoint before it, each as both processes ranked their halves of the queries."""
+    [row] = [row for row in map(json.loads, (run_dir / "rl/metrics.jsonl").open()) if row["step"] == step]
+    examples = Store(run_dir / "data").examples("dev")
+    reranker = Reranker.load(run_dir / export / "model")
+    values = [
+        ndcg([e.docids[i] for i, _ in reranker.rank(e.query, [c.text for c in e.candidates])], e.qrels, k=10)
+        for e in examples
+    ]
+    assert len(values) == 8
+    assert sum(values) / 8 == pytest.approx(row["dev/nDCG@10"], abs=1e-6)
 
 
 def test_the_exported_model_ranks(run_dir):

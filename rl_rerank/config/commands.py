@@ -87,7 +87,9 @@ class VerifyModel:
     model: str
     """A folder that the export stage wrote."""
     targets: list[str] = field(default_factory=list)
-    """hf, vllm, cross_encoder; empty: those that the contract claims and that are installed."""
+    """hf, vllm, cross_encoder, seqcls, and by a server that is started for it: server, vllm_score,
+    vllm_generative_scoring; or the address of a running one. Empty: hf, cross_encoder and seqcls, as far as the folder
+    claims them and they are installed."""
     trust_remote_code: bool = False
     """Run the model's own code. Enable only if you trust its author."""
 

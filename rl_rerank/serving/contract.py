@@ -105,6 +105,8 @@ class Contract:
     """Token ids at which generation stops, as in the folder's generation_config.json; empty: not recorded."""
     cross_encoder: CrossEncoderDoor | None = None
     """None: not recorded."""
+    weights_sha256: dict[str, str] = field(default_factory=dict)
+    """File of weights -> the sha256 of its content; empty: not recorded."""
     base_model: str
     provenance: dict[str, str] = field(default_factory=dict)
     golden: list[GoldenScores] = field(default_factory=list)
@@ -137,8 +139,13 @@ def fingerprint(paradigm: Paradigm, renderer: Renderer) -> str:
 
 
 def write(folder: Path, contract: Contract) -> None:
-    """Write `reranker.json` into a model folder."""
-    write_json(folder / FILE, dataclasses.asdict(contract))
+    """Write `reranker.json` into a model folder, with the digests of its weights."""
+    write_json(folder / FILE, dataclasses.asdict(contract) | {"weights_sha256": weights_sha256(folder)})
+
+
+def weights_sha256(folder: Path) -> dict[str, str]:
+    """Compute the sha256 of each file of weights in a model folder, by its path in it."""
+    return {path.relative_to(folder).as_posix(): digest.of_file(path) for path in sorted(folder.rglob("*.safetensors"))}
 
 
 def schema() -> dict[str, Any]:

@@ -12,12 +12,13 @@ from typing import Any
 
 from rl_rerank.config import LongDocumentsConfig, ModelConfig
 from rl_rerank.engines.local.tokenizer import load_tokenizer
-from rl_rerank.io.files import write_json
+from rl_rerank.io.files import write_json, write_text
 from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.serving import pair_template
 from rl_rerank.serving.contract import GOLDEN, CrossEncoderDoor
 from rl_rerank.serving.scores import prompts
+from rl_rerank.serving.vllm_pairs import SCORE_TEMPLATE
 
 CONFIG = "config_sentence_transformers.json"
 LEAST_WORDS = 32
@@ -110,6 +111,8 @@ def write(
         write_json(folder / "modules.json", [TRANSFORMER, LOGIT_SCORE])
         write_json(folder / CONFIG, _settings(folder, model))
         write_json(folder / "sentence_bert_config.json", _transformer(model))
+        adds_begin = tokenizer("")["input_ids"][:1] == [tokenizer.bos_token_id]
+        write_text(folder / SCORE_TEMPLATE, pair_template.without_begin(template) if adds_begin else template)
         positive, negative = (renderer.continuation_ids(text)[0] for text in paradigm.continuations)
         (folder / LOGIT_SCORE["path"]).mkdir()
         write_json(

@@ -103,6 +103,11 @@ def without_pairs(renderer: Renderer, paradigm: Paradigm, reason: str) -> str:
     return pinned(renderer, paradigm) + READ + refused + "{%- endif -%}\n" + _own(renderer)
 
 
+def without_begin(template: str) -> str:
+    """Leave out the begin token that a template writes, for programs whose tokenizer adds it."""
+    return "{%- set bos_token = '' -%}\n" + template
+
+
 def pinned(renderer: Renderer, paradigm: Paradigm) -> str:
     """Fix the date of a template that reads the clock, in the formats in which it asks for it."""
     dates = renderer.dates(paradigm.name, traits(paradigm).reasoning)

@@ -1,8 +1,8 @@
 """Comparing what an exported folder does today, by every program that loads it, with what it did at export.
 
-Each door (transformers, vLLM, sentence-transformers' CrossEncoder) shows the golden pairs to the model again. The first
-difference is named where it begins: the prompt's text, its token ids, the position that is read, the log-probabilities
-there, or the score.
+Each door (transformers, vLLM and its server, sentence-transformers' CrossEncoder, `rl-rerank serve`, any address) shows
+the golden pairs to the model again. The first difference is named where it begins: the prompt's text, its token ids,
+the position that is read, the weights, the log-probabilities, or the score.
 """
 
 from __future__ import annotations
@@ -11,22 +11,13 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from rl_rerank.config import ModelConfig
-from rl_rerank.engines.local.tokenizer import renderer
 from rl_rerank.requirements import is_installed, load
-from rl_rerank.serving import contract
+from rl_rerank.serving import contract, sequence_classification
 from rl_rerank.serving.comparison import Comparison
-from rl_rerank.serving.contract import Contract, GoldenScores
-from rl_rerank.serving.reranker import Reranker
-from rl_rerank.serving.scores import golden, prompts
-
-if TYPE_CHECKING:
-    from rl_rerank.serving.cross_encoder_door import Door
-
-PACKAGES = {"hf": "transformers", "vllm": "vllm", "cross_encoder": "sentence_transformers"}
-"""Target -> the package that it needs."""
+from rl_rerank.serving.contract import Contract
+from rl_rerank.serving.doors.engine import rendering, shown
+from rl_rerank.serving.doors.opening import ENGINES, PACKAGES, is_address, opened
 
 
 @dataclass(frozen=True)
@@ -48,7 +39,8 @@ def verify(folder: Path, targets: Sequence[str] = (), trust_remote_code: bool = 
     """Compare an exported folder by each door with its contract.
 
     Args:
-        targets: some of `PACKAGES`; empty: hf, and cross_encoder if the contract claims it and it is installed.
+        targets: some of `PACKAGES`, and addresses of servers; empty: hf, and cross_encoder and seqcls if the folder
+            claims them and their packages are installed.
 
     Raises:
         FileNotFoundError: if the folder is not an exported model.
@@ -56,14 +48,24 @@ def verify(folder: Path, targets: Sequence[str] = (), trust_remote_code: bool = 
         ImportError: if a target's package is missing.
     """
     terms = contract.read(folder)
-    if unknown := [target for target in targets if target not in PACKAGES]:
-        raise ValueError(f"targets must be some of {', '.join(PACKAGES)}; got {unknown[0]!r}")
-    for target in targets:
+    named = [target for target in targets if not is_address(target)]
+    if unknown := [target for target in named if target not in PACKAGES]:
+        raise ValueError(
+            f"targets must be some of {', '.join(PACKAGES)}, or addresses such as http://localhost:8000; got "
+            f"{unknown[0]!r}"
+        )
+    for target in named:
         load(PACKAGES[target], f"verify: target {target}")
-    claimed = (
-        ("hf", "cross_encoder") if claims_cross_encoder(terms) and is_installed("sentence_transformers") else ("hf",)
-    )
-    return [_verdict(folder, terms, target, trust_remote_code) for target in targets or claimed]
+    return [_verdict(folder, terms, target, trust_remote_code) for target in targets or claimed(folder, terms)]
+
+
+def claimed(folder: Path, terms: Contract) -> Iterator[str]:
+    """Yield the doors that a folder claims and whose packages are installed, without those that start servers."""
+    yield "hf"
+    if claims_cross_encoder(terms) and is_installed("sentence_transformers"):
+        yield "cross_encoder"
+    if (folder / sequence_classification.FOLDER).is_dir():
+        yield "seqcls"
 
 
 def claims_cross_encoder(terms: Contract) -> bool:
@@ -77,12 +79,12 @@ def _verdict(folder: Path, terms: Contract, target: str, trust_remote_code: bool
     try:
         if target == "cross_encoder" and not claims_cross_encoder(terms):
             note = _refused(folder, terms, found, trust_remote_code)
-        elif target == "cross_encoder":
-            _by_cross_encoder(folder, terms, found, trust_remote_code)
         else:
-            _by_engine(folder, terms, target, found, trust_remote_code)
+            _compare(folder, terms, target, found, trust_remote_code)
     except (ValueError, LookupError, ImportError, OSError, RuntimeError) as e:
         found.problems.append(f"does not load or rank: {' '.join(str(e).split())}")
+    if found.has_other_values and not is_address(target):
+        found.problems.append(_weights(folder, terms))
     return Verdict(target, (*_stops(folder, terms), *found.problems), note or found.note)
 
 
@@ -95,36 +97,20 @@ def _stops(folder: Path, terms: Contract) -> Iterator[str]:
         yield f"generation_config.json stops at the tokens {ends}, and the contract at {terms.stop_ids}"
 
 
-def _by_engine(folder: Path, terms: Contract, kind: str, found: Comparison, trust_remote_code: bool) -> None:
-    paradigm, how = terms.build_paradigm(), terms.long_documents
-    model = ModelConfig(
-        path=str(folder),
-        trust_remote_code=trust_remote_code,
-        max_prompt_tokens=terms.max_prompt_tokens,
-        max_passage_tokens=terms.max_passage_tokens,
-        template_kwargs=terms.template_kwargs,
-    )
-    render = renderer(model, folder)
-    for then in terms.golden:  # Before the weights are read.
-        shown = prompts(paradigm, render, how, then.query, then.documents) if then.prompts else []
-        unscored = GoldenScores(query=then.query, documents=then.documents, scores=then.scores, prompts=shown)
-        if not found.add(then, unscored):
-            return
-    reranker = Reranker.load(folder, kind, trust_remote_code=trust_remote_code)
+def _compare(folder: Path, terms: Contract, target: str, found: Comparison, trust_remote_code: bool) -> None:
+    if target in ENGINES:
+        render = rendering(folder, terms, trust_remote_code)
+        for then in terms.golden:  # Before the weights are read.
+            if not found.add(then, shown(terms, render, then)):
+                return
+    door = opened(folder, terms, target, trust_remote_code)
     try:
         for then in terms.golden:
-            found.add(then, golden(paradigm, reranker.engine, render, how, then.query, then.documents))
+            if not found.add(then, door.answer(then)):
+                break
+        found.problems += door.problems(terms.golden)
     finally:
-        reranker.close()
-
-
-def _by_cross_encoder(folder: Path, terms: Contract, found: Comparison, trust_remote_code: bool) -> None:
-    door = _door(folder, terms, trust_remote_code)
-    for then in terms.golden:
-        if not found.add(then, door.answer(then)):
-            break
-    found.problems += door.settings()
-    found.problems += door.cut(terms.golden)
+        door.close()
 
 
 def _refused(folder: Path, terms: Contract, found: Comparison, trust_remote_code: bool) -> str:
@@ -132,13 +118,22 @@ def _refused(folder: Path, terms: Contract, found: Comparison, trust_remote_code
     if terms.cross_encoder is None:
         raise ValueError("the folder was exported before CrossEncoder was compared; export it again")
     try:
-        answered = _door(folder, terms, trust_remote_code).answer(terms.golden[0])
+        answered = opened(folder, terms, "cross_encoder", trust_remote_code).answer(terms.golden[0])
     except (ValueError, ImportError) as e:
         return f"refuses the folder, as the contract says: {' '.join(str(e).split())}"
     found.problems.append(f"loads the folder and scores {answered.scores}, and {terms.cross_encoder.refusal}")
     return ""
 
 
-def _door(folder: Path, terms: Contract, trust_remote_code: bool) -> Door:
-    module = load("rl_rerank.serving.cross_encoder_door", "verify: target cross_encoder")
-    return module.Door(folder, terms, trust_remote_code)
+def _weights(folder: Path, terms: Contract) -> str:
+    """Say whether the weights themselves have changed, or the program computes otherwise with them."""
+    if not terms.weights_sha256:
+        return "the folder does not record its weights, so whether they have changed is not known; export it again"
+    now = contract.weights_sha256(folder)
+    then = terms.weights_sha256
+    if changed := sorted(name for name in then.keys() | now.keys() if then.get(name) != now.get(name)):
+        return (
+            f"the weights are not those of the export: {', '.join(changed)} has changed, as by merging an adapter or "
+            "by converting the weights"
+        )
+    return "the weights are those of the export, so this program asks or computes otherwise with them"

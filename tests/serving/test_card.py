@@ -9,6 +9,7 @@ import yaml
 
 from rl_rerank.config import Config, DataConfig, HubConfig, ModelConfig
 from rl_rerank.engines.local import embedded
+from rl_rerank.evaluation.protocol import Protocol
 from rl_rerank.evaluation.records import FILE, Metrics, RunRow
 from rl_rerank.io.files import write_json
 from rl_rerank.serving import card
@@ -86,20 +87,64 @@ def test_the_card_loads_from_where_it_is():
 
 @pytest.mark.parametrize(("queries", "shown"), [(30, "0.6123"), (29, "29 queries: too few to compare")])
 def test_results_of_few_queries_are_not_shown(tmp_path: Path, queries: int, shown: str):
-    row = RunRow(run="rl_eval", label="GRPO", mean={"nDCG@10": 0.6123}, num_queries=queries)
-    write_json(tmp_path / "evaluate" / FILE, Metrics(measures=["nDCG@10"], rows=[row]).to_json())
-    stages = STAGES | {"rl_eval": RerankStage(kind="rerank", model="rl"), "evaluate": EvaluateStage(kind="evaluate")}
-    config = Config(run_dir=str(tmp_path), stages=stages)
-    text = card.model(config, ExportStage(kind="export", model="rl"), "export", REFUSED)
+    text = measured_card(tmp_path, queries)
     assert f"| GRPO (this model) | {shown} |" in text and ("0.6123" in text) == (queries == 30)
+    assert ("model-index" in front_matter(text)) == (queries == 30)
+
+
+def measured_card(tmp_path: Path, queries: int) -> str:
+    row = RunRow(run="rl_eval", label="GRPO", mean={"nDCG@10": 0.6123}, num_queries=queries)
+    other = RunRow(run="first", label="BM25", mean={"nDCG@10": 0.5}, num_queries=queries)
+    made = Protocol(split="test", depth=10, data="d" * 64, first_stage="f" * 64, dataset="", max_prompt_tokens=768)
+    metrics = Metrics(measures=["nDCG@10"], rows=[other, row], protocols={"rl_eval": made})
+    write_json(tmp_path / "evaluate" / FILE, metrics.to_json())
+    stages = STAGES | {"rl_eval": RerankStage(kind="rerank", model="rl"), "evaluate": EvaluateStage(kind="evaluate")}
+    config = Config(run_dir=str(tmp_path), stages=stages, experiment="mine", seed=7)
+    return card.model(config, ExportStage(kind="export", model="rl"), "export", REFUSED, scale="log_odds")
+
+
+def test_the_hub_reads_the_results_of_this_model_from_the_card(tmp_path: Path):
+    from huggingface_hub import ModelCard
+
+    [result] = ModelCard(measured_card(tmp_path, 30)).data.eval_results
+    assert (result.task_type, result.dataset_type, result.dataset_split) == ("text-ranking", "pydocs", "test")
+    assert (result.metric_type, result.metric_name, result.metric_value) == ("ndcg_at_10", "nDCG@10", 0.6123)
+
+
+def test_the_card_has_the_command_the_protocol_and_the_limits(tmp_path: Path):
+    text = measured_card(tmp_path, 30)
+    assert "Command: `rl-rerank run experiment=mine seed=7`" in text
+    assert "Protocol: split test, 30 judged queries, 10 first-stage candidates each" in text
+    assert "prompts of at most 768 tokens. SHA-256 of queries, judgments and texts: `dddddddddddddddd`" in text
+    assert "A score is a log-odds" in text
+    assert "Scores order the documents of one query" in model_card(paradigm="listwise")
+
+
+def test_the_card_has_five_ways_to_use_the_model():
+    claimed = CrossEncoderDoor(limits=["long prompts"])
+    config = Config(model=ModelConfig(path="Qwen/Qwen3-0.6B"), stages=STAGES, push="ann/tiny")
+    stage = ExportStage(kind="export", model="rl")
+    text = card.model(config, stage, "export", claimed, ["\u0120yes", "no"])
+    for number, shown in enumerate(
+        ("Reranker.load", "CrossEncoder(", "rl-rerank serve", "vllm serve", "mteb.evaluate"), 1
+    ):
+        way = text.partition(f"\n{number}. ")[2].partition("\n```\n")[0]
+        assert shown in way, way
+    assert """'{"classifier_from_token": ["no", "\\u0120yes"], "method": "from_2_way_softmax"}'""" in text
+    other = card.model(config, stage, "export", REFUSED)
+    assert "2. sentence-transformers: CrossEncoder cannot rank as this model was trained to.\n" in other
+    assert 'Reranker.load("ann/tiny", engine="vllm")' in other and "vllm serve" not in other
+
+
+def test_an_untrained_model_is_called_so():
+    text = model_card(trained="model")
+    assert "A pointwise reranker, an untrained model with rl-rerank's prompts." in text
+    assert front_matter(text)["tags"][-1] == "untrained"
 
 
 def test_the_card_says_whether_cross_encoder_gives_the_scores():
-    refused, claimed = (
-        model_card(),
-        model_card(door=CrossEncoderDoor(limits=["long prompts", "titles"]), push="ann/tiny"),
-    )
-    assert "CrossEncoder cannot rank as this model was trained to.\n" in refused
+    refused = model_card()
+    claimed = model_card(door=CrossEncoderDoor(limits=["long prompts", "titles"]), push="ann/tiny")
     assert "sentence_transformers" not in refused
     assert 'CrossEncoder("ann/tiny").rank(' in claimed and "- long prompts;\n- titles.\n" in claimed
     assert front_matter(claimed)["library_name"] == "sentence-transformers"

@@ -5,6 +5,7 @@ The client reads its environment when it is imported, so each upload and each do
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
@@ -17,10 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from peft import LoraConfig, get_peft_model
 from support.hub_stand_in import SIGNATURE, Hub
 
 from rl_rerank.cli.main import main
 from rl_rerank.config import HubConfig
+from rl_rerank.engines.local.checkpoint import load_model, load_tokenizer
+from rl_rerank.io import manifest
 from rl_rerank.io.files import read_jsonl
 from rl_rerank.serving import Reranker, hub
 
@@ -32,8 +37,11 @@ EXPERIMENT = """\
 # @package _global_
 stages:
   synth: {kind: synth, mixture: {pointwise: 6}}
-  rl: {kind: grpo}
+  rl: {kind: grpo, save_steps: 1}
+  adapter: {kind: grpo, model: rl, lora: {r: 4}, save_steps: 1}
   export: {kind: export, model: rl}
+  step: {kind: export, model: rl@2}
+  lora: {kind: export, model: adapter@1}
 """
 UPLOAD = """\
 import sys
@@ -50,6 +58,20 @@ import json, sys
 from rl_rerank.serving import Reranker
 reranker = Reranker.load("ann/tiny", revision="main")
 print(json.dumps(reranker.rank("caves", json.loads(sys.stdin.read()))))
+"""
+VERIFY = """\
+import json, sys
+from pathlib import Path
+from huggingface_hub import snapshot_download
+from rl_rerank.serving.verify import verify
+folder = Path(snapshot_download("ann/steps", revision=sys.argv[1]))
+print(json.dumps([[verdict.target, verdict.problems] for verdict in verify(folder, ["hf", "cross_encoder"])]))
+"""
+RANK_BY_VLLM = """\
+import json, sys
+from rl_rerank.serving import Reranker
+reranker = Reranker.load("ann/tiny", engine="vllm")
+print("RANKED", json.dumps(reranker.rank("caves", json.loads(sys.stdin.read()))))
 """
 LOAD_DATASET = """\
 import json
@@ -77,7 +99,27 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Pat
             row = {"qid": f"q{i}", "query": f"query {i}", "candidates": candidates, "qrels": {f"{i}b": 1}}
             file.write(json.dumps({**row, "split": ("test", "train")[i % 2]}) + "\n")
     shutil.copytree(tiny_model_dir, folder / "run/rl/model")
+    _checkpoints(folder / "run", tiny_model_dir)
     return folder
+
+
+def _checkpoints(run: Path, tiny_model_dir: Path) -> None:
+    """A whole checkpoint with other weights than the model, and one of an adapter, as training leaves them."""
+    torch.manual_seed(1)
+    model = load_model(tiny_model_dir, "float32")
+    with torch.no_grad():
+        norm = model.get_parameter("model.norm.weight")
+        norm += 0.5 * torch.randn_like(norm)
+    whole, adapter = run / "rl/checkpoints/checkpoint-2", run / "adapter/checkpoints/checkpoint-1"
+    model.save_pretrained(whole)
+    adapted = get_peft_model(load_model(tiny_model_dir, "float32"), LoraConfig(r=4, task_type="CAUSAL_LM"))
+    for name, weight in adapted.named_parameters():
+        if "lora_" in name:
+            weight.data.normal_(0, 0.2)
+    adapted.save_pretrained(str(adapter))
+    for folder in (whole, adapter):
+        load_tokenizer(tiny_model_dir).save_pretrained(folder)
+        manifest.write(folder, {})
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +131,9 @@ def module_hub() -> Iterator[Hub]:
 @pytest.fixture(scope="module")
 def pushed(place: Path, module_hub: Hub, tiny_model_dir: Path) -> subprocess.CompletedProcess[str]:
     """The command that exports and uploads, done."""
-    return finished(python(place, module_hub, *command(place, tiny_model_dir, "export", "push=ann/tiny")))
+    return finished(
+        python(place, module_hub, *command(place, tiny_model_dir, "export", "stage=export", "push=ann/tiny"))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +191,39 @@ def test_a_pushed_model_comes_back_byte_for_byte_and_ranks_the_same(place, modul
     pulled = contents(snapshot)
     assert {"model.safetensors", "tokenizer.json", "reranker.json", "config.json"} <= pulled.keys()
     assert pulled == {name: content for name, content in contents(folder).items() if name in pulled}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stage", "branch"), [("step", "step-2"), ("lora", "adapter-1")])
+def test_a_checkpoint_and_an_adapter_are_pushed_to_a_branch_and_verify_where_they_are_pulled(
+    place, module_hub, tiny_model_dir, stage, branch
+):
+    """One private repository: a branch for NAME@STEP, and one for an adapter, which is merged into its base."""
+    push = command(place, tiny_model_dir, "export", f"stage={stage}", "push=ann/steps", f"hub.revision={branch}")
+    finished(python(place, module_hub, *push))
+    repo = module_hub.repos["models/ann/steps"]
+    assert repo.is_private
+    files = repo.files(branch)
+    assert files == contents(place / f"run/{stage}/model")
+    assert f'Reranker.load("ann/steps", revision="{branch}")'.encode() in files["README.md"]
+    assert "adapter_config.json" not in files
+    assert files["model.safetensors"] != (tiny_model_dir / "model.safetensors").read_bytes()
+    pulled = json.loads(finished(python(place, module_hub, "-c", VERIFY, branch)).stdout)
+    assert pulled == [["hf", []], ["cross_encoder", []]]
+
+
+@pytest.mark.engine
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="needs vllm")
+def test_vllm_loads_the_pulled_model(place, module_hub, pushed):
+    asked = python(
+        place, module_hub, "-c", RANK_BY_VLLM, input=json.dumps(DOCUMENTS), env={"VLLM_CPU_KVCACHE_SPACE": "1"}
+    )
+    said = finished(asked).stdout
+    [line] = [line for line in said.splitlines() if line.startswith("RANKED ")]
+    ranked = json.loads(line.removeprefix("RANKED "))
+    expected = Reranker.load(place / "run/export/model").rank("caves", DOCUMENTS)
+    assert [i for i, _ in ranked] == [i for i, _ in expected]
+    assert [score for _, score in ranked] == pytest.approx([score for _, score in expected], abs=1e-3)
 
 
 def test_what_is_pushed_names_itself_and_no_place_of_this_machine(place, module_hub, pushed, tiny_model_dir):

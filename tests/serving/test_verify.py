@@ -7,11 +7,14 @@ import shutil
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from support import small_tokenizers as small
 from support.exported import export, with_tokenizer
 
 from rl_rerank.cli.main import main
+from rl_rerank.engines.local.adapters import merge, merged_weights
+from rl_rerank.engines.local.checkpoint import load_model, load_tokenizer
 from rl_rerank.paradigms.build import make
 from rl_rerank.serving import contract, verify
 from rl_rerank.serving.comparison import difference
@@ -127,7 +130,38 @@ def test_other_weights_are_found_by_each_door(folder):
     weights[name] = weights[name] + 0.2 * torch.randn(weights[name].shape, generator=torch.Generator().manual_seed(0))
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     for target in ("hf", "cross_encoder"):
-        assert "token ids are the same, and logits differ: the log-probability of" in problems(folder, target)
+        said = problems(folder, target)
+        assert "token ids are the same, and logits differ: the log-probability of" in said
+        assert "the weights are not those of the export: model.safetensors has changed, as by merging" in said
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_an_adapter_that_is_lost_or_merged_twice_is_found(tiny_model_dir, tmp_path, times):
+    """The export has the adapter once: what a program saved later, without it or with it again, is damaged."""
+    adapter = {"r": 4, "target_modules": ["q_proj", "down_proj"]}
+    model = get_peft_model(load_model(tiny_model_dir, "float32"), LoraConfig(task_type="CAUSAL_LM", **adapter))
+    for number, (name, weight) in enumerate(model.named_parameters()):
+        if "lora_" in name:
+            weight.data.normal_(0, 0.2, generator=torch.Generator().manual_seed(number))
+    with_it = dict(merged_weights(model))
+    merge(model, "the adapter").save_pretrained(tmp_path / "merged")
+    load_tokenizer(tiny_model_dir).save_pretrained(tmp_path / "merged")
+    folder = export(tmp_path / "merged", tmp_path / "model", make("pointwise", {}))
+    assert problems(folder, "hf") == problems(folder, "cross_encoder") == ""
+    without = load_file(tiny_model_dir / "model.safetensors")
+    damaged = {name: weight + times * (with_it[name] - weight) for name, weight in without.items()}
+    save_file(damaged, folder / "model.safetensors", {"format": "pt"})
+    for target in ("hf", "cross_encoder"):
+        said = problems(folder, target)
+        assert "token ids are the same, and logits differ" in said
+        assert "model.safetensors has changed, as by merging an adapter" in said
+
+
+def test_a_program_that_computes_otherwise_is_told_from_changed_weights(folder):
+    changed(folder / "config.json", rope_parameters={"rope_theta": 100.0, "rope_type": "default"})
+    said = problems(folder, "hf")
+    assert "logits differ" in said
+    assert "the weights are those of the export, so this program asks or computes otherwise with them" in said
 
 
 def test_another_end_of_generation_is_found(folder):
@@ -148,7 +182,7 @@ def test_a_folder_that_must_be_refused_is_found_where_it_is_not(tiny_model_dir, 
 
 def test_a_target_that_does_not_exist_is_refused(exported, capsys):
     assert main(["verify", f"model={exported}", "targets=[onnx]"]) == 2
-    assert "targets must be some of hf, vllm, cross_encoder; got 'onnx'" in capsys.readouterr().err
+    assert "or addresses such as http://localhost:8000; got 'onnx'" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_contract_is_refused(tiny_model_dir, capsys):
@@ -181,4 +215,4 @@ def entry(scores, **prompt) -> GoldenScores:
 )
 def test_the_first_difference_is_named(now, said):
     found = difference(entry([1.0, 2.0]), now, 1e-3)
-    assert found is None if said is None else said in found
+    assert found is None if said is None else said in found.said

@@ -18,7 +18,7 @@ from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.requirements import is_installed
-from rl_rerank.serving import card, contract, cross_encoder, verify
+from rl_rerank.serving import card, contract, cross_encoder, sequence_classification, verify
 from rl_rerank.serving.reranker import Reranker
 from rl_rerank.serving.scores import golden, scores
 from rl_rerank.stages.export.spec import ExportStage
@@ -28,6 +28,12 @@ logger = logging.getLogger(__name__)
 
 NUM_CHECKED = 3
 TOLERANCE = 1e-4
+
+CLAIMS = {
+    "cross_encoder": ("sentence-transformers' CrossEncoder", "cross_encoder"),
+    "seqcls": ("the sequence classifier", "sequence_classification"),
+}
+"""Door -> the program, and the setting of the stage that claims it."""
 
 Scores = list[tuple[int, float]]
 
@@ -54,14 +60,16 @@ def run(config: Config, name: str, stage: ExportStage) -> None:
         engine = build_engine(exact, config.model, source)
         try:
             terms = _contract(config, stage, paradigm, renderer, engine, door)
+            if stage.sequence_classification:
+                sequence_classification.write(partial, terms, config.model.trust_remote_code)
             contract.write(partial, terms)
             contract.check_schema(partial)
             expected = _ranks(paradigm, engine, examples, how)
         finally:
             engine.close()
         difference = _verify(config, exact, partial, examples, expected)
-        _verify_cross_encoder(partial, terms, name, config.model.trust_remote_code)
-        write_text(partial / "README.md", card.model(config, stage, name, door))
+        _verify_doors(partial, terms, name, config.model.trust_remote_code)
+        write_text(partial / "README.md", _card(config, stage, name, terms, renderer.tokenizer))
     logger.info(
         "%s: %s ranks %d queries as %s does (scores within %.1e)", name, target, len(examples), source, difference
     )
@@ -70,10 +78,17 @@ def run(config: Config, name: str, stage: ExportStage) -> None:
 def hub_folder(config: Config, name: str, stage: ExportStage) -> Path:
     """The exported folder, with a card that says where on the hub it will be."""
     folder = checkpoint.check_model_dir(Path(config.run_dir) / name / "model")
-    untried = contract.CrossEncoderDoor(refusal="CrossEncoder was not compared when this model was exported")
-    door = contract.read(folder).cross_encoder or untried
-    write_text(folder / "README.md", card.model(config, stage, name, door))
+    terms, tokenizer = contract.read(folder), checkpoint.load_tokenizer(folder, config.model.trust_remote_code)
+    write_text(folder / "README.md", _card(config, stage, name, terms, tokenizer))
     return folder
+
+
+def _card(config: Config, stage: ExportStage, name: str, terms: contract.Contract, tokenizer: Any) -> str:
+    untried = contract.CrossEncoderDoor(refusal="CrossEncoder was not compared when this model was exported")
+    first = [ids[0] for ids in terms.continuation_ids.values()] if verify.claims_cross_encoder(terms) else []
+    scale = traits(terms.build_paradigm()).score_scale
+    answers = tokenizer.convert_ids_to_tokens(first)
+    return card.model(config, stage, name, terms.cross_encoder or untried, answers, scale)
 
 
 def _checked_examples(config: Config) -> list[RankingExample]:
@@ -165,17 +180,16 @@ def _verify(
     return largest
 
 
-def _verify_cross_encoder(folder: Path, terms: contract.Contract, name: str, trust_remote_code: bool) -> None:
-    """Refuse to claim that CrossEncoder gives the same scores if it is installed and does not."""
-    if not verify.claims_cross_encoder(terms):
-        return
-    if not is_installed("sentence_transformers"):
+def _verify_doors(folder: Path, terms: contract.Contract, name: str, trust_remote_code: bool) -> None:
+    """Refuse to claim that another program gives the same scores if it is installed and does not."""
+    if verify.claims_cross_encoder(terms) and not is_installed("sentence_transformers"):
         logger.info("%s: sentence-transformers is not installed, so CrossEncoder's scores were not compared", name)
-        return
-    [verdict] = verify.verify(folder, ["cross_encoder"], trust_remote_code)
-    if verdict.problems:
-        raise ValueError(
-            f"sentence-transformers' CrossEncoder does not rank as the model was trained to: {verdict.problems[0]}; "
-            f"set stages.{name}.cross_encoder=false to export a folder that it refuses"
-        )
-    logger.info("%s: CrossEncoder: %s", name, verdict.note)
+    doors = [door for door in verify.claimed(folder, terms) if door in CLAIMS]
+    for verdict in verify.verify(folder, doors, trust_remote_code) if doors else ():
+        program, setting = CLAIMS[verdict.target]
+        if verdict.problems:
+            raise ValueError(
+                f"{program} does not rank as the model was trained to: {verdict.problems[0]}; set "
+                f"stages.{name}.{setting}=false to export a folder without it"
+            )
+        logger.info("%s: %s: %s", name, program, verdict.note)

@@ -23,20 +23,23 @@ class ExportStage(StageConfig):
     uploads: ClassVar[str] = "model"
 
     model: str = "grpo"
-    """The name of a training stage, or NAME@STEP for one of its checkpoints."""
+    """The name of a training stage, or NAME@STEP for one of its checkpoints; `model`: the untrained one."""
     long_documents: LongDocumentsConfig | None = None
     """How the exported model cuts, summarises or splits long documents; null: as the stage that trained it, or head for
     an average of models."""
     cross_encoder: bool = True
     """Let sentence-transformers' CrossEncoder load the folder if it gives the same scores; false: it always refuses."""
+    sequence_classification: bool = False
+    """Also write weights of a sequence classifier, whose logit is the score, for programs that serve those only."""
 
     def recorded(self, values: dict[str, Any]) -> dict[str, Any]:
         """Without settings that are as before they were here, so that runs from then stay what they are."""
-        before = {"long_documents": None, "cross_encoder": True}
+        before = {"long_documents": None, "cross_encoder": True, "sequence_classification": False}
         return {key: value for key, value in values.items() if key not in before or value != before[key]}
 
     def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
-        yield Reference.to_model("model", self.model)
+        if self.model != "model":
+            yield Reference.to_model("model", self.model, also=("model",))
 
     def reads(self, before: Mapping[str, StageConfig]) -> set[str]:
         return super().reads(before) | {name for name, stage in before.items() if stage.leaves == "measures"}

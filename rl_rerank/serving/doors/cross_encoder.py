@@ -13,9 +13,10 @@ from sentence_transformers import CrossEncoder
 
 from rl_rerank.prompts import clock
 from rl_rerank.serving.contract import Contract, GoldenPrompt, GoldenScores
+from rl_rerank.serving.doors.pairs import DATED
 
 
-class Door:
+class SentenceTransformersDoor:
     """Scores golden entries by CrossEncoder, and says how its prompts and settings differ from the contract's."""
 
     def __init__(self, folder: Path, terms: Contract, trust_remote_code: bool) -> None:
@@ -47,8 +48,16 @@ class Door:
         scores = self.model.predict(pairs, show_progress_bar=False).tolist()
         return GoldenScores(query=golden.query, documents=golden.documents, scores=scores, prompts=shown)
 
-    def settings(self) -> Iterator[str]:
+    def problems(self, golden: Sequence[GoldenScores]) -> Iterator[str]:
         """Say which settings would change scores, or change them one day."""
+        yield from self._settings()
+        yield from self._cut(golden)
+
+    def close(self) -> None:
+        """Free the model's memory."""
+        del self.model, self.transformer
+
+    def _settings(self) -> Iterator[str]:
         module: Any = self.model[-1]
         read = (module.true_token_id, module.false_token_id)
         if read != (expected := tuple(self.answers.values())):
@@ -57,9 +66,9 @@ class Door:
         if activation != "Identity":
             yield f"the activation is {activation}, and the contract's scores are logits: it must be Identity"
         if clock.reads(lambda now: self._text("q", "d", **now)):
-            yield "the chat template writes the date, so the model is asked otherwise every day"
+            yield DATED
 
-    def cut(self, golden: Sequence[GoldenScores]) -> Iterator[str]:
+    def _cut(self, golden: Sequence[GoldenScores]) -> Iterator[str]:
         """Say whether a prompt that is too long loses its end, behind which the answer is read."""
         texts = [prompt.text for entry in golden for prompt in entry.prompts]
         if not texts or self.terms.long_documents.mode != "head":
