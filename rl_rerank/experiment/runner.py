@@ -64,7 +64,9 @@ def prepared(experiment: Experiment) -> None:
     run_state.refuse_changes(experiment, experiment.stages)
     whole = dataclasses.replace(config, stage=None, dry_run=False, push=None, hub=HubConfig())
     write_json(Path(config.run_dir) / "config.json", dataclasses.asdict(whole))
-    prepare(config.data, Path(config.run_dir) / "data")
+    data = Path(config.run_dir) / "data"
+    prepare(config.data, data)
+    outputs.note_data(data)
 
 
 def results(config: Config) -> list[str]:
