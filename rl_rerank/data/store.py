@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from rl_rerank.data.indexed import Index, IndexedExamples, Line
 from rl_rerank.data.records import Document
-from rl_rerank.io.files import write_json, writing
+from rl_rerank.io.files import read_json, write_json, writing
 from rl_rerank.types import Candidate, RankingExample
 
 KEPT = 4096
@@ -92,7 +92,7 @@ class Store:
         if not meta.is_file():
             raise FileNotFoundError(f"there is no data store in {str(directory)!r}")
         self._directory = directory
-        self._meta: dict[str, Any] = json.loads(meta.read_text(encoding="utf-8"))
+        self._meta: dict[str, Any] = read_json(meta)
         self._splits: dict[str, Split] = {}
 
     @property

@@ -3,7 +3,6 @@
 A file that was replaced by hand, or by another program, would otherwise be taken for what the stage has made.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from rl_rerank.experiment.experiment import Experiment
 from rl_rerank.io import manifest
 from rl_rerank.io.digest import of_file
-from rl_rerank.io.files import write_json
+from rl_rerank.io.files import read_json, write_json
 
 FILE = "outputs.json"
 """In a stage's folder."""
@@ -64,7 +63,7 @@ def refuse_changed(experiment: Experiment, name: str) -> None:
 def _changes(folder: Path) -> Iterator[str]:
     if not (folder / FILE).is_file():
         return
-    for name, entry in json.loads((folder / FILE).read_text(encoding="utf-8")).items():
+    for name, entry in read_json(folder / FILE).items():
         path = folder / name
         # Files of gigabytes are read again only where they look changed; a copied run folder has new times.
         is_same = path.is_file() and _state(path) == [entry["bytes"], entry["modified"]]

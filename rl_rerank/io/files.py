@@ -138,6 +138,18 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
         file.writelines((json.dumps(row, ensure_ascii=False) + "\n").encode() for row in rows)
 
 
+def read_json(path: Path) -> Any:
+    """One JSON value; a file that is no JSON is an error that names it.
+
+    Raises:
+        ValueError: if it is not.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as e:
+        raise ValueError(f"{path} is not JSON ({e}); it was changed after it was written") from None
+
+
 def read_jsonl(path: Path) -> list[Any]:
     """One JSON value a line; a line that is no JSON is an error that names the file and the line."""
     rows: list[Any] = []

@@ -25,7 +25,7 @@ from rl_rerank.experiment import runner
 from support import plain_run
 
 runner.subprocesses.run = plain_run.stage_here
-folder, step = Path(sys.argv[1]), 3
+folder, step = Path(sys.argv[1]), 5
 os.chdir(folder)
 command = plain_run.arguments(folder / "disk/run")
 
@@ -64,7 +64,7 @@ print(json.dumps({"attempts": attempts, "same": again == undisturbed, "files": l
 
 @pytest.fixture(scope="module")
 def climbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What a run said on a disk that began with one page and grew by three whenever it was full."""
+    """What a run said on a disk that began with one page and grew by five whenever it was full."""
     folder = tmp_path_factory.mktemp("climbed")
     plain_run.write(folder)
     paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
@@ -77,7 +77,7 @@ def climbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_a_run_on_a_disk_that_grows_ends_as_the_undisturbed_one_and_redoes_nothing(climbed: dict[str, Any]):
     *failed, last = climbed["attempts"]
-    assert len(failed) > 10 and {one["status"] for one in failed} == {2}
+    assert len(failed) > 6 and {one["status"] for one in failed} == {2}
     assert last["status"] == 0 and sorted(last["done"]) == sorted(plain_run.STAGES)
     assert climbed["same"] and climbed["files"] > 15
     for before, after in zip(failed, climbed["attempts"][1:], strict=True):
