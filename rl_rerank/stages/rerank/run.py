@@ -55,9 +55,12 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
         rankings = _without_model(config, name, stage, examples)
         taken = fused_cost(config, stage) + Cost(seconds=round(time.monotonic() - started, 3))
     else:
-        engine = build_stage_engine(config, stage.model, stage.engine)
+        started = time.monotonic()
+        journal = _spread(config, name, stage, len(examples)) if stage.executor == "ray" else None
+        spent = time.monotonic() - started
+        engine = build_stage_engine(config, stage.model, stage.engine, journal)
         try:
-            started = time.monotonic()
+            started = time.monotonic() - spent
             rankings, rollouts = rank(examples, paradigm, engine, stage, progress=label)
             check_finite(rollouts)
             taken = cost(rankings, rollouts, engine, time.monotonic() - started)
@@ -95,6 +98,12 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
         summary["num_malformed"],
         summary["num_fallbacks"],
     )
+
+
+def _spread(config: Config, name: str, stage: RerankStage, num_queries: int) -> Path:
+    from rl_rerank.stages.rerank import on_ray
+
+    return on_ray.answered(config, name, stage, num_queries)
 
 
 def _without_model(config: Config, name: str, stage: RerankStage, examples: Sequence[RankingExample]) -> list[Ranking]:
