@@ -87,7 +87,7 @@ def test_two_workers_killed_and_continued_write_the_bytes_of_one_process(folder:
     server.reply = kill
     command = [sys.executable, "-m", "rl_rerank", *arguments(server, "two", *ON_RAY)]
     process.append(subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}))
-    assert process[0].wait(300) == -signal.SIGKILL
+    assert process[0].wait(800) == -signal.SIGKILL
     assert not (folder / "two/served/run.trec").exists()
     parts = sorted(path.suffix for path in (folder / "two/served/parts").iterdir())
     assert ".sqlite" in parts

@@ -22,7 +22,7 @@ FORMS = (
     "{% raw %}<script>JS</script>{% endraw %}",
     "<img src=x onerror=JS>",
     '<img src=x onerror="JS">',
-    "<img/src=x/onerror=JS>",
+    '<img/src="x"/onerror=JS>',
     "<image src=x onerror=JS>",
     '"><img src=x onerror=JS>',
     "'><img src=x onerror=JS>",

@@ -10,9 +10,11 @@ from rl_rerank.io.files import read_jsonl
 
 pytestmark = pytest.mark.slow
 
-FAULTY = """
+FAULTY = """\
+import pathlib
 
-class Faulty(Letters):
+
+class Faulty:
     def __call__(self, example, rollout):
         fault = pathlib.Path("fault")
         if fault.exists():
@@ -21,7 +23,8 @@ class Faulty(Letters):
                 if what == "raises":
                     raise OSError("no judge")
                 return float(what)
-        return super().__call__(example, rollout)
+        text = rollout.completion.text
+        return sum(c.isalpha() for c in text) / (1 + len(text))
 """
 SENTENCES = {
     "raises": "reward 'faulty' failed for qid {qid!r} and the completion {text!r}: OSError: no judge",
@@ -35,13 +38,12 @@ def folder(tiny_model_dir, tmp_path_factory):
     """A folder with an uninterrupted run, `whole`."""
     found = tmp_path_factory.mktemp("rewards")
     prepare(found, tiny_model_dir)
-    with (found / "mine.py").open("a") as file:
-        file.write(FAULTY)
+    (found / "faulty.py").write_text(FAULTY)
     train(begun(found, "whole"), tiny_model_dir, "tokens", REWARD)
     return found
 
 
-REWARD = "reward=[mine.py:Faulty]"
+REWARD = "reward=[faulty.py:Faulty]"
 
 
 @pytest.mark.parametrize("fault", SENTENCES)
