@@ -208,7 +208,7 @@ def _runs(known: Mapping[str, Measured], cpu_hours: Mapping[str, float]) -> Iter
             yield f"| {run.name} | {command} | | {f'{NOT_RUN} to its end' if hours[run.name] else NOT_RUN} |"
         else:
             note = f", loss {plain(one.loss)}" if one.loss else ""
-            yield f"| {run.name}{note} | {command} | {one.day} | {one.cpu_hours:.2f} |"
+            yield f"| {run.name}{note} | {command} | {plain(one.day)} | {one.cpu_hours:.2f} |"
     yield from (
         "",
         "Every query's values are in `docs/experiments/study/per_query.jsonl`, rounded to four digits: first the",
