@@ -31,10 +31,8 @@ def test_a_process_killed_anywhere_leaves_whole_checkpoints_and_the_run_ends_in_
     stage = again / "tokens"
     assert not (stage / "model").exists()
     assert 1 <= len(steps(stage)) <= 6
-    assert [manifest.damage(stage / f"checkpoints/checkpoint-{step}") for step in steps(stage)] == [None] * len(
-        steps(stage)
-    )
+    assert {manifest.damage(stage / f"checkpoints/checkpoint-{step}") for step in steps(stage)} == {None}
     train(again, tiny_model_dir, "tokens")
     assert differences(folder / "whole/tokens", stage) == []
-    assert not list(stage.glob(".model*")) and not (stage / "checkpoints/.partial").exists()
+    assert not list(stage.glob(".model*")) and not list((stage / "checkpoints/.partial").glob("*"))
     shutil.rmtree(again)
