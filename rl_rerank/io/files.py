@@ -29,6 +29,9 @@ class WriteError(OSError):
             "command goes on when it can be"
         )
 
+    def __reduce__(self) -> tuple[type["WriteError"], tuple[Path, int | None]]:
+        return WriteError, (Path(self.filename), self.errno)  # as it reaches another process
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:

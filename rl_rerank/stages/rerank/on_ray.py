@@ -25,13 +25,14 @@ from rl_rerank.stages.rerank.spec import RerankStage
 from rl_rerank.synthesis.on_ray import connect
 
 PARTS = "parts"
-"""Folder of the chunks' journals in the stage's folder: NUMBER.sqlite, and NUMBER.partial until it is complete."""
+"""Folder of the chunks' journals in the stage's folder: FIRST-COUNT.sqlite, or .partial until it is complete."""
 
 
 def answered(config: Config, name: str, stage: RerankStage, num_queries: int) -> Path:
     """Have the prompts of all queries answered; returns the journal that then has the answers.
 
-    Chunks of an earlier start that are complete are not asked again, and those that are not go on where they were.
+    Chunks of an earlier start that are complete are not asked again, and those that are not go on where they were: their
+    journals stay until `clean` at the stage's end.
 
     Raises:
         ValueError: with the reason of the first worker that could not go on.
@@ -39,15 +40,19 @@ def answered(config: Config, name: str, stage: RerankStage, num_queries: int) ->
     parts = Path(config.run_dir) / name / PARTS
     parts.mkdir(parents=True, exist_ok=True)
     numbers = range(-(-num_queries // stage.chunk))
-    if todo := [number for number in numbers if not _part(parts, number).is_file()]:
+    if todo := [number for number in numbers if not _part(parts, stage, number).is_file()]:
         _spread(config, name, todo, min(stage.shards, len(todo)))
     whole = Path(config.journal or Path(config.run_dir) / JOURNAL)
     answers = Journal(whole)
     for path in sorted(parts.glob("*.sqlite")):
         answers.take(path)
     answers.close()
-    shutil.rmtree(parts)
     return whole
+
+
+def clean(config: Config, name: str) -> None:
+    """Remove what only a stage that is not finished needs."""
+    shutil.rmtree(Path(config.run_dir) / name / PARTS)
 
 
 def _spread(config: Config, name: str, todo: list[int], workers: int) -> None:
@@ -64,8 +69,8 @@ def _spread(config: Config, name: str, todo: list[int], workers: int) -> None:
             raise ValueError(row["refused"])
 
 
-def _part(parts: Path, number: int) -> Path:
-    return parts / f"{number:07d}.sqlite"
+def _part(parts: Path, stage: RerankStage, number: int) -> Path:
+    return parts / f"{number * stage.chunk:07d}-{stage.chunk}.sqlite"
 
 
 class _Worker:
@@ -85,7 +90,7 @@ class _Worker:
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:
         number = int(row["number"])
-        done = _part(self.parts, number)
+        done = _part(self.parts, self.stage, number)
         partial = done.with_suffix(".partial")
         try:
             answers = Journal(partial)

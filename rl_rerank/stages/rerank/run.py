@@ -56,11 +56,12 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
         taken = fused_cost(config, stage) + Cost(seconds=round(time.monotonic() - started, 3))
     else:
         started = time.monotonic()
-        journal = _spread(config, name, stage, len(examples)) if stage.executor == "ray" else None
-        spent = time.monotonic() - started
+        workers = _on_ray() if stage.executor == "ray" else None
+        journal = workers.answered(config, name, stage, len(examples)) if workers else None
+        asking = time.monotonic() - started  # by workers; the time in which an engine is built does not count
         engine = build_stage_engine(config, stage.model, stage.engine, journal)
         try:
-            started = time.monotonic() - spent
+            started = time.monotonic() - asking
             rankings, rollouts = rank(examples, paradigm, engine, stage, progress=label)
             check_finite(rollouts)
             taken = cost(rankings, rollouts, engine, time.monotonic() - started)
@@ -88,6 +89,8 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
     answers.write(folder, rollouts)
     write_json(folder / "format.json", formats)
     write_json(folder / "summary.json", summary)
+    if stage.asks_model and stage.executor == "ray":
+        _on_ray().clean(config, name)
     logger.info(
         "%s: ranked %d documents of %d queries with %d prompts in %.0f s; %d answers malformed, %d unusable",
         name,
@@ -100,10 +103,11 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
     )
 
 
-def _spread(config: Config, name: str, stage: RerankStage, num_queries: int) -> Path:
+def _on_ray() -> Any:
+    """The module that needs an extra of its own."""
     from rl_rerank.stages.rerank import on_ray
 
-    return on_ray.answered(config, name, stage, num_queries)
+    return on_ray
 
 
 def _without_model(config: Config, name: str, stage: RerankStage, examples: Sequence[RankingExample]) -> list[Ranking]:
