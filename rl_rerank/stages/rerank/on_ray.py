@@ -31,8 +31,8 @@ PARTS = "parts"
 def answered(config: Config, name: str, stage: RerankStage, num_queries: int) -> Path:
     """Have the prompts of all queries answered; returns the journal that then has the answers.
 
-    Chunks of an earlier start that are complete are not asked again, and those that are not go on where they were: their
-    journals stay until `clean` at the stage's end.
+    Chunks of an earlier start that are complete are not asked again, and those that are not go on where they were.
+    Their journals stay until `clean` at the stage's end.
 
     Raises:
         ValueError: with the reason of the first worker that could not go on.
