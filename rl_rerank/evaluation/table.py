@@ -5,7 +5,7 @@ from rl_rerank.evaluation.enough import too_few
 from rl_rerank.evaluation.fusion_weight import WEIGHTS
 from rl_rerank.evaluation.groups import GroupMeans
 from rl_rerank.evaluation.records import SIGNIFICANT, Comparison, Metrics, RewardTrend, Row
-from rl_rerank.io.markdown import plain
+from rl_rerank.io.markdown import cell, plain
 
 
 def table(metrics: Metrics, *, is_page: bool = False) -> str:
@@ -27,7 +27,7 @@ def table(metrics: Metrics, *, is_page: bool = False) -> str:
         few = row.too_few if is_page else ""
         values = [few or _value(row, m) for m in metrics.measures]
         counts = [str(row.num_queries), str(num_missing)]
-        lines.append(_row([plain(row.label), *values, *counts, share(row.malformed), share(row.fallback)]))
+        lines.append(_row([cell(row.label), *values, *counts, share(row.malformed), share(row.fallback)]))
     if metrics.groups:
         lines += ["", *_by_group(metrics, is_page=is_page)]
     sentences = [untested(*test) if is_page and few_queries(test) else verdict(*test) for test in metrics.tests]
@@ -62,7 +62,7 @@ def _by_group(metrics: Metrics, *, is_page: bool) -> list[str]:
     header = [
         f"{measure} by group",
         "macro average [95% interval]",
-        *(f"{plain(g)} ({n} queries)" for g, n in names.items()),
+        *(f"{cell(g)} ({n} queries)" for g, n in names.items()),
     ]
     lines = [_row(header), _row(["---", *("---:" for _ in header[1:])])]
     for means in metrics.groups:
@@ -70,7 +70,7 @@ def _by_group(metrics: Metrics, *, is_page: bool) -> list[str]:
             return []
         few = too_few(sum(means.sizes.values())) if is_page else ""
         cells = [group_cell(means, group, measure, is_page=is_page) for group in names]
-        lines.append(_row([plain(means.label), few or macro(means, measure), *cells]))
+        lines.append(_row([cell(means.label), few or macro(means, measure), *cells]))
     return lines
 
 

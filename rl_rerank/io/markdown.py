@@ -1,12 +1,17 @@
 """Foreign text in Markdown, which cards and tables are written in: it stays text, whatever renders it."""
 
-ACTIVE = "\\`*[]<>|"
-"""Characters that begin code, emphasis, a link, HTML or a table's cell."""
+ACTIVE = "\\`*[]<>"
+"""Characters that begin code, emphasis, a link or HTML."""
 
 
 def plain(text: str) -> str:
     """On one line, and without what Markdown reads as markup."""
     return "".join(f"\\{c}" if c in ACTIVE else c for c in " ".join(text.split()))
+
+
+def cell(text: str) -> str:
+    """As `plain`, in a table."""
+    return plain(text).replace("|", "\\|")
 
 
 def code(text: str) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jinja2
 
-from rl_rerank.io.markdown import plain
+from rl_rerank.io.markdown import cell, plain
 
 
 def environment(folder: Path, *, autoescape: bool) -> jinja2.Environment:
@@ -20,5 +20,5 @@ def environment(folder: Path, *, autoescape: bool) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.filters.update(plain=plain)
+    found.filters.update(plain=plain, cell=cell)
     return found

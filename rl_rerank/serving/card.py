@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rl_rerank.config import Config, trained
 from rl_rerank.engines.local import embedded
 from rl_rerank.evaluation.records import FILE, Metrics
-from rl_rerank.io.markdown import code, plain
+from rl_rerank.io.markdown import cell, code, plain
 from rl_rerank.pages.cards import front_matter, is_hub_id, model_name, source
 from rl_rerank.serving import contract
 
@@ -96,6 +96,6 @@ def _results(config: Config, stage: ExportStage) -> str:
         for row in metrics.rows:
             is_this = getattr(config.stages.get(row.run), "model", None) == stage.model
             values = " | ".join(row.too_few or f"{row.mean[m]:.4f}" for m in metrics.measures)
-            lines.append(f"| {plain(row.label)}{' (this model)' if is_this else ''} | {values} |")
+            lines.append(f"| {cell(row.label)}{' (this model)' if is_this else ''} | {values} |")
         return "\n".join(lines) + "\n"
     return "Not measured.\n"
