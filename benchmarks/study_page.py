@@ -16,6 +16,7 @@ from rl_rerank.evaluation.comparisons import adjusted
 from rl_rerank.evaluation.seeds import interval_over_seeds, paired_test_over_seeds
 from rl_rerank.evaluation.statistics import PairedTest, paired_test
 from rl_rerank.io.files import read_jsonl, write_jsonl, write_text
+from rl_rerank.io.markdown import cell
 
 SECONDS = "seconds.json"
 """In a run folder: of each stage, the seconds of processors and of the clock, killed starts included."""
@@ -207,8 +208,8 @@ def _runs(known: Mapping[str, Measured], cpu_hours: Mapping[str, float]) -> Iter
             state = f"{NOT_RUN} to its end" if hours[run.name] else NOT_RUN
             yield f"| {run.name} | {command} | | {state} | {peer_of} |"
         else:
-            note = f", loss {one.loss}" if one.loss else ""
-            yield f"| {run.name}{note} | {command} | {one.day} | {one.cpu_hours:.2f} | {peer_of} |"
+            note = f", loss {cell(one.loss)}" if one.loss else ""
+            yield f"| {run.name}{note} | {command} | {cell(one.day)} | {one.cpu_hours:.2f} | {peer_of} |"
     yield from (
         "",
         "Every query's values are in `docs/experiments/study/per_query.jsonl`, rounded to four digits: first the",

@@ -8,17 +8,15 @@ import logging
 import os
 import sys
 import time
-import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from rl_rerank import __version__, registry, requirements
-from rl_rerank.cli import data, doctor, new, parse, rewards, serve, usage, verify
+from rl_rerank.cli import data, doctor, new, parse, rewards, serve, stage_log, usage, verify
 from rl_rerank.config import Config, ConvertFiles, EvaluateFiles, ReportRuns, StageConfig, file_arguments
 from rl_rerank.data.convert import convert
 from rl_rerank.experiment import memory, preflight, run_state, runner, worker_node
@@ -136,11 +134,11 @@ def _work(experiment: Experiment, name: str, hub: Any) -> None:
         run_state.refuse_stale(experiment, name)
         run_state.begin(experiment, name)
         started = time.monotonic()
-        with _logged(log):
+        with stage_log.kept(log):
             _module(config.stages[name]).run(config, name, config.stages[name])
         run_state.finish(experiment, name, time.monotonic() - started)
     if hub is not None:
-        with _logged(log):
+        with stage_log.kept(log):
             folder = _module(config.stages[name]).hub_folder(config, name, config.stages[name])
             hub.upload(folder, config.push, config.stages[name].uploads, config.hub)
 
@@ -289,20 +287,3 @@ def _log_to_stderr() -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # DeepSpeed's calls, told at every step.
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"torch\.distributed")
-
-
-@contextmanager
-def _logged(path: Path) -> Iterator[None]:
-    """Log to a file as well, and leave the traceback of a failure there."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.getLogger().addHandler(handler)
-    try:
-        yield
-    except BaseException:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(traceback.format_exc())
-        raise
-    finally:
-        logging.getLogger().removeHandler(handler)
-        handler.close()

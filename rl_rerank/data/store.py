@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from rl_rerank.data.indexed import Index, IndexedExamples, Line
 from rl_rerank.data.records import Document
-from rl_rerank.io.files import write_json
+from rl_rerank.io.files import read_json, write_json, writing
 from rl_rerank.types import Candidate, RankingExample
 
 KEPT = 4096
@@ -92,7 +92,7 @@ class Store:
         if not meta.is_file():
             raise FileNotFoundError(f"there is no data store in {str(directory)!r}")
         self._directory = directory
-        self._meta: dict[str, Any] = json.loads(meta.read_text(encoding="utf-8"))
+        self._meta: dict[str, Any] = read_json(meta)
         self._splits: dict[str, Split] = {}
 
     @property
@@ -179,7 +179,8 @@ class Writer:
     def split(self, split: str, rows: Iterable[Row]) -> None:
         """Write the examples of a split; an empty split is left out."""
         path = self._folder / f"{split}.jsonl"
-        with path.open("wb") as file, (self._folder / _DOCUMENTS).open("ab") as documents:
+        documents_file = self._folder / _DOCUMENTS
+        with writing(self._folder), path.open("wb") as file, documents_file.open("ab") as documents:
             index = Index.of(self._written(rows, file, documents), file.tell)
         if len(index):
             index.write(path)

@@ -4,15 +4,18 @@ A key is the sha256 of everything that an answer depends on; the answer is a `Co
 share a file on a local disk; sqlite's write-ahead log does not work over a network.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rl_rerank.io.files import WriteError
 from rl_rerank.types import Completion, Sampling
 
 WEIGHTS = ("*.safetensors", "*.json", "*.model", "*.py")
@@ -20,6 +23,13 @@ WEIGHTS = ("*.safetensors", "*.json", "*.model", "*.py")
 SECONDS_TO_WAIT = 60
 """Timeout for the write lock of another process."""
 KEYS_AT_ONCE = 500
+DISK_ERRORS = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+}
+"""sqlite's errors of the disk -> the system's."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, identity TEXT NOT NULL, completion TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, sha256 TEXT);
@@ -37,9 +47,11 @@ class Journal:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         # Every statement is its own transaction: what was added stays whatever happens next.
-        self._file = sqlite3.connect(path, timeout=SECONDS_TO_WAIT, isolation_level=None)
+        with self._writing():
+            self._file = sqlite3.connect(path, timeout=SECONDS_TO_WAIT, isolation_level=None)
         try:
-            self._prepare()
+            with self._writing():
+                self._prepare()
         except sqlite3.DatabaseError as e:
             self._file.close()
             raise ValueError(f"journal={str(path)!r} is no journal of answers: {e}; give another path") from None
@@ -57,7 +69,15 @@ class Journal:
     def add(self, key: str, completion: Completion, identity: Mapping[str, Any]) -> None:
         """Store an answer. An earlier one stays, because another process may have sent the same request."""
         row = (key, _json(identity), json.dumps(asdict(completion)))
-        self._file.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", row)
+        with self._writing():
+            self._file.execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", row)
+
+    def take(self, path: Path) -> None:
+        """Store all answers of another journal; earlier ones stay."""
+        with self._writing():
+            self._file.execute("ATTACH ? AS other", (str(path),))
+            self._file.execute("INSERT OR IGNORE INTO answers SELECT * FROM other.answers")
+            self._file.execute("DETACH other")
 
     def weights(self, folder: Path) -> str:
         """Compute the sha256 of a model folder's files, cached by path, size and time."""
@@ -67,6 +87,16 @@ class Journal:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as e:
+            number = DISK_ERRORS.get(e.sqlite_errorcode & 0xFF)  # without the bits that tell its kind
+            if number is None:
+                raise
+            raise WriteError(self.path, number) from e
 
     def _prepare(self) -> None:
         deadline = time.monotonic() + SECONDS_TO_WAIT
@@ -91,7 +121,8 @@ class Journal:
             return known
         with file.open("rb") as content:
             digest = hashlib.file_digest(content, "sha256").hexdigest()
-        self._file.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (*seen, digest))
+        with self._writing():
+            self._file.execute("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", (*seen, digest))
         return digest
 
 

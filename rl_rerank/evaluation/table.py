@@ -5,6 +5,7 @@ from rl_rerank.evaluation.enough import too_few
 from rl_rerank.evaluation.fusion_weight import WEIGHTS
 from rl_rerank.evaluation.groups import GroupMeans
 from rl_rerank.evaluation.records import SIGNIFICANT, Comparison, Metrics, RewardTrend, Row
+from rl_rerank.io.markdown import cell, plain
 
 
 def table(metrics: Metrics, *, is_page: bool = False) -> str:
@@ -26,15 +27,15 @@ def table(metrics: Metrics, *, is_page: bool = False) -> str:
         few = row.too_few if is_page else ""
         values = [few or _value(row, m) for m in metrics.measures]
         counts = [str(row.num_queries), str(num_missing)]
-        lines.append(_row([row.label, *values, *counts, share(row.malformed), share(row.fallback)]))
+        lines.append(_row([cell(row.label), *values, *counts, share(row.malformed), share(row.fallback)]))
     if metrics.groups:
         lines += ["", *_by_group(metrics, is_page=is_page)]
     sentences = [untested(*test) if is_page and few_queries(test) else verdict(*test) for test in metrics.tests]
     sentences += [learned(stage, trend) for stage, trend in metrics.training.items()]
     sentences += weight_sentences(metrics, is_page=is_page)
     if sentences:
-        lines += ["", *(f"- {sentence}" for sentence in sentences)]
-    lines += ["", *protocol_sentences(metrics)]
+        lines += ["", *(f"- {plain(sentence)}" for sentence in sentences)]
+    lines += ["", *map(plain, protocol_sentences(metrics))]
     return "\n".join(lines) + "\n"
 
 
@@ -58,14 +59,18 @@ def group_names(metrics: Metrics) -> dict[str, int]:
 def _by_group(metrics: Metrics, *, is_page: bool) -> list[str]:
     """The table of the first measure by group."""
     measure, names = metrics.measures[0], group_names(metrics)
-    header = [f"{measure} by group", "macro average [95% interval]", *(f"{g} ({n} queries)" for g, n in names.items())]
+    header = [
+        f"{measure} by group",
+        "macro average [95% interval]",
+        *(f"{cell(g)} ({n} queries)" for g, n in names.items()),
+    ]
     lines = [_row(header), _row(["---", *("---:" for _ in header[1:])])]
     for means in metrics.groups:
         if measure not in means.macro:
             return []
         few = too_few(sum(means.sizes.values())) if is_page else ""
         cells = [group_cell(means, group, measure, is_page=is_page) for group in names]
-        lines.append(_row([means.label, few or macro(means, measure), *cells]))
+        lines.append(_row([cell(means.label), few or macro(means, measure), *cells]))
     return lines
 
 
@@ -156,4 +161,4 @@ def _value(row: Row, measure: str) -> str:
 
 
 def _row(cells: list[str]) -> str:
-    return "| " + " | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(cells) + " |"

@@ -66,7 +66,10 @@ def prepared(experiment: Experiment) -> Store:
     run_state.refuse_changes(experiment, experiment.stages)
     whole = dataclasses.replace(config, stage=None, dry_run=False, push=None, hub=HubConfig())
     write_json(Path(config.run_dir) / "config.json", dataclasses.asdict(whole))
-    return prepare(config.data, Path(config.run_dir) / "data")
+    data = Path(config.run_dir) / "data"
+    store = prepare(config.data, data)
+    outputs.note_data(data)
+    return store
 
 
 def results(config: Config) -> list[str]:

@@ -9,6 +9,7 @@ import yaml
 
 from rl_rerank.config import Config, ModelConfig
 from rl_rerank.engines.local import embedded
+from rl_rerank.io.markdown import code, plain
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 
@@ -30,4 +31,5 @@ def is_hub_id(path: str) -> bool:
 
 def source(config: Config) -> str:
     """Where the data are from, without a place of this machine."""
-    return f"source `{config.data.source}`" + (f" ({Path(config.data.path).name})" if config.data.path else "")
+    name = f" ({plain(Path(config.data.path).name)})" if config.data.path else ""
+    return f"source {code(config.data.source)}{name}"

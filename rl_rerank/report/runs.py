@@ -15,6 +15,7 @@ from rl_rerank.evaluation.measures import lower_is_better
 from rl_rerank.evaluation.records import FILE, Comparison, Metrics, OverSeeds, RunRow, paired
 from rl_rerank.evaluation.statistics import PairedTest, paired_test
 from rl_rerank.evaluation.table import p_values, table
+from rl_rerank.io.markdown import plain
 from rl_rerank.report.build import training_name
 from rl_rerank.report.evidence import Evidence, LostQuery, Regression, trainings
 
@@ -143,14 +144,14 @@ def gather(wanted: ReportRuns) -> Evidence:
 def markdown(evidence: Evidence) -> str:
     """The table of all runs, for papers and pull requests: regressions first."""
     flags = [
-        f"**Regression: {_plain(r.system)} is worse in {_plain(r.run)} than in {_plain(r.baseline)}**: "
+        f"**Regression: {plain(r.system)} is worse in {plain(r.run)} than in {plain(r.baseline)}**: "
         + ", ".join(f"{test.difference:+.4f} {m} ({p_values(test)})" for m, test in r.measures.items())
         + f". Lost most {r.measure}: "
-        + ", ".join(f"{_plain(q.query)} ({q.qid}) {q.before:.3f} to {q.after:.3f}" for q in r.lost)
+        + ", ".join(f"{plain(q.query)} ({plain(q.qid)}) {q.before:.3f} to {q.after:.3f}" for q in r.lost)
         + "."
         for r in evidence.regressions
     ]
-    flags += evidence.untested
+    flags += map(plain, evidence.untested)
     return "".join(f"{flag}\n\n" for flag in flags) + table(evidence.metrics, is_page=True)
 
 
@@ -304,8 +305,3 @@ def _columns(first: FinishedRun, pair: _Pair) -> dict[str, str]:
     """The systems beside a query -> the names of their columns: the first row, and the pair by its runs."""
     top = first.metrics.rows[0]
     return {first.system(top.run): top.label, pair.baseline: pair.first.name, pair.system: pair.then.name}
-
-
-def _plain(text: str) -> str:
-    """On one line, without what Markdown reads as emphasis or markup."""
-    return "".join(f"\\{c}" if c in r"\*_`[]<>|" else c for c in " ".join(text.split()))

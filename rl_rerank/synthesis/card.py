@@ -13,6 +13,7 @@ from rl_rerank.config import Config, EngineConfig
 from rl_rerank.evaluation.enough import too_few
 from rl_rerank.evaluation.protocol import template
 from rl_rerank.io.files import write_text
+from rl_rerank.io.markdown import code, plain
 from rl_rerank.pages import figures
 from rl_rerank.pages.cards import front_matter, model_name, source
 from rl_rerank.pages.figures import Plot
@@ -150,17 +151,18 @@ def _about(config: Config, name: str, stage: SynthStage, summary: Mapping[str, A
     about = [
         (
             "Examples",
-            f"{summary['examples']}, made by rl-rerank {__version__} (stage `{name}`) on {summary['finished'][:10]}",
+            f"{summary['examples']}, made by rl-rerank {__version__} (stage {code(name)}) on "
+            f"{summary['finished'][:10]}",
         ),
         ("Data", f"{source(config)}, {entered}, fingerprint `{summary['data']}`"),
-        ("Licence of the texts", stage.licence or "not stated; that of the data above"),
+        ("Licence of the texts", plain(stage.licence) or "not stated; that of the data above"),
         ("Teacher", _teacher(config, stage)),
         ("Seed", str(summary["seed"])),
     ]
-    about += [(f"Engine `{key}`", _engine(config, engine)) for key, engine in stage.engines.items()]
+    about += [(f"Engine {code(key)}", _engine(config, engine)) for key, engine in stage.engines.items()]
     asked = {str(plugin.params["paradigm"]) for plugin in stage.steps.values() if "paradigm" in plugin.params}
     for paradigm in sorted({*stage.mixture, *asked}):
-        about.append((f"Prompt of `{paradigm}`", f"sha256 `{template(build_paradigm(config, paradigm))}`"))
+        about.append((f"Prompt of {code(paradigm)}", f"sha256 `{template(build_paradigm(config, paradigm))}`"))
     return about
 
 
@@ -173,7 +175,8 @@ def _teacher(config: Config, stage: SynthStage) -> str:
 
 
 def _engine(config: Config, engine: EngineConfig) -> str:
-    return engine.settings().model_label or f"`{model_name(config.model)}` through {engine.kind}"
+    label = engine.settings().model_label
+    return plain(label) if label else f"{code(model_name(config.model))} through {engine.kind}"
 
 
 def _steps(stage: SynthStage, counts: Mapping[str, Mapping[str, int]]) -> list[StepRow]:

@@ -41,7 +41,7 @@ def spread(
     Raises:
         SynthesisStopped: at the first chunk that a worker could not finish.
     """
-    _connect(workers)
+    connect(workers)
     chunks = ray.data.from_items([{"number": n} for n in todo], override_num_blocks=min(len(todo), workers * BLOCKS))
     made = chunks.map(
         _Worker,  # pyright: ignore[reportArgumentType] (made once in a worker, which Ray's types do not say)
@@ -55,7 +55,8 @@ def spread(
         yield Record.from_json(json.loads(row["record"]))
 
 
-def _connect(workers: int) -> None:
+def connect(workers: int) -> None:
+    """Connect to the cluster, or start one with at least as many processors as workers."""
     if ray.is_initialized():
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

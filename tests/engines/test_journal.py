@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rl_rerank.engines.journal import Journal, key
+from rl_rerank.io.files import WriteError
 from rl_rerank.types import Completion, Sampling
 
 ANSWER = Completion("[2] > [1]", (5, 6), "length", logprobs=(-0.1, -1e-300), continuations={"yes": -1.5, "no": -0.25})
@@ -161,3 +162,28 @@ def test_what_was_added_is_there_after_a_kill(tmp_path):
         assert len(answers) == told[-1] + 1
     [(verdict,)] = sqlite3.connect(path).execute("PRAGMA integrity_check")
     assert verdict == "ok"
+
+
+def test_a_full_disk_is_told_with_the_file_and_what_was_added_stays(tmp_path):
+    path = tmp_path / "journal.sqlite"
+    journal = Journal(path)
+    journal.add("first", ANSWER, IDENTITY)
+    journal._file.execute("PRAGMA max_page_count = 20")  # sqlite's own name for a disk that is full
+    with pytest.raises(WriteError, match=r"journal\.sqlite cannot be written: No space left on device; \d+ MiB are"):
+        for i in range(100):
+            journal.add(str(i), Completion("a long answer " * 200), IDENTITY)
+    journal.close()
+    again = Journal(path)
+    assert again.answers(["first"]) == {"first": ANSWER} and again.answers(["0"])["0"].text.startswith("a long")
+    again.add("more", ANSWER, IDENTITY)  # there is room again
+    assert again.answers(["more"]) == {"more": ANSWER}
+
+
+def test_answers_of_another_journal_are_taken_and_earlier_ones_stay(tmp_path):
+    one, two = Journal(tmp_path / "one.sqlite"), Journal(tmp_path / "it's two.sqlite")
+    one.add("both", ANSWER, IDENTITY)
+    two.add("both", Completion("another"), IDENTITY)
+    two.add("new", Completion("new"), IDENTITY)
+    two.close()
+    one.take(tmp_path / "it's two.sqlite")
+    assert one.answers(["both", "new"]) == {"both": ANSWER, "new": Completion("new")}

@@ -10,11 +10,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.plain_run import row, stage_here
 
 from rl_rerank.cli.main import main
 from rl_rerank.config import Config
@@ -36,20 +37,6 @@ COMMAND = [sys.executable, "-m", "rl_rerank", "run", *OVERRIDES]
 STAGES = ["first_stage", "shown", "evaluate", "report"]
 
 
-def row(number: int) -> dict[str, Any]:
-    split = ("train", "dev", "test")[number % 3]
-    docids = [f"q{number}-{letter}" for letter in "abcd"]
-    candidates = [{"docid": d, "text": f"text of {d} number {number * 7}"} for d in docids]
-    grade = {docids[number % 4]: 1}
-    return {
-        "qid": f"q{number}",
-        "query": f"question {number}",
-        "candidates": candidates,
-        "qrels": grade,
-        "split": split,
-    }
-
-
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small experiment and its data."""
@@ -58,11 +45,6 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "conf/experiment/tiny.yaml").write_text(EXPERIMENT)
     (folder / "data.jsonl").write_text("".join(json.dumps(row(i)) + "\n" for i in range(12)))
     return folder
-
-
-def stage_here(command: Sequence[str], **_: object) -> int:
-    """Run a stage's command line in this process instead of one of its own."""
-    return main(list(command[command.index("rl_rerank") + 1 :]))
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).parents[2]
 LAUNCH = ROOT / "launch"
-SCRIPTS = sorted(LAUNCH.iterdir())
+SCRIPTS = sorted((*LAUNCH.glob("*.sh"), *LAUNCH.glob("*.sbatch")))
 EXPERIMENT = """\
 # @package _global_
 stages:

@@ -27,13 +27,17 @@ COPIES = RolloutEngine._copies
 
 
 def planted(name):
-    """Send the weight `name` with its last value moved to the next larger number."""
+    """Send the weight `name` with its last value moved to the next larger number; 0 to the smallest normal one.
+
+    A CPU's products of bfloat16 take smaller numbers as 0, so such a change changes no logit and cannot be seen.
+    """
 
     def copies(self):
         for one, weight in COPIES(self):
             if one == name:
                 last = weight.view(-1)[-1:]
-                last.copy_(torch.nextafter(last.to(dtype), torch.tensor(torch.inf, dtype=dtype)))
+                next_one = torch.nextafter(last.to(dtype), torch.tensor(torch.inf, dtype=dtype))
+                last.copy_(next_one if last != 0 else torch.full_like(next_one, torch.finfo(dtype).tiny))
             yield one, weight
 
     return copies

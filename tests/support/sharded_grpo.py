@@ -16,6 +16,7 @@ from rl_rerank.training.loop.batches import prompt_order
 from rl_rerank.training.loop.training_prompts import Question
 from support import small_tokenizers
 from support.grpo_trainer import Uneven, trainer
+from support.strategies import active
 
 NUM_STEPS, PROMPTS, GENERATIONS, COMPLETION_TOKENS, MICRO_BATCH = 10, 4, 4, 6, 4
 
@@ -88,7 +89,8 @@ def train(name: str, model_dir: Path, output: Path) -> None:
         torch.save({k: v.clone() for k, v in state.items()}, output / "weights.pt")
         rows = [row for row in run.state.log_history if "grad_norm" in row]
         prompt = min(len(question.token_ids) for question in run.task.questions)
-        found = {"world": run.accelerator.num_processes, "shortest_prompt": prompt, "rows": rows}
+        found = {"world": run.accelerator.num_processes, "strategy": active(run)}
+        found |= {"shortest_prompt": prompt, "rows": rows}
         (output / "history.json").write_text(json.dumps(found))
 
 

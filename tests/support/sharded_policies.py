@@ -20,6 +20,7 @@ from rl_rerank_rewards.setwise_label import SetwiseLabel
 from support import small_tokenizers
 from support.choice_objective import choice_objective
 from support.scores_objective import EXAMPLES, scores_objective
+from support.strategies import active
 
 STEPS, PER_STEP = 4, 4
 TOKENS = 300
@@ -77,4 +78,5 @@ def train(name: str, model_dir: Path, output: Path) -> None:
     if run.accelerator.is_main_process:
         torch.save({k: v.clone() for k, v in state.items()}, output / "weights.pt")
         rows = [row for row in run.state.log_history if "grad_norm" in row]
-        (output / "history.json").write_text(json.dumps({"world": run.accelerator.num_processes, "rows": rows}))
+        found = {"world": run.accelerator.num_processes, "strategy": active(run), "rows": rows}
+        (output / "history.json").write_text(json.dumps(found))

@@ -24,7 +24,8 @@ def alone(tiny_model_dir, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["ddp", "zero1", "zero2", "zero3"])
 def together(request, tiny_model_dir, tmp_path_factory):
-    return run(two_processes(request.param), tiny_model_dir, tmp_path_factory.mktemp(request.param), SCRIPT)
+    folder = tmp_path_factory.mktemp(request.param, numbered=False)
+    return run(two_processes(request.param), tiny_model_dir, folder, SCRIPT)
 
 
 def history(folder):
@@ -61,6 +62,7 @@ def test_prompts_of_divided_groups_are_kept_but_under_zero3(alone, together, var
 def test_two_processes_train_as_one_does(alone, together, tiny_model_dir, variant):
     one, two = alone / variant, together / variant
     assert (history(one)["world"], history(two)["world"]) == (1, 2)
+    assert (history(one)["strategy"], history(two)["strategy"]) == ("alone", together.name)
     rows = list(zip(history(one)["rows"], history(two)["rows"], strict=True))
     assert len(rows) == NUM_STEPS
     for a, b in rows:
@@ -93,6 +95,7 @@ def test_two_processes_train_as_one_does(alone, together, tiny_model_dir, varian
 def test_two_processes_train_a_policy_as_one_does(alone, together, tiny_model_dir, policy):
     one, two = (json.loads((folder / policy / "history.json").read_text()) for folder in (alone, together))
     assert (one["world"], two["world"]) == (1, 2)
+    assert (one["strategy"], two["strategy"]) == ("alone", together.name)
     rows = list(zip(one["rows"], two["rows"], strict=True))
     assert len(rows) == STEPS
     for a, b in rows:

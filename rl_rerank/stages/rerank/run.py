@@ -54,9 +54,13 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
         rankings = _without_model(config, name, stage, examples)
         taken = _cost_before(config, stage) + Cost(seconds=round(time.monotonic() - started, 3))
     else:
-        engine = build_stage_engine(config, stage.model, stage.engine)
+        started = time.monotonic()
+        workers = _on_ray() if stage.executor == "ray" else None
+        journal = workers.answered(config, name, stage, len(examples)) if workers else None
+        asking = time.monotonic() - started  # by workers; the time in which an engine is built does not count
+        engine = build_stage_engine(config, stage.model, stage.engine, journal)
         try:
-            started = time.monotonic()
+            started = time.monotonic() - asking
             rankings, rollouts = rank(examples, paradigm, engine, stage, progress=label)
             check_finite(rollouts)
             taken = cost(rankings, rollouts, engine, time.monotonic() - started)
@@ -86,6 +90,8 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
     answers.write(folder, rollouts)
     write_json(folder / "format.json", formats)
     write_json(folder / "summary.json", summary)
+    if stage.asks_model and stage.executor == "ray":
+        _on_ray().clean(config, name)
     logger.info(
         "%s: ranked %d documents of %d queries with %d prompts in %.0f s; %d answers malformed, %d unusable",
         name,
@@ -96,6 +102,13 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
         summary["num_malformed"],
         summary["num_fallbacks"],
     )
+
+
+def _on_ray() -> Any:
+    """The module that needs an extra of its own."""
+    from rl_rerank.stages.rerank import on_ray
+
+    return on_ray
 
 
 def _without_model(config: Config, name: str, stage: RerankStage, examples: Sequence[RankingExample]) -> list[Ranking]:

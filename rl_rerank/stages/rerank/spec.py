@@ -39,7 +39,9 @@ BASELINES = ("first_stage", "untrained")
 WARNING = "warning"
 """In summary.json: a sentence, where no answer can be used."""
 
-FREE = {"split", "label", "fusion", "format_prompts"}
+SPREADING = {"executor", "shards", "chunk"}
+"""Settings of how fast the work is done, and how much of it at a time."""
+FREE = {"split", "label", "fusion", "format_prompts", *SPREADING}
 """Settings in which the same system may differ on development queries."""
 FUSION = "fusion"
 """In summary.json: the weight that was chosen on development queries."""
@@ -91,6 +93,13 @@ class RerankStage(StageConfig):
     format_prompts: dict[str, int] = field(default_factory=dict)
     """paradigm -> number of held-out prompts answered greedily to measure the share of well-formed answers."""
     seed: int = 1
+    executor: Literal["here", "ray"] = "here"
+    """Where prompts are answered: `here`; or by workers of the `ray` cluster that the environment variable RAY_ADDRESS
+    names (else one of this machine), whose machines see the run folder, data and models under the same paths."""
+    shards: int = 1
+    """executor=ray: workers, each with an engine of its own. The rankings do not depend on their number."""
+    chunk: int = 64
+    """executor=ray: queries that a worker answers together."""
 
     @property
     def asks_model(self) -> bool:
@@ -113,7 +122,9 @@ class RerankStage(StageConfig):
         return self.role in BASELINES
 
     def __post_init__(self) -> None:
-        at_least("rerank stage", self, shuffles=1, retries=0, depth=2)
+        at_least("rerank stage", self, shuffles=1, retries=0, depth=2, shards=1, chunk=1)
+        if self.shards > 1 and self.executor == "here":
+            raise ValueError(f"rerank stage: shards={self.shards} are workers of a cluster; give executor=ray")
         if self.shuffles > 1 and not self.shuffle:
             raise ValueError(f"rerank stage: shuffles={self.shuffles} needs shuffle=true, or every order is the same")
         if self.reverse and self.shuffle:
@@ -165,8 +176,12 @@ class RerankStage(StageConfig):
 
     def recorded(self, values: dict[str, Any]) -> dict[str, Any]:
         # Runs from before a setting stay what they are.
-        known = {key: value for key, value in values.items() if value is not None or key not in ("run", "feedback")}
+        kept = {key: value for key, value in values.items() if key not in SPREADING}
+        known = {key: value for key, value in kept.items() if value is not None or key not in ("run", "feedback")}
         return known if self.run is None else {**known, "run_sha256": digest.of_file(Path(self.run))}
+
+    def requires(self, plugins: Plugins) -> Sequence[str]:
+        return ["ray"] if self.executor == "ray" and self.asks_model else []
 
     def paradigms(self, plugins: Plugins) -> Sequence[str]:
         ranking = [self.paradigm or plugins.config.paradigm] if self.asks_model else []

@@ -5,7 +5,6 @@ ones before as they were.
 """
 
 import contextlib
-import errno
 import logging
 import shutil
 from collections.abc import Collection, Iterator
@@ -18,15 +17,13 @@ from safetensors import SafetensorError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from rl_rerank.io import manifest
-from rl_rerank.io.files import flush
+from rl_rerank.io.files import DISK_ERRORS, WriteError, flush, free
 from rl_rerank.training.loop.preemption import Preemption
 
 logger = logging.getLogger(__name__)
 
 PARTIAL = ".partial"
 """In the folder of checkpoints: those that are being written."""
-
-DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO}
 
 
 class CheckpointError(OSError):
@@ -110,7 +107,8 @@ def writing(args: TrainingArguments, state: TrainerState, what: str = "a record 
         shutil.rmtree(folder / PARTIAL, ignore_errors=True)
         good = last_checkpoint(folder)
         kept = f"the last good checkpoint is {good}" if good else "there is no checkpoint from before"
-        reason = f"{str(e).partition(chr(10))[0]}; {_free(folder.parent)} are free there"
+        why = f"{e.filename}: {e.strerror}" if isinstance(e, WriteError) else str(e).partition("\n")[0]
+        reason = f"{why}; {free(folder.parent)} are free there"
         raise CheckpointError(
             f"stages.{folder.parent.name}, step {state.global_step}: {what} cannot be written to "
             f"{folder.parent} ({reason}); {kept}. Make room, and the same command goes on"
@@ -225,7 +223,3 @@ def _is_of_the_disk(error: Exception) -> bool:
     # torch.save raises RuntimeError for all that its writer of zip files, or the stream below it, meets.
     is_of_torch = any(part in str(error) for part in ("PytorchStreamWriter", "inline_container", "basic_ios"))
     return isinstance(error, SafetensorError) or is_of_torch
-
-
-def _free(folder: Path) -> str:
-    return f"{shutil.disk_usage(folder).free / 2**20:.0f} MiB"
