@@ -49,7 +49,7 @@ def model(
     made = f"trained with rl-rerank (stage {code(stage.model)})"
     if trainer is None:
         made = "an untrained model with rl-rerank's prompts"
-    rewards = ", ".join(f"{plain(reward)} x {term.weight:g}" for reward, term in config.rewards.items()) or "none"
+    stages = _lineage(config, stage.model)
     return f"""\
 {front_matter(_matter(config, stage, door, trainer.kind if trainer else "untrained", title, measured))}
 # {plain(title)}
@@ -58,7 +58,7 @@ A {plain(config.paradigm)} reranker, {made}.
 
 - Base model: {_base(config)}.
 - Data: {source(config)}, {config.data.depth} first-stage candidates a query.
-- Rewards: {rewards}.
+- Trained by: {", then ".join(code(each) for each in stages) or "nothing"}. Rewards: {_rewards(config, stages)}.
 - Prompts of at most {config.model.max_prompt_tokens} tokens; how to ask stands in `{contract.FILE}`.
 - Command: {command}, with rl-rerank {__version__}; the digest of all settings is `provenance.config_sha256` in
   `{contract.FILE}`.
@@ -78,6 +78,21 @@ A {plain(config.paradigm)} reranker, {made}.
 - Documents are cut to the prompt's budget. Control tokens in them are made harmless; what they say is not, and a text
   that asks to be ranked first may be.
 """
+
+
+def _lineage(config: Config, ref: str) -> list[str]:
+    """The training stages behind a model, each after those that it begins with."""
+    name = trained(ref)[0]
+    if (stage := config.stages.get(name)) is None:
+        return []
+    begins = getattr(stage, "models", [getattr(stage, "model", "model")])
+    return [*dict.fromkeys(each for ref in begins for each in _lineage(config, ref)), name]
+
+
+def _rewards(config: Config, stages: Sequence[str]) -> str:
+    if not any(config.stages[name].kind == "grpo" for name in stages):
+        return "none"
+    return ", ".join(f"{plain(reward)} x {term.weight:g}" for reward, term in config.rewards.items())
 
 
 def _matter(

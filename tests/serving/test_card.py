@@ -8,12 +8,14 @@ import pytest
 import yaml
 
 from rl_rerank.config import Config, DataConfig, HubConfig, ModelConfig
+from rl_rerank.config.experiment import RewardConfig
 from rl_rerank.engines.local import embedded
 from rl_rerank.evaluation.protocol import Protocol
 from rl_rerank.evaluation.records import FILE, Metrics, RunRow
 from rl_rerank.io.files import write_json
 from rl_rerank.serving import card
 from rl_rerank.serving.contract import CrossEncoderDoor
+from rl_rerank.stages.average.spec import AverageStage
 from rl_rerank.stages.evaluate.spec import EvaluateStage
 from rl_rerank.stages.export.spec import ExportStage
 from rl_rerank.stages.grpo.spec import GRPOStage
@@ -149,3 +151,18 @@ def test_the_card_says_whether_cross_encoder_gives_the_scores():
     assert 'CrossEncoder("ann/tiny").rank(' in claimed and "- long prompts;\n- titles.\n" in claimed
     assert front_matter(claimed)["library_name"] == "sentence-transformers"
     assert front_matter(claimed)["tags"][2:4] == ["sentence-transformers", "cross-encoder"]
+
+
+def test_the_card_names_the_training_behind_the_model_and_rewards_where_they_trained_it():
+    mean = AverageStage(kind="average", models=["sft@20", "rl"])
+    stages = {"sft": SFTStage(kind="sft"), "rl": GRPOStage(kind="grpo", model="sft"), "mean": mean}
+    config = Config(stages=stages, rewards={"ndcg": RewardConfig()})
+
+    def trained_by(model: str) -> str:
+        text = card.model(config, ExportStage(kind="export", model=model), "export", REFUSED)
+        return next(line for line in text.splitlines() if line.startswith("- Trained by: "))
+
+    assert trained_by("model") == "- Trained by: nothing. Rewards: none."
+    assert trained_by("sft@20") == "- Trained by: `sft`. Rewards: none."
+    assert trained_by("rl") == "- Trained by: `sft`, then `rl`. Rewards: ndcg x 1."
+    assert trained_by("mean") == "- Trained by: `sft`, then `rl`, then `mean`. Rewards: ndcg x 1."
