@@ -13,13 +13,14 @@ from rl_rerank.evaluation.records import FILE, Metrics, RunRow
 from rl_rerank.io.markdown import cell, code, plain
 from rl_rerank.pages.cards import front_matter, is_hub_id, model_name, source
 from rl_rerank.serving import contract
+from rl_rerank.serving.calibration import Calibration
 from rl_rerank.serving.card_uses import HERE, uses
 
 if TYPE_CHECKING:
     from rl_rerank.stages.export.spec import ExportStage
 
 SCALES = {
-    "log_odds": "A score is a log-odds: above 0 a document is more likely relevant than not. It is not calibrated.",
+    "log_odds": "A score is a log-odds of the model: above 0 it says yes rather than no.",
     "points": "A score is in points of the prompt's scale, as the model gives them.",
     "": "Scores order the documents of one query; they cannot be compared between queries.",
 }
@@ -33,6 +34,7 @@ def model(
     door: contract.CrossEncoderDoor,
     answers: Sequence[str] = (),
     scale: str = "",
+    calibration: Calibration | None = None,
 ) -> str:
     """Render the card of the model that export stage `name` writes.
 
@@ -40,6 +42,7 @@ def model(
         door: whether CrossEncoder gives the model's scores.
         answers: the two tokens whose logits make the score, the positive one first; empty where there are none.
         scale: of scores that stand for themselves: log_odds or points; empty if there are none.
+        calibration: how scores become probabilities of relevance.
     """
     trainer = config.stages.get(trained(stage.model)[0])
     measured = _measured(config)
@@ -74,10 +77,20 @@ A {plain(config.paradigm)} reranker, {made}.
 ## Limits
 
 - Measured as the protocol above says, if at all; other domains, languages and first stages were not.
-- {SCALES.get(scale, SCALES[""])}
+- {SCALES.get(scale, SCALES[""])} {_probabilities(calibration)}
 - Documents are cut to the prompt's budget. Control tokens in them are made harmless; what they say is not, and a text
   that asks to be ranked first may be.
 """
+
+
+def _probabilities(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return "It is not calibrated."
+    line = f"{calibration.slope:.4g} score + {calibration.intercept:.4g}"
+    return (
+        f"The probability of relevance is 1 / (1 + exp(-({line}))), fitted to {calibration.documents} documents of "
+        f"{calibration.queries} development queries."
+    )
 
 
 def _lineage(config: Config, ref: str) -> list[str]:

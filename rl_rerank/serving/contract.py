@@ -21,6 +21,7 @@ from rl_rerank.paradigms.build import make
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.prompts.wordings.files import content
 from rl_rerank.requirements import load
+from rl_rerank.serving.calibration import Calibration
 from rl_rerank.types import Candidate, RankingExample
 
 FILE = "reranker.json"
@@ -105,6 +106,8 @@ class Contract:
     """Token ids at which generation stops, as in the folder's generation_config.json; empty: not recorded."""
     cross_encoder: CrossEncoderDoor | None = None
     """None: not recorded."""
+    calibration: Calibration | None = None
+    """How scores become probabilities of relevance; None: it was not fitted."""
     weights_sha256: dict[str, str] = field(default_factory=dict)
     """File of weights -> the sha256 of its content; empty: not recorded."""
     base_model: str

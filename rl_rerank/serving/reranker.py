@@ -131,6 +131,16 @@ class Reranker:
                 raise ValueError(f"request {i}: {e}") from None
         return self._rank(examples, top_n)
 
+    def probability(self, score: float) -> float:
+        """The probability that a document with this score is relevant, from 0 to 1; 0 for -inf.
+
+        Raises:
+            ValueError: if the export has no calibration (`stages.export.calibration`).
+        """
+        if self.contract.calibration is None:
+            raise ValueError("the export has no calibration, so that scores have no probabilities")
+        return self.contract.calibration.probability(score)
+
     def verify(self, tolerance: float = 1e-3) -> None:
         """Rescore the golden pairs.
 

@@ -31,6 +31,7 @@ def test_the_schema_is_one_and_names_every_field():
     assert properties() == names(contract.Contract)
     assert properties("properties", "long_documents") == names(LongDocumentsConfig)
     assert properties("properties", "cross_encoder") == names(contract.CrossEncoderDoor)
+    assert properties("properties", "calibration") == names(contract.Calibration)
     assert properties("properties", "golden", "items") == names(contract.GoldenScores)
     prompts = ("properties", "golden", "items", "properties", "prompts", "items")
     assert properties(*prompts) == names(contract.GoldenPrompt)

@@ -12,11 +12,13 @@ from support import chat_templates
 
 from rl_rerank.config import Config, DataConfig, EngineConfig, HubConfig, LongDocumentsConfig, ModelConfig
 from rl_rerank.engines.local.tokenizer import load_tokenizer, renderer
+from rl_rerank.io.files import write_jsonl
 from rl_rerank.serving import Reranker, contract, pair_template
 from rl_rerank.stages.evaluate.spec import EvaluateStage
 from rl_rerank.stages.export import run as export_stage
 from rl_rerank.stages.export.spec import ExportStage
 from rl_rerank.stages.grpo.spec import GRPOStage
+from rl_rerank.stages.plugins import Plugins
 from rl_rerank.stages.rerank.spec import RerankStage
 
 DOCUMENTS = ["ice caves", "yes no yes", "bread"]
@@ -150,7 +152,8 @@ def test_a_folder_that_ranks_otherwise_is_refused(config, tmp_path):
     [example, *_] = export_stage._checked_examples(config)
     export_stage.run(config, "export", ExportStage(kind="export", model="rl"))
     with pytest.raises(ValueError, match="does not rank as its source"):
-        export_stage._verify(config, tmp_path / "run/export/model", [example], [[(0, 9.0), (1, 8.0), (2, 7.0)]])
+        expected = [[(0, 9.0), (1, 8.0), (2, 7.0)]]
+        export_stage._verify(config, config.engine, tmp_path / "run/export/model", [example], expected)
 
 
 def test_a_stage_that_has_not_run_cannot_be_exported(config, tmp_path):
@@ -182,3 +185,51 @@ def test_a_template_that_always_thinks_is_not_exported(config, tmp_path):
     with pytest.raises(ValueError, match="pointwise answers, which have no reasoning, would stand inside a thought"):
         export_stage.run(config, "export", ExportStage(kind="export", model="rl"))
     assert not (tmp_path / "run/export/model").exists()
+
+
+def test_probabilities_are_fitted_to_the_scores_of_development_queries(config, tmp_path):
+    data = tmp_path / "data.jsonl"
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    data.write_text("".join(json.dumps(row | {"split": ("test", "dev")[i % 2]}) + "\n" for i, row in enumerate(rows)))
+    config.stages["dev"] = RerankStage(kind="rerank", model="rl", split="dev")
+    # Of each query's documents b is relevant: it has the highest score, but for the last query.
+    scores = [{f"{i}a": 0.0, f"{i}b": (3.0 if i < 7 else -3.0), f"{i}c": -1.0} for i in range(1, 8, 2)]
+    ranked = [{"qid": f"q{i}", "raw_scores": found} for i, found in zip(range(1, 8, 2), scores, strict=True)]
+    (tmp_path / "run/dev").mkdir()
+    write_jsonl(tmp_path / "run/dev/rankings.jsonl", ranked)
+    stage = config.stages["export"] = ExportStage(kind="export", model="rl", calibration="dev")
+    stage.check("export", Plugins(config))
+    export_stage.run(config, "export", stage)
+    with Reranker.load(tmp_path / "run/export/model") as reranker:
+        found = reranker.contract.calibration
+        assert (found.run, found.queries, found.documents) == ("dev", 4, 12)
+        assert reranker.probability(3.0) > 0.6 > 0.4 > reranker.probability(-1.0) and found.slope > 0
+        # 4 of 12 documents are relevant, with targets slightly inside of 0 and 1
+        every = [reranker.probability(score) for row in scores for score in row.values()]
+        assert sum(every) == pytest.approx(4 * 5 / 6 + 8 * 1 / 10, abs=1e-4)
+    card = (tmp_path / "run/export/model/README.md").read_text()
+    assert "The probability of relevance is 1 / (1 + exp(-(" in card and "12 documents of 4 development queries" in card
+
+
+@pytest.mark.parametrize(
+    ("calibration", "says"),
+    [
+        ("trained", "stages.export.calibration=trained ranks split 'test'; probabilities are fitted on development"),
+        ("other", "stages.export.calibration=other must be a rerank stage with model=rl, whose scores these are"),
+        ("bm25", "stages.export.calibration=bm25 must be a rerank stage with model=rl, whose scores these are"),
+    ],
+)
+def test_probabilities_of_other_scores_are_refused(config, calibration, says):
+    config.stages["other"] = RerankStage(kind="rerank", model="model", split="dev")
+    config.stages["bm25"] = RerankStage(kind="rerank", model="first_stage", split="dev")
+    with pytest.raises(ValueError, match=says):
+        ExportStage(kind="export", model="rl", calibration=calibration).check("export", Plugins(config))
+
+
+def test_an_export_without_calibration_gives_no_probabilities(config, tmp_path):
+    export_stage.run(config, "export", config.stages["export"])
+    with (
+        Reranker.load(tmp_path / "run/export/model") as reranker,
+        pytest.raises(ValueError, match="the export has no calibration, so that scores have no probabilities"),
+    ):
+        reranker.probability(0.0)

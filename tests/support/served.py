@@ -11,6 +11,7 @@ from typing import Any
 from rl_rerank.config import LongDocumentsConfig, ServeLimits
 from rl_rerank.engines.scripted import Scripted
 from rl_rerank.paradigms.base import traits
+from rl_rerank.serving.calibration import Calibration
 from rl_rerank.serving.reranker import Reranker
 from rl_rerank.serving.server.app import build
 from rl_rerank.serving.server.model import Model
@@ -25,13 +26,14 @@ def client(
     key: str = "",
     only_local: bool = False,
     name: str = "tiny",
+    calibration: Calibration | None = None,
 ) -> Iterator:
     """A client of the application in this process; an error of the server is an answer, not an exception."""
     from starlette.testclient import TestClient
 
     ranks = model if isinstance(model, Model) else Model(model.paradigm, model.engine, model.contract.long_documents)
     reasons = traits(ranks.paradigm).reasoning
-    given = {"limits": limits, "key": key, "only_local": only_local}
+    given = {"limits": limits, "key": key, "only_local": only_local, "calibration": calibration}
     app = build(ranks, name=name, scale=ranks.scale, reasons=reasons, **given)
     with TestClient(app, raise_server_exceptions=False) as found:
         yield found

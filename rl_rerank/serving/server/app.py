@@ -17,6 +17,7 @@ from starlette.responses import FileResponse
 
 from rl_rerank import __version__
 from rl_rerank.config import ServeLimits
+from rl_rerank.serving.calibration import Calibration
 from rl_rerank.serving.server import errors
 from rl_rerank.serving.server.batching import Batcher, Rank
 from rl_rerank.serving.server.errors import Refused
@@ -46,6 +47,8 @@ from rl_rerank.types import RankingExample
 PAGE = Path(__file__).parent / "page"
 SCALE = "X-Score-Scale"
 """Header with the scale of an answer's scores, also where the protocol has no field for it."""
+AS_LOG_ODDS = Calibration(slope=1.0, intercept=0.0, run="", queries=0, documents=0)
+"""Log-odds are taken for those of relevance."""
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 STATUSES = (400, 401, 408, 413, 421, 422, 429, 500, 504)
 
@@ -56,11 +59,16 @@ class Doors:
     Args:
         name: the model's id.
         scale: the scale of its scores where they stand for themselves; empty if it gives none.
+        calibration: how its scores become probabilities; None: it has none, and log-odds are taken as they are.
     """
 
-    def __init__(self, name: str, scale: str, batcher: Batcher, limits: ServeLimits) -> None:
+    def __init__(
+        self, name: str, scale: str, calibration: Calibration | None, batcher: Batcher, limits: ServeLimits
+    ) -> None:
         self.name = name
         self.scale = scale
+        self.has_probabilities = scale == LOG_ODDS or calibration is not None
+        self.calibration = calibration
         self.batcher = batcher
         self.limits = limits
 
@@ -73,7 +81,7 @@ class Doors:
         response.headers[SCALE] = answer.scale
         thoughts = [Reasoning(documents=list(t.documents), text=t.text) for t in answer.thoughts]
         least = -math.inf if asked.threshold is None else asked.threshold
-        best = [(index, _score(answer, index, activated)) for index in answer.order[: asked.top_n or None]]
+        best = [(index, self._score(answer, index, activated)) for index in answer.order[: asked.top_n or None]]
         return RerankResponse(
             id=uuid.uuid4().hex,
             model=self.name,
@@ -96,14 +104,14 @@ class Doors:
         )
 
     async def tei(self, asked: TEIRequest, response: Response) -> list[TEIResult]:
-        """Answer as TEI does; scores that are no log-odds have no probability and stay as they are."""
+        """Answer as TEI does; scores that have no probability stay as they are."""
         answer = await self._rank(asked.query, [Document(text) for text in asked.texts], "texts")
         response.headers[SCALE] = answer.scale
-        activated = not asked.raw_scores and answer.scale == LOG_ODDS
+        activated = not asked.raw_scores and self.has_probabilities
         return [
             TEIResult(
                 index=index,
-                score=_score(answer, index, activated),
+                score=self._score(answer, index, activated),
                 text=asked.texts[index] if asked.return_text else None,
             )
             for index in answer.order
@@ -118,7 +126,7 @@ class Doors:
         activated = self._activated(asked.use_activation)
         answers = await self._ask(_pairs(asked, self.limits.documents))
         response.headers[SCALE] = answers[0].scale
-        scores = [_score(answer, index, activated) for answer in answers for index in range(len(answer.scores))]
+        scores = [self._score(answer, index, activated) for answer in answers for index in range(len(answer.scores))]
         return ScoreResponse(
             id=f"score-{uuid.uuid4().hex}",
             created=int(time.time()),
@@ -149,9 +157,19 @@ class Doors:
             raise Refused(422, f"threshold needs scores that stand for themselves, which {self.name!r} does not give")
 
     def _activated(self, asked: bool | None) -> bool:
-        if asked and self.scale != LOG_ODDS:
-            raise Refused(422, f"use_activation=true needs scores that are log-odds, which {self.name!r} does not give")
+        if asked and not self.has_probabilities:
+            raise Refused(
+                422,
+                f"use_activation=true needs scores that are log-odds or calibrated, which {self.name!r} does not give",
+            )
         return bool(asked)
+
+    def _score(self, answer: Answer, index: int, activated: bool) -> float:
+        """The model's own score, or the probability that it stands for."""
+        score = answer.scores[index]
+        if not activated:
+            return score
+        return (self.calibration or AS_LOG_ODDS).probability(score)
 
 
 def build(
@@ -160,6 +178,7 @@ def build(
     name: str,
     scale: str,
     reasons: bool,
+    calibration: Calibration | None = None,
     limits: ServeLimits | None = None,
     key: str = "",
     only_local: bool = False,
@@ -171,6 +190,7 @@ def build(
         name: the model's id in requests and answers.
         scale: the scale of its scores where they stand for themselves; empty if it gives none.
         reasons: whether it writes reasoning.
+        calibration: how its scores become probabilities.
         key: the key that requests must bear; empty: none is needed.
         only_local: refuse requests that name another host than this machine.
     """
@@ -188,7 +208,7 @@ def build(
 
     # Without FastAPI's pages of documentation: their scripts come from another host.
     app = FastAPI(title="rl-rerank", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None)
-    _add_doors(app, Doors(name, scale, batcher, limits))
+    _add_doors(app, Doors(name, scale, calibration, batcher, limits))
     _add_pages(app, {"status": "ok", "model": name, "score_scale": scale or "none", "reasons": reasons}, metrics)
     errors.install(app, limits)
     paths = frozenset(getattr(route, "path", "") for route in app.routes)
@@ -274,15 +294,6 @@ def _check_size(number: int, field: str, most: int) -> None:
         raise Refused(422, f"{field} is empty: give at least one document to rank")
     if number > most:
         raise Refused(422, f"{field} has {number} documents, more than limits.documents={most}")
-
-
-def _score(answer: Answer, index: int, activated: bool) -> float:
-    """The model's own score, or the probability behind its log-odds."""
-    x = answer.scores[index]
-    if not activated:
-        return x
-    small = math.exp(-abs(x))  # which does not overflow
-    return 1 / (1 + small) if x >= 0 else small / (1 + small)
 
 
 def _body(document: Document) -> DocumentBody:

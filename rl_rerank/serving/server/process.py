@@ -54,7 +54,8 @@ def _run(settings: ServeModel, reranker: Reranker, key: str, listening: socket.s
     reasons = any(traits(member).reasoning for member in members(reranker.paradigm).values())
     only_local = not key and not settings.open_to_network
     given = {"limits": settings.limits, "key": key, "only_local": only_local}
-    app = build(model, name=name, scale=model.scale, reasons=reasons, **given)
+    calibrated = reranker.contract.calibration
+    app = build(model, name=name, scale=model.scale, reasons=reasons, calibration=calibrated, **given)
     # One process: the queue is in memory, and the model too. Without a log of requests: /metrics counts them.
     quiet = {"log_config": None, "log_level": "warning", "access_log": False, "server_header": False}
     config = uvicorn.Config(app, lifespan="on", **quiet)

@@ -145,7 +145,7 @@ class RerankRequest(Asked):
     instruction: str | None = None
     """The definition of relevance, where the query does not give it."""
     use_activation: bool | None = None
-    """true: the probability, where the model's score is log-odds; otherwise the model's own score."""
+    """true: the probability, where the model's score is calibrated or log-odds; otherwise its own score."""
     return_reasoning: bool = False
     """Return what the model wrote before its answers, where it reasons."""
 
@@ -164,7 +164,7 @@ class TEIRequest(Asked):
     query: TextField
     texts: Annotated[list[TextField], FailFast()]
     raw_scores: bool = False
-    """false: the probability, where the model's score is log-odds; true: the model's own score."""
+    """false: the probability, where the model's score is calibrated or log-odds; true: its own score."""
     return_text: bool = False
     truncation_direction: Literal["Right", "right"] = "Right"
 

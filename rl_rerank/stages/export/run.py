@@ -8,17 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from rl_rerank.config import Config, EngineConfig, HubConfig, LongDocumentsConfig, PluginConfig
-from rl_rerank.data import prepare
+from rl_rerank.data import Store, prepare
 from rl_rerank.engines.base import Engine
 from rl_rerank.engines.build import build_engine
 from rl_rerank.engines.local import checkpoint, pyramid
+from rl_rerank.evaluation import answers
 from rl_rerank.io import digest
-from rl_rerank.io.files import replacing_folder, write_text
+from rl_rerank.io.files import read_jsonl, replacing_folder, write_text
 from rl_rerank.paradigms.base import Paradigm, traits
 from rl_rerank.paradigms.build import build_paradigm
 from rl_rerank.prompts.rendering import Renderer
 from rl_rerank.requirements import is_installed
-from rl_rerank.serving import card, contract, cross_encoder, sequence_classification, verify
+from rl_rerank.serving import calibration, card, contract, cross_encoder, sequence_classification, verify
+from rl_rerank.serving.calibration import Calibration
 from rl_rerank.serving.reranker import Reranker
 from rl_rerank.serving.scores import golden, scores
 from rl_rerank.stages.export.spec import ExportStage
@@ -87,8 +89,8 @@ def _card(config: Config, stage: ExportStage, name: str, terms: contract.Contrac
     untried = contract.CrossEncoderDoor(refusal="CrossEncoder was not compared when this model was exported")
     first = [ids[0] for ids in terms.continuation_ids.values()] if verify.claims_cross_encoder(terms) else []
     scale = traits(terms.build_paradigm()).score_scale
-    answers = tokenizer.convert_ids_to_tokens(first)
-    return card.model(config, stage, name, terms.cross_encoder or untried, answers, scale)
+    words = tokenizer.convert_ids_to_tokens(first)
+    return card.model(config, stage, name, terms.cross_encoder or untried, words, scale, terms.calibration)
 
 
 def _checked_examples(config: Config) -> list[RankingExample]:
@@ -131,6 +133,7 @@ def _contract(
         continuation_ids={text: list(renderer.continuation_ids(text)) for text in paradigm.continuations},
         stop_ids=sorted(renderer.stop_ids),
         cross_encoder=door,
+        calibration=_calibration(config, stage),
         base_model=card.model_name(config.model),
         provenance={
             "experiment": config.experiment,
@@ -139,6 +142,23 @@ def _contract(
         },
         golden=[golden(paradigm, engine, renderer, how, *entry) for entry in contract.GOLDEN],
     )
+
+
+def _calibration(config: Config, stage: ExportStage) -> Calibration | None:
+    if stage.calibration is None:
+        return None
+    judged = Store(Path(config.run_dir) / "data").qrels("dev")
+    found, relevant = list[float](), list[bool]()
+    rows = read_jsonl(Path(config.run_dir) / stage.calibration / answers.RANKINGS)
+    for row in rows:
+        for docid, score in (row["raw_scores"] or {}).items():
+            found.append(score)
+            relevant.append(judged.get(row["qid"], {}).get(docid, 0) >= 1)
+    try:
+        slope, intercept = calibration.fit(found, relevant)
+    except ValueError as e:
+        raise ValueError(f"calibration={stage.calibration}: {e}") from None
+    return Calibration(slope=slope, intercept=intercept, run=stage.calibration, queries=len(rows), documents=len(found))
 
 
 def _ranks(

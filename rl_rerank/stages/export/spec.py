@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rl_rerank.config import EngineConfig, LongDocumentsConfig, Reference, StageConfig, trained
 from rl_rerank.paradigms.base import traits
 from rl_rerank.ranking.methods import check as check_ranking
+from rl_rerank.stages.rerank.spec import RerankStage
 from rl_rerank.stages.training import TrainingStage
 
 if TYPE_CHECKING:
@@ -32,14 +33,20 @@ class ExportStage(StageConfig):
     sequence_classification: bool = False
     """Also write weights of a sequence classifier, whose logit is the score, for programs that serve those only."""
 
+    calibration: str | None = None
+    """A rerank stage of this model on development queries, to whose scores and judgments probabilities of relevance are
+    fitted; null: the export has none."""
+
     def recorded(self, values: dict[str, Any]) -> dict[str, Any]:
         """Without settings that are as before they were here, so that runs from then stay what they are."""
-        before = {"long_documents": None, "cross_encoder": True, "sequence_classification": False}
+        before = {"long_documents": None, "cross_encoder": True, "sequence_classification": False, "calibration": None}
         return {key: value for key, value in values.items() if key not in before or value != before[key]}
 
     def references(self, before: Mapping[str, StageConfig]) -> Iterator[Reference]:
         if self.model != "model":
             yield Reference.to_model("model", self.model, also=("model",))
+        if self.calibration is not None:
+            yield Reference("calibration", self.calibration, needs="a run")
 
     def reads(self, before: Mapping[str, StageConfig]) -> set[str]:
         return super().reads(before) | {name for name, stage in before.items() if stage.leaves == "measures"}
@@ -66,12 +73,24 @@ class ExportStage(StageConfig):
                 f"stages.{name} exports a model for texts, and the paradigm {plugins.config.paradigm!r} has "
                 f"shown={shown}; leave the stage out, and take the model's folder as it is"
             )
+        if self.calibration is not None:
+            self._check_calibration(name, plugins)
         check_ranking(plugins.paradigm(), self.documents(plugins.config.stages), f"stages.{name}.")
         if plugins.engine(plugins.config.engine).has_own_model:
             raise ValueError(
                 f"stages.{name} exports a model of ours, for which engine.kind must be hf or vllm; a stage can have an "
                 "engine of its own, such as stages.NAME.engine.kind=hf"
             )
+
+    def _check_calibration(self, name: str, plugins: Plugins) -> None:
+        place = f"stages.{name}.calibration={self.calibration}"
+        ranked = plugins.config.stages[self.calibration or ""]
+        if not isinstance(ranked, RerankStage) or not ranked.asks_model or ranked.model != self.model:
+            raise ValueError(f"{place} must be a rerank stage with model={self.model}, whose scores these are")
+        if ranked.split != "dev":
+            raise ValueError(f"{place} ranks split {ranked.split!r}; probabilities are fitted on development queries")
+        if ranked.paradigm not in ("", plugins.config.paradigm) or not traits(plugins.paradigm()).score_scale:
+            raise ValueError(f"{place}: scores of {plugins.config.paradigm!r} do not stand for themselves")
 
     def results(self, folder: Path) -> list[str]:
         return [f"exported model: {path.parent}" for path in sorted(folder.rglob("reranker.json"))]

@@ -18,6 +18,7 @@ from rl_rerank.paradigms.pointwise import Pointwise
 from rl_rerank.paradigms.pointwise_graded import PointwiseGraded
 from rl_rerank.paradigms.setwise import Setwise
 from rl_rerank.prompts.rendering import Renderer
+from rl_rerank.serving.calibration import Calibration
 from rl_rerank.serving.reranker import Reranker
 from rl_rerank.serving.server.model import Model
 from rl_rerank.serving.server.schemas import RerankResponse, ScoreResponse, TEIResult
@@ -195,6 +196,26 @@ def test_a_probability_is_an_activated_log_odds():
     with client(by_length(Pointwise())) as http:
         results = ranked(http, documents=["abc", ""], use_activation=True)["results"]
     # sigmoid(3) and sigmoid(0)
+    assert [r["relevance_score"] for r in results] == pytest.approx([0.9525741, 0.5], abs=1e-6)
+
+
+def test_a_calibrated_model_gives_the_probabilities_that_were_fitted():
+    fitted = Calibration(slope=0.5, intercept=-1.0, run="dev", queries=9, documents=90)
+    with client(by_length(Pointwise()), calibration=fitted) as http:
+        body = {"documents": ["abcd", ""], "use_activation": True}
+        results = ranked(http, **body)["results"]
+        assert [r["index"] for r in ranked(http, **body, threshold=0.3)["results"]] == [0]
+        found = ranked(http, "/rerank", texts=["abcd", ""])
+    # sigmoid(4 / 2 - 1) and sigmoid(-1)
+    assert [r["relevance_score"] for r in results] == pytest.approx([0.7310586, 0.2689414], abs=1e-6)
+    assert [r["score"] for r in found] == pytest.approx([0.7310586, 0.2689414], abs=1e-6)
+
+
+def test_points_have_probabilities_where_they_are_calibrated():
+    graded = scripted(PointwiseGraded(), lambda prompt: str(len(shown(prompt)[0])))
+    fitted = Calibration(slope=1.0, intercept=-3.0, run="dev", queries=9, documents=90)
+    with client(graded, calibration=fitted) as http:
+        results = ranked(http, documents=["abc", "abcdef"], use_activation=True)["results"]
     assert [r["relevance_score"] for r in results] == pytest.approx([0.9525741, 0.5], abs=1e-6)
 
 

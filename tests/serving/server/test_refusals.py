@@ -197,7 +197,7 @@ def test_an_activation_needs_log_odds():
     with client(scripted(Listwise(), lambda _: "[1] > [2]")) as http:
         response = http.post("/v1/rerank", json={"query": Q, "documents": D, "use_activation": True})
         assert response.status_code == 422
-        assert "needs scores that are log-odds" in sentence(response)
+        assert "needs scores that are log-odds or calibrated" in sentence(response)
         response = http.post("/v1/rerank", json={"query": Q, "documents": D, "threshold": 0.5})
         assert response.status_code == 422
         assert "threshold needs scores that stand for themselves" in sentence(response)
