@@ -152,7 +152,9 @@ def write(folder: Path, queries: int, *, with_rows: bool) -> None:
     writer = Writer(data, Documents())
     writer.split("train", Rows(queries))
     wanted = fingerprint(settings, build_source(settings))
-    writer.finish(fingerprint=wanted, source=settings.source, unanswered={}, groups={}, warnings=())
+    writer.finish(
+        fingerprint=wanted, source=settings.source, asked={"train": queries}, unanswered={}, groups={}, warnings=()
+    )
     if not with_rows:
         return
     synth = folder / "run/synth"

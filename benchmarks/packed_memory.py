@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rl_rerank.packed.head import Asked, _projected
+from rl_rerank.packed.head import Asked, projected
 from rl_rerank.packed.layout import pack
 from rl_rerank.packed.tree_attention import tree_attention
 
@@ -43,9 +43,9 @@ def head(tokens: int, vocabulary: int, results: Any) -> None:
     hidden = torch.randn(tokens, 576, requires_grad=True)
     labels = torch.randint(vocabulary, (tokens,))
     warm = Asked(torch.arange(8), labels[:8])
-    _projected(linear, hidden[:8], warm, Config()).log_probs.sum().backward()
+    projected(linear, hidden[:8], warm, Config()).log_probs.sum().backward()
     before = peak()
-    _projected(linear, hidden, Asked(torch.arange(tokens), labels), Config()).log_probs.sum().backward()
+    projected(linear, hidden, Asked(torch.arange(tokens), labels), Config()).log_probs.sum().backward()
     results.put(peak() - before)
 
 

@@ -71,8 +71,8 @@ class Pointwise:
 
     def prompt(self, example: RankingExample, docids: Sequence[str]) -> Prompt:
         [_] = docids
-        answers = {"positive": self.positive, "negative": self.negative}
-        return self._words.prompt(example, docids, shown=self.shown, **answers)
+        positive, negative = self.positive, self.negative
+        return self._words.prompt(example, docids, shown=self.shown, positive=positive, negative=negative)
 
     def prompts(self, example: RankingExample, rng: random.Random) -> list[Prompt]:
         positive = [d for d in example.docids if self._is_relevant(example, d)]

@@ -101,7 +101,7 @@ def _digits(begin: float, end: float) -> Mapping[str, Sequence[Any]]:
     """Digit -> its drawings, [8, 8] from 0 to 16, of a part of the set."""
     from sklearn.datasets import load_digits
 
-    found = load_digits()
+    found: Any = load_digits()
     first, behind = (round(share * len(found.target)) for share in (begin, end))
     drawings: dict[str, list[Any]] = defaultdict(list)
     for label, drawing in zip(found.target[first:behind], found.images[first:behind], strict=True):

@@ -57,9 +57,9 @@ class Chat:
         for message in prompt.messages:
             kept: list[Segment] = []
             for segment in message.segments:
-                if segment.docid is not None and not segment.image:
-                    segment = replace(segment, text=_cut(segment.text, left[segment.docid]))
-                    left[segment.docid] -= _size(segment.text)
+                if (docid := segment.docid) is not None and not segment.image:
+                    segment = replace(segment, text=_cut(segment.text, left[docid]))
+                    left[docid] -= _size(segment.text)
                 kept.append(segment)
             said = content(kept)
             if not isinstance(said, str):

@@ -8,7 +8,7 @@ import pyterrier as pt  # pyright: ignore[reportMissingImports]
 from rl_rerank.serving.ranks import Document, Ranks, ranked
 
 
-class RerankerTransformer(pt.Transformer):
+class RerankerTransformer(pt.Transformer):  # pyright: ignore[reportAttributeAccessIssue]
     """Orders the results of an earlier transformer.
 
     retriever % 100 >> pt.text.get_text(dataset) >> RerankerTransformer(Reranker.load(folder))
