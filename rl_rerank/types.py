@@ -146,15 +146,12 @@ class Constraint(Protocol):
     @property
     def alphabet(self) -> str:
         """Every character of an answer in this form."""
-        ...
 
     def continues(self, text: str) -> bool:
         """Whether `text` is the beginning of an answer in this form, or a whole one."""
-        ...
 
     def is_whole(self, text: str) -> bool:
         """Whether `text` is an answer in this form."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

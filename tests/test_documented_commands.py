@@ -30,7 +30,7 @@ OURS = [found for found in ALL if found.words[0] == "rl-rerank"]
 PLANNED = [found for found in OURS if any(re.match(r"(experiment|recipe)=", word) for word in found.words)]
 OTHERS = [found for found in OURS if found not in PLANNED and found.words[1] not in READ_A_RUN]
 BESIDE = [found for found in ALL if found.words[0] != "rl-rerank"]
-PLUGINS = ("examples/engine_plugin", "examples/stage_plugin", "first_relevant_reward")
+PLUGIN = "first_relevant_reward"
 INSTALL = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--no-index"]
 
 
@@ -55,23 +55,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plugins(folder: Path) -> Path:
-    """The example packages and the scaffolded reward, installed beside."""
+    """The reward that docs/rewards.md begins, installed beside."""
     pytest.importorskip("hatchling", reason="the dev extra has it")
     with pytest.MonkeyPatch.context() as here:
         here.chdir(folder)
-        assert main(["rewards", "new", "first_relevant"]) == 0
-        packages = [*PLUGINS, "examples/reward_plugin"]
-        for name in packages:
-            target = folder / "installed" / Path(name).name
-            subprocess.run([*INSTALL, "--target", str(target), str((folder / name).resolve())], check=True)
+        assert main(["new", "reward", "first_relevant"]) == 0
+        subprocess.run([*INSTALL, "--target", str(folder / "installed"), str(folder / PLUGIN)], check=True)
     return folder / "installed"
 
 
 @pytest.fixture
 def user(folder: Path, plugins: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.chdir(folder)
-    for name in PLUGINS:
-        monkeypatch.syspath_prepend(str(plugins / Path(name).name))
+    monkeypatch.syspath_prepend(str(plugins))
     return monkeypatch
 
 
@@ -89,10 +85,6 @@ def as_after_the_demo(found: Documented) -> list[str]:
     return [*words, "budget=smoke"] if is_demo else words
 
 
-def needs_example_reward(found: Documented) -> bool:
-    return found.place.startswith("examples/reward_plugin")
-
-
 def test_the_documentation_has_commands_of_every_kind():
     assert len(commands()) > 200 and len(PLANNED) > 90 and len(OTHERS) > 10 and len(BESIDE) > 30
     assert {found.words[1] for found in OURS} >= {"run", "rewards", "evaluate", "report", "convert", "parse", "serve"}
@@ -100,8 +92,6 @@ def test_the_documentation_has_commands_of_every_kind():
 
 @pytest.mark.parametrize("found", PLANNED, ids=shown)
 def test_a_command_with_an_experiment_is_planned_and_not_refused(found, user, plugins):
-    if needs_example_reward(found):
-        user.syspath_prepend(str(plugins / "reward_plugin"))
     words = as_after_the_demo(found)
     experiment = planned(words)
     if words[1] in registry.names("stage"):
@@ -114,8 +104,6 @@ def test_a_command_with_an_experiment_is_planned_and_not_refused(found, user, pl
 @pytest.mark.soak
 @pytest.mark.parametrize("found", [found for found in PLANNED if found.words[1] != "plan"], ids=shown)
 def test_the_dry_run_of_a_command_ends_well(found, user, plugins):
-    if needs_example_reward(found):
-        user.syspath_prepend(str(plugins / "reward_plugin"))
     words = [word for word in as_after_the_demo(found) if not word.startswith(("push=", "hub."))]
     assert main([*words[1:], "dry_run=true"]) == 0
 
@@ -125,8 +113,6 @@ def test_a_command_without_an_experiment_runs(found, user, plugins, folder, tiny
     words = substituted(found.words)
     if words[1] == "data":
         words.append(f"model.path={tiny_model_dir}")  # whose tokenizer is read in a moment
-    if needs_example_reward(found):
-        user.syspath_prepend(str(plugins / "reward_plugin"))
     if words[1] == "serve":
         serve.settings(words[2:])
     elif words[1:3] == ["rewards", "new"]:

@@ -234,20 +234,13 @@ class Renderer:
         text = self._template(messages, self.arguments(prompt.paradigm, prompt.reasoning))
         if self.vision is None or not images.shown:
             encoded = self._encode(text)
-            return Rendered(
-                text, tuple(encoded["input_ids"]), _spans(text, pieces, encoded["offset_mapping"]), (*shrunk,)
-            )
+            spans = _spans(text, pieces, encoded["offset_mapping"])
+            return Rendered(text, tuple(encoded["input_ids"]), spans, tuple(shrunk))
         expanded = self.vision.expanded(text, images.shown)
         encoded = self._encode(expanded)
-        return Rendered(
-            text,
-            self.vision.marked(encoded["input_ids"], images.shown),
-            _spans(expanded, pieces, encoded["offset_mapping"]),
-            tuple(shrunk),
-            images.shown,
-            tuple(self._encode(text)["input_ids"]),
-            images.cap,
-        )
+        spans = _spans(expanded, pieces, encoded["offset_mapping"])
+        marked, compact = self.vision.marked(encoded["input_ids"], images.shown), self._encode(text)["input_ids"]
+        return Rendered(text, marked, spans, tuple(shrunk), images.shown, tuple(compact), images.cap)
 
     def _template(self, messages: list[dict[str, Any]], arguments: Mapping[str, Any]) -> str:
         if self.has_no_template:

@@ -20,6 +20,7 @@ COMMANDS = [
     "parse",
     "convert",
     "rewards",
+    "new",
     "verify",
     "serve",
     "init",
@@ -63,7 +64,7 @@ def test_version_prints_the_version(capsys: pytest.CaptureFixture[str]):
     ("arguments", "fragment"),
     [
         (["evalute"], "there is no command 'evalute'. Did you mean 'evaluate'?"),
-        (["run"], "run: there are no stages; give experiment=NAME, one of: bias, curricula, distill, encoder"),
+        (["run"], "run: there are no stages; give experiment=NAME, one of: baidu, bias, curricula, distill, encoder"),
         (["evaluate"], "give run=FILE qrels=FILE, or experiment=NAME"),
         (["run", "experiment=quickstart_tokens", "stages.sft.lr=1"], "there is no setting 'stages.sft.lr'"),
         (["run", "experiment=quickstart_tokens", "reward=[ndgc]"], "no reward is named 'ndgc'"),

@@ -16,13 +16,10 @@ def test_rewards_are_listed_in_groups_with_parameters_and_meaning(capsys: pytest
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["lst"], "rewards has no subcommand 'lst'; it has: list, check, replay, new"),
+        (["lst"], "rewards has no subcommand 'lst'; it has: list, check, replay"),
         (["list", "all"], "rewards list takes nothing else; got 'all'"),
         (["check"], "rewards check needs a name"),
         (["check", "ndgc"], "Did you mean 'ndcg'?"),
-        (["new", "Mine"], "snake_case, such as first_relevant; got 'Mine'"),
-        (["new", "class"], "'class' is a word of Python"),
-        (["new", "ndcg"], "a reward 'ndcg' is installed already"),
     ],
 )
 def test_what_cannot_be_done_is_told(capsys: pytest.CaptureFixture[str], arguments: list[str], message: str):

@@ -98,7 +98,7 @@ def test_without_the_tokenizer_it_is_sent_messages(server: str):
     served = OpenAIEngine(settings(server), ModelConfig(max_prompt_tokens=512))
     answers = served.generate(PROMPTS, Sampling(8))
     assert len(answers) == len(PROMPTS)
-    assert served.capabilities == frozenset()
+    assert served.capabilities == {Capability.images}
     assert served.usage["calls"] == len(PROMPTS)
 
 

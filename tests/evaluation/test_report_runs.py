@@ -104,7 +104,7 @@ def test_the_markdown_says_it_too_and_names_the_protocol(regressed):
     text = (regressed.page / "table.md").read_text()
     flag = text.splitlines()[0]
     assert flag.startswith(
-        "**Regression: trained \\| GRPO is worse in seed2 than in seed1**: -0.4731 nDCG@10 (p < 0.0001)"
+        "**Regression: trained | GRPO is worse in seed2 than in seed1**: -0.4731 nDCG@10 (p < 0.0001)"
     )
     assert "query 1 (q1) 1.000 to 0.431" in flag
     assert "<script>" not in flag

@@ -137,7 +137,7 @@ def test_an_override_reaches_its_setting(overrides: list[str], place: str, value
         (
             ["data=pydoc"],
             LookupError,
-            "no data is named 'pydoc'; there are: baidu_ultr, beir, carousels, collection, hf,",
+            "no data is named 'pydoc'; there are: baidu_ultr, beir, carousels, collection, digits, hf,",
         ),
         (["budget=huge"], LookupError, "no budget is named 'huge'; there are: demo, smoke"),
         (["data=beir"], ValueError, "data.path is required; give data.path=VALUE"),

@@ -16,6 +16,7 @@ from rl_rerank.types import Candidate, RankingExample
 
 FILE = Path(__file__).parent / "rendered_recipes.json"
 EXPERIMENTS = sorted(p.stem for p in (Path(__file__).parents[2] / "conf/experiment").glob("*.yaml"))
+EXPERIMENTS.remove("images")  # whose documents are images, and these have texts
 EXAMPLES = [
     RankingExample(
         "q",

@@ -15,7 +15,8 @@ import pytest
 pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).parent.parent.parent
-COMMANDS = [line.strip() for line in (ROOT / "docs/rewards.md").read_text().splitlines() if line.startswith("    ")]
+PAGE = (ROOT / "docs/rewards.md").read_text().replace(" \\\n", " ")  # commands of two lines
+COMMANDS = [line.strip() for line in PAGE.splitlines() if line.startswith("    ")]
 EXPERIMENT = """\
 # @package _global_
 defaults:

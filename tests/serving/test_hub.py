@@ -65,7 +65,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 from rl_rerank.serving.verify import verify
 folder = Path(snapshot_download("ann/steps", revision=sys.argv[1]))
-print(json.dumps([[verdict.target, verdict.problems] for verdict in verify(folder, ["hf", "cross_encoder"])]))
+print("VERIFIED", json.dumps([[v.target, v.problems] for v in verify(folder, ["hf", "cross_encoder"])]))
 """
 RANK_BY_VLLM = """\
 import json, sys
@@ -208,8 +208,9 @@ def test_a_checkpoint_and_an_adapter_are_pushed_to_a_branch_and_verify_where_the
     assert f'Reranker.load("ann/steps", revision="{branch}")'.encode() in files["README.md"]
     assert "adapter_config.json" not in files
     assert files["model.safetensors"] != (tiny_model_dir / "model.safetensors").read_bytes()
-    pulled = json.loads(finished(python(place, module_hub, "-c", VERIFY, branch)).stdout)
-    assert pulled == [["hf", []], ["cross_encoder", []]]
+    said = finished(python(place, module_hub, "-c", VERIFY, branch)).stdout
+    [line] = [line for line in said.splitlines() if line.startswith("VERIFIED ")]
+    assert json.loads(line.removeprefix("VERIFIED ")) == [["hf", []], ["cross_encoder", []]]
 
 
 @pytest.mark.engine

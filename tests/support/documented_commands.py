@@ -30,8 +30,7 @@ class Documented(NamedTuple):
 def commands() -> list[Documented]:
     """All of them, in order; the same command in several places counts once a place."""
     found: list[Documented] = []
-    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
-    for page in [*pages, *sorted(ROOT.glob("examples/*/README.md"))]:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]:
         found += [*_blocks(page), *_in_text(page)]
     for file in [*sorted(ROOT.glob("conf/**/*.yaml")), *sorted(ROOT.glob("launch/*"))]:
         found += _comments(file)

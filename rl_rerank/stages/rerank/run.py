@@ -7,6 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,19 @@ logger = logging.getLogger(__name__)
 NUM_SAMPLES = 3
 
 
+@dataclass(frozen=True)
+class _Done:
+    """What a stage has to write."""
+
+    rankings: list[Ranking]
+    taken: Cost
+    rollouts: Sequence[Rollout] = ()
+    shares: Sequence[Share] = ()
+    formats: Mapping[str, Any] = field(default_factory=dict)
+    noted: dict[str, Any] = field(default_factory=dict)
+    """Further values of the summary."""
+
+
 def run(config: Config, name: str, stage: RerankStage) -> None:
     """Write the run with its protocol, what was asked and answered, `format.json` and `summary.json`."""
     folder = Path(config.run_dir) / name
@@ -45,38 +59,16 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
         assert stage.fusion is not None
         stage = dataclasses.replace(stage, fusion=dataclasses.replace(stage.fusion, weight=weight.weight))
         logger.info("%s: weight %.2f, chosen on %d dev queries", name, weight.weight, weight.num_queries)
-    label, rollouts = stage.label or name, list[Rollout]()
-    formats, noted = dict[str, Any](), dict[str, Any]()
-    found: list[Share] = []
+    label = stage.label or name
     paradigm = build_paradigm(config, stage.paradigm or config.paradigm) if stage.asks_model else None
-    started = time.monotonic()
     if paradigm is None:
-        rankings = _without_model(config, name, stage, examples)
-        taken = _cost_before(config, stage) + Cost(seconds=round(time.monotonic() - started, 3))
-    else:
         started = time.monotonic()
-        workers = _on_ray() if stage.executor == "ray" else None
-        journal = workers.answered(config, name, stage, len(examples)) if workers else None
-        asking = time.monotonic() - started  # by workers; the time in which an engine is built does not count
-        engine = build_stage_engine(config, stage.model, stage.engine, journal)
-        try:
-            started = time.monotonic() - asking
-            rankings, rollouts = rank(examples, paradigm, engine, stage, progress=label)
-            check_finite(rollouts)
-            taken = cost(rankings, rollouts, engine, time.monotonic() - started)
-            if before:
-                rankings, taken = completed(rankings, before), cost_behind(config, stage, taken)
-            found = shares(rollouts, paradigm, engine)
-            for share in found:
-                logger.info("%s: %.1f%% of the probability lies on the scored answers", name, 100 * share.mean)
-                if share.mean < LOW:
-                    logger.warning("%s: %s", name, warning(share, engine))
-            noted = _cut(engine, name)
-            formats = _formats(config, stage, examples, engine)
-            noted |= {"usage": dict(engine.usage)} if engine.usage else {}
-        finally:
-            engine.close()
-    summary = _summary(label, stage, rankings, taken) | _answers(rollouts, found) | noted
+        rankings = _without_model(config, name, stage, examples)
+        done = _Done(rankings, _cost_before(config, stage) + Cost(seconds=round(time.monotonic() - started, 3)))
+    else:
+        done = _asked(config, name, stage, paradigm, examples, before)
+    rankings, rollouts, taken = done.rankings, done.rollouts, done.taken
+    summary = _summary(label, stage, rankings, taken) | _answers(rollouts, done.shares) | done.noted
     if weight is not None:
         summary[FUSION] = dataclasses.asdict(weight)
     if unusable := _warning(name, summary):
@@ -88,7 +80,7 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
     trec.write_run(folder / "run.trec", rankings, tag="-".join(label.split()))
     write_jsonl(folder / answers.RANKINGS, map(_ranking_row, rankings))
     answers.write(folder, rollouts)
-    write_json(folder / "format.json", formats)
+    write_json(folder / "format.json", done.formats)
     write_json(folder / "summary.json", summary)
     if stage.asks_model and stage.executor == "ray":
         _on_ray().clean(config, name)
@@ -102,6 +94,44 @@ def run(config: Config, name: str, stage: RerankStage) -> None:
         summary["num_malformed"],
         summary["num_fallbacks"],
     )
+
+
+def _asked(
+    config: Config,
+    name: str,
+    stage: RerankStage,
+    paradigm: Paradigm,
+    examples: Sequence[RankingExample],
+    before: Mapping[str, Ranking],
+) -> _Done:
+    """Ask a model. The time in which an engine is built does not count.
+
+    Args:
+        before: qid -> the ranking that the stage continues; empty: there are none.
+    """
+    started = time.monotonic()
+    workers = _on_ray() if stage.executor == "ray" else None
+    journal = workers.answered(config, name, stage, len(examples)) if workers else None
+    asking = time.monotonic() - started  # by workers
+    engine = build_stage_engine(config, stage.model, stage.engine, journal)
+    try:
+        started = time.monotonic() - asking
+        rankings, rollouts = rank(examples, paradigm, engine, stage, progress=stage.label or name)
+        check_finite(rollouts)
+        taken = cost(rankings, rollouts, engine, time.monotonic() - started)
+        if before:
+            rankings, taken = completed(rankings, before), cost_behind(config, stage, taken)
+        found = shares(rollouts, paradigm, engine)
+        for share in found:
+            logger.info("%s: %.1f%% of the probability lies on the scored answers", name, 100 * share.mean)
+            if share.mean < LOW:
+                logger.warning("%s: %s", name, warning(share, engine))
+        noted = _cut(engine, name)
+        formats = _formats(config, stage, examples, engine)
+        noted |= {"usage": dict(engine.usage)} if engine.usage else {}
+    finally:
+        engine.close()
+    return _Done(rankings, taken, rollouts, found, formats, noted)
 
 
 def _on_ray() -> Any:
