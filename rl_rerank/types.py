@@ -146,12 +146,15 @@ class Constraint(Protocol):
     @property
     def alphabet(self) -> str:
         """Every character of an answer in this form."""
+        ...
 
     def continues(self, text: str) -> bool:
         """Whether `text` is the beginning of an answer in this form, or a whole one."""
+        ...
 
     def is_whole(self, text: str) -> bool:
         """Whether `text` is an answer in this form."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,8 +175,7 @@ class Prompt:
     constraint: Constraint | None = None
     """Constraint on generated answers at inference; training samples freely."""
     reasoning: bool | None = False
-    """Whether reasoning comes before the answer, for chat templates that let models think; None: as the template does
-    by itself, for texts that are read whether or not a thought precedes them."""
+    """Whether reasoning comes before the answer; None: as the chat template does by itself, for texts only read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,8 +217,7 @@ class Rendered:
     """docid -> [start, end) of its text and images in `token_ids`; empty texts are absent."""
     shrunk: tuple[str, ...] = ()
     """docids whose text was cut to fit the budget."""
-    images: tuple[ShownImage, ...] = ()
-    """In the order in which they are shown."""
+    images: tuple[ShownImage, ...] = ()  # as they are shown
     compact_ids: tuple[int, ...] = ()
     """With images: the tokens of `text`, for engines that expand placeholders themselves."""
     image_tokens: int | None = None
