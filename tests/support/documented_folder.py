@@ -16,6 +16,7 @@ WORDS = "cave ice glacier wave sound light speed matrix vector sum root norm mea
 READ_A_RUN = ("report", "convert", "verify")
 """Commands that read the files of a finished run."""
 PLACEHOLDERS = (
+    ("data=baidu_ultr", r"(data\.path=).*", r"\1ultr"),
     ("data=recgaze", r"(data\.path=).*", r"\1recgaze"),
     ("data=hf", r"(data\.path=).*", r"\1texts"),
     ("data=hf_reasonir", r"data\.params\.revision=COMMIT", "data.path=rows"),  # the rows of this dataset, in a folder
@@ -50,6 +51,7 @@ def write_files(folder: Path) -> None:
     queries = [_query(number) for number in range(40)]
     _jsonl(folder / "my.jsonl", queries)
     _collections(folder, queries)
+    _searches(folder / "ultr")
     pairs = [
         {"question": q["query"], "pos": [q["candidates"][0]["text"]], "neg": [c["text"] for c in q["candidates"][1:]]}
         for q in queries
@@ -157,6 +159,19 @@ def _screens(folder: Path) -> None:
             table = csv.DictWriter(file, list(rows[0]))
             table.writeheader()
             table.writerows(rows)
+
+
+def _searches(folder: Path) -> None:
+    """Sessions and judgments in Baidu-ULTR's format: words are numbers, columns are divided by tabs."""
+    folder.mkdir()
+    sessions, judgments = [], []
+    for number in range(40):
+        sessions.append(f"{number}\t{number}\t\n")
+        for rank in range(1, 5):
+            sessions.append("\t".join([str(rank), f"address{rank}", f"{number}{rank}", "7", *["0"] * 28]) + "\n")
+            judgments.append(f"0\t{number}\t{number}{rank}\t7\t{rank % 3}\t0\n")
+    (folder / "part-00000").write_text("".join(sessions))
+    (folder / "nips_annotation_data_0522.txt").write_text("".join(judgments))
 
 
 def _runs_and_answers(folder: Path, queries: list[dict[str, Any]]) -> None:
