@@ -358,7 +358,7 @@ def test_an_evaluation_reads_its_runs_and_those_that_stand_beside_every_number()
         (["+stages.evaluate.seeds.two=[sft_eval,sft]"], "stages.evaluate.seeds.two names 'sft', of kind sft"),
         (
             ["stages.export.model=modle"],
-            "stages.export.model names 'modle', which is no stage; it can be: sft, format, grpo",
+            "stages.export.model names 'modle', which is no stage; it can be: model, sft, format, grpo",
         ),
         (["stages.untrained.split=tests"], "stages.untrained.split must be one of train, dev, test; got 'tests'"),
         (["stages.data.kind=report"], "stages.data: a stage's name is its folder's"),

@@ -211,6 +211,18 @@ def test_probabilities_are_fitted_to_the_scores_of_development_queries(config, t
     assert "The probability of relevance is 1 / (1 + exp(-(" in card and "12 documents of 4 development queries" in card
 
 
+def test_a_model_that_orders_the_wrong_way_is_exported_without_probabilities(config, tmp_path, caplog):
+    data = tmp_path / "data.jsonl"
+    rows = [json.loads(line) for line in data.read_text().splitlines()]
+    data.write_text("".join(json.dumps(row | {"split": ("test", "dev")[i % 2]}) + "\n" for i, row in enumerate(rows)))
+    (tmp_path / "run/dev").mkdir()
+    write_jsonl(tmp_path / "run/dev/rankings.jsonl", [{"qid": "q1", "raw_scores": {"1a": 1.0, "1b": 0.0, "1c": 2.0}}])
+    export_stage.run(config, "export", ExportStage(kind="export", model="rl", calibration="dev"))
+    assert "the export has no probabilities of relevance: dev: relevant documents do not have the higher" in caplog.text
+    assert contract.read(tmp_path / "run/export/model").calibration is None
+    assert "It is not calibrated." in (tmp_path / "run/export/model/README.md").read_text()
+
+
 @pytest.mark.parametrize(
     ("calibration", "says"),
     [

@@ -62,7 +62,7 @@ def test_the_scores_of_another_model_folder_become_gold_and_are_asked_for_once(
         assert list(one.order) == sorted(one.scores, key=lambda docid, one=one: -one.scores[docid])
     assert summary(settings)["usage"]["asked"] == 9
     card = (tmp_path / "run/synth/README.md").read_text()
-    assert "`other` through hf" in card
+    assert "other, through hf" in card
     (tmp_path / "run/synth/examples.jsonl").unlink()
     again = list(run(settings, steps, engines=engines))
     assert again == made

@@ -22,7 +22,7 @@ def _label(model: str | None, revision: str | None, kind: str) -> str:
     if model is None:
         return ""
     name = Path(model).name if Path(model).expanduser().is_dir() else model
-    return f"`{name}`{f', revision {revision}' if revision else ''}, through {kind}"
+    return f"{name}{f', revision {revision}' if revision else ''}, through {kind}"
 
 
 def _own_folder(config: Config, model: str | None, revision: str | None) -> Path:

@@ -80,7 +80,7 @@ class Served(EngineKind):
 
     @property
     def model_label(self) -> str:
-        return f"`{self.model}`{f', revision {self.revision}' if self.revision else ''}, served"
+        return f"{self.model}{f', revision {self.revision}' if self.revision else ''}, served"
 
     def final(self, body: dict[str, Any]) -> dict[str, Any]:
         """The body of a request with the configured fields, and without those that are null."""

@@ -145,6 +145,7 @@ def _contract(
 
 
 def _calibration(config: Config, stage: ExportStage) -> Calibration | None:
+    """Fit probabilities; None if the stage names no rankings for it, or these cannot carry them."""
     if stage.calibration is None:
         return None
     judged = Store(Path(config.run_dir) / "data").qrels("dev")
@@ -157,7 +158,9 @@ def _calibration(config: Config, stage: ExportStage) -> Calibration | None:
     try:
         slope, intercept = calibration.fit(found, relevant)
     except ValueError as e:
-        raise ValueError(f"calibration={stage.calibration}: {e}") from None
+        # A weak model is exported all the same: its order does not depend on probabilities.
+        logger.warning("the export has no probabilities of relevance: %s: %s", stage.calibration, e)
+        return None
     return Calibration(slope=slope, intercept=intercept, run=stage.calibration, queries=len(rows), documents=len(found))
 
 
