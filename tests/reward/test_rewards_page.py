@@ -110,10 +110,11 @@ def test_the_commands_of_the_documentation_work_one_after_the_other(environment,
     listed = run(environment, "rl-rerank rewards list").stdout
     assert "first_relevant(relevant=1, malformed=0.0)\n    Precision at rank 1" in listed
 
-    trained = [json.loads(line) for line in (work / "run/grpo/completions.jsonl").read_text().splitlines()]
+    [grpo] = work.glob("run-listwise-*/grpo")  # a variant of the experiment
+    trained = [json.loads(line) for line in (grpo / "completions.jsonl").read_text().splitlines()]
     assert len(trained) == 2 * 2 * 2  # steps x prompts x generations
     assert all(set(row["rewards"]) == {"first_relevant", "format"} for row in trained)
-    metrics = [json.loads(line) for line in (work / "run/grpo/metrics.jsonl").read_text().splitlines()]
+    metrics = [json.loads(line) for line in (grpo / "metrics.jsonl").read_text().splitlines()]
     for figure in ("min", "max", "std", "seconds", "constant_groups"):
         assert f"rewards/first_relevant/{figure}" in metrics[0]
     assert "reward/first_relevant" in metrics[0]
