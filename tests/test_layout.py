@@ -41,3 +41,9 @@ def test_files_and_functions_are_small(path):
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef) and node.end_lineno is not None:
             assert node.end_lineno - node.lineno < 60, node.name
+
+
+def test_no_two_test_files_have_one_name():
+    """pytest imports them by their names alone, and only some of them where two are the same."""
+    names = sorted(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name in set(names) if names.count(name) > 1] == []
