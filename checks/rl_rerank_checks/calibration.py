@@ -2,7 +2,6 @@
 
 # Shape legend: Q queries, B bins of probabilities.
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from rl_rerank.evaluation.answers import RANKINGS
 from rl_rerank.evaluation.enough import too_few
+from rl_rerank.metrics.logistic import sigmoid
 from rl_rerank.paradigms.base import traits
 from rl_rerank.stages.check.finished_run import Finding, Run
 
@@ -83,7 +83,7 @@ class Calibration:
         for row in run.rows(stage, RANKINGS):
             gaps = np.zeros((self.bins, 2))
             for docid, score in (row["raw_scores"] or {}).items():
-                p = 1 / (1 + math.exp(-score)) if score > 0 else math.exp(score) / (1 + math.exp(score))
+                p = sigmoid(score)
                 gaps[min(int(p * self.bins), self.bins - 1)] += (p - self._truth(judged[row["qid"]].get(docid, 0)), 1)
             found[row["qid"]] = gaps
         return found

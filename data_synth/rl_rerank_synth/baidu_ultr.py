@@ -51,7 +51,7 @@ class BaiduULTR:
     """Reads a folder of session files `part-*`, plain or .gz, and judgments, `nips_annotation_data_0522.txt`.
 
     Sessions with the same query are one query, of the train split, without judgments, and its candidates' features are
-    means over sessions. Judged queries are divided over the splits by their text. A document is told by query and
+    means over sessions. Judged queries are divided over the splits by their text. A document is identified by query and
     title, because its abstract is made for the query: a judged one that was also shown in sessions has their features.
     Words are numbers, as in the files.
     """

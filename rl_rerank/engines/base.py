@@ -23,10 +23,10 @@ class Capability(StrEnum):
     """Log-probabilities of the generated tokens."""
     pair = "pair"
     """Only one number per query and document: it answers pointwise prompts and generates no text."""
-    images = "images"
-    """Prompts may show images."""
     duo = "duo"
     """Beside `pair`: also one number per query and two documents, so that it answers scored pairwise prompts."""
+    images = "images"
+    """Prompts may show images."""
 
 
 OnCompletion: TypeAlias = Callable[[int, int, Completion], None]

@@ -47,7 +47,7 @@ def build_bare(config: Config, ref: str, own: EngineConfig | None = None) -> Eng
 
 
 def identity(config: Config, ref: str, own: EngineConfig | None, answers: Journal) -> dict[str, Any]:
-    """Make the identity of the model that answers in a stage, by which a journal tells its answers from others'.
+    """Make the identity of the model that answers in a stage, which separates its answers in a journal from others'.
 
     Args:
         answers: the journal that keeps digests of weights.

@@ -23,7 +23,7 @@ WEIGHTS = ("*.safetensors", "*.json", "*.model", "*.py")
 SECONDS_TO_WAIT = 60
 """Timeout for the write lock of another process."""
 KEYS_AT_ONCE = 500
-DISK_ERRORS = {
+SQLITE_ERRORS = {
     sqlite3.SQLITE_FULL: errno.ENOSPC,
     sqlite3.SQLITE_READONLY: errno.EROFS,
     sqlite3.SQLITE_CANTOPEN: errno.EACCES,
@@ -93,7 +93,7 @@ class Journal:
         try:
             yield
         except sqlite3.OperationalError as e:
-            number = DISK_ERRORS.get(e.sqlite_errorcode & 0xFF)  # without the bits that tell its kind
+            number = SQLITE_ERRORS.get(e.sqlite_errorcode & 0xFF)  # without the bits that tell its kind
             if number is None:
                 raise
             raise WriteError(self.path, number) from e

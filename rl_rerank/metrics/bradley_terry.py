@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from rl_rerank.metrics.logistic import sigmoid
+
 LIMIT = 100
 """Newton steps; lists of 100 documents in which every better one wins need 12."""
 TOLERANCE = 1e-10
@@ -28,7 +30,7 @@ def strengths(wins: NDArray[np.float64], prior: float = PRIOR) -> NDArray[np.flo
     """
     votes, own, found = wins + wins.T, wins.sum(1) + prior, np.zeros(len(wins))
     for _ in range(LIMIT):
-        p, q = _sigmoid(found[:, None] - found), _sigmoid(found)
+        p, q = sigmoid(found[:, None] - found), sigmoid(found)
         gradient = own - (votes * p).sum(1) - 2 * prior * q
         spread = votes * p * (1 - p)
         step = np.linalg.solve(np.diag(spread.sum(1) + 2 * prior * q * (1 - q)) - spread, gradient)
@@ -44,7 +46,3 @@ def strengths(wins: NDArray[np.float64], prior: float = PRIOR) -> NDArray[np.flo
 def _log_likelihood(s: NDArray[np.float64], wins: NDArray[np.float64], prior: float) -> float:
     of_votes = wins * np.logaddexp(0, s - s[:, None])
     return float(-of_votes.sum() - prior * (np.logaddexp(0, -s) + np.logaddexp(0, s)).sum())
-
-
-def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.exp(-np.logaddexp(0, -x))

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from rl_rerank.config import LongDocumentsConfig
 from rl_rerank.data.terms import WORD
+from rl_rerank.metrics.logistic import sigmoid
 from rl_rerank.paradigms.ordering import counts, rank_by_scores
 from rl_rerank.types import Candidate, Ranking, RankingExample
 
@@ -85,7 +86,7 @@ def aggregate(example: RankingExample, shown: View, ranking: Ranking, *, mode: s
         scores = {docid: max(values) for docid, values in given.items()}
     else:
         scores = {
-            docid: sum(_probability(v) if scale == "log_odds" else v for v in values) for docid, values in given.items()
+            docid: sum(sigmoid(v) if scale == "log_odds" else v for v in values) for docid, values in given.items()
         }
     order = dict.fromkeys(shown.owners[passage] for passage in shown.example.docids)
     documents = replace(example, candidates=tuple(map(example.candidate, order)))
@@ -141,7 +142,3 @@ def _split(example: RankingExample, words: int, overlap: int) -> View:
 
 def _words(text: str) -> set[str]:
     return set(re.findall(r"\w+", text.lower()))
-
-
-def _probability(log_odds: float) -> float:
-    return 1 / (1 + math.exp(-log_odds)) if log_odds >= 0 else 1 - 1 / (1 + math.exp(log_odds))

@@ -10,6 +10,8 @@ Shapes: N documents, D dimensions.
 import numpy as np
 from numpy.typing import NDArray
 
+from rl_rerank.metrics.logistic import sigmoid
+
 Floats = NDArray[np.float64]
 
 BETAS = (0.9, 0.999)
@@ -50,7 +52,7 @@ def loss(query: Floats, documents: Floats, scale: float) -> float:
 
 def _gradient(query: Floats, documents: Floats, scale: float) -> Floats:
     gaps, weights = _pairs(query, documents, scale)
-    pulls = weights * _sigmoid(-gaps)  # on the better one, upwards
+    pulls = weights * sigmoid(-gaps)  # on the better one, upwards
     return scale * ((pulls.sum(0) - pulls.sum(1)) @ documents)
 
 
@@ -61,7 +63,3 @@ def _pairs(query: Floats, documents: Floats, scale: float) -> tuple[Floats, Floa
     above = places[:, None] < places[None, :]
     weights = above / (places[:, None] + places[None, :]) / max(above.sum(), 1)
     return scores[:, None] - scores[None, :], weights
-
-
-def _sigmoid(x: Floats) -> Floats:
-    return np.exp(-np.logaddexp(0.0, -x))

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rl_rerank.metrics.logistic import sigmoid
+
 STEPS = 100
 """Of Newton's method, at most; it takes fewer than ten."""
 SMALLEST = 1e-10
@@ -32,9 +34,7 @@ class Calibration:
 
     def probability(self, score: float) -> float:
         """The probability that a document with this score is relevant, from 0 to 1."""
-        x = self.slope * score + self.intercept
-        small = math.exp(-abs(x))  # which does not overflow
-        return 1 / (1 + small) if x >= 0 else small / (1 + small)
+        return sigmoid(self.slope * score + self.intercept)
 
 
 def fit(scores: Sequence[float], relevant: Sequence[bool]) -> tuple[float, float]:
@@ -77,7 +77,7 @@ def _loss(x: np.ndarray, targets: np.ndarray, a: float, b: float) -> float:
 def _derivatives(x: np.ndarray, targets: np.ndarray, a: float, b: float) -> tuple[np.ndarray, np.ndarray]:
     """[2] and [2, 2] with respect to slope and intercept."""
     z = a * x + b
-    p = np.exp(-np.logaddexp(0, -z))
+    p = sigmoid(z)
     difference, weight = p - targets, p * (1 - p)
     gradient = np.array([difference @ x, difference.sum()])
     ridge = 1e-12 * np.eye(2)  # where all scores are equal

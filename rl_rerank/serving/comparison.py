@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
+from rl_rerank.metrics.logistic import sigmoid
 from rl_rerank.serving.contract import GoldenPrompt, GoldenScores
 
 TOLERANCE = {"float32": 1e-3}
@@ -74,7 +75,7 @@ def difference(then: GoldenScores, now: GoldenScores, tolerance: float) -> Diffe
     if max(gaps) <= tolerance:
         return None
     worst = gaps.index(max(gaps))
-    is_sigmoid = all(gap(_sigmoid(a), b) <= tolerance for a, b in zip(then.scores, now.scores, strict=True))
+    is_sigmoid = all(gap(sigmoid(a), b) <= tolerance for a, b in zip(then.scores, now.scores, strict=True))
     order = "another" if _is_misordered(then.scores, now.scores, tolerance) else "the same"
     said = (
         f"document {worst}: the score is {now.scores[worst]:.6f}, and was {then.scores[worst]:.6f} at export"
@@ -126,7 +127,3 @@ def _is_misordered(then: Sequence[float], now: Sequence[float], tolerance: float
 def _order(scores: Sequence[float]) -> list[int]:
     """Documents by score, best first, equal ones as given."""
     return sorted(range(len(scores)), key=lambda i: -scores[i])
-
-
-def _sigmoid(value: float) -> float:
-    return 1 / (1 + math.exp(-value)) if value >= 0 else 1 - 1 / (1 + math.exp(value))

@@ -101,8 +101,8 @@ class Reranker:
             (index into `documents`, score) best first, equal scores in the given order. Scores are the model's own,
             which repeat for equal documents, or n, n - 1, ..., 1 where it answers with an order. They are comparable
             within one call only, unless the paradigm says otherwise. A document whose answer cannot be used takes its
-            score from its neighbours in the given order. Empty documents come last, with the score -inf: the model is
-            not asked about them.
+            score from its neighbours in the given order. Empty documents come last, with the score -inf: the model
+            does not see them.
 
         Raises:
             ValueError: for an empty query, a value of another type, or if no answer has finite log-probabilities; also

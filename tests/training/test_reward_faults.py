@@ -1,4 +1,4 @@
-"""A reward that raises, or gives what is no number, ends the stage with a sentence; the same command goes on."""
+"""A reward that raises, or returns no number, ends the stage with a sentence; the same command goes on."""
 
 import shutil
 

@@ -162,7 +162,7 @@ def _part(body: nn.Module, layers: Sequence[nn.Module], **modules: nn.Module) ->
     """Make a model of some of a model's layers, which shares their weights."""
     part: Any = copy.copy(body)
     part._modules = {**body._modules, "layers": nn.ModuleList(layers), **modules}
-    # Messages are told apart here, not by the hook.
+    # Messages are separated here, not by the hook.
     part._forward_pre_hooks, part._forward_pre_hooks_with_kwargs = OrderedDict(), OrderedDict()
     return part
 

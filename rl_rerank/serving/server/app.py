@@ -17,6 +17,7 @@ from starlette.responses import FileResponse
 
 from rl_rerank import __version__
 from rl_rerank.config import ServeLimits
+from rl_rerank.metrics.logistic import sigmoid
 from rl_rerank.serving.calibration import Calibration
 from rl_rerank.serving.server import errors
 from rl_rerank.serving.server.batching import Batcher, Rank
@@ -47,8 +48,6 @@ from rl_rerank.types import RankingExample
 PAGE = Path(__file__).parent / "page"
 SCALE = "X-Score-Scale"
 """Header with the scale of an answer's scores, also where the protocol has no field for it."""
-AS_LOG_ODDS = Calibration(slope=1.0, intercept=0.0, run="", queries=0, documents=0)
-"""Log-odds are taken for those of relevance."""
 PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 STATUSES = (400, 401, 408, 413, 421, 422, 429, 500, 504)
 
@@ -169,7 +168,7 @@ class Doors:
         score = answer.scores[index]
         if not activated:
             return score
-        return (self.calibration or AS_LOG_ODDS).probability(score)
+        return sigmoid(score) if self.calibration is None else self.calibration.probability(score)
 
 
 def build(

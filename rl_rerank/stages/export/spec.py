@@ -74,7 +74,7 @@ class ExportStage(StageConfig):
                 f"shown={shown}; leave the stage out, and take the model's folder as it is"
             )
         if self.calibration is not None:
-            self._check_calibration(name, plugins)
+            self._check_calibration(f"stages.{name}.calibration={self.calibration}", self.calibration, plugins)
         check_ranking(plugins.paradigm(), self.documents(plugins.config.stages), f"stages.{name}.")
         if plugins.engine(plugins.config.engine).has_own_model:
             raise ValueError(
@@ -82,9 +82,8 @@ class ExportStage(StageConfig):
                 "engine of its own, such as stages.NAME.engine.kind=hf"
             )
 
-    def _check_calibration(self, name: str, plugins: Plugins) -> None:
-        place = f"stages.{name}.calibration={self.calibration}"
-        ranked = plugins.config.stages[self.calibration or ""]
+    def _check_calibration(self, place: str, calibration: str, plugins: Plugins) -> None:
+        ranked = plugins.config.stages[calibration]
         if not isinstance(ranked, RerankStage) or not ranked.asks_model or ranked.model != self.model:
             raise ValueError(f"{place} must be a rerank stage with model={self.model}, whose scores these are")
         if ranked.split != "dev":
